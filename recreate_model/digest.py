@@ -1,0 +1,42 @@
+"""Digests and canonical JSON: the two ways the project gives a name to content."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+# Plain JSON: what json.loads gives back. The alias says so where a type checker cannot.
+Json = Any
+
+_CHUNK = 1 << 20
+
+
+def digest_bytes(data: bytes, algorithm: str = "sha256") -> str:
+    """Hexadecimal digest of `data`."""
+    return hashlib.new(algorithm, data).hexdigest()
+
+
+def digest_file(path: Path, algorithm: str = "sha256") -> str:
+    """Hexadecimal digest of the file at `path`, read in pieces so that its size does not matter."""
+    state = hashlib.new(algorithm)
+    with path.open("rb") as stream:
+        while chunk := stream.read(_CHUNK):
+            state.update(chunk)
+    return state.hexdigest()
+
+
+def canonical_json(value: Json) -> bytes:
+    """The one serialisation of a JSON value that digests are taken of: sorted keys, no spaces, ASCII, no NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
+
+
+def digest_json(value: Json) -> str:
+    """SHA-256 of the canonical JSON of `value`."""
+    return digest_bytes(canonical_json(value))
+
+
+def readable_json(value: Json) -> str:
+    """JSON for people and for diff: sorted, indented, ending in a newline."""
+    return json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n"

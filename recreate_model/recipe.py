@@ -1,0 +1,155 @@
+"""Recipes: frozen values that say what to build. They hold digests and never paths, clocks or hosts.
+
+Not for: where things lie on this machine (that is `pipeline.resolve`), or how a step is done (the stages).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from dataclasses import dataclass
+
+from recreate_model.digest import Json, digest_json
+from recreate_model.errors import UsageError
+
+# The published family: mobilenet_v2_{1.4,1.3,1.0,0.75,0.5,0.35}_{224,192,160,128,96}, the two widest only at 224.
+_WIDTHS = ("1.4", "1.3", "1.0", "0.75", "0.5", "0.35")
+_RESOLUTIONS = (224, 192, 160, 128, 96)
+
+
+@dataclass(frozen=True)
+class Model:
+    """One member of the MobileNetV2 family.
+
+    Attributes:
+        width: the width multiplier as the published names spell it, such as "1.0".
+        resolution: height and width of the input in pixels.
+    """
+
+    width: str = "1.0"
+    resolution: int = 224
+
+    @property
+    def name(self) -> str:
+        return f"mobilenet_v2_{self.width}_{self.resolution}"
+
+    @classmethod
+    def parse(cls, text: str) -> Model:
+        """`1.0_224`, with or without the family's name in front. Raises UsageError for anything outside the family."""
+        match = re.fullmatch(r"(?:mobilenet_v2_)?(\d\.\d+)_(\d+)", text)
+        if match and match[1] in _WIDTHS and int(match[2]) in _RESOLUTIONS:
+            return cls(match[1], int(match[2]))
+        raise UsageError(
+            expected=f"a model of the family: width one of {', '.join(_WIDTHS)}, resolution one of "
+            f"{', '.join(map(str, _RESOLUTIONS))}",
+            found=f"{text!r}",
+            next_step="give --model 1.0_224",
+        )
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where the float weights come from, by content.
+
+    Attributes:
+        kind: `official` (the pinned archive), `archive` (another archive of the same layout), or `seeded`.
+        sha256: of the archive; empty for seeded weights.
+        seed: of the seeded weights; 0 for an archive.
+    """
+
+    kind: str
+    sha256: str = ""
+    seed: int = 0
+
+    @property
+    def tag(self) -> str:
+        """What distinguishes file names of this checkpoint: nothing for the official one, as it is the one meant."""
+        return {"official": "", "seeded": "seeded", "archive": f"ckpt-{self.sha256[:8]}"}[self.kind]
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """From a decoded picture to the network's input: crop, resize, then scale 0..255 to -1..1.
+
+    Attributes:
+        crop: `central-crop` takes the central 87.5 % of each side, as TF-Slim evaluates; `squash` takes it all,
+            as the published recipe calibrates.
+    """
+
+    crop: str = "central-crop"
+
+    CROPS = ("central-crop", "squash")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture by name and content.
+
+    Attributes:
+        id: path below the source's root, with forward slashes.
+        sha256: of the file's bytes; for procedural pictures of the pixels, and empty until they are made.
+        label: 1..1000, or None where the source knows none. 0 is the background class.
+    """
+
+    id: str
+    sha256: str = ""
+    label: int | None = None
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What the activation ranges are measured on, or the range table given instead.
+
+    Attributes:
+        kind: `folder`, `procedural` or `ranges`.
+        pictures: in the order they are read; empty for `ranges`.
+        mantissa_bits: to which the ranges are rounded, outwards from noise between CPUs.
+        ranges_sha256: of the range table given; empty when ranges are measured.
+    """
+
+    kind: str
+    pictures: tuple[Picture, ...] = ()
+    mantissa_bits: int = 10
+    ranges_sha256: str = ""
+
+
+@dataclass(frozen=True)
+class Target:
+    """One Ethos-U configuration, named as Vela and its `Arm/vela.ini` name them."""
+
+    accelerator: str
+    system_config: str
+    memory_mode: str
+    optimise: str = "Performance"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides the bytes of a build."""
+
+    model: Model
+    checkpoint: Checkpoint
+    calibration: Calibration
+    evaluation: tuple[Picture, ...]
+    preprocess: Preprocess
+    targets: tuple[Target, ...]
+
+    @property
+    def name(self) -> str:
+        """Name of the build folder and stem of the model's file; a seeded or local checkpoint shows in it."""
+        parts = (self.model.name, self.checkpoint.tag, "INT8")
+        return "_".join(part for part in parts if part)
+
+    @property
+    def id(self) -> str:
+        """SHA-256 over the whole recipe: equal ids mean equal artifacts."""
+        return digest_json(as_json(self))
+
+
+def as_json(value: object) -> Json:
+    """A recipe, or a part of one, as plain JSON."""
+    if isinstance(value, tuple):
+        return [as_json(item) for item in value]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    return value
