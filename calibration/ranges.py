@@ -1,0 +1,92 @@
+"""Activation ranges: minimum and maximum per tensor, merged exactly, rounded, and saved as readable JSON.
+
+Measured ranges depend in their last bits on the CPU. Rounded to a few mantissa bits they do not, but for a value that
+happens to lie on a rounding boundary; a recorded table never does.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from recreate_model.digest import Json, readable_json
+from recreate_model.errors import InputError
+from recreate_model.network import Array
+
+_FORMAT = "activation-ranges/1"
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """Minimum and maximum in real units of each activation, by name, in the order of the graph.
+
+    Attributes:
+        spans: name -> (minimum, maximum), float32 values.
+        model: name of the network they belong to.
+        pictures: how many were measured, and their manifest's SHA-256.
+        mantissa_bits: to which they are rounded; 24 means not rounded.
+    """
+
+    spans: Mapping[str, tuple[float, float]]
+    model: str
+    picture_count: int
+    manifest_sha256: str
+    mantissa_bits: int
+
+
+def merge(shards: Sequence[Array]) -> Array:
+    """Joins (tensors, 2) arrays of minima and maxima. Exact, so neither order nor grouping matters."""
+    stacked = np.stack(shards)
+    return np.stack([stacked[:, :, 0].min(axis=0), stacked[:, :, 1].max(axis=0)], axis=1)
+
+
+def round_mantissa(values: Array, bits: int) -> Array:
+    """float32 values to the nearest with `bits` bits of mantissa, ties to even. Idempotent and monotone."""
+    mantissa, exponent = np.frexp(np.asarray(values, np.float32))
+    # frexp gives a mantissa of 0.5..1; scaled by 2**bits its whole part has `bits` bits. All of this is exact.
+    return np.ldexp(np.rint(np.ldexp(mantissa, bits)), exponent - bits).astype(np.float32)
+
+
+def to_json(ranges: Ranges) -> str:
+    """Readable JSON. Floats are written so that reading gives the same float32 again."""
+    return readable_json(
+        {
+            "format": _FORMAT,
+            "model": ranges.model,
+            "mantissa_bits": ranges.mantissa_bits,
+            "pictures": {"count": ranges.picture_count, "manifest_sha256": ranges.manifest_sha256},
+            "activations": [{"name": name, "min": low, "max": high} for name, (low, high) in ranges.spans.items()],
+        }
+    )
+
+
+def from_json(text: str, source: str) -> Ranges:
+    """Reads what `to_json` wrote.
+
+    Raises:
+        InputError: not such a table. Whether it fits a network is for `convert.quantize` to say.
+    """
+    try:
+        document: Json = json.loads(text)
+        if document["format"] != _FORMAT:
+            raise ValueError(f"format {document['format']!r}")
+        spans = {row["name"]: (float(row["min"]), float(row["max"])) for row in document["activations"]}
+        if len(spans) != len(document["activations"]):
+            raise ValueError("a name that stands twice")
+        return Ranges(
+            spans=spans,
+            model=str(document["model"]),
+            picture_count=int(document["pictures"]["count"]),
+            manifest_sha256=str(document["pictures"]["manifest_sha256"]),
+            mantissa_bits=int(document["mantissa_bits"]),
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        what = f"no {error}" if isinstance(error, KeyError) else str(error)
+        raise InputError(
+            expected=f"{source} to be a range table ({_FORMAT})",
+            found=what,
+            next_step="give a ranges.json that `python -m pipeline calibrate` wrote",
+        ) from error

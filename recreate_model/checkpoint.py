@@ -1,0 +1,133 @@
+"""Float weights from an archive in the layout of the official MobileNetV2 checkpoints.
+
+An archive holds the variables twice: as training left them, and as exponential moving averages. Inference uses the
+averages; only BatchNorm's own statistics have none, being averages already. The archive's frozen graph was exported
+from the averages, and is compared with what is read here.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from recreate_model import archive
+from recreate_model.errors import InputError
+from recreate_model.network import Array, variables
+from recreate_model.recipe import Model
+
+_AVERAGE = "/ExponentialMovingAverage"
+_PARTS = ("ckpt.data-00000-of-00001", "ckpt.index")
+
+
+@dataclass(frozen=True)
+class FrozenGraphCheck:
+    """How the archive's own frozen graph compares with the variables read.
+
+    Attributes:
+        compared: number of constants found in both.
+        largest_difference: over all of them, in the unit of the constants.
+    """
+
+    compared: int
+    largest_difference: float
+
+
+@dataclass(frozen=True, eq=False)
+class FloatWeights:
+    """Every variable of `network.variables`, float32, and how the archive's frozen graph compares if it has one."""
+
+    values: Mapping[str, Array]
+    frozen_graph: FrozenGraphCheck | None
+
+
+def read_archive(path: Path, model: Model) -> FloatWeights:
+    """Reads the moving averages of `model`'s variables.
+
+    Raises:
+        InputError: not such an archive, another model's, or a variable that is missing, misshapen or not finite.
+    """
+    with tempfile.TemporaryDirectory(prefix="recreate_model-") as scratch:
+        files = archive.unpack(path, Path(scratch))
+        by_name = {Path(member).name: file for member, file in files.items()}
+        for part in _PARTS:
+            if f"{model.name}.{part}" not in by_name:
+                raise InputError(
+                    expected=f"{path} to hold {model.name}.{part}",
+                    found=", ".join(sorted(by_name)) or "no file at all",
+                    next_step="give --model the name of the archive's model, or another --checkpoint",
+                )
+        values = _read_variables(by_name[f"{model.name}.ckpt.index"].with_suffix(""), model, path)
+        frozen = by_name.get(f"{model.name}_frozen.pb")
+        return FloatWeights(values, _compare(values, frozen, path) if frozen else None)
+
+
+def _read_variables(prefix: Path, model: Model, source: Path) -> dict[str, Array]:
+    import tensorflow as tf
+
+    # The bundle reader opens files lazily and reports damage with a range of exceptions of its own.
+    broken = (tf.errors.OpError, RuntimeError, ValueError)
+    try:
+        reader = tf.train.load_checkpoint(str(prefix))
+        shapes = reader.get_variable_to_shape_map()
+    except broken as error:
+        raise _damaged(source, prefix.name, error) from error
+    values = {}
+    for name, shape in variables(model).items():
+        stored = name + _AVERAGE if name + _AVERAGE in shapes else name
+        if stored not in shapes or tuple(shapes[stored]) != shape:
+            raise InputError(
+                expected=f"{source} to hold the variable {name} of shape {shape}",
+                found=f"shape {tuple(shapes[stored])}" if stored in shapes else "no such variable",
+                next_step=f"give an archive of {model.name}, or --model the archive's own",
+            )
+        try:
+            value = np.asarray(reader.get_tensor(stored))
+        except broken as error:
+            raise _damaged(source, stored, error) from error
+        if value.dtype != np.float32 or not np.isfinite(value).all():
+            bad = value.size - int(np.isfinite(value).sum()) if value.dtype.kind == "f" else value.size
+            raise InputError(
+                expected=f"{source} to hold finite float32 numbers in {stored}",
+                found=f"{bad} of {value.size} that are not",
+                next_step="fetch the archive again, or give another --checkpoint",
+            )
+        values[name] = value
+    return values
+
+
+def _damaged(source: Path, part: str, error: Exception) -> InputError:
+    return InputError(
+        expected=f"{source} to hold a readable TensorFlow checkpoint",
+        found=f"{part} that cannot be read ({str(error).splitlines()[0] if str(error) else type(error).__name__})",
+        next_step="fetch the archive again, or give another --checkpoint",
+    )
+
+
+def _compare(values: Mapping[str, Array], frozen: Path, source: Path) -> FrozenGraphCheck:
+    """Compares every constant of the frozen graph that has a variable's name with that variable."""
+    from google.protobuf.message import DecodeError
+    from tensorflow.core.framework import graph_pb2
+    from tensorflow.python.framework import tensor_util
+
+    graph = graph_pb2.GraphDef()
+    try:
+        graph.ParseFromString(frozen.read_bytes())
+    except DecodeError as error:
+        raise _damaged(source, frozen.name, error) from error
+    differences = []
+    for node in graph.node:
+        if node.op != "Const" or node.name not in values:
+            continue
+        constant = tensor_util.MakeNdarray(node.attr["value"].tensor)
+        if constant.shape != values[node.name].shape:
+            raise InputError(
+                expected=f"{node.name} of {frozen.name} to have the checkpoint's shape {values[node.name].shape}",
+                found=f"{constant.shape} in {source}",
+                next_step="fetch the archive again, or give another --checkpoint",
+            )
+        differences.append(float(np.abs(constant - values[node.name]).max()))
+    return FrozenGraphCheck(len(differences), max(differences, default=0.0))

@@ -1,0 +1,182 @@
+"""Float graph + activation ranges -> INT8 model, through TensorFlow's own converter and quantiser.
+
+Post-training quantisation in TensorFlow runs in three steps: convert to a float model, run pictures through it and
+write each activation's minimum and maximum into its tensor, then quantise. The first and the last are called here as
+TensorFlow calls them; the middle one is replaced by writing ranges that are given. With the ranges its own calibrator
+measures, the result is byte for byte what `TFLiteConverter.convert()` returns, but for the names of input and output
+(tests/test_convert.py).
+
+Not for: the bytes of published files, which the toolchain of 2021 made.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recreate_model.errors import InputError, ToolError
+from recreate_model.model_view import read_model
+from recreate_model.network import INPUT_NAME, OUTPUT_NAME
+
+# What the published model calls them.
+INT8_INPUT_NAME = "tfl.quantize"
+INT8_OUTPUT_NAME = "MobilenetV2/Predictions/Reshape_11"
+
+Ranges = Mapping[str, tuple[float, float]]
+
+
+def activation_name(tensor_name: str) -> str:
+    """The converter joins the names of the nodes it fused with `;`; the first is the last of them in the graph."""
+    return tensor_name.split(";")[0]
+
+
+def activations(float_model: bytes) -> dict[str, int]:
+    """Name and tensor index of every activation of a float model: the input, then each operator's output in order."""
+    view = read_model(float_model)
+    indices = [*view.inputs, *(index for operator in view.operators for index in operator.outputs)]
+    names = {activation_name(view.tensors[index].name): index for index in indices}
+    if len(names) != len(indices):
+        raise ToolError(
+            expected="the converter to give every activation a name of its own",
+            found=f"{len(names)} names for {len(indices)} activations",
+            next_step="build with the locked TensorFlow (make model)",
+        )
+    return names
+
+
+def convert_float(graph: bytes) -> bytes:
+    """A serialised frozen graph, as `network.frozen_graph` gives it, as a float `.tflite`.
+
+    Raises:
+        ToolError: the converter failed; its own words are in the message.
+    """
+    with tempfile.TemporaryDirectory(prefix="recreate_model-") as scratch, _quiet("the TensorFlow converter"):
+        import tensorflow as tf
+
+        path = Path(scratch) / "graph.pb"
+        path.write_bytes(graph)
+        converter = tf.compat.v1.lite.TFLiteConverter.from_frozen_graph(str(path), [INPUT_NAME], [OUTPUT_NAME])
+        model: bytes = converter.convert()
+    return model
+
+
+def quantize(float_model: bytes, ranges: Ranges) -> bytes:
+    """Full-integer INT8 model, int8 input and output, with the given range for each activation.
+
+    Args:
+        float_model: from `convert_float`.
+        ranges: minimum and maximum in real units, one for every name of `activations(float_model)`.
+
+    Raises:
+        InputError: a range is missing, left over, inverted or not finite.
+        ToolError: the quantiser failed; its own words are in the message.
+    """
+    indices = activations(float_model)
+    check_ranges(ranges, indices)
+    with _quiet("TensorFlow's quantiser"):
+        import tensorflow as tf
+        from tensorflow.lite.python.convert import deduplicate_readonly_buffers, mlir_quantize
+        from tensorflow.lite.python.util import (
+            get_conversion_metadata,
+            get_model_hash,
+            populate_conversion_metadata,
+        )
+
+        calibrated = _with_spans(float_model, {indices[name]: span for name, span in ranges.items()})
+        quantized = mlir_quantize(calibrated, input_data_type=tf.int8, output_data_type=tf.int8)
+        model = _parse(deduplicate_readonly_buffers(quantized))
+        metadata = get_conversion_metadata(float_model)
+        metadata.options.modelOptimizationModes = [_full_integer()]
+        metadata.environment.modelHash = get_model_hash(model)
+        model = populate_conversion_metadata(model, metadata)
+    graph = model.subgraphs[0]
+    graph.tensors[graph.inputs[0]].name = INT8_INPUT_NAME
+    graph.tensors[graph.outputs[0]].name = INT8_OUTPUT_NAME
+    return _pack(model)
+
+
+def with_all_activations_as_outputs(float_model: bytes) -> bytes:
+    """The same model with every activation declared an output, in the order of `activations`, so that none is lost."""
+    model = _parse(float_model)
+    model.subgraphs[0].outputs = np.array(list(activations(float_model).values()), np.int32)
+    return _pack(model)
+
+
+def check_ranges(ranges: Ranges, names: Collection[str]) -> None:
+    """Raises InputError, naming the activation, unless there is one usable range for each of the names."""
+    for name in sorted(set(names) ^ ranges.keys()):
+        raise InputError(
+            expected=f"one range for each of the network's {len(names)} activations",
+            found=f"none for {name}" if name in names else f"one for {name}, which the network does not have",
+            next_step="measure ranges for this network (python -m pipeline calibrate --force)",
+        )
+    for name, (low, high) in ranges.items():
+        if not (np.isfinite(low) and np.isfinite(high) and low <= high):
+            raise InputError(
+                expected="every range to be finite, its minimum not above its maximum",
+                found=f"[{low}, {high}] for {name}",
+                next_step="measure ranges for this network (python -m pipeline calibrate --force)",
+            )
+
+
+def _with_spans(float_model: bytes, ranges: Mapping[int, tuple[float, float]]) -> bytes:
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = _parse(float_model)
+    # The converter writes its metadata after quantising; what it wrote after the float conversion is stale by now.
+    model.metadata = [entry for entry in model.metadata if entry.name != b"CONVERSION_METADATA"]
+    for index, (low, high) in ranges.items():
+        parameters = schema.QuantizationParametersT()
+        parameters.min = np.array([low], np.float32)
+        parameters.max = np.array([high], np.float32)
+        model.subgraphs[0].tensors[index].quantization = parameters
+    return _pack(model)
+
+
+def _full_integer() -> int:
+    from tensorflow.lite.python import conversion_metadata_schema_py_generated as metadata
+
+    mode: int = metadata.ModelOptimizationMode.PTQ_FULL_INTEGER
+    return mode
+
+
+def _parse(data: bytes) -> Any:
+    from ai_edge_litert import schema_py_generated as schema
+
+    return schema.ModelT.InitFromPackedBuf(data, 0)
+
+
+def _pack(model: Any) -> bytes:
+    import flatbuffers
+
+    builder = flatbuffers.Builder(0)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+@contextlib.contextmanager
+def _quiet(what: str) -> Iterator[None]:
+    """Keeps what C++ writes to standard error out of the terminal, and hands it to the error if there is one."""
+    with tempfile.TemporaryFile() as log:
+        saved = os.dup(2)
+        os.dup2(log.fileno(), 2)
+        try:
+            yield
+        except Exception as error:
+            # Whatever TensorFlow raises here, from ValueError to its own ConverterError, is a failed tool to the user.
+            log.seek(0)
+            said = [line for line in (str(error) + "\n" + log.read().decode("utf-8", "replace")).splitlines() if line]
+            raise ToolError(
+                expected=f"{what} to succeed",
+                found=said[0] if said else type(error).__name__,
+                next_step="run again with the locked environment (make model)",
+            ) from error
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)

@@ -1,0 +1,50 @@
+"""Running a model with LiteRT, with the kernels chosen by name.
+
+`reference` kernels give the same bytes on every CPU and are what golden outputs are made with. `xnnpack` is what
+devices run and is fastest; its float results differ in their last bits between CPUs.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+
+from recreate_model.network import Array
+
+Kernels = Literal["reference", "xnnpack"]
+
+
+class Runner:
+    """A model ready to run, on one thread: parallelism is for processes, which scale better for networks this small."""
+
+    def __init__(self, model: bytes, kernels: Kernels) -> None:
+        from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+        resolver = {"reference": OpResolverType.BUILTIN_REF, "xnnpack": OpResolverType.BUILTIN}[kernels]
+        self._interpreter: Any = Interpreter(
+            model_content=model, num_threads=1, experimental_op_resolver_type=resolver
+        )
+        self._interpreter.allocate_tensors()
+        (self._input,) = (detail["index"] for detail in self._interpreter.get_input_details())
+        self._outputs = [detail["index"] for detail in self._interpreter.get_output_details()]
+
+    def run(self, value: Array) -> list[Array]:
+        """Outputs for one input, in the model's order, as copies."""
+        self._invoke(value)
+        return [self._interpreter.get_tensor(index) for index in self._outputs]
+
+    def run_min_max(self, value: Array) -> Array:
+        """Minimum and maximum of each output for one input: float32, shape (outputs, 2). No output is copied."""
+        self._invoke(value)
+        result = np.empty((len(self._outputs), 2), np.float32)
+        for row, index in enumerate(self._outputs):
+            # The accessor gives a view of the arena, which must not outlive this line.
+            view = self._interpreter.tensor(index)()
+            result[row] = view.min(), view.max()
+            del view
+        return result
+
+    def _invoke(self, value: Array) -> None:
+        self._interpreter.set_tensor(self._input, value)
+        self._interpreter.invoke()
