@@ -52,25 +52,31 @@ def decode(data: bytes, name: str) -> Array:
 
 def normalise(pixels: Array, preprocess: Preprocess, resolution: int) -> Array:
     """Crops, resizes and scales RGB pixels: float32, shape (1, resolution, resolution, 3), values -1..1."""
-    import cv2
-
-    cropped = _central(pixels) if preprocess.crop == "central-crop" else pixels
-    resized = cv2.resize(cropped.astype(np.float32), (resolution, resolution), interpolation=cv2.INTER_LINEAR)
+    crop = _central_crop if preprocess.crop == "central-crop" else _resize
+    resized = crop(pixels.astype(np.float32), resolution, resolution)
     scaled: Array = resized / np.float32(127.5) - np.float32(1)
     return scaled[np.newaxis]
+
+
+def _central_crop(pixels: Array, height: int, width: int) -> Array:
+    """Resizes the shorter side to 1 / 0.875 of the target, keeping the aspect, and cuts the target from the middle."""
+    scale = max(height, width) / CENTRAL_FRACTION / min(pixels.shape[:2])
+    resized = _resize(pixels, *(max(round(side * scale), 1) for side in pixels.shape[:2]))
+    top, left = (resized.shape[0] - height) // 2, (resized.shape[1] - width) // 2
+    return resized[top : top + height, left : left + width]
+
+
+def _resize(pixels: Array, height: int, width: int) -> Array:
+    import cv2
+
+    resized: Array = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LINEAR)
+    return resized
 
 
 def quantize_input(value: Array, scale: float, zero_point: int) -> Array:
     """Real values as int8, rounded to even in float32: the one expression for every user of int8 inputs."""
     levels = np.rint(value / np.float32(scale)) + np.float32(zero_point)
     return np.clip(levels, -128, 127).astype(np.int8)
-
-
-def _central(pixels: Array) -> Array:
-    height, width = pixels.shape[:2]
-    # The same rounding as tf.image.central_crop: the margin is cut to whole pixels, the same on both sides.
-    top, left = (int((size - size * CENTRAL_FRACTION) / 2) for size in (height, width))
-    return pixels[top : height - top, left : width - left]
 
 
 def _unreadable(name: str, found: str) -> InputError:

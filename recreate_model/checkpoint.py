@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from recreate_model import archive
+from recreate_model.capture import captured
 from recreate_model.errors import InputError
 from recreate_model.network import Array, variables
 from recreate_model.recipe import Model
@@ -66,7 +67,8 @@ def read_archive(path: Path, model: Model) -> FloatWeights:
 
 
 def _read_variables(prefix: Path, model: Model, source: Path) -> dict[str, Array]:
-    import tensorflow as tf
+    with captured():
+        import tensorflow as tf
 
     # The bundle reader opens files lazily and reports damage with a range of exceptions of its own.
     broken = (tf.errors.OpError, RuntimeError, ValueError)

@@ -12,7 +12,6 @@ Not for: the bytes of published files, which the toolchain of 2021 made.
 from __future__ import annotations
 
 import contextlib
-import os
 import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from recreate_model.capture import captured
 from recreate_model.errors import InputError, ToolError
 from recreate_model.model_view import read_model
 from recreate_model.network import INPUT_NAME, OUTPUT_NAME
@@ -56,7 +56,7 @@ def convert_float(graph: bytes) -> bytes:
     Raises:
         ToolError: the converter failed; its own words are in the message.
     """
-    with tempfile.TemporaryDirectory(prefix="recreate_model-") as scratch, _quiet("the TensorFlow converter"):
+    with tempfile.TemporaryDirectory(prefix="recreate_model-") as scratch, _tool("the TensorFlow converter"):
         import tensorflow as tf
 
         path = Path(scratch) / "graph.pb"
@@ -79,7 +79,7 @@ def quantize(float_model: bytes, ranges: Ranges) -> bytes:
     """
     indices = activations(float_model)
     check_ranges(ranges, indices)
-    with _quiet("TensorFlow's quantiser"):
+    with _tool("TensorFlow's quantiser"):
         import tensorflow as tf
         from tensorflow.lite.python.convert import deduplicate_readonly_buffers, mlir_quantize
         from tensorflow.lite.python.util import (
@@ -161,22 +161,15 @@ def _pack(model: Any) -> bytes:
 
 
 @contextlib.contextmanager
-def _quiet(what: str) -> Iterator[None]:
-    """Keeps what C++ writes to standard error out of the terminal, and hands it to the error if there is one."""
-    with tempfile.TemporaryFile() as log:
-        saved = os.dup(2)
-        os.dup2(log.fileno(), 2)
+def _tool(what: str) -> Iterator[None]:
+    """Turns whatever TensorFlow raises, from ValueError to its own ConverterError, into one line with its own words."""
+    with captured() as printed:
         try:
             yield
         except Exception as error:
-            # Whatever TensorFlow raises here, from ValueError to its own ConverterError, is a failed tool to the user.
-            log.seek(0)
-            said = [line for line in (str(error) + "\n" + log.read().decode("utf-8", "replace")).splitlines() if line]
+            said = [line for line in f"{error}\n{printed()}".splitlines() if line.strip()]
             raise ToolError(
                 expected=f"{what} to succeed",
                 found=said[0] if said else type(error).__name__,
                 next_step="run again with the locked environment (make model)",
             ) from error
-        finally:
-            os.dup2(saved, 2)
-            os.close(saved)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from recreate_model.capture import captured
 from recreate_model.network import Array
 
 Kernels = Literal["reference", "xnnpack"]
@@ -22,10 +23,11 @@ class Runner:
         from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
         resolver = {"reference": OpResolverType.BUILTIN_REF, "xnnpack": OpResolverType.BUILTIN}[kernels]
-        self._interpreter: Any = Interpreter(
-            model_content=model, num_threads=1, experimental_op_resolver_type=resolver
-        )
-        self._interpreter.allocate_tensors()
+        with captured():  # it announces its delegate
+            self._interpreter: Any = Interpreter(
+                model_content=model, num_threads=1, experimental_op_resolver_type=resolver
+            )
+            self._interpreter.allocate_tensors()
         (self._input,) = (detail["index"] for detail in self._interpreter.get_input_details())
         self._outputs = [detail["index"] for detail in self._interpreter.get_output_details()]
 

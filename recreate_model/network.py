@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from recreate_model.capture import captured
 from recreate_model.recipe import Model
 
 if TYPE_CHECKING:
@@ -188,7 +189,8 @@ class _GraphWriter:
     """Builds a GraphDef node by node; names are given, never generated."""
 
     def __init__(self) -> None:
-        from tensorflow.core.framework import graph_pb2
+        with captured():
+            from tensorflow.core.framework import graph_pb2
 
         self._graph = graph_pb2.GraphDef()
         # The version of the ops' semantics; TensorFlow refuses graphs that claim to be from its future.

@@ -72,8 +72,8 @@ class Preprocess:
     """From a decoded picture to the network's input: crop, resize, then scale 0..255 to -1..1.
 
     Attributes:
-        crop: `central-crop` takes the central 87.5 % of each side, as TF-Slim evaluates; `squash` takes it all,
-            as the published recipe calibrates.
+        crop: `central-crop` keeps the aspect and takes a central square of 87.5 % of the shorter side, as TF-Slim's
+            VGG evaluation does; `squash` takes it all and changes the aspect, as the published recipe does.
     """
 
     crop: str = "central-crop"
@@ -147,9 +147,9 @@ class Recipe:
 
 
 def as_json(value: object) -> Json:
-    """A recipe, or a part of one, as plain JSON."""
+    """A recipe, or a part of one, as plain JSON: what reading its JSON text would give."""
     if isinstance(value, tuple):
         return [as_json(item) for item in value]
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return dataclasses.asdict(value)
+    if dataclasses.is_dataclass(value):
+        return {field.name: as_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
     return value

@@ -1,0 +1,61 @@
+# make model   environment, then the whole pipeline on the defaults
+# make test    environment with the development tools, then the tests
+# make check   the reproducibility check on both golden recipes
+# make lint    ruff and mypy
+# make lock    resolve the dependencies anew (needs uv)
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: model test test-slow test-shared check lint lock clean
+.DELETE_ON_ERROR:
+
+model: $(VENV)/.runtime
+	$(BIN)/python -m pipeline all $(ARGS)
+
+test: $(VENV)/.development
+	$(BIN)/python -m pytest -n auto
+
+test-slow: $(VENV)/.development
+	$(BIN)/python -m pytest -m slow
+
+test-shared: $(VENV)/.development
+	$(BIN)/python -m pytest -m shared
+
+check: $(VENV)/.runtime
+	$(BIN)/python -m pipeline check --model 0.35_96
+	$(BIN)/python -m pipeline check
+
+lint: $(VENV)/.development
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# An older pip mishandles extras when it checks hashes, so pip itself comes first, from a lock of its own.
+$(VENV)/.pip: requirements/pip.lock
+	$(PYTHON) -c "import sys; v = sys.version_info[:2]; sys.exit(not (3, 10) <= v <= (3, 13) and \
+	  f'error: expected Python 3.10 to 3.13; found {v[0]}.{v[1]}; done: nothing; next: make PYTHON=python3.12 model')"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --require-hashes -r $<
+	touch $@
+
+$(VENV)/.runtime: requirements/runtime.lock $(VENV)/.pip
+	$(BIN)/python -m pip install --quiet --require-hashes -r $<
+	touch $@
+
+$(VENV)/.development: requirements/development.lock $(VENV)/.runtime
+	$(BIN)/python -m pip install --quiet --require-hashes -r $<
+	touch $@
+
+# No index address enters a lock: hashes say what is meant, wherever it comes from.
+LOCK = uv pip compile --universal --python-version 3.10 --generate-hashes --no-strip-extras --no-header --no-annotate \
+  --no-emit-index-url --no-emit-find-links --quiet
+
+lock:
+	echo pip | $(LOCK) - -o requirements/pip.lock
+	$(LOCK) pyproject.toml -o requirements/runtime.lock
+	$(LOCK) pyproject.toml --extra dev --constraint requirements/runtime.lock -o requirements/development.lock
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

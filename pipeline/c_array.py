@@ -1,0 +1,268 @@
+"""From the INT8 model and its labels to C sources that are also C++: pure functions from bytes to text.
+
+The text depends on the content and on the name given alone: no clock, host or path is in it. Shapes, names and
+quantisation come from the file itself.
+
+Why string literals. A 4 MB model, gcc 12, C99, on two cores (`benchmarks/c_array_compile.py` measures it again):
+
+    form                          source      compile    memory
+    string literal, octal         12.9 MB     0.3 s       73 MiB   <- used
+    64-bit words, hexadecimal     10.0 MB     1.0 s      130 MiB   right on little-endian machines alone
+    32-bit words, hexadecimal     12.1 MB     1.8 s      211 MiB   likewise
+    bytes, decimal                13.4 MB     4.5 s      395 MiB
+    bytes, hexadecimal            24.1 MB     4.6 s      412 MiB
+
+Two difficulties of the string literal are dealt with in the source itself. It is longer than the 4095 characters that C99
+promises, which `-Wpedantic` reports: that one warning is switched off around it. And it ends in a NUL of its own: C
+lets an array leave it out, so the object holds the file and nothing else; C++ does not, so there it is one byte longer.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+
+from recreate_model.digest import digest_bytes
+from recreate_model.errors import InputError
+from recreate_model.model_view import Tensor, read_model
+
+# The words of C23 and C++23 that no identifier may be, and names that the standard headers or compilers define.
+_RESERVED_WORDS = """
+    alignas alignof and and_eq asm auto bitand bitor bool break case catch char char16_t char32_t char8_t class
+    co_await co_return co_yield compl concept const const_cast consteval constexpr constinit continue decltype default
+    delete do double dynamic_cast else enum explicit export extern false float for friend goto if inline int long
+    mutable namespace new noexcept not not_eq nullptr operator or or_eq private protected public register
+    reinterpret_cast requires restrict return short signed sizeof static static_assert static_cast struct switch
+    template this thread_local throw true try typedef typeid typename typeof typeof_unqual union unsigned using virtual
+    void volatile wchar_t while xor xor_eq
+    NULL EOF NAN INFINITY assert errno main stdin stdout stderr linux unix i386
+"""
+_RESERVED = frozenset(_RESERVED_WORDS.split())
+_LINE = 64  # bytes of the model in a line of the source
+
+# How a byte is written in a string literal. Octal escapes end after three digits, whatever follows; hexadecimal ones
+# would not. An escaped question mark cannot begin a trigraph.
+_ESCAPES = {byte: chr(byte) if 32 <= byte < 127 else f"\\{byte:03o}" for byte in range(256)}
+_ESCAPES |= {ord(character): f"\\{character}" for character in '"\\?'}
+
+
+def identifier(file_name: str) -> str:
+    """A name for `file_name` that C and C++ accept and do not reserve: ASCII letters and digits, single underscores.
+
+    A `.tflite` at the end is left out. Different names may give the same identifier.
+    """
+    stem = re.sub(r"\.tflite$", "", file_name, flags=re.IGNORECASE)
+    name = re.sub(r"[^A-Za-z0-9]+", "_", stem).strip("_")
+    if not name:
+        return "model"
+    # POSIX reserves every name that ends in _t.
+    unusable = name[0].isdigit() or name in _RESERVED or name.endswith("_t")
+    return f"model_{name}" if unusable else name
+
+
+def model_sources(model: bytes, name: str) -> dict[str, str]:
+    """The model as a constant array: `<id>.h` and `<id>.c`, where `id` is `identifier(name)`.
+
+    The array is `<id>_data`, its length `<ID>_SIZE`; the header holds the rest as macros. When the source is compiled,
+    `MODEL_DATA_SECTION` may be defined to place the array, and `MODEL_DATA_ALIGN` for a compiler not known here.
+
+    Raises:
+        InputError: not a TensorFlow Lite model with one INT8 input and one INT8 output.
+    """
+    view = read_model(model, name)
+    if len(view.inputs) != 1 or len(view.outputs) != 1:
+        raise _refused(name, f"{len(view.inputs)} inputs and {len(view.outputs)} outputs")
+    c_name, prefix = identifier(name), identifier(name).upper()
+    ends = "\n".join(
+        [
+            *_tensor_macros(name, f"{prefix}_INPUT", view.input),
+            "",
+            *_tensor_macros(name, f"{prefix}_OUTPUT", view.output),
+        ]
+    )
+    header = f"""\
+/*
+ * {c_name}: a TensorFlow Lite model, byte for byte.
+ *
+ * size    {len(model)} bytes
+ * SHA-1   {digest_bytes(model, "sha1")}
+ * SHA-256 {digest_bytes(model)}
+ *
+ * Generated from the model: do not edit.
+ */
+#ifndef {prefix}_H
+#define {prefix}_H
+
+#define {prefix}_SIZE {len(model)}UL
+#define {prefix}_ALIGNMENT 16
+#define {prefix}_SHA1 "{digest_bytes(model, "sha1")}"
+#define {prefix}_SHA256 "{digest_bytes(model)}"
+
+/* real = scale * (quantised - zero point); shapes are initialisers of arrays; sizes are in bytes */
+{ends}
+
+#ifdef __cplusplus
+extern "C" {{
+#endif
+
+/* Of the size and the alignment above. It is declared without its size, as compiled as C++ it has a zero byte more. */
+extern const unsigned char {c_name}_data[];
+
+#ifdef __cplusplus
+}}
+#endif
+
+#endif
+"""
+    return {f"{c_name}.h": header, f"{c_name}.c": array_source(model, c_name)}
+
+
+def array_source(data: bytes, c_name: str) -> str:
+    """The C source that defines `<c_name>_data`; size and alignment come from `<c_name>.h`, which it includes."""
+    prefix = c_name.upper()
+    text = data.decode("latin-1")
+    literals = "\n".join(f'    "{text[at : at + _LINE].translate(_ESCAPES)}"' for at in range(0, len(text), _LINE))
+    return f"""\
+/* {c_name}: a file, byte for byte. Generated from the file: do not edit. */
+#include "{c_name}.h"
+
+/* Define it to place the array, such as -D'MODEL_DATA_SECTION=__attribute__((section(".model")))'. */
+#ifndef MODEL_DATA_SECTION
+#define MODEL_DATA_SECTION
+#endif
+
+#ifndef MODEL_DATA_ALIGN
+#if defined(__cplusplus) && __cplusplus >= 201103L
+#define MODEL_DATA_ALIGN alignas({prefix}_ALIGNMENT)
+#elif defined(__STDC_VERSION__) && __STDC_VERSION__ >= 201112L
+#define MODEL_DATA_ALIGN _Alignas({prefix}_ALIGNMENT)
+#else
+#define MODEL_DATA_ALIGN __attribute__((aligned({prefix}_ALIGNMENT)))
+#endif
+#endif
+
+/* C leaves the literal's own zero byte out of an array of this length; C++ wants room for it. */
+#ifdef __cplusplus
+#define {prefix}_ARRAY_SIZE ({prefix}_SIZE + 1)
+#else
+#define {prefix}_ARRAY_SIZE {prefix}_SIZE
+#endif
+
+/* Tells compilers that warn of the zero byte left out that it is meant. */
+#if !defined(__cplusplus) && defined(__has_attribute)
+#if __has_attribute(nonstring)
+#define {prefix}_NONSTRING __attribute__((nonstring))
+#endif
+#endif
+#ifndef {prefix}_NONSTRING
+#define {prefix}_NONSTRING
+#endif
+
+#if defined(__GNUC__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Woverlength-strings"
+#endif
+
+MODEL_DATA_ALIGN MODEL_DATA_SECTION {prefix}_NONSTRING
+const unsigned char {c_name}_data[{prefix}_ARRAY_SIZE] =
+{literals};
+
+#if defined(__GNUC__)
+#pragma GCC diagnostic pop
+#endif
+"""
+
+
+def label_sources(labels: Sequence[str], name: str = "labels") -> dict[str, str]:
+    """The labels as an array of constant strings in UTF-8: `<id>.h` and `<id>.c`, where `id` is `identifier(name)`.
+
+    The array is `<id>`, its length `<ID>_COUNT`.
+
+    Raises:
+        InputError: no label, or one that cannot be a C string: with a NUL in it, or not encodable as UTF-8.
+    """
+    c_name, prefix = identifier(name), identifier(name).upper()
+    if not labels:
+        raise _bad_labels("none")
+    rows = ",\n".join(f"    {_literal(_label_bytes(label))}" for label in labels)
+    header = f"""\
+/* {c_name}: {len(labels)} class labels, in the order of the model's output. Generated: do not edit. */
+#ifndef {prefix}_H
+#define {prefix}_H
+
+#define {prefix}_COUNT {len(labels)}
+
+#ifdef __cplusplus
+extern "C" {{
+#endif
+
+/* Strings in UTF-8. */
+extern const char *const {c_name}[{prefix}_COUNT];
+
+#ifdef __cplusplus
+}}
+#endif
+
+#endif
+"""
+    source = f"""\
+/* {c_name}: {len(labels)} class labels, in the order of the model's output. Generated: do not edit. */
+#include "{c_name}.h"
+
+const char *const {c_name}[{prefix}_COUNT] = {{
+{rows}
+}};
+"""
+    return {f"{c_name}.h": header, f"{c_name}.c": source}
+
+
+def _label_bytes(label: str) -> bytes:
+    if "\0" in label:
+        raise _bad_labels(f"a NUL in {label!r}")
+    try:
+        return label.encode()
+    except UnicodeEncodeError:
+        raise _bad_labels(f"{label!a}, which UTF-8 cannot encode") from None
+
+
+def _bad_labels(found: str) -> InputError:
+    return InputError(
+        expected="at least one label, each of them a C string in UTF-8", found=found, next_step="give other labels"
+    )
+
+
+def _literal(data: bytes) -> str:
+    """A C string literal of these bytes."""
+    return f'"{data.decode("latin-1").translate(_ESCAPES)}"'
+
+
+def _tensor_macros(source: str, prefix: str, tensor: Tensor) -> list[str]:
+    """What a program must know to fill or read a tensor, as macros that begin with `prefix`."""
+    scales = tensor.quantisation.scales if tensor.quantisation else ()
+    zero_points = tensor.quantisation.zero_points if tensor.quantisation else ()
+    one_scale = len(scales) == len(zero_points) == 1 and math.isfinite(scales[0])
+    if tensor.dtype != "int8" or not one_scale or min(tensor.shape, default=0) <= 0:
+        raise _refused(source, f"{tensor.dtype} {tensor.shape} with {len(scales)} scales in {tensor.name!r}")
+    return [
+        f"#define {prefix}_NAME {_literal(tensor.name.encode())}",
+        f"#define {prefix}_SHAPE {{{', '.join(map(str, tensor.shape))}}}",
+        f"#define {prefix}_RANK {len(tensor.shape)}",
+        f"#define {prefix}_BYTES {math.prod(tensor.shape)}UL",
+        f"#define {prefix}_SCALE {_float_literal(scales[0])}",
+        f"#define {prefix}_ZERO_POINT ({zero_points[0]})",
+    ]
+
+
+def _float_literal(value: float) -> str:
+    """A C literal that a compiler reads as exactly this float32: nine significant digits are enough for any."""
+    text = f"{value:.9g}"
+    return f"{text}F" if "." in text or "e" in text else f"{text}.0F"
+
+
+def _refused(source: str, found: str) -> InputError:
+    return InputError(
+        expected=f"{source} to have one INT8 input and one INT8 output, each with one scale and a fixed shape",
+        found=found,
+        next_step="give an INT8 model, or build one with `python -m pipeline quantize`",
+    )

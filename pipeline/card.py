@@ -1,0 +1,299 @@
+"""The model card, `README.md` and its machine-readable twin `definition.yaml`, in the form of the published ones.
+
+Everything in them comes from the model file, the recipe, or something that was measured and is handed in. What was not
+measured reads "not measured". There is no clock, host or path of the machine in them, so equal builds have equal cards.
+Both lie in the folder of a build, two levels below the project's root.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from recreate_model.digest import Json, digest_bytes
+from recreate_model.errors import CheckFailed
+from recreate_model.model_view import ModelView, Tensor, read_model
+from recreate_model.recipe import Checkpoint, Recipe
+
+PLATFORMS = ("Cortex-A", "Cortex-M", "Mali GPU", "Ethos U")  # as the published card spells them
+_PAPER = "https://arxiv.org/pdf/1801.04381.pdf"
+
+_TICK = ":heavy_check_mark:"
+_MARKS = {"ran": _TICK, "compiled": _TICK, "analysed": "analysed", "not run": "not measured"}
+STATUSES = tuple(_MARKS)  # strongest first
+_KEY = {
+    _TICK: "Ran on this platform or was compiled for it, as the evidence says.",
+    "analysed": "Examined without running or compiling it, as the evidence says.",
+    "not measured": "Neither run nor compiled here: no claim that it works on this platform, nor that it does not.",
+}
+
+_README = """\
+{warning}# MobileNet v2 {recipe.model.width} {recipe.model.resolution} INT8
+
+## Description
+{description}
+
+{origin} Recipe `{recipe.id}`.
+
+## License
+[Apache-2.0](https://spdx.org/licenses/Apache-2.0.html)
+
+## Related Materials
+### Class Labels
+The class labels associated with this model can be written by running the script \
+[`get_class_labels.sh`](../../get_class_labels.sh).
+
+### Model Recreation Code
+Code to recreate this model can be found [here](../../recreate_model/).
+{files}
+## Network Information
+| Network Information |  Value         |
+|---------------------|----------------|
+|  Framework          | TensorFlow Lite |
+|  File               | {recipe.name}.tflite |
+|  SHA-1 Hash         | {sha1} |
+|  SHA-256 Hash       | {sha256} |
+|  Size (Bytes)       | {size} |
+|  Provenance         | {paper} |
+|  Paper              | {paper} |
+
+## Performance
+| Platform | Optimized | Evidence |
+|----------|:---------:|----------|
+{platforms}
+
+### Key
+{key}
+
+## Accuracy
+Dataset: {dataset}
+
+| Metric | Value | 95 % interval (Wilson) | Pictures |
+|--------|-------|------------------------|----------|
+| Top 1 Accuracy | {accuracy} |
+| Agreement with the float model | {agreement} | | |
+
+## Optimizations
+| Optimization |  Value  |
+|--------------|---------|
+| Quantization | INT8 |
+
+## Network Inputs
+{input_table}
+
+## Network Outputs
+{output_table}
+"""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known about the model on one of PLATFORMS, which may have several.
+
+    `status` is one of STATUSES; only `ran` and `compiled` earn a tick. `what` says what was done, with its numbers.
+    """
+
+    platform: str
+    status: str
+    what: str
+
+    def __post_init__(self) -> None:
+        # A misspelt name would drop the evidence from the card without a word.
+        if self.platform not in PLATFORMS or self.status not in STATUSES:
+            raise ValueError(f"no such platform or status: {self.platform!r}, {self.status!r}")
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Top-1 accuracy with its Wilson interval at 95 %, on `n` pictures of what the card shall call `dataset`."""
+
+    top1: float
+    low: float
+    high: float
+    n: int
+    dataset: str
+
+
+def card_readme(
+    recipe: Recipe,
+    model: bytes,
+    accuracy: Accuracy | None,
+    agreement: str | None,
+    evidence: Sequence[Evidence],
+    files: Sequence[tuple[str, str]],
+    *,
+    tools: Mapping[str, str] | None = None,
+) -> str:
+    """The card as Markdown.
+
+    Args:
+        model: the bytes of the `.tflite` file of `recipe`.
+        accuracy: of this very file; None where it was not measured.
+        agreement: with the float model, as a phrase with its n; None where it was not measured.
+        evidence: per platform, in any order; platforms without any read "not measured".
+        files: what else the build made: path relative to the card, and SHA-256.
+        tools: name to version of what made the model.
+
+    Raises:
+        InputError: `model` is not a TensorFlow Lite file.
+        CheckFailed: it is not an INT8 classifier of the recipe's resolution.
+    """
+    view = _checked_view(recipe, model)
+    description, warning = _who_it_is(recipe.checkpoint)
+    input_text, output_text = _node_descriptions(view)
+    platforms = "\n".join(_platform_row(platform, evidence) for platform in PLATFORMS)
+    figures = "not measured | |"
+    if accuracy:
+        figures = f"{accuracy.top1:.3f} | {accuracy.low:.3f} to {accuracy.high:.3f} | {accuracy.n}"
+    return _README.format(
+        recipe=recipe,
+        size=view.size,
+        warning=f"> **{warning}**\n\n" if warning else "",
+        description=description,
+        origin=_origin(recipe, tools or {}),
+        paper=_PAPER,
+        files=_files_section(files),
+        sha1=digest_bytes(model, "sha1"),
+        sha256=digest_bytes(model),
+        platforms=platforms,
+        # Only marks in use are explained: a card without evidence has no tick anywhere.
+        key="\n".join(f"* {mark} - {meaning}" for mark, meaning in _KEY.items() if f" | {mark} | " in platforms),
+        dataset=_cell(accuracy.dataset) if accuracy else "not measured",
+        accuracy=figures,
+        agreement=_cell(agreement) if agreement else "not measured",
+        input_table=_node_table("Input Node Name", view.input, input_text),
+        output_table=_node_table("Output Node Name", view.output, output_text),
+    )
+
+
+def card_definition(recipe: Recipe, model: bytes, accuracy: Accuracy | None, files: Sequence[tuple[str, str]]) -> str:
+    """The card as YAML, with the published keys in the published order.
+
+    What is not there is null and its key stays: `benchmark` where nothing was measured, the paths of the test vectors
+    where `files` has none below `testing_input/` and `testing_output/`. Arguments and errors as for `card_readme`.
+    """
+    import yaml  # only a card needs it
+
+    view = _checked_view(recipe, model)
+    description, warning = _who_it_is(recipe.checkpoint)
+    input_text, output_text = _node_descriptions(view)
+    input_node = {
+        "description": input_text,
+        "example_input": {"path": _test_vectors("testing_input", view.input, files)},
+        "name": view.input.name,
+        "shape": list(view.input.shape),
+    }
+    output_node = {
+        "description": output_text,
+        "name": view.output.name,
+        "shape": list(view.output.shape),
+        "test_output_path": _test_vectors("testing_output", view.output, files),
+    }
+    definition = {
+        "benchmark": _benchmark(accuracy),
+        "description": f"{warning} {description}".lstrip(),
+        "license": ["Apache-2.0"],
+        "network": {
+            "file_size_bytes": view.size,
+            "filename": f"{recipe.name}.tflite",
+            "framework": "TensorFlow Lite",
+            "hash": {"algorithm": "sha1", "value": digest_bytes(model, "sha1")},
+            "provenance": _PAPER,
+        },
+        "network_parameters": {"input_nodes": [input_node], "output_nodes": [output_node]},
+        "operators": {"TensorFlow Lite": list(view.operator_names)},
+        "paper": _PAPER,
+    }
+    # Wide, so that no text is broken over lines, as in the published file.
+    return str(yaml.safe_dump(definition, sort_keys=False, allow_unicode=True, width=10_000))
+
+
+def _checked_view(recipe: Recipe, model: bytes) -> ModelView:
+    """The model, if the words of the card (a picture in, classes out, INT8) are true of it."""
+    view = read_model(model)
+    ends = [view.tensors[index] for index in (*view.inputs, *view.outputs)]
+    picture = (1, recipe.model.resolution, recipe.model.resolution, 3)
+    int8 = all(tensor.dtype == "int8" and tensor.quantisation for tensor in ends)
+    ranks = [len(tensor.shape) for tensor in ends]
+    if not (int8 and ranks == [4, 2] and len(view.inputs) == 1 and view.input.shape == picture):
+        raise CheckFailed(
+            expected=f"one quantised int8 {picture} in and one int8 (1, classes) out, for the recipe {recipe.name}",
+            found=", ".join(f"{tensor.dtype} {tensor.shape}" for tensor in ends) or "no inputs or outputs",
+            done="no card was written",
+            next_step="python -m pipeline quantize",
+        )
+    return view
+
+
+def _who_it_is(checkpoint: Checkpoint) -> tuple[str, str]:
+    """The description, and what has to be said before anything else unless the weights are the official ones."""
+    version = "INT8 quantised version of MobileNet v2 model."
+    if checkpoint.kind == "official":
+        return f"{version} Trained on ImageNet.", ""
+    if checkpoint.kind == "seeded":
+        warning = f"Seeded stand-in: weights drawn from seed {checkpoint.seed}, not the trained model."
+        return f"{version} Not trained: for trying the pipeline only.", warning
+    warning = f"Built from an archive with SHA-256 {checkpoint.sha256}, not from the official one."
+    return f"{version} Neither the training nor the terms of the archive's weights are known to this build.", warning
+
+
+def _origin(recipe: Recipe, tools: Mapping[str, str]) -> str:
+    checkpoint, calibration = recipe.checkpoint, recipe.calibration
+    weights = f"the archive with SHA-256 `{checkpoint.sha256}`" if checkpoint.sha256 else f"seed {checkpoint.seed}"
+    ranges = f"from the table with SHA-256 `{calibration.ranges_sha256}`"
+    if calibration.kind != "ranges":
+        pictures = f"{len(calibration.pictures)} {'procedural ' * (calibration.kind == 'procedural')}pictures"
+        ranges = f"measured on {pictures}, rounded to {calibration.mantissa_bits} mantissa bits"
+    made_with = f" Made with {', '.join(f'{name} {tools[name]}' for name in sorted(tools))}." if tools else ""
+    return f"Float weights from {weights}, quantised after training. Activation ranges {ranges}.{made_with}"
+
+
+def _platform_row(platform: str, evidence: Sequence[Evidence]) -> str:
+    known = sorted((e for e in evidence if e.platform == platform), key=lambda e: STATUSES.index(e.status))
+    mark = _MARKS[known[0].status if known else "not run"]
+    return f"| {platform} | {mark} | {'; '.join(_cell(f'{e.status}: {e.what}') for e in known)} |"
+
+
+def _files_section(files: Sequence[tuple[str, str]]) -> str:
+    rows = "".join(f"| [{_cell(path)}]({quote(path)}) | `{sha256}` |\n" for path, sha256 in files)
+    return f"\n### Files\n| File | SHA-256 |\n|------|---------|\n{rows}" if rows else ""
+
+
+def _benchmark(accuracy: Accuracy | None) -> Json:
+    if accuracy is None:
+        return None
+    # The first key is the published one; an accuracy without its interval and n says little.
+    top1, low, high = (round(value, 3) for value in (accuracy.top1, accuracy.low, accuracy.high))
+    return {accuracy.dataset: {"top-1-accuracy": top1, "top-1-interval-95": [low, high], "pictures": accuracy.n}}
+
+
+def _node_table(heading: str, tensor: Tensor, description: str) -> str:
+    assert tensor.quantisation is not None  # _checked_view holds it
+    columns = (
+        (heading, 200, tensor.name),
+        ("Shape", 100, str(tensor.shape)),
+        ("Type", 100, tensor.dtype),
+        ("Scale", 100, f"{tensor.quantisation.scales[0]:.9g}"),  # nine digits give a float32 back exactly
+        ("Zero Point", 100, str(tensor.quantisation.zero_points[0])),
+        ("Description", 300, description),
+    )
+    heads = "".join(f'        <th width="{width}">{name}</th>\n' for name, width, _ in columns)
+    cells = "".join(f"        <td>{html.escape(value)}</td>\n" for _, _, value in columns)
+    return f"<table>\n    <tr>\n{heads}    </tr>\n    <tr>\n{cells}    </tr>\n</table>"
+
+
+def _node_descriptions(view: ModelView) -> tuple[str, str]:
+    (_, height, width, _), (_, classes) = view.input.shape, view.output.shape
+    picture = f"Single {width}x{height} RGB image with INT8 values between -128 and 127"
+    return picture, f"Per-class confidence for {classes} ImageNet classes"
+
+
+def _test_vectors(root: str, tensor: Tensor, files: Sequence[tuple[str, str]]) -> str | None:
+    folder = f"{root}/{tensor.name}"
+    return folder if any(path.startswith(f"{folder}/") for path, _ in files) else None
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")  # a bar or a line break would break the table

@@ -1,0 +1,205 @@
+"""The reproducibility check: the same recipe built twice under different conditions must give the same bytes.
+
+The two builds run in processes of their own, in fresh folders, and differ in everything that must not matter: working
+directory, locale, time zone, hash seed, thread counts and the number of worker processes. Their artifacts are compared
+with each other and with golden.json, in the order of the stages, so that the first difference named is the cause of
+those after it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from absl import logging
+
+from pipeline import console, golden
+from pipeline.resolve import Request, resolve
+from pipeline.stages import STAGES
+from pipeline.store import Store
+from recreate_model.digest import digest_bytes
+from recreate_model.errors import CheckFailed, PipelineError, ToolError
+from recreate_model.model_view import ModelView, read_model
+from recreate_model.recipe import Recipe
+
+_PROJECT = Path(__file__).resolve().parent.parent
+_TIME_LIMIT = 1800  # seconds for one build; it takes about fifteen
+_RECORD_ROUNDS = 3
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What one build runs under."""
+
+    name: str
+    jobs: int
+    environment: Mapping[str, str]
+
+
+CONDITIONS = (
+    Conditions(
+        "one",
+        1,
+        {"LC_ALL": "C", "TZ": "UTC", "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1"},
+    ),
+    Conditions(
+        "two",
+        2,
+        {
+            "LC_ALL": "C.UTF-8",
+            "TZ": "Asia/Kathmandu",
+            "PYTHONHASHSEED": "4711",
+            "OMP_NUM_THREADS": "4",
+            "TF_NUM_INTRAOP_THREADS": "4",
+            "TF_ENABLE_ONEDNN_OPTS": "0",
+        },
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """An artifact that is not the same: `left` and `right` say of what, `where` says how."""
+
+    path: str
+    left: str
+    right: str
+    where: str
+
+
+def run(model: str, record: bool, as_json: bool, quiet: bool) -> int:
+    """Builds twice, compares, reports, and returns 0; raises CheckFailed naming the first difference."""
+    progress = console.NoBars() if quiet or as_json else console.Bars()
+    recipe, _ = resolve(Request(model, checkpoint="seeded", images="procedural"), progress, may_fetch=False)
+    with tempfile.TemporaryDirectory(prefix="recreate_model-check-") as scratch:
+        folders = []
+        for conditions in CONDITIONS:
+            with progress.bar(f"build {conditions.name} of {len(CONDITIONS)}"):
+                folders.append(_build(model, recipe, conditions, Path(scratch)))
+        differences = list(between(*folders))
+        if record and not differences:
+            _record(model, recipe, folders[0], Path(scratch))
+        claims = golden.artifacts(recipe)
+        if claims is not None:
+            differences += against(claims, folders[0])
+        count = len(digests(folders[0]))
+    if claims is None:
+        logging.warning("golden.json has no entry for %s; the two builds are compared with each other alone", recipe.name)
+    if as_json:
+        rows = [vars(difference) for difference in differences]
+        print(json.dumps({"build": recipe.name, "recipe": recipe.id, "artifacts": count, "differences": rows}, indent=2))
+    if differences:
+        raise _failed(recipe, differences)
+    if not (quiet or as_json):
+        said = "golden.json" if claims is not None else "each other (golden.json has no entry)"
+        print(f"{recipe.name}: {count} artifacts, built twice, byte for byte the same, and the same as {said}")
+    return 0
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """Path -> SHA-256 of every artifact of a build, in the order of the stages."""
+    records = Store(folder).records()
+    return {
+        path: sha256
+        for stage in STAGES
+        if stage.name in records
+        for path, sha256 in records[stage.name].outputs.items()
+    }
+
+
+def between(one: Path, two: Path) -> Iterator[Difference]:
+    """Every artifact that differs between two build folders, by its bytes and not by its record."""
+    left, right = digests(one), digests(two)
+    for path in left | right:
+        if path not in left or path not in right:
+            yield Difference(path, *("there" if path in side else "missing" for side in (left, right)), "")
+            continue
+        a, b = (one / path).read_bytes(), (two / path).read_bytes()
+        if a != b:
+            yield Difference(path, digest_bytes(a), digest_bytes(b), describe(path, a, b))
+
+
+def against(claims: Mapping[str, str], folder: Path) -> Iterator[Difference]:
+    """Every artifact of a build that golden.json has otherwise."""
+    found = digests(folder)
+    for path in found | claims:
+        if found.get(path) != claims.get(path):
+            yield Difference(path, claims.get(path, "missing"), found.get(path, "missing"), "golden.json against this build")
+
+
+def describe(path: str, a: bytes, b: bytes) -> str:
+    """Where two contents part: the first tensor of two models, else the first byte."""
+    if path.endswith(".tflite"):
+        tensor = _first_tensor(read_model(a, path), read_model(b, path))
+        if tensor:
+            return tensor
+    offset = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+    return f"from byte {offset} of {len(a)} and {len(b)}"
+
+
+def _first_tensor(a: ModelView, b: ModelView) -> str:
+    for one, two in zip(a.tensors, b.tensors, strict=False):
+        if (one.name, one.shape, one.dtype, one.quantisation) != (two.name, two.shape, two.dtype, two.quantisation):
+            return f"from the description of tensor {one.name or two.name}"
+        if one.data != two.data:
+            offset = next(i for i, (x, y) in enumerate(zip(one.data, two.data, strict=False)) if x != y)
+            return f"from byte {offset} of the data of tensor {one.name}"
+    return ""
+
+
+def _build(model: str, recipe: Recipe, conditions: Conditions, scratch: Path) -> Path:
+    """One build in a process of its own; the project is found by PYTHONPATH, as the working directory is elsewhere."""
+    out, cwd = scratch / conditions.name / "out", scratch / conditions.name / "elsewhere"
+    cwd.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "pipeline", "all", "--model", model, "--checkpoint", "seeded"]
+    command += ["--images", "procedural", "--jobs", str(conditions.jobs), "--out", str(out), "--quiet"]
+    environment = {**os.environ, **conditions.environment, "PYTHONPATH": str(_PROJECT)}
+    try:
+        result = subprocess.run(
+            command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=_TIME_LIMIT, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise _build_failed(conditions, f"none after {_TIME_LIMIT} s") from error
+    # Status 1 is a claim that does not hold, which the comparison is about to name more exactly.
+    if result.returncode not in (0, 1):
+        raise _build_failed(conditions, f"status {result.returncode}: {result.stderr.strip()[-500:]}")
+    return out / recipe.name
+
+
+def _record(model: str, recipe: Recipe, folder: Path, scratch: Path) -> None:
+    """Writes golden.json. What is recorded is part of verify.json, so it settles after one more build."""
+    for _ in range(_RECORD_ROUNDS):
+        found = digests(folder)
+        if golden.artifacts(recipe) == found:
+            return
+        golden.record(recipe, found)
+        _build(model, recipe, CONDITIONS[0], scratch)
+    raise ToolError(
+        expected=f"golden.json to settle within {_RECORD_ROUNDS} builds",
+        found="digests that change with every one",
+        next_step="look at what verify.json depends on",
+    )
+
+
+def _build_failed(conditions: Conditions, found: str) -> ToolError:
+    return ToolError(
+        expected=f"build {conditions.name} of the check to end with a result",
+        found=found,
+        next_step="run `python -m pipeline all --checkpoint seeded --images procedural` by hand",
+    )
+
+
+def _failed(recipe: Recipe, differences: list[Difference]) -> PipelineError:
+    first = differences[0]
+    return CheckFailed(
+        expected=f"{first.path} of {recipe.name} to be {first.left}",
+        found=f"{first.right} ({first.where}), and {len(differences) - 1} more differences after this first one",
+        done="nothing was kept",
+        next_step="look for what changed; if it was meant, run `python -m pipeline check --record` and review golden.json",
+    )

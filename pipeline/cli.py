@@ -1,0 +1,180 @@
+"""The command line: arguments to a request, errors to one line and an exit status. Nothing heavy is imported here.
+
+Exit status: 0 done, 1 a check failed, 2 bad usage, 3 bad input, 4 a resource could not be had, 5 a tool failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from logging import Formatter as StandardFormatter
+from logging import LogRecord
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from absl import app, logging
+from absl.flags import argparse_flags
+
+from pipeline.stages import STAGES
+from recreate_model.errors import PipelineError
+
+if TYPE_CHECKING:
+    from pipeline.resolve import Request
+    from pipeline.runner import Outcome
+    from pipeline.work import Progress
+
+_EPILOG = (
+    "exit status: 0 done, 1 a check failed, 2 bad usage, 3 bad input, 4 a resource could not be had, 5 a tool failed"
+)
+_STAGE_NAMES = tuple(stage.name for stage in STAGES)
+_INTERRUPTED = 128 + signal.SIGINT
+
+
+def main() -> None:
+    """Entry point of `python -m pipeline`."""
+    app.run(_run, flags_parser=_parse)
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse_flags.ArgumentParser(
+        prog="python -m pipeline",
+        description="MobileNetV2 from float checkpoint to INT8 model and deployables, the same bytes every time.",
+        epilog=_EPILOG,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, summary: str) -> argparse.ArgumentParser:
+        added: argparse.ArgumentParser = commands.add_parser(
+            name, help=summary, description=summary, epilog=_EPILOG
+        )
+        added.add_argument("--json", action="store_true", help="print JSON instead of tables")
+        added.add_argument("--quiet", action="store_true", help="print errors and nothing else")
+        return added
+
+    for name, summary in {"all": "every stage, in order", **{row.name: row.summary for row in STAGES}}.items():
+        _add_build_arguments(command(name, summary))
+    _add_build_arguments(command("status", "which stages are up to date"))
+    explain = command("explain", "why a stage would run again")
+    explain.add_argument("stage", choices=_STAGE_NAMES, metavar="STAGE", help=", ".join(_STAGE_NAMES))
+    _add_build_arguments(explain)
+    check = command("check", "build seeded weights twice, under different conditions, and compare every byte")
+    check.add_argument("--model", default="1.0_224", help="member of the family, such as 0.35_96 (default 1.0_224)")
+    check.add_argument("--record", action="store_true", help="write golden.json, after a deliberate change")
+    return parser.parse_args(list(argv[1:]))
+
+
+def _add_build_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--model", help="member of the family: width_resolution (default 1.0_224)")
+    add("--checkpoint", metavar="auto|official|seeded|PATH", help="float weights (default auto)")
+    add("--images", metavar="auto|procedural|PATH", help="pictures: a folder of synset folders (default auto)")
+    add("--calib", type=int, metavar="N", help="pictures to calibrate on (default 100)")
+    add("--limit", type=int, metavar="N", help="pictures to evaluate on, at most (default 200)")
+    add("--preprocess", dest="crop", choices=("central-crop", "squash"), help="how pictures are cut (central-crop)")
+    add("--ranges", type=Path, metavar="FILE", help="a range table to use instead of measuring one")
+    add("--targets", metavar="NAME[,NAME...]", help="Ethos-U targets, such as ethos-u55-128 (default all eleven)")
+    add("--out", type=Path, metavar="FOLDER", help="where build folders are made (default artifacts)")
+    add("--jobs", type=int, metavar="N", help="processes (default: one for each processor)")
+    add("--force", action="store_true", help="run the named stage, or with `all` every stage, whatever is up to date")
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    logging.use_absl_handler()
+    logging.get_absl_handler().setFormatter(_Formatter())
+    logging.set_verbosity(logging.ERROR if arguments.quiet else logging.WARNING)
+    # TensorFlow's C++ log is for its developers; what fails is in our errors.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        return _dispatch(arguments)
+    except PipelineError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.status
+    except KeyboardInterrupt:
+        print("stopped: finished stages are kept, run the same command to go on", file=sys.stderr)
+        return _INTERRUPTED
+
+
+class _Formatter(StandardFormatter):
+    """`warning: text`, without the time and place that help nobody here."""
+
+    def format(self, record: LogRecord) -> str:
+        return f"{record.levelname.lower()}: {record.getMessage()}"
+
+
+def _dispatch(arguments: argparse.Namespace) -> int:
+    if arguments.command == "check":
+        from pipeline import check
+
+        return check.run(arguments.model, arguments.record, arguments.json, arguments.quiet)
+    if arguments.command in ("status", "explain"):
+        return _inspect(arguments)
+    return _build(arguments)
+
+
+def _request(arguments: argparse.Namespace) -> Request:
+    """What was typed; what was not is left to the request's own defaults."""
+    from dataclasses import fields
+
+    from pipeline.resolve import Request
+
+    given = {field.name: getattr(arguments, field.name) for field in fields(Request)}
+    return Request(**{name: value for name, value in given.items() if value is not None})
+
+
+def _progress(arguments: argparse.Namespace) -> Progress:
+    from pipeline import console
+
+    return console.NoBars() if arguments.quiet or arguments.json else console.Bars()
+
+
+def _build(arguments: argparse.Namespace) -> int:
+    from pipeline import console, runner
+    from pipeline.resolve import resolve
+
+    wanted = _STAGE_NAMES if arguments.command == "all" else (arguments.command,)
+    recipe, machine = resolve(_request(arguments), _progress(arguments), may_fetch=True)
+    outcomes = runner.build(
+        runner.with_needs(wanted, STAGES),
+        recipe,
+        machine,
+        force=wanted if arguments.force else (),
+        on_wait=lambda: logging.warning("another run is at work in %s; waiting for it", machine.out / recipe.name),
+    )
+    folder = machine.out / recipe.name
+    failed = [outcome for outcome in outcomes if not outcome.holds]
+    status = 1 if failed else 0
+    if arguments.json:
+        print(json.dumps(console.build_json(folder, recipe, outcomes, status), indent=2))
+    elif not arguments.quiet:
+        console.print_build(folder, recipe, outcomes, wanted)
+    for outcome in failed:
+        _print_failed(outcome, folder)
+    return status
+
+
+def _print_failed(outcome: Outcome, folder: Path) -> None:
+    verdict = next(stage.verdict for stage in STAGES if stage.name == outcome.stage)
+    print(
+        f"error: expected every claim of `{outcome.stage}` to hold; found one that does not; "
+        f"done: the files are kept; next: look at {folder / verdict}",
+        file=sys.stderr,
+    )
+
+
+def _inspect(arguments: argparse.Namespace) -> int:
+    from pipeline import console, runner
+    from pipeline.resolve import resolve
+
+    recipe, machine = resolve(_request(arguments), _progress(arguments), may_fetch=False)
+    rows = runner.inspect(STAGES, recipe, machine)
+    if arguments.command == "explain":
+        rows = [row for row in rows if row.stage == arguments.stage]
+    if arguments.json:
+        print(json.dumps([{"stage": r.stage, "state": r.state, "reasons": r.reasons} for r in rows], indent=2))
+    elif not arguments.quiet:
+        (console.print_status if arguments.command == "status" else console.print_explanation)(rows)
+    return 0

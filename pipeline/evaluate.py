@@ -1,0 +1,122 @@
+"""Top-1 of the float and the INT8 model on the same pictures, and how often the two agree.
+
+Both run under XNNPACK, as on devices. Every figure comes with its n and a 95 % Wilson interval.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from calibration import preprocess, workers
+from calibration.measure import chunks, read_checked
+from calibration.sources import Source
+from recreate_model.interpret import Runner
+from recreate_model.model_view import read_model
+from recreate_model.recipe import Picture, Preprocess
+
+_Z = 1.959963984540054  # of the normal distribution, for 95 %
+
+
+@dataclass(frozen=True)
+class Proportion:
+    """`hits` of `n`, with the Wilson interval at 95 %."""
+
+    hits: int
+    n: int
+
+    @property
+    def value(self) -> float:
+        return self.hits / self.n
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Lower and upper bound (E. B. Wilson, JASA 22, 1927); inside 0..1 and of use for small n, unlike Wald's."""
+        centre = (self.value + _Z * _Z / (2 * self.n)) / (1 + _Z * _Z / self.n)
+        spread = _Z * math.sqrt(self.value * (1 - self.value) / self.n + _Z * _Z / (4 * self.n**2))
+        spread /= 1 + _Z * _Z / self.n
+        return max(0.0, centre - spread), min(1.0, centre + spread)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Results on one set of pictures; top-1 is None where none of them has a label, agreement where there are none."""
+
+    float_top1: Proportion | None
+    int8_top1: Proportion | None
+    agreement: Proportion | None
+
+
+@dataclass(frozen=True)
+class _Prediction:
+    label: int | None
+    float_class: int
+    int8_class: int
+
+
+def evaluate(
+    float_model: bytes,
+    int8_model: bytes,
+    source: Source,
+    pictures: Sequence[Picture],
+    crop: Preprocess,
+    resolution: int,
+    jobs: int,
+    progress: Callable[[int], None],
+) -> Evaluation:
+    """Runs both models on every picture. Raises InputError for a picture that cannot be read or that changed."""
+    predictions: list[_Prediction] = []
+    setup = functools.partial(_setup, float_model, int8_model, source, crop, resolution)
+    for chunk in workers.run(setup, _predict_chunk, chunks(pictures), jobs):
+        predictions.extend(chunk)
+        progress(len(chunk))
+    labelled = [row for row in predictions if row.label is not None]
+    return Evaluation(
+        float_top1=_proportion([row.label == row.float_class for row in labelled]),
+        int8_top1=_proportion([row.label == row.int8_class for row in labelled]),
+        agreement=_proportion([row.float_class == row.int8_class for row in predictions]),
+    )
+
+
+def _proportion(hits: Sequence[bool]) -> Proportion | None:
+    return Proportion(sum(hits), len(hits)) if hits else None
+
+
+@dataclass(frozen=True, eq=False)
+class _State:
+    float_runner: Runner
+    int8_runner: Runner
+    scale: float
+    zero_point: int
+    source: Source
+    crop: Preprocess
+    resolution: int
+
+
+def _setup(float_model: bytes, int8_model: bytes, source: Source, crop: Preprocess, resolution: int) -> _State:
+    quantisation = read_model(int8_model).input.quantisation
+    assert quantisation is not None  # the input of an int8 model
+    return _State(
+        Runner(float_model, "xnnpack"),
+        Runner(int8_model, "xnnpack"),
+        quantisation.scales[0],
+        quantisation.zero_points[0],
+        source,
+        crop,
+        resolution,
+    )
+
+
+def _predict_chunk(state: _State, pictures: Sequence[Picture]) -> list[_Prediction]:
+    return [_predict(state, picture) for picture in pictures]
+
+
+def _predict(state: _State, picture: Picture) -> _Prediction:
+    pixels, _ = read_checked(state.source, picture)
+    value = preprocess.normalise(pixels, state.crop, state.resolution)
+    (float_scores,) = state.float_runner.run(value)
+    (int8_scores,) = state.int8_runner.run(preprocess.quantize_input(value, state.scale, state.zero_point))
+    # Of equal scores the first wins, as in TensorFlow's argmax; int8 scores are often equal.
+    return _Prediction(picture.label, int(float_scores.argmax()), int(int8_scores.argmax()))

@@ -1,0 +1,55 @@
+"""`artifacts/golden.json`: the digests that must come out again, for the recipes CI builds.
+
+An entry is found by the recipe's id, so a recipe that differs in anything claims nothing here.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from pipeline.work import model_file
+from recreate_model.digest import Json, readable_json
+from recreate_model.errors import InputError
+from recreate_model.recipe import Recipe
+
+PATH = Path(__file__).resolve().parent.parent / "artifacts" / "golden.json"
+
+
+def artifacts(recipe: Recipe) -> Mapping[str, str] | None:
+    """Path in the build folder -> SHA-256 of every artifact of this recipe; None where nothing is recorded."""
+    entry = _read().get(recipe.id)
+    return None if entry is None else dict(entry["artifacts"])
+
+
+def model_claims(recipe: Recipe) -> Json:
+    """The recorded SHA-256 of the INT8 model alone; None where nothing is recorded."""
+    recorded = artifacts(recipe)
+    return None if recorded is None else recorded[model_file(recipe)]
+
+
+def record(recipe: Recipe, digests: Mapping[str, str]) -> None:
+    """Writes the digests of a deliberate change. The file is under version control: its diff is the review."""
+    entries = {**_read(), recipe.id: {"name": recipe.name, "artifacts": dict(digests)}}
+    # A recipe's id moves when the recipe itself does; the entry it leaves behind would claim nothing for ever.
+    kept = {key: entry for key, entry in entries.items() if key == recipe.id or entry["name"] != recipe.name}
+    PATH.write_text(readable_json(kept))
+    _read.cache_clear()
+
+
+@functools.cache
+def _read() -> Mapping[str, Json]:
+    try:
+        entries: Mapping[str, Json] = json.loads(PATH.read_text())
+        return entries
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise InputError(
+            expected=f"{PATH} to hold JSON",
+            found=str(error),
+            done="it was left as it is",
+            next_step="restore it: git checkout artifacts/golden.json",
+        ) from error

@@ -1,0 +1,147 @@
+"""The key of a stage: a digest over everything that can change its result.
+
+That is its slice of the recipe, the digests of its input files, the source of every module of ours it runs, and the
+versions of its tools. Two runs with the same key have the same result, so the second need not be run.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import importlib.metadata
+import importlib.util
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from pipeline.work import Stage
+from recreate_model.digest import Json, digest_bytes, digest_json
+from recreate_model.recipe import Recipe
+
+_ROOT = Path(__file__).resolve().parent.parent
+_PACKAGES = ("recreate_model", "calibration", "pipeline")
+
+
+@dataclass(frozen=True)
+class KeyParts:
+    """What enters a key, kept in the lock so that a changed key can be explained.
+
+    Attributes:
+        recipe: the stage's slice.
+        inputs: path -> SHA-256.
+        code: module -> SHA-256 of its source.
+        tools: distribution -> version.
+    """
+
+    stage: str
+    recipe: Json
+    inputs: Mapping[str, str]
+    code: Mapping[str, str]
+    tools: Mapping[str, str]
+
+    @property
+    def key(self) -> str:
+        return digest_json(asdict(self))
+
+    def changes_since(self, other: KeyParts) -> list[str]:
+        """What differs from the parts of another key of the same stage, each as a short phrase."""
+        changes = [] if self.recipe == other.recipe else _recipe_changes(other.recipe, self.recipe)
+        for noun, old, new in (
+            ("input", other.inputs, self.inputs),
+            ("code", other.code, self.code),
+            ("tool", other.tools, self.tools),
+        ):
+            for name in sorted(old.keys() | new.keys()):
+                if old.get(name) != new.get(name):
+                    changes.append(f"{noun} {name}: {_short(old.get(name))} -> {_short(new.get(name))}")
+        return changes
+
+
+def key_parts(stage: Stage, recipe: Recipe, inputs: Mapping[str, str]) -> KeyParts:
+    """The parts of a stage's key; `inputs` are the digests of the files of the stages it needs."""
+    return KeyParts(
+        stage=stage.name,
+        recipe=stage.reads(recipe),
+        inputs=dict(inputs),
+        code={module: _source_digest(module) for module in _reachable(stage.module)},
+        tools={name: importlib.metadata.version(name) for name in tools_here(stage.tools)},
+    )
+
+
+def tools_here(names: tuple[str, ...]) -> Iterator[str]:
+    """TensorFlow's CPU build goes by another name; each machine has one of the two."""
+    for name in names:
+        yield "tensorflow-cpu" if name == "tensorflow" and _has_cpu_build() else name
+
+
+@functools.cache
+def _has_cpu_build() -> bool:
+    try:
+        return bool(importlib.metadata.version("tensorflow-cpu"))
+    except importlib.metadata.PackageNotFoundError:
+        return False
+
+
+@functools.cache
+def _reachable(module: str) -> tuple[str, ...]:
+    """The module and every module of ours it imports, anywhere in its source, directly or not; sorted."""
+    seen: set[str] = set()
+    todo = [module]
+    while todo:
+        current = todo.pop()
+        if current not in seen:
+            seen.add(current)
+            todo.extend(_imports(current))
+    return tuple(sorted(seen))
+
+
+@functools.cache
+def _imports(module: str) -> tuple[str, ...]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(_source(module))):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            # `from package import name`: the name may be a module of its own, or something inside the package.
+            found.add(node.module)
+            found.update(f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+    return tuple(name for name in found if name.split(".")[0] in _PACKAGES and _file(name).is_file())
+
+
+@functools.cache
+def _source(module: str) -> bytes:
+    return _file(module).read_bytes()
+
+
+def _file(module: str) -> Path:
+    path = _ROOT.joinpath(*module.split("."))
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+@functools.cache
+def _source_digest(module: str) -> str:
+    return digest_bytes(_source(module))
+
+
+def _recipe_changes(old: Json, new: Json) -> list[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        return [
+            change
+            for name in sorted(old.keys() | new.keys())
+            if old.get(name) != new.get(name)
+            for change in (
+                _recipe_changes(old[name], new[name])
+                if isinstance(old.get(name), dict) and isinstance(new.get(name), dict)
+                else [f"recipe {name}: {_short(old.get(name))} -> {_short(new.get(name))}"]
+            )
+        ]
+    return [f"recipe: {_short(old)} -> {_short(new)}"]
+
+
+def _short(value: Json) -> str:
+    if value is None:
+        return "nothing"
+    if isinstance(value, list):
+        return f"{len(value)} entries ({digest_json(value)[:8]})"
+    text = str(value)
+    return text[:12] if len(text) == 64 else text

@@ -1,0 +1,189 @@
+"""From what the user asked to a recipe, and to where its contents lie on this machine.
+
+`auto` chooses and says so; a path that is given is used or refused, never replaced.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from absl import logging
+
+from calibration.selection import Selection, select_from_folder, select_procedural
+from calibration.sources import FolderSource, ProceduralSource, Source
+from pipeline import vela_targets
+from pipeline.work import Machine, Progress
+from recreate_model import resources
+from recreate_model.digest import digest_bytes, digest_file
+from recreate_model.errors import InputError, ResourceError, UsageError
+from recreate_model.recipe import Calibration, Checkpoint, Model, Preprocess, Recipe
+from recreate_model.seeded import SEED
+
+# How long `auto` believes that the official archive cannot be reached, in seconds: a build that is up to date should
+# not wait for a network that was not there a minute ago.
+_RETRY_AFTER = 15 * 60
+_UNREACHABLE = ".official-archive-unreachable"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for, as typed; every default is here."""
+
+    model: str = "1.0_224"
+    checkpoint: str = "auto"
+    images: str = "auto"
+    calib: int = 100
+    limit: int = 200
+    crop: str = "central-crop"
+    ranges: Path | None = None
+    targets: str = "all"
+    out: Path = Path("artifacts")
+    jobs: int = field(default_factory=lambda: len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
+
+
+def resolve(request: Request, progress: Progress, may_fetch: bool) -> tuple[Recipe, Machine]:
+    """The recipe and the machine of a request.
+
+    Args:
+        may_fetch: whether the official archive may be downloaded; otherwise only the cache is looked at.
+
+    Raises:
+        UsageError, InputError, ResourceError: as the request deserves.
+    """
+    for name, value, least in (("--calib", request.calib, 1), ("--limit", request.limit, 0), ("--jobs", request.jobs, 1)):
+        if value < least:
+            raise UsageError(expected=f"{name} to be at least {least}", found=str(value), next_step=f"give {name} {least}")
+    model = Model.parse(request.model)
+    targets = vela_targets.parse_targets(request.targets)
+    checkpoint, archive = _checkpoint(request.checkpoint, model, progress, may_fetch)
+    source, selection = _pictures(request)
+    calibration, table = _calibration(request, source, selection)
+    recipe = Recipe(model, checkpoint, calibration, selection.evaluation, Preprocess(request.crop), targets)
+    machine = Machine(
+        out=request.out,
+        checkpoint=archive,
+        calibration_source=None if table else source,
+        evaluation_source=source,
+        ranges=table,
+        jobs=request.jobs,
+        progress=progress,
+    )
+    return recipe, machine
+
+
+def _checkpoint(wanted: str, model: Model, progress: Progress, may_fetch: bool) -> tuple[Checkpoint, Path | None]:
+    if wanted == "seeded":
+        return Checkpoint("seeded", seed=SEED), None
+    if wanted == "official":
+        return _official(model, progress, may_fetch)
+    if wanted == "auto":
+        return _official_or_seeded(model, progress, may_fetch)
+    path = Path(wanted)
+    if not path.is_file():
+        raise InputError(
+            expected=f"--checkpoint to name an archive ({model.name}.tgz)",
+            found=f"{'a folder' if path.is_dir() else 'nothing'} at {path}",
+            next_step="give the archive's path, or official, seeded or auto",
+        )
+    try:
+        digest = digest_file(path)
+    except OSError as error:
+        raise InputError(
+            expected=f"to read {path}", found=error.strerror or str(error), next_step="make it readable"
+        ) from error
+    pinned = resources.RESOURCES.get(model.name)
+    kind = "official" if pinned and digest == pinned.sha256 else "archive"
+    return Checkpoint(kind, digest), path
+
+
+def _official(model: Model, progress: Progress, may_fetch: bool) -> tuple[Checkpoint, Path]:
+    resource = resources.RESOURCES.get(model.name)
+    if resource is None:
+        raise UsageError(
+            expected="a model whose official archive is pinned by size and SHA-256",
+            found=f"no pin for {model.name}",
+            next_step="download its archive yourself and give its path with --checkpoint",
+        )
+    cache = resources.cache_folder()
+    path = resources.cached(resource, cache)
+    if path is None and not may_fetch:
+        raise ResourceError(
+            expected=f"{resource.file_name} in the cache ({cache})",
+            found="nothing valid there",
+            next_step="run `python -m pipeline fetch --checkpoint official`",
+        )
+    if path is None:
+        with progress.bar(f"fetching {resource.file_name}", resource.size) as advance:
+            seen = 0
+
+            def report(have: int, total: int) -> None:
+                nonlocal seen
+                advance(have - seen)
+                seen = have
+
+            path = resources.fetch(resource, cache, report)
+    return Checkpoint("official", resource.sha256), path
+
+
+def _official_or_seeded(model: Model, progress: Progress, may_fetch: bool) -> tuple[Checkpoint, Path | None]:
+    marker = resources.cache_folder() / _UNREACHABLE
+    pinned = model.name in resources.RESOURCES
+    try:
+        if pinned:
+            return _official(model, progress, may_fetch and not _recent(marker))
+        reason = f"no official archive of {model.name} is pinned"
+    except ResourceError as error:
+        reason = f"the official archive could not be had ({error.found})"
+        if may_fetch and not _recent(marker):
+            _touch(marker)
+    logging.warning(
+        "%s; building from SEEDED weights, which recognise nothing. Files are named `seeded`. "
+        "For the trained model give --checkpoint PATH or --checkpoint official.",
+        reason,
+    )
+    return Checkpoint("seeded", seed=SEED), None
+
+
+def _recent(marker: Path) -> bool:
+    try:
+        return time.time() - marker.stat().st_mtime < _RETRY_AFTER
+    except OSError:
+        return False
+
+
+def _touch(marker: Path) -> None:
+    try:
+        marker.parent.mkdir(parents=True, exist_ok=True)
+        marker.touch()
+    except OSError:
+        # The marker saves time and nothing else.
+        return
+
+
+def _pictures(request: Request) -> tuple[Source, Selection]:
+    wanted = request.images
+    calib = 0 if request.ranges else request.calib
+    if wanted == "auto":
+        wanted = os.environ.get("IMAGENET_DIR", "procedural")
+    if wanted == "procedural":
+        procedural = ProceduralSource()
+        return procedural, select_procedural(procedural, calib, request.limit)
+    folder = FolderSource(Path(wanted))
+    return folder, select_from_folder(folder, calib, request.limit)
+
+
+def _calibration(request: Request, source: Source, selection: Selection) -> tuple[Calibration, str]:
+    if request.ranges is None:
+        return Calibration(source.kind, selection.calibration), ""
+    try:
+        data = request.ranges.read_bytes()
+        return Calibration("ranges", ranges_sha256=digest_bytes(data)), data.decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            expected=f"--ranges to name a range table, not {request.ranges}",
+            found=str(getattr(error, "strerror", None) or "a file that is not text"),
+            next_step="give a ranges.json that `python -m pipeline calibrate` wrote",
+        ) from error

@@ -1,0 +1,145 @@
+"""Runs stages in order, each only when its key or its files changed."""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from pipeline.keys import KeyParts, key_parts
+from pipeline.store import Record, Store
+from pipeline.work import Machine, Stage, Work
+from recreate_model.errors import ResourceError
+from recreate_model.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one stage.
+
+    Attributes:
+        state: `reused` or `built`.
+        why: for a built stage, what made that necessary.
+        outputs: path in the build folder -> SHA-256.
+        holds: False where the stage found a claim that does not hold.
+    """
+
+    stage: str
+    state: str
+    why: str
+    outputs: Mapping[str, str]
+    holds: bool
+
+
+@dataclass(frozen=True)
+class Freshness:
+    """Whether a stage would be run again: `state` is `fresh`, `stale` or `missing`; `reasons` say why."""
+
+    stage: str
+    state: str
+    reasons: tuple[str, ...]
+
+
+def with_needs(names: Collection[str], stages: Sequence[Stage]) -> tuple[Stage, ...]:
+    """The named stages and everything they need, in the order of the table."""
+    wanted = set(names)
+    for stage in reversed(stages):
+        if stage.name in wanted:
+            wanted.update(stage.needs)
+    return tuple(stage for stage in stages if stage.name in wanted)
+
+
+def build(
+    stages: Sequence[Stage],
+    recipe: Recipe,
+    machine: Machine,
+    force: Collection[str],
+    on_wait: Callable[[], None],
+) -> list[Outcome]:
+    """Brings the given stages up to date. `stages` are in order and hold all that any of them needs.
+
+    Args:
+        force: names of stages to run whatever their keys.
+        on_wait: called once if another process holds the build folder.
+
+    Raises:
+        PipelineError: from a stage, or where the file system refuses.
+    """
+    store = Store(machine.out / recipe.name)
+    outcomes: list[Outcome] = []
+    try:
+        with store.exclusive(on_wait):
+            records: dict[str, Record] = store.records()
+            for stage in stages:
+                parts = key_parts(stage, recipe, _input_digests(stage, records))
+                freshness = _freshness(store, stage, parts, records.get(stage.name))
+                why = "; ".join(freshness.reasons) or ("asked for with --force" if stage.name in force else "")
+                if why:
+                    records[stage.name] = _run(store, stage, parts, recipe, machine)
+                outputs = records[stage.name].outputs
+                holds = not stage.verdict or bool(json.loads((store.folder / stage.verdict).read_text())["holds"])
+                outcomes.append(Outcome(stage.name, "built" if why else "reused", why, outputs, holds))
+    except OSError as error:
+        raise _file_system_error(error, store) from error
+    return outcomes
+
+
+def inspect(stages: Sequence[Stage], recipe: Recipe, machine: Machine) -> list[Freshness]:
+    """What `build` would do, without doing it."""
+    store = Store(machine.out / recipe.name)
+    records = store.records()
+    result: list[Freshness] = []
+    waiting: dict[str, str] = {}
+    for stage in stages:
+        blocked = [need for need in stage.needs if need in waiting]
+        if blocked and stage.name in records:
+            freshness = Freshness(stage.name, "stale", tuple(f"{need} is {waiting[need]}" for need in blocked))
+        elif blocked:
+            freshness = Freshness(stage.name, "missing", ("never built",))
+        else:
+            parts = key_parts(stage, recipe, _input_digests(stage, records))
+            freshness = _freshness(store, stage, parts, records.get(stage.name))
+        if freshness.state != "fresh":
+            waiting[stage.name] = freshness.state
+        result.append(freshness)
+    return result
+
+
+def _freshness(store: Store, stage: Stage, parts: KeyParts, record: Record | None) -> Freshness:
+    if record is None:
+        return Freshness(stage.name, "missing", ("never built",))
+    if record.parts is None:
+        return Freshness(stage.name, "missing", ("a run was stopped while it published these files",))
+    if changes := parts.changes_since(record.parts):
+        return Freshness(stage.name, "stale", tuple(changes))
+    if damaged := store.damaged(record):
+        return Freshness(stage.name, "stale", tuple(f"{path} is missing or changed" for path in damaged))
+    return Freshness(stage.name, "fresh", ())
+
+
+def _run(store: Store, stage: Stage, parts: KeyParts, recipe: Recipe, machine: Machine) -> Record:
+    inputs = {path: store.folder / path for path in parts.inputs}
+    with store.scratch() as scratch:
+        importlib.import_module(stage.module).run(Work(recipe, machine, inputs, scratch))
+        return store.publish(stage.name, parts, scratch)
+
+
+def _input_digests(stage: Stage, records: Mapping[str, Record]) -> dict[str, str]:
+    return {path: digest for need in stage.needs for path, digest in records[need].outputs.items()}
+
+
+def _file_system_error(error: OSError, store: Store) -> ResourceError:
+    next_steps = {
+        errno.ENOSPC: "free some space, or give another folder with --out",
+        errno.EFBIG: "raise the limit on file sizes, or give another folder with --out",
+        errno.EACCES: "make the folder writable, or give another with --out",
+        errno.EROFS: "give a writable folder with --out",
+    }
+    return ResourceError(
+        expected=f"to read and write below {store.folder}",
+        found=f"{error.strerror or error}{f' ({error.filename})' if error.filename else ''}",
+        done="finished stages are kept, the unfinished one left no file",
+        next_step=next_steps.get(error.errno or 0, "look at that path, or give another folder with --out"),
+    )

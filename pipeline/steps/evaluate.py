@@ -1,0 +1,45 @@
+"""Stage `evaluate`: accuracy on pictures that calibration did not use."""
+
+from __future__ import annotations
+
+from pipeline.evaluate import Proportion, evaluate
+from pipeline.work import EVALUATE_FILE, Work, float_model_file
+from recreate_model.digest import Json, digest_json, readable_json
+from recreate_model.recipe import as_json
+
+
+def run(work: Work) -> None:
+    recipe, machine = work.recipe, work.machine
+    with machine.progress.bar("evaluating", len(recipe.evaluation)) as advance:
+        result = evaluate(
+            work.inputs[float_model_file(recipe)].read_bytes(),
+            work.model,
+            machine.evaluation_source,
+            recipe.evaluation,
+            recipe.preprocess,
+            recipe.model.resolution,
+            machine.jobs,
+            advance,
+        )
+    document = {
+        "source": machine.evaluation_source.kind,
+        "pictures": len(recipe.evaluation),
+        "pictures_sha256": digest_json(as_json(recipe.evaluation)),
+        "kernels": "xnnpack",
+        "float_top1": _json(result.float_top1),
+        "int8_top1": _json(result.int8_top1),
+        "agreement": _json(result.agreement),
+    }
+    work.write(EVALUATE_FILE, readable_json(document))
+
+
+def _json(proportion: Proportion | None) -> Json:
+    if proportion is None:
+        return None
+    low, high = proportion.interval
+    return {
+        "hits": proportion.hits,
+        "n": proportion.n,
+        "value": round(proportion.value, 6),
+        "interval_95": [round(low, 6), round(high, 6)],
+    }

@@ -1,0 +1,33 @@
+"""Stage `fetch`: what the build's float weights are, by content. The archive itself stays in the cache."""
+
+from __future__ import annotations
+
+from pipeline.work import CHECKPOINT_FILE, Work
+from recreate_model.digest import digest_file, readable_json
+from recreate_model.errors import InputError
+from recreate_model.resources import RESOURCES
+
+_NOTES = {
+    "official": "the official archive, verified by size and SHA-256",
+    "archive": "an archive given by its path; it is not the official one",
+    "seeded": "seeded weights: the network is not trained, and recognises nothing",
+}
+
+
+def run(work: Work) -> None:
+    checkpoint, path = work.recipe.checkpoint, work.machine.checkpoint
+    document = {"kind": checkpoint.kind, "note": _NOTES[checkpoint.kind]}
+    if path is None:
+        document |= {"seed": str(checkpoint.seed)}
+    else:
+        found = digest_file(path)
+        if found != checkpoint.sha256:
+            raise InputError(
+                expected=f"{path} to have SHA-256 {checkpoint.sha256}",
+                found=f"{found}: it changed while it was in use",
+                next_step="run again",
+            )
+        document |= {"sha256": found, "bytes": str(path.stat().st_size)}
+        if checkpoint.kind == "official":
+            document |= {"url": RESOURCES[work.recipe.model.name].urls[0]}
+    work.write(CHECKPOINT_FILE, readable_json(document))

@@ -1,0 +1,33 @@
+"""Stage `freeze`: float weights -> the folded float graph (GraphDef) and the float model (.tflite)."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+
+from pipeline.work import FREEZE_FILE, Work, float_model_file
+from recreate_model import checkpoint, convert, network, seeded
+from recreate_model.digest import digest_bytes, readable_json
+
+
+def run(work: Work) -> None:
+    recipe = work.recipe
+    with work.machine.progress.bar("freezing the float graph"):
+        archive = work.machine.checkpoint
+        if archive is None:
+            weights = checkpoint.FloatWeights(seeded.seeded_weights(recipe.model, recipe.checkpoint.seed), None)
+        else:
+            weights = checkpoint.read_archive(archive, recipe.model)
+        graph = network.frozen_graph(recipe.model, network.fold_all(recipe.model, weights.values))
+        model = convert.convert_float(graph)
+    path = float_model_file(recipe)
+    work.write(str(PurePosixPath(path).with_suffix(".pb")), graph)
+    work.write(path, model)
+    compared = weights.frozen_graph
+    document = {
+        "graph_sha256": digest_bytes(graph),
+        "variables": len(weights.values),
+        "archive_frozen_graph": None
+        if compared is None
+        else {"constants_compared": compared.compared, "largest_difference": compared.largest_difference},
+    }
+    work.write(FREEZE_FILE, readable_json(document))

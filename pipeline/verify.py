@@ -1,0 +1,124 @@
+"""Comparing a built model with what is claimed of it, row by row.
+
+Three things make claims: the published card, for names, shapes, types, operators and the output's quantisation; the
+recipe's entry in golden.json, for the bytes; the checkpoint's own frozen graph, for the weights. The published SHA-1 is
+shown and not claimed: it belongs to a toolchain of 2021 and a calibration set that is lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from recreate_model.convert import INT8_INPUT_NAME, INT8_OUTPUT_NAME
+from recreate_model.digest import Json, digest_bytes
+from recreate_model.model_view import ModelView, Quantisation, read_model
+from recreate_model.network import CLASSES
+from recreate_model.recipe import Model, Recipe
+
+PUBLISHED_SHA1 = "8de7996dfeadb5ab6f09e3114f3905fd03879eee"
+PUBLISHED_SIZE = 4_020_936
+_PUBLISHED_MODEL = Model("1.0", 224)
+_OPERATORS = ("ADD", "AVERAGE_POOL_2D", "CONV_2D", "DEPTHWISE_CONV_2D", "RESHAPE", "SOFTMAX")
+# A softmax is at most 1, so its scale does not depend on any picture.
+_OUTPUT_QUANTISATION = "scale 0.00390625, zero point -128"
+
+Verdict = Literal["match", "differs", "not claimed"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One property: what is claimed, what the file says, and why it is or is not a claim."""
+
+    what: str
+    expected: str
+    found: str
+    verdict: Verdict
+    why: str
+
+
+def rows(recipe: Recipe, model: bytes, golden_sha256: str | None, frozen_graph: Json) -> tuple[Row, ...]:
+    """All rows for a model.
+
+    Args:
+        golden_sha256: of the model, as golden.json has it for this recipe; None where it has nothing.
+        frozen_graph: `archive_frozen_graph` of freeze.json; None where the checkpoint has no frozen graph.
+    """
+    view = read_model(model)
+    return (*_bytes(recipe, model, golden_sha256), *_interface(recipe, view), *_content(view), _weights(frozen_graph))
+
+
+def holds(table: tuple[Row, ...]) -> bool:
+    """Whether nothing that is claimed differs."""
+    return all(row.verdict != "differs" for row in table)
+
+
+def _bytes(recipe: Recipe, model: bytes, golden_sha256: str | None) -> Iterator[Row]:
+    found = digest_bytes(model)
+    if golden_sha256 is None:
+        yield Row("SHA-256", "", found, "not claimed", "golden.json has no entry for this recipe")
+    else:
+        yield _claim("SHA-256", golden_sha256, found, "golden.json, for this recipe")
+    why = "a published figure: its toolchain is of 2021 and its calibration set is lost"
+    published = recipe.model == _PUBLISHED_MODEL and recipe.checkpoint.kind == "official"
+    for what, figure, value in (
+        ("SHA-1", PUBLISHED_SHA1, digest_bytes(model, "sha1")),
+        ("size", str(PUBLISHED_SIZE), str(len(model))),
+    ):
+        yield Row(what, figure if published else "", value, "not claimed", why if published else _not_published(recipe))
+
+
+def _not_published(recipe: Recipe) -> str:
+    if recipe.model != _PUBLISHED_MODEL:
+        return f"the published figures are of {_PUBLISHED_MODEL.name}"
+    return "the published figures are of the official checkpoint"
+
+
+def _interface(recipe: Recipe, view: ModelView) -> Iterator[Row]:
+    card = "the published card"
+    resolution = recipe.model.resolution
+    yield _claim("input name", INT8_INPUT_NAME, view.input.name, card)
+    yield _claim("input shape", str((1, resolution, resolution, 3)), str(view.input.shape), card)
+    yield _claim("input type", "int8", view.input.dtype, card)
+    yield Row(
+        "input quantisation",
+        "",
+        _quantisation(view.input.quantisation),
+        "not claimed",
+        "it follows from the calibration pictures",
+    )
+    yield _claim("output name", INT8_OUTPUT_NAME, view.output.name, card)
+    yield _claim("output shape", str((1, CLASSES)), str(view.output.shape), card)
+    yield _claim("output type", "int8", view.output.dtype, card)
+    yield _claim(
+        "output quantisation", _OUTPUT_QUANTISATION, _quantisation(view.output.quantisation), "the published model"
+    )
+
+
+def _content(view: ModelView) -> Iterator[Row]:
+    yield _claim("operators", " ".join(_OPERATORS), " ".join(view.operator_names), "the published model")
+    floats = [tensor.name for tensor in view.tensors if tensor.dtype.startswith(("float", "bfloat"))]
+    yield _claim("float tensors", "none", ", ".join(floats) or "none", "full-integer quantisation")
+
+
+def _weights(frozen_graph: Json) -> Row:
+    what = "float weights"
+    if frozen_graph is None:
+        return Row(what, "", "", "not claimed", "the checkpoint comes without a frozen graph to compare with")
+    return _claim(
+        what,
+        f"{frozen_graph['constants_compared']} constants, largest difference 0.0",
+        f"{frozen_graph['constants_compared']} constants, largest difference {frozen_graph['largest_difference']}",
+        "the archive's own frozen graph",
+    )
+
+
+def _claim(what: str, expected: str, found: str, why: str) -> Row:
+    return Row(what, expected, found, "match" if expected == found else "differs", why)
+
+
+def _quantisation(value: Quantisation | None) -> str:
+    if value is None:
+        return "none"
+    return f"scale {', '.join(map(repr, value.scales))}, zero point {', '.join(map(str, value.zero_points))}"

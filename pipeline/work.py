@@ -1,0 +1,112 @@
+"""What a stage is, and what it is given to work with. Frozen values, so that no stage can change another's input."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from recreate_model.digest import Json
+from recreate_model.recipe import Recipe
+
+if TYPE_CHECKING:
+    from calibration.sources import Source
+
+
+class Progress(Protocol):
+    """Shows how far a long step is."""
+
+    def bar(self, description: str, total: int | None = None) -> AbstractContextManager[Callable[[int], None]]:
+        """A bar over `total` items, or a spinner where the number is unknown; the function given advances it."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where the recipe's contents lie on this machine, and how to work on it. Nothing here changes a byte.
+
+    Attributes:
+        out: folder that holds the build folders.
+        checkpoint: the archive; None for seeded weights.
+        calibration_source: of the recipe's calibration pictures; None where a range table is given.
+        ranges: the range table given, as text; empty where ranges are measured.
+        jobs: number of processes.
+    """
+
+    out: Path
+    checkpoint: Path | None
+    calibration_source: Source | None
+    evaluation_source: Source
+    ranges: str
+    jobs: int
+    progress: Progress
+
+
+@dataclass(frozen=True)
+class Work:
+    """One run of one stage.
+
+    Attributes:
+        inputs: every file of the stages this one needs, by its path in the build folder.
+        out: an empty folder; what is written here becomes the stage's files, under the same relative paths.
+    """
+
+    recipe: Recipe
+    machine: Machine
+    inputs: Mapping[str, Path]
+    out: Path
+
+    @property
+    def model(self) -> bytes:
+        """The INT8 model's bytes, for the stages that need `quantize`."""
+        return self.inputs[model_file(self.recipe)].read_bytes()
+
+    def write(self, path: str, content: str | bytes) -> None:
+        """Writes one of the stage's files."""
+        target = self.out / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One row of the table of stages.
+
+    Attributes:
+        needs: names of the stages whose files this one reads.
+        reads: the slice of the recipe this one depends on, as plain JSON.
+        tools: distributions whose versions can change the result.
+        verdict: the JSON file of this stage whose `holds` says whether its claims hold; empty for a stage with none.
+    """
+
+    name: str
+    summary: str
+    needs: tuple[str, ...]
+    reads: Callable[[Recipe], Json]
+    tools: tuple[str, ...] = ()
+    verdict: str = ""
+
+    @property
+    def module(self) -> str:
+        return f"pipeline.steps.{self.name.replace('-', '_')}"
+
+
+def model_file(recipe: Recipe) -> str:
+    """Path of the INT8 model in the build folder."""
+    return f"{recipe.name}.tflite"
+
+
+def float_model_file(recipe: Recipe) -> str:
+    """Path of the float model in the build folder."""
+    return f"float/{recipe.name.removesuffix('_INT8')}_float.tflite"
+
+
+CHECKPOINT_FILE = "checkpoint.json"
+FREEZE_FILE = "float/freeze.json"
+MANIFEST_FILE = "calibration/manifest.json"
+RANGES_FILE = "calibration/ranges.json"
+VERIFY_FILE = "verify.json"
+EVALUATE_FILE = "evaluate.json"
+VELA_FILE = "ethos_u/vela.json"
+LABELS_FILE = "labels.txt"

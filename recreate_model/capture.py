@@ -1,0 +1,36 @@
+"""Keeping what tools print out of the terminal, and at hand for the error if they fail.
+
+C++ code writes to file descriptors and not to Python's streams, so the descriptors are what is redirected. They belong
+to the whole process: not for threads that print.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+
+
+@contextlib.contextmanager
+def captured() -> Iterator[Callable[[], str]]:
+    """Captures standard output and error of this process; the function given returns what was printed so far."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as log, open(log.fileno(), "w", errors="replace", closefd=False) as stream:
+
+        def printed() -> str:
+            stream.flush()
+            return os.pread(log.fileno(), os.fstat(log.fileno()).st_size, 0).decode("utf-8", "replace")
+
+        saved = {number: os.dup(number) for number in (1, 2)}
+        try:
+            for number in saved:
+                os.dup2(log.fileno(), number)
+            with contextlib.redirect_stdout(stream), contextlib.redirect_stderr(stream):
+                yield printed
+        finally:
+            for number, copy in saved.items():
+                os.dup2(copy, number)
+                os.close(copy)

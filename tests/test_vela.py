@@ -1,0 +1,316 @@
+"""Compiling for Ethos-U with the real Vela: the same bytes everywhere, and an error where Vela itself sees none."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tiny_models import tiny_model
+
+from pipeline import vela
+from pipeline.vela import TARGETS, check_target, compile_all, compile_target, parse_targets, vela_table
+from recreate_model.digest import canonical_json, digest_file
+from recreate_model.errors import InputError, ToolError, UsageError
+from recreate_model.model_view import read_model
+from recreate_model.recipe import Target
+
+ROOT = Path(__file__).parents[1]
+SHARED = Path(os.environ.get("SHARED", ROOT.parent / "shared"))
+U55 = Target("ethos-u55-128", "Ethos_U55_High_End_Embedded", "Shared_Sram")
+U85_MISMATCHED = Target("ethos-u85-256", "Ethos_U55_High_End_Embedded", "Shared_Sram")
+
+
+@pytest.fixture(scope="session")
+def int8_model() -> bytes:
+    return tiny_model("int8")
+
+
+@pytest.fixture(scope="session")
+def float_model() -> bytes:
+    return tiny_model("float")
+
+
+def files(folder: Path) -> list[str]:
+    """Every file below `folder`, also hidden ones."""
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def compile_elsewhere(
+    model: Path, folder: Path, before: str, after: str, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Compiles for an Ethos-U55 in a process of its own, which runs the statements `before` and `after`."""
+    code = f"""
+import sys
+from pathlib import Path
+from pipeline.vela import TARGETS, compile_target
+{before}
+variant = compile_target(Path(sys.argv[1]).read_bytes(), "tiny", TARGETS[2], Path(sys.argv[2]))
+{after}
+"""
+    command = [sys.executable, "-c", code, str(model), str(folder)]
+    surroundings = {**os.environ, **environment}
+    return subprocess.run(command, cwd=ROOT, env=surroundings, capture_output=True, text=True, check=True)
+
+
+# Choosing targets
+
+
+def test_all_means_the_eleven_default_targets() -> None:
+    """`all` gives every accelerator once, from the smallest to the largest of each family."""
+    assert parse_targets("all") == TARGETS
+    assert [target.accelerator for target in TARGETS] == [
+        *("ethos-u55-32", "ethos-u55-64", "ethos-u55-128", "ethos-u55-256", "ethos-u65-256", "ethos-u65-512"),
+        *("ethos-u85-128", "ethos-u85-256", "ethos-u85-512", "ethos-u85-1024", "ethos-u85-2048"),
+    ]
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.accelerator)
+def test_every_default_target_is_a_configuration_that_exists(target: Target) -> None:
+    """The default pairs pass the check that the user's own pairs must pass."""
+    check_target(target)
+
+
+def test_targets_come_in_the_order_given() -> None:
+    """Spaces around a name do not matter, the order does."""
+    targets = parse_targets("ethos-u85-256, ethos-u55-128")
+    assert [target.accelerator for target in targets] == ["ethos-u85-256", "ethos-u55-128"]
+
+
+def test_a_target_can_name_its_own_memory_system() -> None:
+    """The explicit form gives what stands in it."""
+    text = "ethos-u65-256:Ethos_U65_Mid_End:Dedicated_Sram_512KB"
+    assert parse_targets(text) == (Target("ethos-u65-256", "Ethos_U65_Mid_End", "Dedicated_Sram_512KB"),)
+
+
+@pytest.mark.parametrize(
+    ("text", "found", "help_"),
+    [
+        ("ethos-u55-120", "'ethos-u55-120'", "give ethos-u55-128"),
+        ("", "''", "give ethos-u55-128"),
+        ("ethos-u55-128,", "''", "give ethos-u55-128"),
+        ("ethos-u55-128:Shared_Sram", "'ethos-u55-128:Shared_Sram'", "give --targets ethos-u55-128"),
+        ("ethos-u55-128:Ethos_U55_High_End:Shared_Sram", "'Ethos_U55_High_End'", "give Ethos_U55_High_End_Embedded"),
+        ("ethos-u55-128:Ethos_U55_High_End_Embedded:Shared", "'Shared'", "give Shared_Sram"),
+        ("ethos-u65-512:x:y", "'x'", "give Ethos_U65_High_End"),
+        ("ethos-u55-128,ethos-u55-128", "ethos-u55-128 2 times", "name it once"),
+    ],
+)
+def test_a_target_that_does_not_exist_is_refused_with_the_nearest_that_does(text: str, found: str, help_: str) -> None:
+    """The error names what was given, what is known, and what to give instead."""
+    with pytest.raises(UsageError) as error:
+        parse_targets(text)
+    assert found in error.value.found
+    assert help_ in error.value.next_step
+
+
+def test_a_memory_system_of_another_family_is_refused_before_vela_runs(tmp_path: Path, int8_model: bytes) -> None:
+    """Vela accepts an Ethos-U85 with the memory system of an Ethos-U55; the parser and the compiler here do not."""
+    with pytest.raises(UsageError, match="give Ethos_U85_SYS_DRAM_Low"):
+        parse_targets("ethos-u85-256:Ethos_U55_High_End_Embedded:Shared_Sram")
+    with pytest.raises(UsageError, match="give Ethos_U85_SYS_DRAM_Low"):
+        compile_target(int8_model, "tiny", U85_MISMATCHED, tmp_path / "out")
+    assert files(tmp_path) == []
+
+
+def test_an_arena_in_flash_is_refused() -> None:
+    """A memory mode that needs DRAM does not fit a system that has flash in its place."""
+    with pytest.raises(UsageError, match="OffChipFlash"):
+        parse_targets("ethos-u55-128:Ethos_U55_High_End_Embedded:Dedicated_Sram_384KB")
+
+
+def test_choosing_targets_does_not_import_vela() -> None:
+    """A wrong --targets is refused at once, without loading a compiler."""
+    code = (
+        "import sys; from pipeline.vela import parse_targets;"
+        "parse_targets('ethos-u55-128:Ethos_U55_Deep_Embedded:Sram_Only');"
+        "assert not [name for name in sys.modules if name.startswith(('ethosu', 'numpy', 'tensorflow'))]"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+# Compiling
+
+
+def test_a_compiled_model_runs_on_the_npu_alone(tmp_path: Path, int8_model: bytes) -> None:
+    """The file holds one custom operator, and the figures tell of the target that was asked for."""
+    variant = compile_target(int8_model, "tiny", U55, tmp_path)
+    output = tmp_path / variant.file
+    assert files(tmp_path) == ["tiny_summary_Ethos_U55_High_End_Embedded.csv", "tiny_vela.tflite"]
+    assert [operator.name for operator in read_model(output.read_bytes()).operators] == ["CUSTOM"]
+    assert (variant.size, variant.sha256) == (output.stat().st_size, digest_file(output))
+    assert variant.sha1 == digest_file(output, "sha1")
+    assert (variant.accelerator_config, variant.config_word) == ("Ethos_U55_128", "0x1807")
+    assert (variant.cpu_operators, variant.npu_share) == ((), 1.0)
+    assert variant.npu_operators > 3
+    assert variant.cycles >= variant.cycles_npu > 0
+    assert variant.inferences_per_second == pytest.approx(variant.core_clock_hz / variant.cycles)
+    assert variant.inference_time_ms == pytest.approx(1e3 / variant.inferences_per_second)
+    assert variant.weights_area == "Off-chip Flash"
+    assert variant.flash_kib > 0 < variant.sram_kib
+    assert variant.dram_kib == 0
+
+
+def test_an_operator_left_to_the_cpu_is_named(tmp_path: Path) -> None:
+    """GATHER does not run on an Ethos-U55: it is reported, and counts against the share of the NPU."""
+    variant = compile_target(tiny_model("gather"), "tiny", U55, tmp_path)
+    assert variant.cpu_operators == ("GATHER",)
+    assert variant.npu_share == variant.npu_operators / (variant.npu_operators + 1)
+
+
+def test_the_bytes_do_not_depend_on_the_folder_or_the_name(tmp_path: Path, int8_model: bytes) -> None:
+    """Two names in two folders give one SHA-256."""
+    first = compile_target(int8_model, "first", U55, tmp_path / "a")
+    second = compile_target(int8_model, "another name.v2", U55, tmp_path / "b" / "c")
+    assert first.sha256 == second.sha256
+    assert second.file == "another name.v2_vela.tflite"
+
+
+def test_nothing_depends_on_the_hash_seed(tmp_path: Path, int8_model: bytes) -> None:
+    """Processes with different hash seeds write the same two files and report the same figures."""
+    (tmp_path / "model").write_bytes(int8_model)
+    results = []
+    for seed in ("1", "2"):
+        folder = tmp_path / seed
+        finished = compile_elsewhere(tmp_path / "model", folder, "", "print(variant)", PYTHONHASHSEED=seed)
+        results.append((finished.stdout, [(name, (folder / name).read_bytes()) for name in files(folder)]))
+    assert "config_word='0x1807'" in results[0][0]
+    assert results[0] == results[1]
+
+
+def test_the_summary_that_is_kept_names_no_folder(tmp_path: Path, int8_model: bytes) -> None:
+    """Vela's table holds the model's name and figures, and nothing of the machine."""
+    variant = compile_target(int8_model, "tiny", U55, tmp_path)
+    text = (tmp_path / variant.summary).read_text()
+    (row,) = csv.DictReader(text.splitlines())
+    assert row["network"] == "tiny"
+    assert tmp_path.name not in text
+    assert "/" not in text
+
+
+def test_vela_prints_nothing(tmp_path: Path) -> None:
+    """What Vela prints is kept back, from Python and from C++, and what C++ still holds when the process ends."""
+    (tmp_path / "model").write_bytes(tiny_model("gather"))
+    finished = compile_elsewhere(tmp_path / "model", tmp_path / "out", "print('before')", "print('after')")
+    assert finished.stdout == "before\nafter\n"
+    assert finished.stderr == ""
+
+
+def test_the_recursion_limit_stays_as_it_was(tmp_path: Path, int8_model: bytes) -> None:
+    """Vela lowers it for the whole process."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(before + 17)
+    try:
+        compile_target(int8_model, "tiny", U55, tmp_path)
+        assert sys.getrecursionlimit() == before + 17
+    finally:
+        sys.setrecursionlimit(before)
+
+
+# Where Vela sees no error
+
+
+def test_a_float_model_is_refused_and_leaves_no_file(tmp_path: Path, float_model: bytes) -> None:
+    """Vela would give back the float model unchanged, with status 0."""
+    with pytest.raises(InputError, match="float32"):
+        compile_target(float_model, "tiny", U55, tmp_path / "out")
+    with pytest.raises(InputError, match="float32"):
+        compile_all(float_model, "tiny", TARGETS, tmp_path / "out", jobs=2)
+    assert files(tmp_path) == []
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_result_without_work_for_the_npu_is_an_error(
+    tmp_path: Path, float_model: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Should a float model get as far as Vela, the result is thrown away."""
+    monkeypatch.setattr(vela, "_check_model", lambda model, name: None)
+    with pytest.raises(ToolError, match="0 of 4 operators"):
+        compile_target(float_model, "tiny", U55, tmp_path)
+    assert files(tmp_path) == []
+
+
+@pytest.mark.parametrize("column", ["accelerator_configuration", "system_config", "memory_mode"])
+def test_another_configuration_in_the_summary_is_an_error(tmp_path: Path, int8_model: bytes, column: str) -> None:
+    """What Vela echoes must be what it was asked for."""
+    variant = compile_target(int8_model, "tiny", U55, tmp_path)
+    (row,) = csv.DictReader((tmp_path / variant.summary).read_text().splitlines())
+    row[column] = "other"
+    with pytest.raises(ToolError, match="other"):
+        vela._variant((tmp_path / variant.file).read_bytes(), row, U55, file="", summary="")
+
+
+def test_commands_for_another_accelerator_are_an_error(tmp_path: Path, int8_model: bytes) -> None:
+    """The configuration inside the compiled file itself is read, not only what Vela says of it."""
+    small = compile_target(int8_model, "tiny", TARGETS[3], tmp_path / "256")
+    large = compile_target(int8_model, "tiny", U55, tmp_path / "128")
+    (row,) = csv.DictReader((tmp_path / "128" / large.summary).read_text().splitlines())
+    with pytest.raises(ToolError, match="commands for ethos-u55-256"):
+        vela._variant((tmp_path / "256" / small.file).read_bytes(), row, U55, file="", summary="")
+
+
+def test_an_error_of_vela_is_shown_with_what_it_printed(
+    tmp_path: Path, int8_model: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One line with Vela's own words, status 5, and no file."""
+    monkeypatch.setattr(vela, "check_target", lambda target: None)
+    with pytest.raises(ToolError, match=r"SystemExit: 2; Vela printed: .*invalid choice: 'ethos-u99'") as error:
+        compile_target(int8_model, "tiny", Target("ethos-u99", "Nowhere", "Shared_Sram"), tmp_path)
+    assert error.value.status == 5
+    assert files(tmp_path) == []
+    with pytest.raises(ToolError, match=r"CliOptionError.*Nowhere"):
+        compile_target(int8_model, "tiny", Target("ethos-u55-128", "Nowhere", "Shared_Sram"), tmp_path)
+
+
+def test_a_damaged_file_is_refused(tmp_path: Path, int8_model: bytes) -> None:
+    """Half a model is bad input, not a failure of the tool."""
+    with pytest.raises(InputError):
+        compile_target(int8_model[: len(int8_model) // 2], "tiny", U55, tmp_path)
+    assert files(tmp_path) == []
+
+
+# Many targets
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.accelerator)
+def test_every_default_target_compiles(tmp_path: Path, int8_model: bytes, target: Target) -> None:
+    """The compiled file, the echo and the figures all pass for each of the eleven."""
+    variant = compile_target(int8_model, "tiny", target, tmp_path)
+    assert variant.target == target
+    assert variant.npu_share == 1.0
+
+
+def test_a_pool_gives_what_one_process_gives(tmp_path: Path, int8_model: bytes) -> None:
+    """The same files and figures, in the order of the targets, and one step of progress for each."""
+    targets = parse_targets("ethos-u85-256,ethos-u55-32,ethos-u65-512")
+    steps: list[int] = []
+    one = compile_all(int8_model, "tiny", targets, tmp_path / "one", jobs=1, progress=steps.append)
+    two = compile_all(int8_model, "tiny", targets, tmp_path / "two", jobs=2, progress=steps.append)
+    assert one == two
+    assert [variant.target for variant in one] == list(targets)
+    assert steps == [1] * 6
+    names = files(tmp_path / "one")
+    assert names == files(tmp_path / "two")
+    assert "ethos-u55-32/tiny_vela.tflite" in names
+    assert all((tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes() for name in names)
+
+
+def test_the_table_is_plain_json(tmp_path: Path, int8_model: bytes) -> None:
+    """Nothing is lost on the way through a file, and no figure is infinite."""
+    table = vela_table(compile_all(int8_model, "tiny", [U55], tmp_path))
+    assert json.loads(canonical_json(table)) == table
+    assert table[0]["target"]["accelerator"] == "ethos-u55-128"
+
+
+@pytest.mark.slow
+@pytest.mark.shared
+def test_the_published_models_run_on_the_npu_alone(tmp_path: Path) -> None:
+    """No operator of MobileNetV2 is left to the CPU on any of the eleven targets."""
+    model = (SHARED / "published" / "calibration-unknown-a.tflite").read_bytes()
+    variants = compile_all(model, "mobilenet", TARGETS, tmp_path, jobs=2)
+    assert [variant.cpu_operators for variant in variants] == [()] * 11
+    assert all(variant.inferences_per_second > 8 for variant in variants)
