@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import re
 import shutil
 import struct
 import subprocess
@@ -84,6 +85,11 @@ def compile_once(compiler: str, folder: Path) -> tuple[float, float]:
     return seconds, usage.ru_maxrss / 1024
 
 
+def objcopy_of(compiler: str) -> str:
+    """A cross compiler's object needs the tool of the same prefix."""
+    return re.sub(r"(gcc|g\+\+)$", "objcopy", compiler) if compiler.endswith(("-gcc", "-g++")) else "objcopy"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", nargs="?", type=Path)
@@ -91,7 +97,7 @@ def main() -> None:
     arguments = parser.parse_args()
     data = arguments.file.read_bytes() if arguments.file else random.Random(0).randbytes(4_000_000)
     compilers = [name for name in arguments.compilers.split(",") if shutil.which(name)]
-    print(f"{'form':27}{'compiler':12}{'source MB':>10}{'seconds':>9}{'MiB':>6}{'array bytes':>13}")
+    print(f"{'form':27}{'compiler':18}{'source MB':>10}{'seconds':>9}{'MiB':>6}{'array bytes':>13}")
     for form, (kind, source) in FORMS.items():
         text = source(data)
         for compiler in compilers:
@@ -100,14 +106,13 @@ def main() -> None:
                 (folder / "block.h").write_text(HEADER.format(size=len(data), kind=kind))
                 (folder / "block.c").write_text(text)
                 runs = [compile_once(compiler, folder) for _ in range(REPEATS)]
-                subprocess.run(
-                    ["objcopy", "-O", "binary", "-j", ".model", "block.o", "block.bin"], cwd=folder, check=True
-                )
+                extract = [objcopy_of(compiler), "-O", "binary", "-j", ".model", "block.o", "block.bin"]
+                subprocess.run(extract, cwd=folder, check=True)
                 array = (folder / "block.bin").read_bytes()
             seconds, memory = min(run[0] for run in runs), max(run[1] for run in runs)
             verdict = "" if array.startswith(data) else " wrong"
             print(
-                f"{form:27}{compiler:12}{len(text) / 1e6:10.1f}{seconds:9.2f}{memory:6.0f}{len(array):13,}{verdict}",
+                f"{form:27}{compiler:18}{len(text) / 1e6:10.1f}{seconds:9.2f}{memory:6.0f}{len(array):13,}{verdict}",
                 flush=True,
             )
 

@@ -16,8 +16,8 @@ from recreate_model.recipe import Preprocess
 
 CENTRAL_FRACTION = 0.875
 _JPEG = b"\xff\xd8\xff"
-# ImageNet's largest picture has 27 million pixels; a decompression bomb has more.
-_MAX_PIXELS = 200_000_000
+# ImageNet's largest picture has 27 million pixels; this is Pillow's own bound for decompression bombs.
+_MAX_PIXELS = 178_956_970
 
 
 def decode(data: bytes, name: str) -> Array:
@@ -38,16 +38,21 @@ def decode(data: bytes, name: str) -> Array:
             if colours in ("RGB", "YCbCr", "Gray", "GRAY"):
                 pixels: Array = simplejpeg.decode_jpeg(data, "RGB", fastdct=False, fastupsample=False, strict=True)
                 return pixels
-        from PIL import Image
-
-        # Everything that is not a plain JPEG: PNG under a JPEG's name, CMYK, palettes.
-        with Image.open(io.BytesIO(data)) as picture:
-            if picture.width * picture.height > _MAX_PIXELS:
-                raise _unreadable(name, f"{picture.width} x {picture.height} pixels")
-            return np.asarray(picture.convert("RGB"))
+        return _decode_any(data, name)
     except (ValueError, OSError, SyntaxError) as error:
         # Pillow raises SyntaxError for broken PNG chunks, OSError otherwise; simplejpeg raises ValueError.
         raise _unreadable(name, f"one that is not ({error})") from error
+
+
+def _decode_any(data: bytes, name: str) -> Array:
+    """Everything that is not a plain JPEG: PNG under a JPEG's name, CMYK, palettes."""
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(data)) as picture:
+            return np.asarray(picture.convert("RGB"))
+    except Image.DecompressionBombError as error:
+        raise _unreadable(name, str(error)) from error
 
 
 def normalise(pixels: Array, preprocess: Preprocess, resolution: int) -> Array:
@@ -75,8 +80,8 @@ def _resize(pixels: Array, height: int, width: int) -> Array:
 
 def quantize_input(value: Array, scale: float, zero_point: int) -> Array:
     """Real values as int8, rounded to even in float32: the one expression for every user of int8 inputs."""
-    levels = np.rint(value / np.float32(scale)) + np.float32(zero_point)
-    return np.clip(levels, -128, 127).astype(np.int8)
+    levels: Array = np.rint(value / np.float32(scale)) + np.float32(zero_point)
+    return np.asarray(np.clip(levels, -128, 127), np.int8)
 
 
 def _unreadable(name: str, found: str) -> InputError:

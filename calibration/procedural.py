@@ -45,7 +45,10 @@ def _enlarged(grid: Array, size: int) -> Array:
     position = np.arange(size, dtype=np.int64) * cells * 256 // size
     low, fraction = position // 256, position % 256
     rows = grid[low] * (256 - fraction)[:, None, None] + grid[low + 1] * fraction[:, None, None]
-    return (rows[:, low] * (256 - fraction)[None, :, None] + rows[:, low + 1] * fraction[None, :, None]) // 65536
+    enlarged: Array = (
+        rows[:, low] * (256 - fraction)[None, :, None] + rows[:, low + 1] * fraction[None, :, None]
+    ) // 65536
+    return enlarged
 
 
 def _disc(shape: Array, size: int) -> Array:

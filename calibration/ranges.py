@@ -47,7 +47,8 @@ def round_mantissa(values: Array, bits: int) -> Array:
     """float32 values to the nearest with `bits` bits of mantissa, ties to even. Idempotent and monotone."""
     mantissa, exponent = np.frexp(np.asarray(values, np.float32))
     # frexp gives a mantissa of 0.5..1; scaled by 2**bits its whole part has `bits` bits. All of this is exact.
-    return np.ldexp(np.rint(np.ldexp(mantissa, bits)), exponent - bits).astype(np.float32)
+    rounded: Array = np.ldexp(np.rint(np.ldexp(mantissa, bits)), exponent - bits)
+    return rounded.astype(np.float32)
 
 
 def to_json(ranges: Ranges) -> str:

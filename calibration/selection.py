@@ -62,9 +62,7 @@ def select_from_folder(source: FolderSource, calib: int, limit: int) -> Selectio
 
 def select_procedural(source: ProceduralSource, calib: int, limit: int) -> Selection:
     """`calib` pictures to calibrate and `limit` others to evaluate. Their digests are known once they are made."""
-    return Selection(
-        tuple(source.pictures(0, calib)), tuple(source.pictures(_PROCEDURAL_EVALUATION_START, limit))
-    )
+    return Selection(tuple(source.pictures(0, calib)), tuple(source.pictures(_PROCEDURAL_EVALUATION_START, limit)))
 
 
 def _with_digests(source: FolderSource, pictures: Sequence[Picture]) -> tuple[Picture, ...]:

@@ -3,18 +3,19 @@
 The text depends on the content and on the name given alone: no clock, host or path is in it. Shapes, names and
 quantisation come from the file itself.
 
-Why string literals. A 4 MB model, gcc 12, C99, on two cores (`benchmarks/c_array_compile.py` measures it again):
+Why string literals: a model of 4 MB, gcc 12 as C99, measured by `benchmarks/c_array_compile.py`:
 
-    form                          source      compile    memory
-    string literal, octal         12.9 MB     0.3 s       73 MiB   <- used
-    64-bit words, hexadecimal     10.0 MB     1.0 s      130 MiB   right on little-endian machines alone
-    32-bit words, hexadecimal     12.1 MB     1.8 s      211 MiB   likewise
-    bytes, decimal                13.4 MB     4.5 s      395 MiB
-    bytes, hexadecimal            24.1 MB     4.6 s      412 MiB
+    form                         source   compile    memory
+    string literal              14.2 MB     0.3 s    75 MiB   used here
+    64-bit words, hexadecimal    8.9 MB     1.1 s   130 MiB   right on little-endian machines alone
+    32-bit words, hexadecimal   10.4 MB     2.4 s   211 MiB   likewise
+    bytes, decimal              13.4 MB     4.8 s   395 MiB
+    bytes, hexadecimal          20.3 MB     4.7 s   408 MiB
 
-Two difficulties of the string literal are dealt with in the source itself. It is longer than the 4095 characters that C99
-promises, which `-Wpedantic` reports: that one warning is switched off around it. And it ends in a NUL of its own: C
-lets an array leave it out, so the object holds the file and nothing else; C++ does not, so there it is one byte longer.
+The source itself deals with the two difficulties of so long a literal. It exceeds the 4095 characters C99 promises,
+which `-pedantic` reports: that one warning is off around it. And it ends in a zero byte of its own: C lets an array
+leave that out, so the object holds the file and nothing else; C++ does not, so there the object is one byte longer.
+Microsoft's compiler takes no literal of this length.
 """
 
 from __future__ import annotations
@@ -54,11 +55,10 @@ def identifier(file_name: str) -> str:
     """
     stem = re.sub(r"\.tflite$", "", file_name, flags=re.IGNORECASE)
     name = re.sub(r"[^A-Za-z0-9]+", "_", stem).strip("_")
-    if not name:
-        return "model"
+    if not name or name[0].isdigit():
+        name = f"model_{name}".rstrip("_")
     # POSIX reserves every name that ends in _t.
-    unusable = name[0].isdigit() or name in _RESERVED or name.endswith("_t")
-    return f"model_{name}" if unusable else name
+    return f"{name}_model" if name in _RESERVED or name.endswith("_t") else name
 
 
 def model_sources(model: bytes, name: str) -> dict[str, str]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 from recreate_model.digest import Json, digest_bytes
-from recreate_model.errors import CheckFailed
+from recreate_model.errors import CheckError
 from recreate_model.model_view import ModelView, Tensor, read_model
 from recreate_model.recipe import Checkpoint, Recipe
 
@@ -138,7 +138,7 @@ def card_readme(
 
     Raises:
         InputError: `model` is not a TensorFlow Lite file.
-        CheckFailed: it is not an INT8 classifier of the recipe's resolution.
+        CheckError: it is not an INT8 classifier of the recipe's resolution.
     """
     view = _checked_view(recipe, model)
     description, warning = _who_it_is(recipe.checkpoint)
@@ -218,7 +218,7 @@ def _checked_view(recipe: Recipe, model: bytes) -> ModelView:
     int8 = all(tensor.dtype == "int8" and tensor.quantisation for tensor in ends)
     ranks = [len(tensor.shape) for tensor in ends]
     if not (int8 and ranks == [4, 2] and len(view.inputs) == 1 and view.input.shape == picture):
-        raise CheckFailed(
+        raise CheckError(
             expected=f"one quantised int8 {picture} in and one int8 (1, classes) out, for the recipe {recipe.name}",
             found=", ".join(f"{tensor.dtype} {tensor.shape}" for tensor in ends) or "no inputs or outputs",
             done="no card was written",

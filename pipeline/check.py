@@ -24,7 +24,7 @@ from pipeline.resolve import Request, resolve
 from pipeline.stages import STAGES
 from pipeline.store import Store
 from recreate_model.digest import digest_bytes
-from recreate_model.errors import CheckFailed, PipelineError, ToolError
+from recreate_model.errors import CheckError, PipelineError, ToolError
 from recreate_model.model_view import ModelView, read_model
 from recreate_model.recipe import Recipe
 
@@ -74,7 +74,7 @@ class Difference:
 
 
 def run(model: str, record: bool, as_json: bool, quiet: bool) -> int:
-    """Builds twice, compares, reports, and returns 0; raises CheckFailed naming the first difference."""
+    """Builds twice, compares, reports, and returns 0; raises CheckError naming the first difference."""
     progress = console.NoBars() if quiet or as_json else console.Bars()
     recipe, _ = resolve(Request(model, checkpoint="seeded", images="procedural"), progress, may_fetch=False)
     with tempfile.TemporaryDirectory(prefix="recreate_model-check-") as scratch:
@@ -90,10 +90,14 @@ def run(model: str, record: bool, as_json: bool, quiet: bool) -> int:
             differences += against(claims, folders[0])
         count = len(digests(folders[0]))
     if claims is None:
-        logging.warning("golden.json has no entry for %s; the two builds are compared with each other alone", recipe.name)
+        logging.warning(
+            "golden.json has no entry for %s; the two builds are compared with each other alone", recipe.name
+        )
     if as_json:
         rows = [vars(difference) for difference in differences]
-        print(json.dumps({"build": recipe.name, "recipe": recipe.id, "artifacts": count, "differences": rows}, indent=2))
+        print(
+            json.dumps({"build": recipe.name, "recipe": recipe.id, "artifacts": count, "differences": rows}, indent=2)
+        )
     if differences:
         raise _failed(recipe, differences)
     if not (quiet or as_json):
@@ -118,7 +122,7 @@ def between(one: Path, two: Path) -> Iterator[Difference]:
     left, right = digests(one), digests(two)
     for path in left | right:
         if path not in left or path not in right:
-            yield Difference(path, *("there" if path in side else "missing" for side in (left, right)), "")
+            yield Difference(path, left.get(path, "missing"), right.get(path, "missing"), "one build alone has it")
             continue
         a, b = (one / path).read_bytes(), (two / path).read_bytes()
         if a != b:
@@ -128,9 +132,11 @@ def between(one: Path, two: Path) -> Iterator[Difference]:
 def against(claims: Mapping[str, str], folder: Path) -> Iterator[Difference]:
     """Every artifact of a build that golden.json has otherwise."""
     found = digests(folder)
-    for path in found | claims:
+    for path in {**found, **claims}:
         if found.get(path) != claims.get(path):
-            yield Difference(path, claims.get(path, "missing"), found.get(path, "missing"), "golden.json against this build")
+            yield Difference(
+                path, claims.get(path, "missing"), found.get(path, "missing"), "golden.json against this build"
+            )
 
 
 def describe(path: str, a: bytes, b: bytes) -> str:
@@ -197,7 +203,7 @@ def _build_failed(conditions: Conditions, found: str) -> ToolError:
 
 def _failed(recipe: Recipe, differences: list[Difference]) -> PipelineError:
     first = differences[0]
-    return CheckFailed(
+    return CheckError(
         expected=f"{first.path} of {recipe.name} to be {first.left}",
         found=f"{first.right} ({first.where}), and {len(differences) - 1} more differences after this first one",
         done="nothing was kept",

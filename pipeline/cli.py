@@ -40,7 +40,7 @@ def main() -> None:
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse_flags.ArgumentParser(
+    parser = argparse_flags.ArgumentParser(  # type: ignore[no-untyped-call]  # absl ships no types here
         prog="python -m pipeline",
         description="MobileNetV2 from float checkpoint to INT8 model and deployables, the same bytes every time.",
         epilog=_EPILOG,
@@ -48,9 +48,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name: str, summary: str) -> argparse.ArgumentParser:
-        added: argparse.ArgumentParser = commands.add_parser(
-            name, help=summary, description=summary, epilog=_EPILOG
-        )
+        added: argparse.ArgumentParser = commands.add_parser(name, help=summary, description=summary, epilog=_EPILOG)
         added.add_argument("--json", action="store_true", help="print JSON instead of tables")
         added.add_argument("--quiet", action="store_true", help="print errors and nothing else")
         return added

@@ -134,7 +134,9 @@ def _print_evaluate(console: Console, folder: Path) -> None:
     for title, name in (("float top-1", "float_top1"), ("INT8 top-1", "int8_top1"), ("agreement", "agreement")):
         figure = document[name]
         if figure is None:
-            table.add_row(title, "not measured", "the pictures have no labels" if document["pictures"] else "no pictures")
+            table.add_row(
+                title, "not measured", "the pictures have no labels" if document["pictures"] else "no pictures"
+            )
         else:
             low, high = figure["interval_95"]
             table.add_row(

@@ -53,9 +53,9 @@ def resolve(request: Request, progress: Progress, may_fetch: bool) -> tuple[Reci
     Raises:
         UsageError, InputError, ResourceError: as the request deserves.
     """
-    for name, value, least in (("--calib", request.calib, 1), ("--limit", request.limit, 0), ("--jobs", request.jobs, 1)):
-        if value < least:
-            raise UsageError(expected=f"{name} to be at least {least}", found=str(value), next_step=f"give {name} {least}")
+    _check_least("--calib", request.calib, 1)
+    _check_least("--limit", request.limit, 0)
+    _check_least("--jobs", request.jobs, 1)
     model = Model.parse(request.model)
     targets = vela_targets.parse_targets(request.targets)
     checkpoint, archive = _checkpoint(request.checkpoint, model, progress, may_fetch)
@@ -72,6 +72,11 @@ def resolve(request: Request, progress: Progress, may_fetch: bool) -> tuple[Reci
         progress=progress,
     )
     return recipe, machine
+
+
+def _check_least(flag: str, value: int, least: int) -> None:
+    if value < least:
+        raise UsageError(expected=f"{flag} to be at least {least}", found=str(value), next_step=f"give {flag} {least}")
 
 
 def _checkpoint(wanted: str, model: Model, progress: Progress, may_fetch: bool) -> tuple[Checkpoint, Path | None]:

@@ -39,7 +39,7 @@ def _rebuild(kind: type[PipelineError], expected: str, found: str, done: str, ne
     return kind(expected=expected, found=found, done=done, next_step=next_step)
 
 
-class CheckFailed(PipelineError):
+class CheckError(PipelineError):
     """Something that was claimed does not hold."""
 
     status = 1

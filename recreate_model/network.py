@@ -80,7 +80,7 @@ class Layer:
             if self.batch_norm
             else [f"{self.name}/biases"]
         )
-        return {self.weights_name: self.weights_shape, **{name: (self.outputs,) for name in vectors}}
+        return {self.weights_name: self.weights_shape, **dict.fromkeys(vectors, (self.outputs,))}
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,7 +168,7 @@ def frozen_graph(model: Model, folded: Mapping[str, Folded]) -> bytes:
             block_input = tensor
         tensor = graph.convolution(layer, folded[layer.name], tensor)
         if layer.residual:
-            tensor = graph.node("AddV2", layer.residual, [block_input, tensor], T=np.float32)
+            tensor = graph.node("AddV2", layer.residual, [tensor, block_input], T=np.float32)
     pool = [1, final_size(model), final_size(model), 1]
     tensor = graph.node(
         "AvgPool", f"{_ROOT}/Logits/AvgPool", [tensor], ksize=pool, strides=[1, 1, 1, 1], padding=b"VALID", T=np.float32

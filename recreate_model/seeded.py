@@ -58,7 +58,7 @@ def _add_layer(values: dict[str, Array], layer: Layer, activation: Array, seed: 
     for part, vector in vectors.items():
         values[f"{layer.name}/BatchNorm/{part}"] = vector.astype(np.float32)
     output = np.rint(((sums - mean) / deviation * gamma + beta) * _ONE)
-    return np.clip(output, 0, 6 * _ONE) if layer.relu6 else output
+    return np.asarray(np.clip(output, 0, 6 * _ONE) if layer.relu6 else output)
 
 
 def _add_classifier(values: dict[str, Array], layer: Layer, activation: Array, seed: int) -> None:

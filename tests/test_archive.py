@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import itertools
 import os
 import random
 import tarfile
@@ -155,6 +156,7 @@ def test_no_file_can_be_run(tmp_path: Path, out: Path) -> None:
         (member("folder", b"1"), "there twice"),
         (member("empty", b"1"), "there twice"),
     ],
+    ids=itertools.count(1),
 )
 def test_a_hostile_member_is_refused(entry: tuple[tarfile.TarInfo, bytes], why: str, tmp_path: Path, out: Path) -> None:
     """A member that is no plain file inside the folder is named, and the good ones around it are not written."""
@@ -274,6 +276,7 @@ def test_endless_padding_is_refused(tmp_path: Path, out: Path) -> None:
         (b"\x1f\x8b", "damaged"),
         (b"\x1f\x8b\x08\x00" + bytes(600), "damaged"),
     ],
+    ids=["empty", "html", "HTML", "lfs", "zip", "tar", "gzip of nothing", "gzip of text", "two bytes", "no deflate"],
 )
 def test_another_kind_of_file_is_told(content: bytes, what: str, tmp_path: Path, out: Path) -> None:
     """A file that is no archive is called what it is."""

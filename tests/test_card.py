@@ -11,7 +11,7 @@ import yaml
 
 from pipeline.card import PLATFORMS, Accuracy, Evidence, card_definition, card_readme
 from recreate_model.digest import digest_bytes
-from recreate_model.errors import CheckFailed, InputError
+from recreate_model.errors import CheckError, InputError
 from recreate_model.recipe import Calibration, Checkpoint, Model, Picture, Preprocess, Recipe
 
 TICK = ":heavy_check_mark:"
@@ -222,7 +222,7 @@ def test_operators_are_those_of_the_file() -> None:
 def test_a_file_that_is_not_the_recipes_has_no_card(other: dict[str, Any]) -> None:
     """The title says resolution and INT8, so the file has to agree."""
     for write in (readme, definition):
-        with pytest.raises(CheckFailed, match="no card was written"):
+        with pytest.raises(CheckError, match="no card was written"):
             write(tiny_model(**other))
 
 

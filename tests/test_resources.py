@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 import requests
-from local_server import ENDLESS, LocalServer, serving, unused_url
 
 from recreate_model import resources
 from recreate_model.errors import ResourceError
 from recreate_model.resources import RESOURCES, Resource, cache_folder, cache_path, cached, fetch, mirrors
+from tests.local_server import ENDLESS, LocalServer, serving, unused_url
 
 BODY = random.Random(1).randbytes(200_000)
 HALF = len(BODY) // 2
@@ -124,6 +124,7 @@ def test_a_missing_file_is_not_cached(tmp_path: Path, caplog: pytest.LogCaptureF
         (b"", f"0 bytes, expected {len(BODY)}"),
         (bytes(len(BODY)), f"SHA-256 {hashlib.sha256(bytes(len(BODY))).hexdigest()}, expected "),
     ],
+    ids=["too short", "too long", "empty", "other content"],
 )
 def test_a_damaged_cached_file_is_reported_and_replaced(
     content: bytes, fault: str, server: LocalServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -206,7 +207,7 @@ def test_waiting_grows_from_try_to_try(tmp_path: Path) -> None:
 
 def test_a_stalled_mirror_is_left(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A body that stops coming is given up after the time-out and continued with the next try."""
-    monkeypatch.setattr(resources, "_TIMEOUT", (5.0, 0.2))
+    monkeypatch.setattr(resources, "_TIMEOUT", (5.0, 1.0))
     with serving(BODY, ["stalls"]) as server:
         assert quick(pinned(server.url), tmp_path).read_bytes() == BODY
         assert server.ranges == [None, f"bytes={HALF}-"]
@@ -259,11 +260,11 @@ def test_a_whole_part_needs_no_mirror(tmp_path: Path) -> None:
     assert quick(resource, tmp_path).read_bytes() == BODY
 
 
-@pytest.mark.parametrize("content", [bytes(HALF), bytes(len(BODY)), bytes(len(BODY) + 1)])
-def test_a_bad_part_is_thrown_away_once(content: bytes, server: LocalServer, tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", [HALF, len(BODY), len(BODY) + 1])
+def test_a_bad_part_is_thrown_away_once(size: int, server: LocalServer, tmp_path: Path) -> None:
     """A part that does not lead to the right hash costs one more fetch, from the first byte."""
     resource = pinned(server.url)
-    part_of(resource, tmp_path, content)
+    part_of(resource, tmp_path, bytes(size))
     assert quick(resource, tmp_path).read_bytes() == BODY
     assert server.ranges[-1] is None
     assert len(server.asked) <= 2

@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiny_models import tiny_model
 
 from pipeline import vela
 from pipeline.vela import TARGETS, check_target, compile_all, compile_target, parse_targets, vela_table
@@ -18,9 +17,9 @@ from recreate_model.digest import canonical_json, digest_file
 from recreate_model.errors import InputError, ToolError, UsageError
 from recreate_model.model_view import read_model
 from recreate_model.recipe import Target
+from tests.tiny_models import tiny_model
 
 ROOT = Path(__file__).parents[1]
-SHARED = Path(os.environ.get("SHARED", ROOT.parent / "shared"))
 U55 = Target("ethos-u55-128", "Ethos_U55_High_End_Embedded", "Shared_Sram")
 U85_MISMATCHED = Target("ethos-u85-256", "Ethos_U55_High_End_Embedded", "Shared_Sram")
 
@@ -308,9 +307,9 @@ def test_the_table_is_plain_json(tmp_path: Path, int8_model: bytes) -> None:
 
 @pytest.mark.slow
 @pytest.mark.shared
-def test_the_published_models_run_on_the_npu_alone(tmp_path: Path) -> None:
+def test_a_published_model_runs_on_the_npu_alone(tmp_path: Path, shared: Path) -> None:
     """No operator of MobileNetV2 is left to the CPU on any of the eleven targets."""
-    model = (SHARED / "published" / "calibration-unknown-a.tflite").read_bytes()
+    model = (shared / "published" / "calibration-unknown-a.tflite").read_bytes()
     variants = compile_all(model, "mobilenet", TARGETS, tmp_path, jobs=2)
     assert [variant.cpu_operators for variant in variants] == [()] * 11
     assert all(variant.inferences_per_second > 8 for variant in variants)

@@ -1,0 +1,93 @@
+"""What several tests share: a small build, pictures, and an archive in the official layout."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pipeline import runner
+from pipeline.console import NoBars
+from pipeline.resolve import Request, resolve
+from pipeline.stages import STAGES
+from recreate_model import convert, network, seeded
+from recreate_model.recipe import Model
+from tests import official_layout, pictures
+
+SMALL = Model("0.35", 96)
+SMALL_REQUEST = Request(
+    model="0.35_96",
+    checkpoint="seeded",
+    images="procedural",
+    calib=6,
+    limit=5,
+    targets="ethos-u55-128",
+    jobs=1,
+)
+
+
+def build(request: Request, stages: tuple[str, ...] = ("card",), force: tuple[str, ...] = ()) -> list[runner.Outcome]:
+    """Runs stages in this process, as the command line would."""
+    recipe, machine = resolve(request, NoBars(), may_fetch=False)
+    return runner.build(runner.with_needs(stages, STAGES), recipe, machine, force, on_wait=lambda: None)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every artifact below a folder, by path; not the record and not the mutex."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != "lock.json" and not path.name.startswith(".")
+    }
+
+
+@pytest.fixture(scope="session")
+def small_weights() -> dict[str, network.Array]:
+    """Seeded weights of the smallest network."""
+    return seeded.seeded_weights(SMALL)
+
+
+@pytest.fixture(scope="session")
+def small_float(small_weights: dict[str, network.Array]) -> bytes:
+    """The smallest network as a float model."""
+    return convert.convert_float(network.frozen_graph(SMALL, network.fold_all(SMALL, small_weights)))
+
+
+@pytest.fixture(scope="session")
+def small_archive(tmp_path_factory: pytest.TempPathFactory, small_weights: dict[str, network.Array]) -> Path:
+    """The smallest network as an archive in the official layout; its raw variables are 2 % off its averages."""
+    folder = tmp_path_factory.mktemp("archive")
+    return official_layout.write_archive(folder / "mobilenet_v2_0.35_96.tgz", SMALL, small_weights)
+
+
+@pytest.fixture(scope="session")
+def picture_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve pictures of six synsets, JPEG and PNG."""
+    return pictures.write_folder(tmp_path_factory.mktemp("pictures"), count=12)
+
+
+@pytest.fixture(scope="session")
+def finished_build(tmp_path_factory: pytest.TempPathFactory) -> Request:
+    """The request of a small build that is complete; read it, and copy it before changing it."""
+    request = replace(SMALL_REQUEST, out=tmp_path_factory.mktemp("finished"))
+    build(request)
+    return request
+
+
+@pytest.fixture
+def small_build(finished_build: Request, tmp_path: Path) -> Request:
+    """A complete small build of the test's own."""
+    shutil.copytree(finished_build.out, tmp_path / "out")
+    return replace(finished_build, out=tmp_path / "out")
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder with real pictures and a stand-in archive; tests that need it are marked `shared`."""
+    folder = Path(os.environ.get("SHARED", Path(__file__).resolve().parents[2] / "shared"))
+    if not (folder / "imagenet_sample").is_dir():
+        pytest.skip(f"no real pictures in {folder}")
+    return folder

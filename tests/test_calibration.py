@@ -1,0 +1,223 @@
+"""Sources, selection and measuring: which pictures, in which order, and the same ranges however they are measured."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from calibration import workers
+from calibration.measure import CHUNK, measure
+from calibration.selection import select_from_folder, select_procedural, spread
+from calibration.sources import FolderSource, ProceduralSource
+from recreate_model import convert
+from recreate_model.digest import digest_bytes
+from recreate_model.errors import InputError, ToolError
+from recreate_model.labels import wnids
+from recreate_model.recipe import Picture, Preprocess
+from tests import pictures
+
+IDS = st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(0, 50)), unique=True, min_size=1, max_size=60).map(
+    lambda pairs: [Picture(f"{folder}/{number}.JPEG") for folder, number in pairs]
+)
+
+
+@given(IDS, st.randoms(use_true_random=False))
+def test_the_order_does_not_depend_on_the_file_system(found: list[Picture], chance: random.Random) -> None:
+    """However the pictures are listed, they are taken in one order."""
+    assert spread(chance.sample(found, len(found))) == spread(found)
+
+
+@given(IDS)
+def test_the_order_is_spread_over_the_classes(found: list[Picture]) -> None:
+    """No class has its next turn before every class that still has pictures had this one."""
+    order = spread(found)
+    assert sorted(picture.id for picture in order) == sorted(picture.id for picture in found)
+    turns: dict[str, int] = {}
+    for picture in order:
+        folder = picture.id.partition("/")[0]
+        turns[folder] = turns.get(folder, 0) + 1
+        rest = {p.id.partition("/")[0] for p in order[order.index(picture) + 1 :]}
+        assert all(turns.get(other, 0) >= turns[folder] - 1 for other in rest)
+
+
+def test_no_picture_calibrates_and_evaluates(picture_folder: Path) -> None:
+    """Calibration takes from the front of the order, evaluation from its back, and each picture has its digest."""
+    selection = select_from_folder(FolderSource(picture_folder), calib=7, limit=100)
+    assert (len(selection.calibration), len(selection.evaluation)) == (7, 5)
+    assert not set(selection.calibration) & set(selection.evaluation)
+    for picture in (*selection.calibration, *selection.evaluation):
+        assert picture.sha256 == digest_bytes((picture_folder / picture.id).read_bytes())
+
+
+def test_more_calibration_keeps_the_pictures_there_were(picture_folder: Path) -> None:
+    """A larger --calib adds pictures at the end; what evaluates stays the same while there is room."""
+    source = FolderSource(picture_folder)
+    few, more = (select_from_folder(source, calib=count, limit=4) for count in (3, 8))
+    assert more.calibration[:3] == few.calibration
+    assert more.evaluation == few.evaluation
+
+
+def test_procedural_evaluation_does_not_depend_on_calibration() -> None:
+    """The two series are far apart and fixed."""
+    few, more = (select_procedural(ProceduralSource(), calib=count, limit=4) for count in (3, 800))
+    assert few.evaluation == more.evaluation
+    assert not set(more.calibration) & set(more.evaluation)
+
+
+def test_fewer_pictures_than_asked_is_an_error_with_both_counts(picture_folder: Path) -> None:
+    """Twelve pictures cannot give thirteen."""
+    with pytest.raises(InputError, match="expected 13 pictures.*found 12"):
+        select_from_folder(FolderSource(picture_folder), calib=13, limit=0)
+
+
+def test_labels_come_from_the_synset_folders(picture_folder: Path) -> None:
+    """The label is the place of the synset among the 1000, from 1; the background is 0."""
+    for picture in FolderSource(picture_folder).pictures():
+        assert picture.label == wnids().index(picture.id.partition("/")[0]) + 1
+
+
+def test_other_folders_and_flat_pictures_have_no_label(tmp_path: Path) -> None:
+    """A folder that is no synset, and no folder at all, are taken without a label; other files are left alone."""
+    (tmp_path / "cats").mkdir()
+    (tmp_path / "cats" / "a.JPG").write_bytes(pictures.jpeg(1))
+    (tmp_path / "b.png").write_bytes(pictures.png(1))
+    (tmp_path / "synsets.txt").write_text("not a picture")
+    found = FolderSource(tmp_path).pictures()
+    assert sorted((picture.id, picture.label) for picture in found) == [("b.png", None), ("cats/a.JPG", None)]
+
+
+def test_a_folder_without_pictures_is_refused(tmp_path: Path) -> None:
+    """An empty folder and a missing one are told apart."""
+    with pytest.raises(InputError, match="found none there"):
+        FolderSource(tmp_path).pictures()
+    with pytest.raises(InputError, match="No such file or directory"):
+        FolderSource(tmp_path / "missing").pictures()
+
+
+@pytest.fixture(scope="module")
+def model(small_float: bytes) -> bytes:
+    """The model that is measured."""
+    return small_float
+
+
+def _measure(model: bytes, root: Path, jobs: int, chosen: list[Picture]) -> tuple[bytes, tuple[Picture, ...]]:
+    result = measure(model, FolderSource(root), chosen, Preprocess(), 96, jobs, lambda count: None)
+    return result.spans.tobytes(), result.pictures
+
+
+def test_ranges_do_not_depend_on_processes_or_order(model: bytes, picture_folder: Path) -> None:
+    """One process, three processes and the reverse order give the same bits."""
+    chosen = list(select_from_folder(FolderSource(picture_folder), calib=12, limit=0).calibration)
+    alone, manifest = _measure(model, picture_folder, 1, chosen)
+    together, manifest_together = _measure(model, picture_folder, 3, chosen)
+    backwards, _ = _measure(model, picture_folder, 1, chosen[::-1])
+    assert alone == together == backwards
+    assert manifest == manifest_together == tuple(chosen)
+    assert len(chosen) > CHUNK  # else one process would have had it all
+
+
+def test_measured_ranges_cover_every_activation(model: bytes) -> None:
+    """One row for each activation, minimum not above maximum, ReLU6 within 0..6."""
+    result = measure(model, ProceduralSource(), ProceduralSource().pictures(0, 2), Preprocess(), 96, 1, lambda n: None)
+    names = list(convert.activations(model))
+    assert result.spans.shape == (len(names), 2) == (67, 2)
+    assert (result.spans[:, 0] <= result.spans[:, 1]).all()
+    relu6 = result.spans[[name.endswith("Relu6") for name in names]]
+    assert relu6.min() == 0
+    assert relu6.max() <= 6
+    assert all(picture.sha256 for picture in result.pictures)
+
+
+def test_residual_inputs_keep_their_true_range(model: bytes) -> None:
+    """An activation that an addition would overwrite has the range it has when it is the only output."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    from calibration import procedural
+    from calibration.preprocess import normalise
+    from recreate_model.interpret import Runner
+
+    name = "MobilenetV2/expanded_conv_2/project/BiasAdd"
+    alone = schema.ModelT.InitFromPackedBuf(model, 0)
+    alone.subgraphs[0].outputs = np.array([convert.activations(model)[name]], np.int32)
+    value = normalise(procedural.picture(0, 0), Preprocess(), 96)
+    (expected,) = Runner(convert._pack(alone), "reference").run(value)
+    result = measure(model, ProceduralSource(), ProceduralSource().pictures(0, 1), Preprocess(), 96, 1, lambda n: None)
+    row = result.spans[list(convert.activations(model)).index(name)]
+    assert row == pytest.approx([expected.min(), expected.max()], rel=1e-5)
+
+
+def test_a_picture_that_changed_is_noticed(model: bytes, picture_folder: Path) -> None:
+    """The digest taken when the picture was chosen must hold when it is read."""
+    (first, *_) = select_from_folder(FolderSource(picture_folder), calib=1, limit=0).calibration
+    with pytest.raises(InputError, match="changed while it was in use"):
+        _measure(model, picture_folder, 1, [replace(first, sha256="0" * 64)])
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_an_error_in_a_worker_arrives_as_it_was_raised(jobs: int, model: bytes, tmp_path: Path) -> None:
+    """A broken picture is named with the same words from one process or from many."""
+    (tmp_path / "broken.jpg").write_bytes(b"")
+    with pytest.raises(InputError, match=r"expected broken\.jpg to be a whole.*found a file of zero bytes"):
+        _measure(model, tmp_path, jobs, [Picture("broken.jpg")])
+
+
+def _die(state: None, item: int) -> int:
+    import os
+
+    os._exit(9)
+
+
+def _nothing() -> None:
+    return None
+
+
+def test_a_worker_that_dies_is_one_error() -> None:
+    """A killed worker, as when memory runs out, is reported with what to try next."""
+    with pytest.raises(ToolError, match="expected 2 worker processes to stay alive.*--jobs 1"):
+        list(workers.run(_nothing, _die, range(3), 2))
+
+
+@pytest.mark.shared
+def test_measuring_real_pictures_gives_tensorflows_ranges(shared: Path) -> None:
+    """On thirty real pictures, TensorFlow's calibrator gives our rounded ranges but for the residual inputs."""
+    import tensorflow as tf
+    from ai_edge_litert import schema_py_generated as schema
+    from tensorflow.lite.python.optimize.calibrator import Calibrator
+
+    from calibration.preprocess import normalise
+    from calibration.ranges import round_mantissa
+    from recreate_model import network
+    from recreate_model.checkpoint import read_archive
+    from recreate_model.model_view import read_model
+    from recreate_model.recipe import Model
+
+    weights = read_archive(shared / "checkpoint" / "mobilenet_v2_1.0_224.tgz", Model()).values
+    model = convert.convert_float(network.frozen_graph(Model(), network.fold_all(Model(), weights)))
+    source = FolderSource(shared / "imagenet_sample")
+    chosen = select_from_folder(source, calib=30, limit=0).calibration
+    ours = measure(model, source, chosen, Preprocess(), 224, 2, lambda count: None).spans
+
+    def dataset() -> object:
+        return ([normalise(source.read(picture.id)[0], Preprocess(), 224)] for picture in chosen)
+
+    assert tf.__version__.startswith("2.21")
+    tensors = schema.ModelT.InitFromPackedBuf(Calibrator(model).calibrate(dataset), 0).subgraphs[0].tensors
+    view = read_model(model)
+    overwritten = {view.tensors[op.inputs[0]].name for op in view.operators if op.name == "ADD"}
+    assert len(overwritten) == 10
+    different = []
+    for (name, index), span in zip(convert.activations(model).items(), ours, strict=True):
+        theirs = np.array([tensors[index].quantization.min[0], tensors[index].quantization.max[0]], np.float32)
+        if view.tensors[index].name not in overwritten and not np.array_equal(
+            round_mantissa(theirs, 10), round_mantissa(span, 10)
+        ):
+            different.append((name, theirs, span))
+    # A range next to a rounding boundary may fall on either side; softmax multiplies last bits.
+    assert [row for row in different if row[1] != pytest.approx(row[2], rel=1e-4)] == []
+    assert len(different) <= 2

@@ -1,0 +1,153 @@
+"""Reading float weights from an archive: the averages, whole, finite and of the right network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from calibration.preprocess import normalise
+from calibration.sources import FolderSource
+from recreate_model import convert, network
+from recreate_model.archive import unpack
+from recreate_model.checkpoint import read_archive
+from recreate_model.errors import InputError
+from recreate_model.interpret import Runner
+from recreate_model.recipe import Model, Preprocess
+from tests import official_layout
+from tests.conftest import SMALL
+
+Weights = dict[str, network.Array]
+
+
+def test_the_averages_are_read_and_not_the_raw_variables(small_archive: Path, small_weights: Weights) -> None:
+    """Raw variables are 2 % off; every value read equals its average to the last bit."""
+    read = read_archive(small_archive, SMALL).values
+    assert list(read) == list(network.variables(SMALL))
+    assert all(np.array_equal(read[name], small_weights[name]) for name in read)
+
+
+def test_raw_variables_would_be_noticed(tmp_path: Path, small_weights: Weights) -> None:
+    """The comparison with the archive's frozen graph is exact for averages and far off for raw variables."""
+    averages = official_layout.write_archive(tmp_path / "a.tgz", SMALL, small_weights)
+    check = read_archive(averages, SMALL).frozen_graph
+    assert check is not None
+    assert (check.compared, check.largest_difference) == (262, 0.0)
+    raw = {name: value if "moving_" in name else value * np.float32(1.02) for name, value in small_weights.items()}
+    graph = official_layout.unfolded_graph(SMALL, small_weights)
+    from recreate_model.checkpoint import _compare
+
+    (tmp_path / "frozen.pb").write_bytes(graph)
+    assert _compare(raw, tmp_path / "frozen.pb", averages).largest_difference > 0.01
+
+
+def test_the_archives_own_frozen_graph_gives_the_same_outputs(
+    small_archive: Path, small_float: bytes, tmp_path: Path
+) -> None:
+    """TensorFlow running the archive's frozen graph agrees with our float model to 1e-5."""
+    files = unpack(small_archive, tmp_path)
+    frozen = next(path for name, path in files.items() if name.endswith("_frozen.pb")).read_bytes()
+    value = np.random.default_rng(2).uniform(-1, 1, (1, 96, 96, 3)).astype(np.float32)
+    (ours,) = Runner(small_float, "xnnpack").run(value)
+    assert np.abs(ours - official_layout.run_graph(frozen, value)).max() < 1e-5
+
+
+def _without(name: str) -> Callable[[Weights], Weights]:
+    return lambda weights: {key: value for key, value in weights.items() if key != name}
+
+
+def _replaced(name: str, value: network.Array) -> Callable[[Weights], Weights]:
+    return lambda weights: {**weights, name: value}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_without("MobilenetV2/Conv/BatchNorm/gamma"), "MobilenetV2/Conv/BatchNorm/gamma of shape .*no such variable"),
+        (_replaced("MobilenetV2/Conv/weights", np.ones((3, 3, 3, 8), np.float32)), r"shape \(3, 3, 3, 8\)"),
+        (
+            _replaced("MobilenetV2/Conv/BatchNorm/beta", np.array([np.nan] * 3 + [0.0] * 13, np.float32)),
+            "3 of 16 that are not",
+        ),
+        (_replaced("MobilenetV2/Conv/BatchNorm/beta", np.zeros(16, np.float64)), "float32"),
+    ],
+    ids=["missing", "misshapen", "NaN", "float64"],
+)
+def test_a_bad_variable_is_named(
+    change: Callable[[Weights], Weights], message: str, small_weights: Weights, tmp_path: Path
+) -> None:
+    """A variable that is missing, misshapen, not finite or not float32 is refused by its name."""
+    with pytest.MonkeyPatch.context() as patch:
+        # The frozen graph of broken weights cannot be written, and is not what this is about.
+        patch.setattr(official_layout, "unfolded_graph", lambda model, values: b"")
+        path = official_layout.write_archive(tmp_path / "a.tgz", SMALL, change(small_weights), drop=("_frozen.pb",))
+    with pytest.raises(InputError, match=message):
+        read_archive(path, SMALL)
+
+
+@pytest.mark.parametrize("part", [".ckpt.index", ".ckpt.data-00000-of-00001"])
+def test_an_archive_without_a_needed_file_is_refused(part: str, small_weights: Weights, tmp_path: Path) -> None:
+    """The message names the file that is missing and those that are there."""
+    path = official_layout.write_archive(tmp_path / "a.tgz", SMALL, small_weights, drop=(part,))
+    with pytest.raises(InputError, match=rf"to hold mobilenet_v2_0.35_96{part}.*mobilenet_v2_0.35_96_info.txt"):
+        read_archive(path, SMALL)
+
+
+def test_an_archive_of_another_model_is_refused(small_archive: Path) -> None:
+    """Asking for 1.0_224 of an archive of 0.35_96 names both."""
+    with pytest.raises(InputError, match=r"mobilenet_v2_1\.0_224\.ckpt.*found mobilenet_v2_0\.35_96"):
+        read_archive(small_archive, Model())
+
+
+@pytest.mark.parametrize("part", ["ckpt.index", "ckpt.data-00000-of-00001", "frozen.pb"])
+def test_a_damaged_member_is_refused(part: str, small_archive: Path, tmp_path: Path) -> None:
+    """A zeroed stretch of the index, the data or the frozen graph never passes as weights."""
+    import tarfile
+
+    unpack(small_archive, tmp_path / "members")
+    (victim,) = (path for path in (tmp_path / "members").rglob("*") if path.name.endswith(part))
+    data = bytearray(victim.read_bytes())
+    start, stop = len(data) // 10, len(data) // 10 * 9
+    data[start:stop] = bytes(stop - start)
+    victim.write_bytes(data)
+    with tarfile.open(tmp_path / "bad.tgz", "w:gz", compresslevel=1) as tar:
+        for file in (tmp_path / "members").rglob("*"):
+            tar.add(file, file.name)
+    try:
+        check = read_archive(tmp_path / "bad.tgz", SMALL).frozen_graph
+    except InputError:
+        return
+    # A damaged constant can still be a number; then the comparison of the two copies must differ.
+    assert check is not None
+    assert check.largest_difference > 0
+
+
+@pytest.mark.shared
+def test_the_stand_in_agrees_with_its_frozen_graph_on_real_pictures(shared: Path, tmp_path: Path) -> None:
+    """Folded averages give the frozen graph's outputs to 1e-5 on real pictures; folded raw variables do not."""
+    import tensorflow as tf
+
+    archive = shared / "checkpoint" / "mobilenet_v2_1.0_224.tgz"
+    weights = read_archive(archive, Model())
+    assert weights.frozen_graph is not None
+    assert weights.frozen_graph.largest_difference == 0
+    files = unpack(archive, tmp_path)
+    frozen = next(path for name, path in files.items() if name.endswith("_frozen.pb")).read_bytes()
+    prefix = str(next(path for name, path in files.items() if name.endswith(".index")).with_suffix(""))
+    reader = tf.train.load_checkpoint(prefix)
+    raw = {name: reader.get_tensor(name) for name in weights.values}
+    runners = [
+        Runner(convert.convert_float(network.frozen_graph(Model(), network.fold_all(Model(), values))), "xnnpack")
+        for values in (weights.values, raw)
+    ]
+    source = FolderSource(shared / "imagenet_sample")
+    largest = [0.0, 0.0]
+    for picture in sorted(source.pictures(), key=lambda item: item.id)[:10]:
+        value = normalise(source.read(picture.id)[0], Preprocess(), 224)
+        expected = official_layout.run_graph(frozen, value)
+        for index, runner in enumerate(runners):
+            largest[index] = max(largest[index], float(np.abs(runner.run(value)[0] - expected).max()))
+    assert largest[0] < 1e-5
+    assert largest[1] > 1e-2

@@ -1,0 +1,186 @@
+"""Conversion with given ranges: TensorFlow's own bytes, and a refusal for ranges that do not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from calibration import procedural
+from calibration.preprocess import normalise
+from calibration.ranges import merge
+from recreate_model import convert, network
+from recreate_model.digest import digest_bytes
+from recreate_model.errors import InputError, ToolError
+from recreate_model.interpret import Runner
+from recreate_model.model_view import read_model
+from recreate_model.recipe import Preprocess
+from tests.conftest import SMALL
+
+Spans = dict[str, tuple[float, float]]
+
+
+@pytest.fixture(scope="module")
+def values() -> list[network.Array]:
+    """Three inputs for the smallest network."""
+    return [normalise(procedural.picture(5, index), Preprocess(), SMALL.resolution) for index in range(3)]
+
+
+@pytest.fixture(scope="module")
+def spans(small_float: bytes, values: list[network.Array]) -> Spans:
+    """The ranges of the smallest network on those inputs, as we measure them."""
+    runner = Runner(convert.with_all_activations_as_outputs(small_float), "xnnpack")
+    measured = merge([runner.run_min_max(value) for value in values])
+    return {name: (float(a), float(b)) for name, (a, b) in zip(convert.activations(small_float), measured, strict=True)}
+
+
+@pytest.fixture(scope="module")
+def through_the_public_interface(
+    tmp_path_factory: pytest.TempPathFactory, small_weights: dict[str, network.Array], values: list[network.Array]
+) -> tuple[bytes, Spans]:
+    """What `TFLiteConverter.convert()` returns for those inputs, and the ranges its calibrator measured."""
+    import tensorflow as tf
+    from ai_edge_litert import schema_py_generated as schema
+    from tensorflow.lite.python.optimize import calibrator
+
+    graph = tmp_path_factory.mktemp("graph") / "graph.pb"
+    graph.write_bytes(network.frozen_graph(SMALL, network.fold_all(SMALL, small_weights)))
+    seen: list[bytes] = []
+    original = calibrator.Calibrator.calibrate
+
+    def listening(self: object, dataset: object) -> bytes:
+        seen.append(original(self, dataset))
+        return seen[-1]
+
+    def dataset() -> Iterator[list[network.Array]]:
+        for value in values:
+            yield [value]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(calibrator.Calibrator, "calibrate", listening)
+        converter = tf.compat.v1.lite.TFLiteConverter.from_frozen_graph(
+            str(graph), [network.INPUT_NAME], [network.OUTPUT_NAME]
+        )
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.representative_dataset = dataset
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        converter.inference_input_type = converter.inference_output_type = tf.int8
+        model = converter.convert()
+    tensors = schema.ModelT.InitFromPackedBuf(seen[0], 0).subgraphs[0].tensors
+    measured = {
+        convert.activation_name(tensor.name.decode()): (
+            float(tensor.quantization.min[0]),
+            float(tensor.quantization.max[0]),
+        )
+        for tensor in tensors
+        if tensor.quantization is not None and tensor.quantization.min is not None
+    }
+    return model, measured
+
+
+def test_the_bytes_are_those_of_the_public_converter(
+    through_the_public_interface: tuple[bytes, Spans], small_float: bytes
+) -> None:
+    """With the calibrator's own ranges, every byte equals `convert()`'s but for the two names we restore."""
+    expected, measured = through_the_public_interface
+    model = convert._parse(expected)
+    graph = model.subgraphs[0]
+    graph.tensors[graph.inputs[0]].name = convert.INT8_INPUT_NAME
+    graph.tensors[graph.outputs[0]].name = convert.INT8_OUTPUT_NAME
+    assert digest_bytes(convert.quantize(small_float, measured)) == digest_bytes(convert._pack(model))
+
+
+def test_our_ranges_are_the_calibrators_but_for_residual_inputs(
+    through_the_public_interface: tuple[bytes, Spans], small_float: bytes, spans: Spans
+) -> None:
+    """Only what a residual addition overwrites differs, and there the calibrator's range covers ours."""
+    _, theirs = through_the_public_interface
+    view = read_model(small_float)
+    overwritten = {
+        convert.activation_name(view.tensors[op.inputs[0]].name) for op in view.operators if op.name == "ADD"
+    }
+    assert theirs.keys() == spans.keys()
+    for name, (low, high) in spans.items():
+        if name in overwritten:
+            assert theirs[name][0] <= low + 1e-5
+            assert theirs[name][1] >= high - 1e-5
+        else:
+            assert theirs[name] == pytest.approx((low, high), rel=1e-4, abs=1e-6)
+
+
+def test_the_model_is_as_the_published_card_says(small_float: bytes, spans: Spans) -> None:
+    """Names, shapes and types are the published ones, and no float tensor is left."""
+    view = read_model(convert.quantize(small_float, spans))
+    assert (view.input.name, view.input.shape, view.input.dtype) == ("tfl.quantize", (1, 96, 96, 3), "int8")
+    assert (view.output.name, view.output.shape) == ("MobilenetV2/Predictions/Reshape_11", (1, 1001))
+    assert view.output.quantisation is not None
+    assert (view.output.quantisation.scales, view.output.quantisation.zero_points) == ((1 / 256,), (-128,))
+    assert not [tensor.name for tensor in view.tensors if tensor.dtype == "float32"]
+
+
+def test_every_convolution_is_quantised_per_channel(small_float: bytes, spans: Spans) -> None:
+    """Each weight tensor has one scale for each of its output channels, and zero points of zero."""
+    view = read_model(convert.quantize(small_float, spans))
+    weights = [view.tensors[op.inputs[1]] for op in view.operators if op.name.endswith("CONV_2D")]
+    assert len(weights) == 53
+    for tensor in weights:
+        assert tensor.quantisation is not None
+        assert len(tensor.quantisation.scales) == tensor.shape[tensor.quantisation.axis]
+        assert set(tensor.quantisation.zero_points) == {0}
+
+
+def test_one_range_moves_the_bytes(small_float: bytes, spans: Spans) -> None:
+    """The ranges are what decides: widening one of them gives another model."""
+    name = "MobilenetV2/expanded_conv_2/add"
+    low, high = spans[name]
+    wider = convert.quantize(small_float, {**spans, name: (low, high * 1.1)})
+    assert digest_bytes(wider) != digest_bytes(convert.quantize(small_float, spans))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"MobilenetV2/Conv/Relu6": None}, "none for MobilenetV2/Conv/Relu6"),
+        ({"MobilenetV2/Conv/Relu7": (0.0, 1.0)}, "one for MobilenetV2/Conv/Relu7, which the network does not have"),
+        ({"MobilenetV2/Conv/Relu6": (6.0, 0.0)}, r"\[6.0, 0.0\] for MobilenetV2/Conv/Relu6"),
+        ({"MobilenetV2/Conv/Relu6": (0.0, float("inf"))}, r"\[0.0, inf\] for MobilenetV2/Conv/Relu6"),
+        ({"input": (float("nan"), 1.0)}, r"\[nan, 1.0\] for input"),
+    ],
+)
+def test_ranges_that_do_not_fit_are_refused_by_name(
+    change: dict[str, tuple[float, float] | None], message: str, small_float: bytes, spans: Spans
+) -> None:
+    """A missing, additional, inverted or infinite range is an error that names the activation."""
+    changed = {name: span for name, span in {**spans, **change}.items() if span is not None}
+    with pytest.raises(InputError, match=message):
+        convert.quantize(small_float, changed)
+
+
+def test_a_graph_tensorflow_cannot_read_is_one_line() -> None:
+    """The converter's failure becomes our error, with the converter's own words in it."""
+    with pytest.raises(ToolError, match="expected the TensorFlow converter to succeed; found ") as caught:
+        convert.convert_float(b"not a graph")
+    assert "\n" not in str(caught.value)
+
+
+def test_the_converter_prints_nothing(
+    small_weights: dict[str, network.Array], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """TensorFlow writes to the file descriptors; none of it reaches the user."""
+    convert.convert_float(network.frozen_graph(SMALL, network.fold_all(SMALL, small_weights)))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_damaged_models_are_refused(small_float: bytes, spans: Spans) -> None:
+    """Cut anywhere, or with a Git LFS pointer in its place, a model is one clear error."""
+    model = convert.quantize(small_float, spans)
+    for data in (
+        b"",
+        b"version https://git-lfs.github.com/spec/v1\n",
+        model[:7],
+        model[:100],
+        model[: len(model) // 2],
+    ):
+        with pytest.raises(InputError, match="TensorFlow Lite"):
+            read_model(data)

@@ -1,0 +1,83 @@
+"""The architecture, the folding of BatchNorm, and the float graph."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from calibration import procedural
+from calibration.preprocess import normalise
+from recreate_model import network
+from recreate_model.digest import digest_bytes
+from recreate_model.errors import UsageError
+from recreate_model.interpret import Runner
+from recreate_model.recipe import Model, Preprocess
+from tests import official_layout
+from tests.conftest import SMALL
+
+
+@pytest.mark.parametrize(
+    ("width", "stem", "last"),
+    [("1.0", 32, 1280), ("1.4", 48, 1792), ("1.3", 40, 1664), ("0.75", 24, 1280), ("0.35", 16, 1280)],
+)
+def test_channels_are_rounded_as_in_the_published_checkpoints(width: str, stem: int, last: int) -> None:
+    """The stem and the last layer have the widths of the published members of the family."""
+    first, *_, final, classifier = network.layers(Model(width, 224))
+    assert (first.outputs, final.outputs) == (stem, last)
+    assert classifier.weights_shape == (1, 1, last, 1001)
+
+
+def test_the_full_network_has_the_parameters_of_the_paper() -> None:
+    """The paper counts 3.4 million parameters for width 1.0; inference needs 262 variables."""
+    shapes = network.variables(Model())
+    weights = sum(int(np.prod(shape)) for name, shape in shapes.items() if name.endswith(("weights", "biases")))
+    assert len(shapes) == 262
+    assert 3.4e6 < weights < 3.5e6
+
+
+def test_ten_blocks_have_a_residual_connection() -> None:
+    """Every block but the first of each group adds its input to its output."""
+    assert sum(bool(layer.residual) for layer in network.layers(Model())) == 10
+
+
+def test_folding_gives_what_batch_norm_gives(small_weights: dict[str, network.Array]) -> None:
+    """Weights times factor plus bias equals normalising after the convolution, to float32 precision."""
+    layer = network.layers(SMALL)[0]
+    folded = network.fold(layer, small_weights)
+    gamma, beta, mean, variance = (
+        small_weights[f"{layer.name}/BatchNorm/{part}"].astype(np.float64)
+        for part in ("gamma", "beta", "moving_mean", "moving_variance")
+    )
+    value = np.random.default_rng(1).uniform(-1, 1, (3, 3, 3))
+    raw = np.tensordot(value, small_weights[layer.weights_name].astype(np.float64), 3)
+    expected = gamma * (raw - mean) / np.sqrt(variance + 0.001) + beta
+    assert np.tensordot(value, folded.weights, 3) + folded.bias == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_graph_agrees_with_tensorflows_own_batch_norm(
+    small_weights: dict[str, network.Array], small_float: bytes
+) -> None:
+    """The folded model and an unfolded graph run by TensorFlow give the same probabilities to 1e-5."""
+    value = normalise(procedural.picture(3, 1), Preprocess(), SMALL.resolution)
+    unfolded = official_layout.run_graph(official_layout.unfolded_graph(SMALL, small_weights), value)
+    (folded,) = Runner(small_float, "xnnpack").run(value)
+    assert unfolded.max() > 0.01
+    assert np.abs(folded - unfolded).max() < 1e-5
+
+
+def test_the_graphs_bytes_are_the_same_every_time(small_weights: dict[str, network.Array]) -> None:
+    """Serialising twice gives one digest; protobuf alone would order its maps by chance."""
+    digests = {digest_bytes(network.frozen_graph(SMALL, network.fold_all(SMALL, small_weights))) for _ in range(3)}
+    assert len(digests) == 1
+
+
+@pytest.mark.parametrize("text", ["2.0_224", "1.0_225", "1.0", "", "resnet_50", "1.0_224_extra"])
+def test_a_model_outside_the_family_is_refused(text: str) -> None:
+    """The message lists the widths and resolutions there are."""
+    with pytest.raises(UsageError, match=r"width one of 1\.4"):
+        Model.parse(text)
+
+
+def test_a_model_is_known_with_and_without_the_familys_name() -> None:
+    """`1.0_224` and `mobilenet_v2_1.0_224` are the same model."""
+    assert Model.parse("0.35_96") == Model.parse("mobilenet_v2_0.35_96") == SMALL

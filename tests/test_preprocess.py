@@ -1,0 +1,140 @@
+"""Pictures to inputs: decoding, cropping, scaling and the one quantisation expression."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from calibration import procedural
+from calibration.preprocess import decode, normalise, quantize_input
+from recreate_model.digest import digest_bytes
+from recreate_model.errors import InputError
+from recreate_model.recipe import Preprocess
+from tests import pictures
+
+
+def _save(image: Image.Image, form: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+def test_a_jpeg_decodes_as_pillow_decodes_it() -> None:
+    """The fast decoder and Pillow, both with the accurate DCT, agree in every pixel."""
+    data = pictures.jpeg(1)
+    assert np.array_equal(decode(data, "x"), np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
+
+
+@pytest.mark.parametrize(
+    ("mode", "form"), [("L", "JPEG"), ("CMYK", "JPEG"), ("P", "PNG"), ("RGBA", "PNG"), ("RGB", "PNG")]
+)
+def test_every_kind_of_picture_becomes_rgb(mode: str, form: str) -> None:
+    """Grey, CMYK, palette and transparent pictures all give three channels."""
+    image = Image.fromarray(procedural.picture(1, 1, 64)).convert(mode)
+    pixels = decode(_save(image, form), "x")
+    assert (pixels.shape, pixels.dtype) == ((64, 64, 3), np.uint8)
+
+
+def test_a_png_under_a_jpegs_name_is_read() -> None:
+    """ImageNet has such files; the content decides, not the name."""
+    assert decode(pictures.png(1), "n02105855_2933.JPEG").shape == (120, 100, 3)
+
+
+def test_exif_rotation_is_left_alone() -> None:
+    """Training ignored it, so a picture marked as rotated keeps its width and height."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = _save(Image.fromarray(procedural.picture(1, 1, 64)).resize((64, 32)), "JPEG", exif=exif)
+    assert decode(data, "x").shape == (32, 64, 3)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"\xff\xd8\xff", b"GIF87a", b"<html>not found</html>", pictures.jpeg(1)[:600], pictures.png(1)[:200]],
+    ids=["empty", "header only", "cut GIF", "HTML", "cut JPEG", "cut PNG"],
+)
+def test_what_is_no_whole_picture_is_refused_by_name(data: bytes) -> None:
+    """Empty, cut and foreign files are one error that names the picture."""
+    with pytest.raises(InputError, match=r"expected n01440764/a\.JPEG to be a whole JPEG or PNG picture"):
+        decode(data, "n01440764/a.JPEG")
+
+
+def test_a_decompression_bomb_is_refused() -> None:
+    """20,000 x 20,000 pixels in a few kilobytes are not unpacked."""
+    bomb = Image.new("1", (20_000, 20_000))
+    with pytest.raises(InputError, match=r"expected bomb\.png to be a whole.*400000000 pixels"):
+        decode(_save(bomb, "PNG"), "bomb.png")
+
+
+@pytest.mark.parametrize("crop", Preprocess.CROPS)
+@pytest.mark.parametrize("size", [(1, 1, 3), (5, 400, 3), (375, 500, 3)])
+def test_every_picture_fills_the_input(crop: str, size: tuple[int, int, int]) -> None:
+    """From one pixel to a panorama, the result is float32 of the network's size within -1..1."""
+    pixels = np.random.default_rng(0).integers(0, 256, size, np.uint8)
+    value = normalise(pixels, Preprocess(crop), 224)
+    assert (value.shape, value.dtype) == ((1, 224, 224, 3), np.float32)
+    assert -1 <= value.min() <= value.max() <= 1
+
+
+def test_the_central_crop_keeps_the_aspect_and_cuts_the_border() -> None:
+    """A disc stays a disc and loses nothing; a border narrower than a sixteenth disappears."""
+    y, x = np.ogrid[:256, :512]
+    disc = ((y - 128) ** 2 + (x - 256) ** 2 < 80**2).astype(np.uint8) * 255
+    disc[:8] = disc[-8:] = 255
+    value = normalise(np.repeat(disc[:, :, None], 3, axis=2), Preprocess("central-crop"), 224)[0, :, :, 0] > 0
+    assert abs(int(value.any(axis=0).sum()) - int(value.any(axis=1).sum())) <= 1
+    assert value.any(axis=0).sum() == pytest.approx(160, abs=2)
+
+
+def test_squash_keeps_the_whole_picture() -> None:
+    """The corners of the picture are the corners of the input."""
+    pixels = np.zeros((300, 500, 3), np.uint8)
+    pixels[:20, :20] = 255
+    value = normalise(pixels, Preprocess("squash"), 224)[0, :, :, 0]
+    assert value[0, 0] == 1
+    assert value[-1, -1] == -1
+
+
+def test_all_256_levels_quantise_as_documented() -> None:
+    """With the published scale every whole level lies on a tie; all 256 are rounded to even, in float32."""
+    levels = np.arange(256, dtype=np.uint8).reshape(1, 256, 1).repeat(256, 0).repeat(3, 2)
+    value = normalise(levels, Preprocess("squash"), 256)[0, 0, :, 0]
+    scale, zero_point = np.float32(0.007843137718737125), -1
+    expected = np.clip(
+        np.rint((np.arange(256, dtype=np.float32) / np.float32(127.5) - 1) / scale) + zero_point, -128, 127
+    )
+    assert np.array_equal(quantize_input(value, float(scale), zero_point), expected.astype(np.int8))
+
+
+def test_quantised_values_come_back_within_half_a_step() -> None:
+    """Dequantising gives the input to half a scale, inside the range."""
+    value = np.linspace(-0.9, 0.9, 1001, dtype=np.float32)
+    back = (quantize_input(value, 1 / 128, 3).astype(np.float64) - 3) / 128
+    assert np.abs(back - value).max() <= 1 / 256 + 1e-6
+
+
+def test_out_of_range_values_saturate() -> None:
+    """What the range does not cover becomes -128 or 127 and does not wrap around."""
+    assert quantize_input(np.array([-9.0, 9.0], np.float32), 1 / 128, 0).tolist() == [-128, 127]
+
+
+def test_procedural_pictures_are_these_very_pixels() -> None:
+    """The first pictures of series 0, by digest; another seed, another index or another size gives others."""
+    digests = [digest_bytes(procedural.picture(0, index).tobytes()) for index in (0, 1)]
+    assert digests == [
+        "2927222c69efa163fe7148694170798bc55a07a58221eb5c9b618e6bd232ded2",
+        "c876d12d0355eb093621120982e2e21d3fff598b45cf9b71cde1977891372459",
+    ]
+    assert digest_bytes(procedural.picture(1, 0).tobytes()) not in digests
+
+
+def test_procedural_pictures_have_the_contrast_of_photographs() -> None:
+    """Means spread over the middle of the range, deviations of tens of levels, and no two alike."""
+    series = np.stack([procedural.picture(0, index) for index in range(20)]).astype(np.float64)
+    means, deviations = series.mean(axis=(1, 2, 3)), series.std(axis=(1, 2, 3))
+    assert 60 < means.min() < means.max() < 220
+    assert np.ptp(means) > 40
+    assert 15 < deviations.min() < deviations.max() < 90

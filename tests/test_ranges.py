@@ -1,0 +1,83 @@
+"""Range tables: merging, rounding, and reading what was written."""
+
+from __future__ import annotations
+
+import json
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from calibration.ranges import Ranges, from_json, merge, round_mantissa, to_json
+from recreate_model.errors import InputError
+from recreate_model.network import Array
+
+FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False, min_value=-(2.0**100), max_value=2.0**100)
+SHARDS = st.lists(arrays(np.float32, (4, 2), elements=FLOATS), min_size=1, max_size=8)
+
+
+@given(SHARDS, st.randoms(use_true_random=False))
+def test_merging_does_not_depend_on_order_or_grouping(shards: list[Array], chance: random.Random) -> None:
+    """Any shuffle, merged in any two groups, gives the same as all at once."""
+    shuffled = chance.sample(shards, len(shards))
+    cut = chance.randint(0, len(shards))
+    groups = [merge(group) for group in (shuffled[:cut], shuffled[cut:]) if group]
+    assert np.array_equal(merge(groups), merge(shards))
+
+
+@given(arrays(np.float32, 20, elements=FLOATS), st.integers(1, 23))
+def test_rounding_is_idempotent_and_monotone(values: Array, bits: int) -> None:
+    """Rounding twice changes nothing, and never swaps two values."""
+    rounded = round_mantissa(values, bits)
+    assert np.array_equal(round_mantissa(rounded, bits), rounded)
+    order = np.argsort(values, kind="stable")
+    assert (np.diff(rounded[order]) >= 0).all()
+
+
+@given(FLOATS.filter(lambda value: abs(value) > 2.0**-100))
+def test_rounding_moves_a_value_by_half_a_step_at_most(value: float) -> None:
+    """Ten bits of mantissa are a relative error of at most 2**-10."""
+    assert abs(float(round_mantissa(np.float32(value), 10)) - value) <= abs(value) * 2.0**-10
+
+
+def test_rounding_hides_the_noise_between_cpus() -> None:
+    """A value moved by 45 ulp, the most seen between two CPUs, rounds to the same, but next to a boundary."""
+    values = np.random.default_rng(0).uniform(0.1, 60, 10_000).astype(np.float32)
+    moved = (values.view(np.int32) + 45).view(np.float32)
+    changed = int((round_mantissa(values, 10) != round_mantissa(moved, 10)).sum())
+    assert changed < 60  # 45 of 2**13 steps between boundaries: 55 expected
+
+
+@given(st.lists(st.tuples(FLOATS, FLOATS), min_size=1, max_size=5))
+def test_a_table_reads_back_as_it_was_written(spans: list[tuple[float, float]]) -> None:
+    """Every float32 survives the decimal text."""
+    table = Ranges({f"a/{i}": span for i, span in enumerate(spans)}, "mobilenet_v2_1.0_224", 7, "ab", 10)
+    assert from_json(to_json(table), "it") == table
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: d.pop("activations"), "no 'activations'"),
+        (lambda d: d.update(format="other/2"), "format 'other/2'"),
+        (lambda d: d["activations"].append(d["activations"][0]), "a name that stands twice"),
+        (lambda d: d["activations"][0].update(min="low"), "could not convert"),
+        (lambda d: d["activations"][0].pop("max"), "no 'max'"),
+    ],
+)
+def test_what_is_no_table_is_refused(change: object, message: str) -> None:
+    """The message says what is wrong with it."""
+    document = json.loads(to_json(Ranges({"a": (0.0, 1.0)}, "m", 1, "", 10)))
+    change(document)  # type: ignore[operator]
+    with pytest.raises(InputError, match=f"expected it to be a range table.*{message}"):
+        from_json(json.dumps(document), "it")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "3", '"x"'])
+def test_other_json_and_no_json_are_refused(text: str) -> None:
+    """Nothing but a table is taken for one."""
+    with pytest.raises(InputError, match="to be a range table"):
+        from_json(text, "it")

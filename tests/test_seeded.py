@@ -1,0 +1,85 @@
+"""The seeded stand-in: the same bytes everywhere, and like a trained network where that matters."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import pytest
+
+from calibration import procedural
+from calibration.preprocess import normalise
+from recreate_model import convert, network, seeded
+from recreate_model.interpret import Runner
+from recreate_model.recipe import Model, Preprocess
+from tests.conftest import SMALL
+
+
+def _digest(values: dict[str, network.Array]) -> str:
+    state = hashlib.sha256()
+    for name, value in values.items():
+        state.update(name.encode() + value.tobytes())
+    return state.hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("model", "digest"),
+    [
+        (SMALL, "5ac69f10d69539a7daf80b17d326b05530a1d6cf453e8abdbc05b5bdd3835d3b"),
+        (Model(), "76e5a487673e40fedadd4e9c6aec1c46fef7313bc2afc90b94b48707d17305f2"),
+    ],
+)
+def test_the_weights_are_these_very_bytes(model: Model, digest: str) -> None:
+    """Seen with numpy 2.2, 2.4 and 2.5; a machine that gives others breaks the promise of the same bytes."""
+    assert _digest(seeded.seeded_weights(model)) == digest
+
+
+def test_there_is_one_finite_float32_variable_for_each_the_network_needs(
+    small_weights: dict[str, network.Array],
+) -> None:
+    """Names and shapes are the network's, so a seeded build takes the path of a checkpoint."""
+    assert {name: value.shape for name, value in small_weights.items()} == network.variables(SMALL)
+    assert all(value.dtype == np.float32 and np.isfinite(value).all() for value in small_weights.values())
+
+
+def test_another_seed_gives_other_weights(small_weights: dict[str, network.Array]) -> None:
+    """The seed matters."""
+    other = seeded.seeded_weights(SMALL, seed=1)
+    assert not np.array_equal(other["MobilenetV2/Conv/weights"], small_weights["MobilenetV2/Conv/weights"])
+
+
+def test_the_forward_pass_stays_exact(small_weights: dict[str, network.Array], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Summing the channels backwards changes nothing: no sum ever leaves the whole numbers below 2**53."""
+    convolve = seeded._convolve
+
+    def backwards(layer: network.Layer, activation: network.Array, weights: network.Array) -> network.Array:
+        if layer.depthwise:
+            return convolve(layer, activation, weights)
+        return convolve(layer, activation[..., ::-1].copy(), weights[:, :, ::-1].copy())
+
+    monkeypatch.setattr(seeded, "_convolve", backwards)
+    assert _digest(seeded.seeded_weights(SMALL)) == _digest(small_weights)
+
+
+def test_activations_have_the_ranges_of_a_trained_network(small_float: bytes) -> None:
+    """ReLU6 outputs use most of 0..6 and none is dead; the others stay within a few tens."""
+    names = list(convert.activations(small_float))
+    runner = Runner(convert.with_all_activations_as_outputs(small_float), "xnnpack")
+    value = normalise(procedural.picture(3, 2), Preprocess(), SMALL.resolution)
+    for name, (low, high) in zip(names, runner.run_min_max(value), strict=True):
+        if name.endswith("/Relu6"):
+            assert low == 0
+            assert 2 < high <= 6
+        elif "expanded_conv" in name:
+            assert -60 < low < -1
+            assert 1 < high < 60
+
+
+def test_the_winning_class_depends_on_the_picture(small_float: bytes) -> None:
+    """A network that says the same of every picture would hide a broken input."""
+    runner = Runner(small_float, "xnnpack")
+    winners = {
+        int(runner.run(normalise(procedural.picture(3, index), Preprocess(), SMALL.resolution))[0].argmax())
+        for index in range(12)
+    }
+    assert len(winners) > 3
