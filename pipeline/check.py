@@ -205,7 +205,7 @@ def _failed(recipe: Recipe, differences: list[Difference]) -> PipelineError:
     first = differences[0]
     return CheckError(
         expected=f"{first.path} of {recipe.name} to be {first.left}",
-        found=f"{first.right} ({first.where}), and {len(differences) - 1} more differences after this first one",
+        found=f"{first.right} ({first.where}), the first of {len(differences)} differences",
         done="nothing was kept",
-        next_step="look for what changed; if it was meant, run `python -m pipeline check --record` and review golden.json",
+        next_step="find what changed; if it was meant, run `python -m pipeline check --record`, review golden.json",
     )

@@ -9,20 +9,20 @@ All eleven targets of MobileNetV2 1.0 224 take 5.0 s in one process, and 3.0 s i
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import dataclasses
+import functools
 import math
 import os
-import re
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
-from pipeline.vela_targets import TARGETS, check_target, parse_targets
+from calibration import workers
+from pipeline.vela_targets import check_target
+from recreate_model.capture import captured
 from recreate_model.digest import Json, digest_bytes
 from recreate_model.errors import InputError, ToolError
 from recreate_model.model_view import ModelView, Operator, read_model
@@ -33,8 +33,6 @@ from recreate_model.recipe import Target
 _COMMANDS = b"COP1"
 _PRODUCTS = {0: "ethos-u55", 1: "ethos-u65", 2: "ethos-u85"}
 _CHATTER_SHOWN = 600
-
-__all__ = ["TARGETS", "Variant", "check_target", "compile_all", "compile_target", "parse_targets", "vela_table"]
 
 
 @dataclass(frozen=True)
@@ -107,20 +105,24 @@ def compile_all(
     """
     _check_model(model, name)
     variants = []
-    with contextlib.ExitStack() as stack:
-        run: Callable[..., Iterator[Variant]] = map
-        if jobs > 1 and len(targets) > 1:
-            import multiprocessing
-            from concurrent.futures import ProcessPoolExecutor
-
-            # A forked child would inherit TensorFlow's threads in an unknown state.
-            context = multiprocessing.get_context("spawn")
-            run = stack.enter_context(ProcessPoolExecutor(min(jobs, len(targets)), mp_context=context)).map
-        folders = [folder / target.accelerator for target in targets]
-        for variant in run(compile_target, [model] * len(targets), [name] * len(targets), targets, folders):
-            variants.append(variant)
-            progress(1)
+    setup = functools.partial(_Build, model, name, folder)
+    for variant in workers.run(setup, _compile_in, targets, min(jobs, len(targets))):
+        variants.append(variant)
+        progress(1)
     return tuple(variants)
+
+
+@dataclass(frozen=True)
+class _Build:
+    """What every target of a build has in common."""
+
+    model: bytes
+    name: str
+    folder: Path
+
+
+def _compile_in(build: _Build, target: Target) -> Variant:
+    return compile_target(build.model, build.name, target, build.folder / target.accelerator)
 
 
 def compile_target(model: bytes, name: str, target: Target, folder: Path) -> Variant:
@@ -146,7 +148,8 @@ def compile_target(model: bytes, name: str, target: Target, folder: Path) -> Var
         source.write_bytes(model)
         _run_vela(source, target)
         output = Path(work) / f"{name}_vela.tflite"
-        summary = Path(work) / f"{name}_summary_{target.system_config}.csv"
+        summary = Path(work) / "summary.csv"
+        (Path(work) / f"{name}_summary_{target.system_config}.csv").rename(summary)
         with summary.open(newline="") as stream:
             (row,) = csv.DictReader(stream)
         variant = _variant(output.read_bytes(), row, target, file=output.name, summary=summary.name)
@@ -179,13 +182,11 @@ def _run_vela(source: Path, target: Target) -> None:
     arguments += ["--accelerator-config", target.accelerator, "--system-config", target.system_config]
     arguments += ["--memory-mode", target.memory_mode, "--optimise", target.optimise]
     limit = sys.getrecursionlimit()
-    failure = ""
-    with tempfile.TemporaryFile(dir=source.parent) as log:
+    with captured() as printed:
         try:
-            with _captured(log):
-                from ethosu.vela import vela
+            from ethosu.vela import vela
 
-                status = vela.main(arguments)
+            status = vela.main(arguments)
             failure = f"status {status}" if status else ""
         except (Exception, SystemExit) as error:
             # Vela raises its own errors, plain Python's, and SystemExit from its argument parser.
@@ -193,33 +194,13 @@ def _run_vela(source: Path, target: Target) -> None:
         finally:
             # Vela lowers the recursion limit for the whole process.
             sys.setrecursionlimit(limit)
-        if failure:
-            log.seek(0)
-            # Without the control sequences of a progress bar that was on the screen meanwhile.
-            chatter = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", log.read().decode("utf-8", errors="replace"))
-            raise ToolError(
-                expected=f"Vela to compile {source.name} for {target.accelerator}",
-                found=f"{failure}; Vela printed: {chatter[-_CHATTER_SHOWN:] or 'nothing'}",
-                next_step="give another target with --targets, or report the model to Vela's maintainers",
-            )
-
-
-@contextlib.contextmanager
-def _captured(log: IO[bytes]) -> Iterator[None]:
-    """Sends what this process prints into `log`: Python's streams and the file descriptors that C++ code writes to."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    saved = {number: os.dup(number) for number in (1, 2)}
-    with open(log.fileno(), "w", encoding="utf-8", errors="replace", closefd=False) as stream:
-        try:
-            for number in saved:
-                os.dup2(log.fileno(), number)
-            with contextlib.redirect_stdout(stream), contextlib.redirect_stderr(stream):
-                yield
-        finally:
-            for number, copy in saved.items():
-                os.dup2(copy, number)
-                os.close(copy)
+        chatter = printed()
+    if failure:
+        raise ToolError(
+            expected=f"Vela to compile {source.name} for {target.accelerator}",
+            found=f"{failure}; Vela printed: {chatter[-_CHATTER_SHOWN:] or 'nothing'}",
+            next_step="give another target with --targets, or report the model to Vela's maintainers",
+        )
 
 
 def _variant(output: bytes, row: dict[str, str], target: Target, *, file: str, summary: str) -> Variant:

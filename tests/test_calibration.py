@@ -72,7 +72,7 @@ def test_procedural_evaluation_does_not_depend_on_calibration() -> None:
 
 def test_fewer_pictures_than_asked_is_an_error_with_both_counts(picture_folder: Path) -> None:
     """Twelve pictures cannot give thirteen."""
-    with pytest.raises(InputError, match="expected 13 pictures.*found 12"):
+    with pytest.raises(InputError, match=r"expected 13 pictures.*found 12"):
         select_from_folder(FolderSource(picture_folder), calib=13, limit=0)
 
 
@@ -179,7 +179,7 @@ def _nothing() -> None:
 
 def test_a_worker_that_dies_is_one_error() -> None:
     """A killed worker, as when memory runs out, is reported with what to try next."""
-    with pytest.raises(ToolError, match="expected 2 worker processes to stay alive.*--jobs 1"):
+    with pytest.raises(ToolError, match=r"expected 2 worker processes to stay alive.*--jobs 1"):
         list(workers.run(_nothing, _die, range(3), 2))
 
 

@@ -1,0 +1,114 @@
+"""The shape of the code: arrows that go one way, nothing heavy at import, modules of a readable size."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.stages import STAGES
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("recreate_model", "calibration", "pipeline")
+MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+HEAVY = {
+    "tensorflow",
+    "tensorflow_datasets",
+    "ethosu",
+    "ai_edge_litert",
+    "cv2",
+    "PIL",
+    "rich",
+    "requests",
+    "flatbuffers",
+}
+
+
+def _imported(path: Path, whole: bool) -> set[str]:
+    """First parts of the names a module imports; when not `whole`, only those at its top."""
+    tree = ast.parse(path.read_text())
+    nodes = ast.walk(tree) if whole else tree.body
+    names = set()
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module.split(".")[0])
+        elif isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+    return names
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_arrows_go_one_way(path: Path) -> None:
+    """pipeline -> calibration -> recreate_model, and never back."""
+    package = path.relative_to(ROOT).parts[0]
+    above = PACKAGES[PACKAGES.index(package) + 1 :]
+    assert not _imported(path, whole=True) & set(above)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_heavy_libraries_are_imported_where_they_are_used(path: Path) -> None:
+    """No module imports TensorFlow, Vela, LiteRT or a picture library at its top."""
+    assert not _imported(path, whole=False) & HEAVY
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_modules_stay_readable(path: Path) -> None:
+    """About 300 lines, and every module says what it is for."""
+    assert len(path.read_text().splitlines()) <= 310
+    assert path.name == "__init__.py" or ast.get_docstring(ast.parse(path.read_text()))
+
+
+def test_the_library_has_no_command_line_and_no_global_state() -> None:
+    """recreate_model and calibration know nothing of arguments or of the build folder."""
+    for path in MODULES:
+        if path.relative_to(ROOT).parts[0] != "pipeline":
+            assert not _imported(path, whole=True) & {"argparse", "absl"}
+
+
+def test_every_stage_has_its_module_and_needs_only_earlier_ones() -> None:
+    """The table is in order, and a row is all it takes."""
+    names = [stage.name for stage in STAGES]
+    for index, stage in enumerate(STAGES):
+        assert set(stage.needs) <= set(names[:index])
+        assert (ROOT / (stage.module.replace(".", "/") + ".py")).is_file()
+    modules = {path.stem for path in (ROOT / "pipeline" / "steps").glob("*.py")} - {"__init__"}
+    assert modules == {name.replace("-", "_") for name in names}
+
+
+def _loaded(*arguments: str) -> set[str]:
+    code = f"""
+import sys
+sys.argv = {["pipeline", *arguments]!r}
+from pipeline.cli import main
+try:
+    main()
+except SystemExit:
+    pass
+sys.stdout.flush()
+sys.stderr.write(" ".join(sorted({{name.split(".")[0] for name in sys.modules}})))
+"""
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    return set(result.stderr.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("all", "--help"), ("explain", "--help")])
+def test_help_imports_nothing_heavy(arguments: tuple[str, ...]) -> None:
+    """Neither TensorFlow nor numpy stands between a user and the help."""
+    assert not _loaded(*arguments) & (HEAVY | {"numpy"})
+
+
+def test_a_cached_run_imports_no_tensorflow(small_build: object) -> None:
+    """An unchanged `all` reads and hashes, and needs neither TensorFlow nor LiteRT nor Vela."""
+    from pipeline.resolve import Request
+
+    assert isinstance(small_build, Request)
+    loaded = _loaded(
+        "all", "--model", small_build.model, "--checkpoint", "seeded", "--images", "procedural", "--calib",
+        str(small_build.calib), "--limit", str(small_build.limit), "--targets", small_build.targets,
+        "--out", str(small_build.out), "--quiet",
+    )  # fmt: skip
+    assert "pipeline" in loaded
+    assert not loaded & (HEAVY - {"rich"})

@@ -1,0 +1,130 @@
+"""The reproducibility check: it passes on what is the same, and names the first difference of what is not."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline import check, golden
+from pipeline.console import NoBars
+from pipeline.resolve import Request, resolve
+from recreate_model.digest import digest_file
+from tests.conftest import SMALL_REQUEST
+
+ROOT = Path(__file__).parents[1]
+NAME = "mobilenet_v2_0.35_96_seeded_INT8"
+
+
+@pytest.fixture
+def twice(small_build: Request, tmp_path: Path) -> tuple[Path, Path]:
+    """Two folders with the same build."""
+    shutil.copytree(small_build.out, tmp_path / "other")
+    return small_build.out / NAME, tmp_path / "other" / NAME
+
+
+def test_the_same_build_has_no_difference(twice: tuple[Path, Path]) -> None:
+    """Two copies agree with each other and with their own digests."""
+    assert list(check.between(*twice)) == []
+    assert list(check.against(check.digests(twice[0]), twice[1])) == []
+
+
+def test_files_come_in_the_order_of_the_stages(twice: tuple[Path, Path]) -> None:
+    """So the first difference named is the cause, and not the card that reports it."""
+    paths = list(check.digests(twice[0]))
+    order = ["checkpoint.json", "calibration/ranges.json", f"{NAME}.tflite", "verify.json", "README.md"]
+    assert sorted(order, key=paths.index) == order
+
+
+def test_one_bit_of_a_model_is_found_in_its_tensor(twice: tuple[Path, Path]) -> None:
+    """The difference names the file, both digests and the tensor."""
+    from recreate_model.model_view import read_model
+
+    path = twice[1] / f"{NAME}.tflite"
+    data = bytearray(path.read_bytes())
+    weights = max(read_model(bytes(data)).tensors, key=lambda tensor: len(tensor.data))
+    data[data.index(weights.data) + 77] ^= 1
+    path.write_bytes(data)
+    (difference,) = check.between(*twice)
+    assert difference.path == path.name
+    assert difference.where == f"from byte 77 of the data of tensor {weights.name}"
+    assert difference.right == digest_file(path)
+
+
+def test_one_byte_of_a_text_is_found(twice: tuple[Path, Path]) -> None:
+    """Other files name the first byte."""
+    path = twice[1] / "labels.txt"
+    path.write_bytes(path.read_bytes().replace(b"goldfish", b"Goldfish", 1))
+    (difference,) = check.between(*twice)
+    offset = path.read_bytes().index(b"Goldfish")
+    assert (difference.path, difference.where.split(" of ")[0]) == ("labels.txt", f"from byte {offset}")
+
+
+def test_a_missing_and_an_additional_claim_are_differences(twice: tuple[Path, Path]) -> None:
+    """What golden.json has and the build has not counts, and the other way round."""
+    claims = dict(check.digests(twice[0]))
+    del claims["labels.txt"]
+    claims["more.txt"] = "0" * 64
+    assert {(row.path, row.left, row.right[:7]) for row in check.against(claims, twice[0])} == {
+        ("labels.txt", "missing", digest_file(twice[0] / "labels.txt")[:7]),
+        ("more.txt", "0" * 64, "missing"),
+    }
+
+
+@pytest.mark.parametrize("model", ["0.35_96", "1.0_224"])
+def test_golden_holds_both_recipes_of_ci(model: str) -> None:
+    """The recipes that `make check` builds have an entry; otherwise the check would compare less than it says."""
+    request = Request(model, checkpoint="seeded", images="procedural")
+    recipe, _ = resolve(request, NoBars(), may_fetch=False)
+    claims = golden.artifacts(recipe)
+    assert claims is not None
+    assert len(claims) == 39
+    assert golden.model_claims(recipe) == claims[f"{recipe.name}.tflite"]
+
+
+def test_another_recipe_claims_nothing() -> None:
+    """One calibration picture more is another recipe."""
+    recipe, _ = resolve(SMALL_REQUEST, NoBars(), may_fetch=False)
+    assert golden.artifacts(recipe) is None
+
+
+def _copy_of_the_project(folder: Path) -> Path:
+    for name in ("recreate_model", "calibration", "pipeline", "artifacts/golden.json"):
+        source = ROOT / name
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, target)
+    return folder
+
+
+@pytest.mark.slow
+def test_a_deliberate_change_of_one_weight_fails_the_check(tmp_path: Path) -> None:
+    """One weight of three million moved by a thousandth: the check ends with 1 and names the float graph."""
+    project = _copy_of_the_project(tmp_path)
+    seeded = project / "recreate_model" / "seeded.py"
+    honest = "    _add_classifier(values, classifier, activation, seed)\n    return values\n"
+    assert honest in seeded.read_text()
+    change = '    values["MobilenetV2/Conv/weights"][0, 0, 0, 0] *= np.float32(1.001)\n    return values\n'
+    seeded.write_text(seeded.read_text().replace("    return values\n", change, 1))
+    command = [sys.executable, "-m", "pipeline", "check", "--model", "0.35_96"]
+    result = subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=600, check=False)
+    assert result.returncode == 1
+    assert "error: expected float/" in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_a_build_that_depends_on_its_surroundings_fails_the_check(tmp_path: Path) -> None:
+    """A label file that holds the time zone is found by comparing the two builds, whatever golden.json says."""
+    project = _copy_of_the_project(tmp_path)
+    step = project / "pipeline" / "steps" / "labels.py"
+    step.write_text(
+        step.read_text().replace("labels_text(labels())", 'labels_text(labels()) + __import__("os").environ["TZ"]')
+    )
+    command = [sys.executable, "-m", "pipeline", "check", "--model", "0.35_96"]
+    result = subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=600, check=False)
+    assert result.returncode == 1
+    assert "error: expected labels.txt of" in result.stderr

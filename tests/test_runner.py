@@ -1,0 +1,218 @@
+"""Reuse and repair: what is up to date is left alone, what changed is made again, and nothing half-made is believed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pipeline import runner
+from pipeline.console import NoBars
+from pipeline.keys import key_parts
+from pipeline.resolve import Request, resolve
+from pipeline.stages import STAGES
+from pipeline.store import LOCK_FILE, Store
+from tests.conftest import SMALL_REQUEST, build, contents
+
+ROOT = Path(__file__).parents[1]
+NAME = "mobilenet_v2_0.35_96_seeded_INT8"
+
+
+def _states(outcomes: list[runner.Outcome]) -> dict[str, str]:
+    return {outcome.stage: outcome.state for outcome in outcomes}
+
+
+def _built(outcomes: list[runner.Outcome]) -> set[str]:
+    return {outcome.stage for outcome in outcomes if outcome.state == "built"}
+
+
+def _command(request: Request, *arguments: str) -> list[str]:
+    return [
+        sys.executable, "-m", "pipeline", "all", "--model", request.model, "--checkpoint", request.checkpoint,
+        "--images", request.images, "--calib", str(request.calib), "--limit", str(request.limit),
+        "--targets", request.targets, "--out", str(request.out), "--jobs", str(request.jobs), *arguments,
+    ]  # fmt: skip
+
+
+def test_a_second_run_does_nothing(small_build: Request) -> None:
+    """Every stage is reused, and no file is touched."""
+    folder = small_build.out / NAME
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.suffix}
+    assert set(_states(build(small_build)).values()) == {"reused"}
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.suffix} == before
+
+
+def test_a_fresh_build_gives_the_same_bytes(finished_build: Request, tmp_path: Path) -> None:
+    """The same request in another folder gives the same artifacts."""
+    build(replace(finished_build, out=tmp_path))
+    assert contents(tmp_path) == contents(finished_build.out)
+
+
+def test_a_change_of_calib_redoes_only_what_depends_on_it(small_build: Request) -> None:
+    """The float model and the labels do not depend on the pictures."""
+    outcomes = build(replace(small_build, calib=7))
+    assert _states(outcomes)["freeze"] == _states(outcomes)["labels"] == "reused"
+    assert {"calibrate", "card"} <= _built(outcomes)
+    assert "recipe pictures: 6 entries" in next(o.why for o in outcomes if o.stage == "calibrate")
+
+
+def test_ranges_that_come_out_the_same_stop_the_rebuild(small_build: Request) -> None:
+    """Evaluating on fewer pictures changes the evaluation and the card, and nothing else."""
+    assert _built(build(replace(small_build, limit=3))) == {"evaluate", "card"}
+
+
+@pytest.mark.parametrize(
+    ("path", "stage"),
+    [
+        (f"{NAME}.tflite", "quantize"),
+        ("calibration/ranges.json", "calibrate"),
+        ("ethos_u/vela.json", "vela"),
+        ("labels.txt", "labels"),
+        ("README.md", "card"),
+    ],
+)
+@pytest.mark.parametrize("damage", ["one bit", "cut", "gone"])
+def test_a_damaged_artifact_is_made_again(path: str, stage: str, damage: str, small_build: Request) -> None:
+    """One flipped bit, a cut file or a missing one is noticed, and the same bytes come back."""
+    folder = small_build.out / NAME
+    before = contents(folder)
+    data = bytearray(before[path])
+    if damage == "gone":
+        (folder / path).unlink()
+    else:
+        data[len(data) // 2] ^= 1
+        (folder / path).write_bytes(data[: len(data) // 2] if damage == "cut" else data)
+    outcomes = build(small_build)
+    assert _built(outcomes) == {stage}
+    assert f"{path} is missing or changed" in next(o.why for o in outcomes if o.stage == stage)
+    assert contents(folder) == before
+
+
+def test_files_of_an_earlier_choice_are_removed(small_build: Request) -> None:
+    """A target that is no longer asked for leaves no file and no folder behind."""
+    build(replace(small_build, targets="ethos-u65-256"))
+    folders = [path.name for path in (small_build.out / NAME / "ethos_u").iterdir() if path.is_dir()]
+    assert folders == ["ethos-u65-256"]
+
+
+def test_force_runs_the_named_stage_alone(small_build: Request) -> None:
+    """What the stage needs is reused, and what it makes is the same."""
+    before = contents(small_build.out)
+    outcomes = build(small_build, ("quantize",), force=("quantize",))
+    assert _built(outcomes) == {"quantize"}
+    assert contents(small_build.out) == before
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"format": "other"}', '{"format": "build-lock/1", "stages": {"fetch": 3}}']
+)
+def test_a_damaged_record_proves_nothing(text: str, small_build: Request) -> None:
+    """With its record gone everything is made again, and comes out the same."""
+    before = contents(small_build.out)
+    (small_build.out / NAME / LOCK_FILE).write_text(text)
+    outcomes = build(small_build, ("labels",))
+    assert _built(outcomes) == {"labels"}
+    assert contents(small_build.out) == before
+
+
+def test_the_record_holds_no_clock_host_or_path(small_build: Request) -> None:
+    """Two machines write the same record; a second run does not change it."""
+    path = small_build.out / NAME / LOCK_FILE
+    before = path.read_text()
+    build(small_build, force=("fetch", "labels"))
+    assert path.read_text() == before
+    assert str(small_build.out) not in before
+    assert os.uname().nodename not in before
+
+
+def test_a_changed_module_makes_its_stages_stale(small_build: Request, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Code is part of the key: a change of the converter touches quantize and not calibrate's pictures."""
+    from pipeline import keys
+
+    original = keys._source_digest
+    monkeypatch.setattr(keys, "_source_digest", lambda name: "0" if name == "pipeline.verify" else original(name))
+    recipe, machine = resolve(small_build, NoBars(), may_fetch=False)
+    rows = {row.stage: row for row in runner.inspect(STAGES, recipe, machine)}
+    assert rows["verify"].state == "stale"
+    assert "code pipeline.verify" in rows["verify"].reasons[0]
+    assert rows["card"].reasons == ("verify is stale",)
+    assert {name for name, row in rows.items() if row.state == "fresh"} == {stage.name for stage in STAGES} - {
+        "verify",
+        "card",
+    }
+
+
+def test_keys_see_every_module_a_stage_imports() -> None:
+    """Modules imported inside functions count too; modules of other stages do not."""
+    recipe, _ = resolve(SMALL_REQUEST, NoBars(), may_fetch=False)
+    by_name = {stage.name: stage for stage in STAGES}
+    code = key_parts(by_name["calibrate"], recipe, {}).code
+    assert {"calibration.measure", "calibration.procedural", "recreate_model.interpret"} <= set(code)
+    assert not {"pipeline.vela", "pipeline.card", "pipeline.cli", "pipeline.runner"} & set(code)
+
+
+def test_two_runs_at_once_do_not_harm_each_other(tmp_path: Path, finished_build: Request) -> None:
+    """Both end well, one waits for the other, and the files are those of a run alone."""
+    request = replace(SMALL_REQUEST, out=tmp_path)
+    runs = [
+        subprocess.Popen(_command(request), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    said = [run.communicate(timeout=300)[1] for run in runs]
+    assert [run.returncode for run in runs] == [0, 0]
+    assert sum("another run is at work" in text for text in said) == 1
+    assert contents(tmp_path) == contents(finished_build.out)
+
+
+def _killed_at(stage: str) -> Callable[[Path], bool]:
+    return lambda folder: stage in Store(folder).records()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["start", *(stage.name for stage in STAGES[:-1])])
+def test_a_killed_run_is_finished_by_the_next(stage: str, tmp_path: Path, finished_build: Request) -> None:
+    """Killed without warning after any stage, the next run ends with the same bytes and leaves nothing else."""
+    request = replace(SMALL_REQUEST, out=tmp_path)
+    folder = tmp_path / NAME
+    with subprocess.Popen(_command(request, "--quiet"), cwd=ROOT, start_new_session=True) as process:
+        while process.poll() is None:
+            if stage == "start" or stage in Store(folder).records():
+                # A moment later, so that the next stage is under way.
+                time.sleep(0.3)
+                os.killpg(process.pid, signal.SIGKILL)
+                break
+            time.sleep(0.01)
+    build(request)
+    assert contents(tmp_path) == contents(finished_build.out)
+    assert not (folder / ".scratch").exists()
+
+
+def test_a_run_killed_while_publishing_is_noticed(small_build: Request, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped between two renames, the stage has no valid record; the next run makes it again, the rest is kept."""
+    before = contents(small_build.out)
+    replace_file = os.replace
+    victim = small_build.out / NAME / "ethos_u" / "ethos-u55-128" / "summary.csv"
+
+    def stopped(source: str, target: str) -> None:
+        if str(target) == str(victim):
+            raise KeyboardInterrupt
+        replace_file(source, target)
+
+    monkeypatch.setattr(os, "replace", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        build(small_build, ("vela",), force=("vela",))
+    monkeypatch.undo()
+    record = json.loads((small_build.out / NAME / LOCK_FILE).read_text())["stages"]["vela"]
+    assert record["parts"] is None
+    outcomes = build(small_build)
+    assert _built(outcomes) == {"vela"}
+    assert "stopped while it published" in next(o.why for o in outcomes if o.stage == "vela")
+    assert contents(small_build.out) == before

@@ -1,0 +1,158 @@
+"""Verification and evaluation: what is claimed, what is not, and figures with their intervals."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pipeline import golden, verify
+from pipeline.console import NoBars
+from pipeline.evaluate import Proportion
+from pipeline.resolve import Request, resolve
+from recreate_model import convert
+from recreate_model.digest import digest_bytes
+from recreate_model.recipe import Checkpoint, Model, Recipe
+from tests.conftest import SMALL_REQUEST, build
+
+NAME = "mobilenet_v2_0.35_96_seeded_INT8"
+EXACT = {"constants_compared": 262, "largest_difference": 0.0}
+
+
+@pytest.fixture(scope="module")
+def recipe() -> Recipe:
+    """The recipe of the small build."""
+    return resolve(SMALL_REQUEST, NoBars(), may_fetch=False)[0]
+
+
+@pytest.fixture(scope="module")
+def model(finished_build: Request) -> bytes:
+    """The small build's INT8 model."""
+    return (finished_build.out / NAME / f"{NAME}.tflite").read_bytes()
+
+
+def _verdicts(table: tuple[verify.Row, ...]) -> dict[str, str]:
+    return {row.what: row.verdict for row in table}
+
+
+def test_everything_claimed_of_a_good_model_holds(recipe: Recipe, model: bytes) -> None:
+    """With golden's digest every claim matches; the published bytes are not claimed of a seeded build."""
+    table = verify.rows(recipe, model, digest_bytes(model), EXACT)
+    assert verify.holds(table)
+    assert _verdicts(table)["SHA-256"] == _verdicts(table)["float weights"] == "match"
+    assert _verdicts(table)["SHA-1"] == _verdicts(table)["size"] == "not claimed"
+    assert all(row.why for row in table)
+
+
+def test_what_nobody_recorded_is_not_claimed(recipe: Recipe, model: bytes) -> None:
+    """Without an entry in golden.json and without a frozen graph there is nothing to compare with, and it says so."""
+    verdicts = _verdicts(verify.rows(recipe, model, None, None))
+    assert verdicts["SHA-256"] == verdicts["float weights"] == "not claimed"
+
+
+def test_one_changed_weight_is_noticed(recipe: Recipe, model: bytes) -> None:
+    """One weight moved by one step gives another SHA-256, and verification fails on it alone."""
+    changed = convert._parse(model)
+    largest = max((buffer for buffer in changed.buffers if buffer.data is not None), key=lambda b: len(b.data))
+    largest.data = largest.data.copy()
+    largest.data[1000] ^= 1
+    table = verify.rows(recipe, convert._pack(changed), digest_bytes(model), EXACT)
+    assert [row.what for row in table if row.verdict == "differs"] == ["SHA-256"]
+
+
+def test_a_changed_name_is_noticed(recipe: Recipe, model: bytes) -> None:
+    """An input under another name breaks the published card's claim."""
+    changed = convert._parse(model)
+    changed.subgraphs[0].tensors[changed.subgraphs[0].inputs[0]].name = b"input"
+    table = verify.rows(recipe, convert._pack(changed), None, EXACT)
+    assert [row.what for row in table if row.verdict == "differs"] == ["input name"]
+
+
+def test_a_float_model_is_noticed(recipe: Recipe, small_float: bytes) -> None:
+    """Types, names, quantisation and float tensors all differ."""
+    table = verify.rows(recipe, small_float, None, EXACT)
+    differs = {row.what for row in table if row.verdict == "differs"}
+    assert {"input type", "output type", "output quantisation", "float tensors"} <= differs
+
+
+def test_weights_that_are_not_the_frozen_graphs_are_noticed(recipe: Recipe, model: bytes) -> None:
+    """A checkpoint whose averages differ from its own frozen graph fails the last row."""
+    table = verify.rows(recipe, model, None, {"constants_compared": 262, "largest_difference": 1e-7})
+    assert [row.what for row in table if row.verdict == "differs"] == ["float weights"]
+
+
+def test_the_published_figures_are_shown_for_the_official_checkpoint_alone(recipe: Recipe, model: bytes) -> None:
+    """They are shown beside ours and not claimed: the toolchain and the pictures behind them are lost."""
+    official = replace(recipe, model=Model(), checkpoint=Checkpoint("official", "0" * 64))
+    row = next(row for row in verify.rows(official, model, None, EXACT) if row.what == "SHA-1")
+    assert (row.expected, row.verdict) == (verify.PUBLISHED_SHA1, "not claimed")
+    row = next(row for row in verify.rows(recipe, model, None, EXACT) if row.what == "SHA-1")
+    assert row.expected == ""
+
+
+def test_a_claim_that_fails_fails_the_build(small_build: Request, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A golden digest that is not reached is written down, every time, and the stage does not hold."""
+    monkeypatch.setattr(golden, "model_claims", lambda recipe: "0" * 64)
+    for state in ("built", "reused"):
+        (outcome,) = (row for row in build(small_build, ("verify",)) if row.stage == "verify")
+        assert (outcome.state, outcome.holds) == (state, False)
+
+
+@pytest.mark.parametrize(
+    ("hits", "n", "low", "high"),
+    [
+        (0, 10, 0.0, 0.2775),
+        (10, 10, 0.7225, 1.0),
+        (50, 100, 0.4038, 0.5962),
+        (1, 1, 0.2065, 1.0),
+        (8, 20, 0.2188, 0.6134),
+    ],
+)
+def test_intervals_are_wilsons(hits: int, n: int, low: float, high: float) -> None:
+    """Bounds as R's binom.confint(method = "wilson") gives them, to four digits."""
+    assert Proportion(hits, n).interval == pytest.approx((low, high), abs=5e-5)
+
+
+def test_accuracy_needs_labels(finished_build: Request) -> None:
+    """Procedural pictures have none: agreement is measured, top-1 is not."""
+    document = json.loads((finished_build.out / NAME / "evaluate.json").read_text())
+    assert document["float_top1"] is document["int8_top1"] is None
+    assert document["agreement"]["n"] == SMALL_REQUEST.limit
+
+
+def test_accuracy_is_counted_on_labelled_pictures(small_build: Request, picture_folder: Path) -> None:
+    """With synset folders both models have a top-1, on as many pictures as were left over."""
+    build(replace(small_build, images=str(picture_folder), calib=4, limit=100), ("evaluate",))
+    document = json.loads((small_build.out / NAME / "evaluate.json").read_text())
+    assert document["float_top1"]["n"] == document["int8_top1"]["n"] == document["pictures"] == 8
+
+
+def test_a_classifier_that_knows_the_answer_scores_one(picture_folder: Path, small_weights: dict[str, object]) -> None:
+    """A network whose classifier always says one class is right on that class's pictures and on no others."""
+    import numpy as np
+
+    from calibration.selection import select_from_folder
+    from calibration.sources import FolderSource
+    from pipeline.evaluate import evaluate
+    from recreate_model import network
+    from recreate_model.recipe import Preprocess
+    from tests.conftest import SMALL
+
+    selection = select_from_folder(FolderSource(picture_folder), calib=0, limit=100)
+    label = selection.evaluation[0].label
+    assert label is not None
+    name = "MobilenetV2/Logits/Conv2d_1c_1x1"
+    biases = np.zeros(1001, np.float32)
+    biases[label] = 90
+    certain = {**small_weights, f"{name}/biases": biases}
+    model = convert.convert_float(network.frozen_graph(SMALL, network.fold_all(SMALL, certain)))
+    names = convert.activations(model)
+    spans = {key: (0.0, 6.0) if key.endswith("Relu6") else (-100.0, 100.0) for key in names} | {"input": (-1.0, 1.0)}
+    result = evaluate(
+        model, convert.quantize(model, spans), FolderSource(picture_folder), selection.evaluation, Preprocess(), 96, 1,
+        lambda count: None,
+    )  # fmt: skip
+    assert result.float_top1 == result.int8_top1 == Proportion(2, 12)
+    assert result.agreement == Proportion(12, 12)
