@@ -167,6 +167,8 @@ def _tool(what: str) -> Iterator[None]:
         try:
             yield
         except Exception as error:
+            if isinstance(error, OSError) and error.errno:
+                raise  # the file system refused, which is no failure of the tool
             said = [line for line in f"{error}\n{printed()}".splitlines() if line.strip()]
             raise ToolError(
                 expected=f"{what} to succeed",

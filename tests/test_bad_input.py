@@ -1,0 +1,293 @@
+"""Bad input through the real command line: one line, a documented status, and nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from recreate_model import network, resources
+from tests import official_layout, pictures
+from tests.conftest import SMALL
+from tests.local_server import HTML, serving
+
+ROOT = Path(__file__).parents[1]
+NAMESPACE = ["unshare", "--user", "--map-root-user", "--mount"]
+
+
+def run(*arguments: object, prefix: tuple[str, ...] = (), **environment: str) -> subprocess.CompletedProcess[str]:
+    """Runs `python -m pipeline` with no proxy to the world: what it needs of the network it gets from here or not."""
+    surroundings = {
+        **os.environ,
+        "HTTPS_PROXY": "http://127.0.0.1:9",
+        "https_proxy": "http://127.0.0.1:9",
+        **environment,
+    }
+    command = [*prefix, sys.executable, "-m", "pipeline", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, env=surroundings, capture_output=True, text=True, timeout=300, check=False)
+
+
+def assert_one_error(result: subprocess.CompletedProcess[str], status: int, *words: str) -> None:
+    """One line on standard error in the four parts, nothing on standard output, and the status."""
+    assert result.returncode == status, result.stderr
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: expected ")
+    assert line.index("; found ") < line.index("; done: ") < line.index("; next: ")
+    for word in words:
+        assert word in line
+
+
+def assert_nothing_written(out: Path) -> None:
+    """No build folder, or one without a single artifact."""
+    assert [path for path in out.rglob("*") if path.is_file() and not path.name.startswith(".")] == []
+
+
+def small(command: str, out: Path, **flags: object) -> list[object]:
+    """A command on the smallest network; keyword arguments replace or add flags."""
+    values = {"model": "0.35_96", "checkpoint": "seeded", "images": "procedural", "calib": 4, "limit": 2, "jobs": 1}
+    values |= {"out": out, **flags}
+    return [command, *(part for name, value in values.items() for part in (f"--{name}", value))]
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ({"calib": 0}, ("--calib to be at least 1", "found 0")),
+        ({"calib": -3}, ("--calib to be at least 1", "found -3")),
+        ({"limit": -1}, ("--limit to be at least 0",)),
+        ({"jobs": 0}, ("--jobs to be at least 1",)),
+        ({"model": "1.0_225"}, ("a model of the family", "'1.0_225'")),
+        ({"targets": "ethos-u55-127"}, ("ethos-u55-127", "ethos-u55-128")),
+        ({"targets": "ethos-u85-256:Ethos_U55_High_End_Embedded:Shared_Sram"}, ("Ethos_U55_High_End_Embedded",)),
+        ({"checkpoint": "official"}, ("no pin for mobilenet_v2_0.35_96", "--checkpoint")),
+    ],
+    ids=str,
+)
+def test_a_request_that_cannot_be_meant_is_bad_usage(
+    flags: dict[str, object], words: tuple[str, ...], tmp_path: Path
+) -> None:
+    """Numbers, names and combinations that do not exist end with status 2."""
+    assert_one_error(run(*small("vela", tmp_path / "out", **flags)), 2, *words)
+    assert_nothing_written(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["frobnicate"], ["all", "--calib", "many"], ["explain", "nothing"], [], ["all", "--no"]]
+)
+def test_an_unknown_command_or_flag_is_bad_usage(arguments: list[str]) -> None:
+    """The parser says what it knows, and the status is 2."""
+    result = run(*arguments)
+    assert result.returncode == 2
+    assert "usage: python -m pipeline" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def _bad_archive(kind: str, folder: Path, good: Path, weights: dict[str, network.Array]) -> Path:
+    path = folder / "mobilenet_v2_0.35_96.tgz"
+    if kind == "missing":
+        return path
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "empty":
+        path.touch()
+    elif kind == "truncated":
+        path.write_bytes(good.read_bytes()[: good.stat().st_size // 2])
+    elif kind == "HTML":
+        path.write_text("<!DOCTYPE html><html><body>404</body></html>")
+    elif kind == "no index":
+        official_layout.write_archive(path, SMALL, weights, drop=(".index",))
+    elif kind == "escaping":
+        with tarfile.open(path, "w:gz") as tar:
+            tar.addfile(tarfile.TarInfo("../../escaped"))
+    elif kind == "NaN":
+        name = "MobilenetV2/Conv/BatchNorm/gamma"
+        changed = {**weights, name: np.full(16, np.nan, np.float32)}
+        official_layout.write_archive(path, SMALL, changed)
+    elif kind == "shape":
+        broken = {**weights, "MobilenetV2/Conv/BatchNorm/gamma": np.ones(17, np.float32)}
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(official_layout, "unfolded_graph", lambda model, values: b"")
+            official_layout.write_archive(path, SMALL, broken)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("missing", ("--checkpoint to name an archive", "nothing at")),
+        ("folder", ("--checkpoint to name an archive", "a folder at")),
+        ("empty", ("mobilenet_v2_0.35_96.tgz",)),
+        ("truncated", ("mobilenet_v2_0.35_96.tgz",)),
+        ("HTML", ("an HTML page",)),
+        ("no index", ("mobilenet_v2_0.35_96.ckpt.index",)),
+        ("escaping", ("../../escaped",)),
+        ("NaN", ("MobilenetV2/Conv/BatchNorm/gamma/ExponentialMovingAverage", "16 of 16")),
+        ("shape", ("MobilenetV2/Conv/BatchNorm/gamma of shape (16,)", "(17,)")),
+    ],
+)
+def test_a_bad_archive_is_bad_input(
+    kind: str, words: tuple[str, ...], tmp_path: Path, small_archive: Path, small_weights: dict[str, network.Array]
+) -> None:
+    """Missing, cut, foreign, escaping or with bad numbers: status 3, and no float model."""
+    path = _bad_archive(kind, tmp_path, small_archive, small_weights)
+    assert_one_error(run(*small("freeze", tmp_path / "out", checkpoint=path)), 3, *words)
+    assert not list((tmp_path / "out").rglob("*.tflite"))
+    assert not (tmp_path.parent / "escaped").exists()
+
+
+def test_a_good_archive_is_taken(tmp_path: Path, small_archive: Path) -> None:
+    """The control of the test above: the same command on the archive they were made from ends well."""
+    assert run(*small("freeze", tmp_path, checkpoint=small_archive), "--quiet").returncode == 0
+    (model,) = tmp_path.rglob("*.tflite")
+    assert "_ckpt-" in model.name
+    assert "seeded" not in model.name
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "words"),
+    [
+        ("empty.JPEG", b"", ("a file of zero bytes",)),
+        ("cut.JPEG", pictures.jpeg(1)[:700], ("cut.JPEG",)),
+        ("page.jpg", b"<html>", ("page.jpg",)),
+        ("cut.png", pictures.png(1)[:300], ("cut.png",)),
+    ],
+)
+def test_a_bad_picture_is_named(name: str, data: bytes, words: tuple[str, ...], tmp_path: Path) -> None:
+    """Zero bytes, a cut file or a page under a picture's name: status 3, with the picture's name."""
+    folder = pictures.write_folder(tmp_path / "pictures", count=3)
+    (folder / "n01440764" / name).write_bytes(data)
+    result = run(*small("calibrate", tmp_path / "out", images=folder, limit=0))
+    assert_one_error(result, 3, f"n01440764/{name}", "whole JPEG or PNG", *words)
+    assert not list((tmp_path / "out").rglob("ranges.json"))
+
+
+def test_folders_without_enough_pictures_are_bad_input(tmp_path: Path) -> None:
+    """No folder, no picture, too few pictures: three different lines, status 3."""
+    few = pictures.write_folder(tmp_path / "few", count=3)
+    (tmp_path / "none").mkdir()
+    for folder, words in (
+        (tmp_path / "missing", ("to be a folder of pictures", "No such file or directory")),
+        (tmp_path / "none", ("pictures (.jpeg, .jpg, .png)", "none there")),
+        (few, ("4 pictures to calibrate on", "found 3", "--calib 3")),
+    ):
+        assert_one_error(run(*small("calibrate", tmp_path / "out", images=folder)), 3, *words)
+    assert_nothing_written(tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("other model", ("a range table of mobilenet_v2_0.35_96", "one of mobilenet_v2_1.0_224")),
+        ("missing activation", ("none for MobilenetV2/Conv/Relu6",)),
+        ("inverted", ("[6.0, 0.0] for MobilenetV2/Conv/Relu6",)),
+        ("not JSON", ("to be a range table",)),
+        ("no file", ("--ranges to name a range table",)),
+    ],
+)
+def test_a_range_table_that_does_not_fit_is_bad_input(
+    change: str, words: tuple[str, ...], tmp_path: Path, finished_build: object
+) -> None:
+    """Another network's table, an incomplete or impossible one, or none: status 3, with what is wrong."""
+    source = next(finished_build.out.rglob("ranges.json"))  # type: ignore[attr-defined]
+    document = json.loads(source.read_text())
+    rows = document["activations"]
+    (relu6,) = (row for row in rows if row["name"] == "MobilenetV2/Conv/Relu6")
+    if change == "other model":
+        document["model"] = "mobilenet_v2_1.0_224"
+    elif change == "missing activation":
+        rows.remove(relu6)
+    elif change == "inverted":
+        relu6["min"], relu6["max"] = relu6["max"], relu6["min"]
+        relu6.update(min=6.0, max=0.0)
+    table = tmp_path / "table.json"
+    if change != "no file":
+        table.write_text("{" if change == "not JSON" else json.dumps(document))
+    assert_one_error(run(*small("calibrate", tmp_path / "out", ranges=table)), 3, *words)
+    assert not list((tmp_path / "out").rglob("ranges.json"))
+
+
+@pytest.mark.parametrize("fault", ["html", "wrong content"])
+def test_a_mirror_with_something_else_is_no_resource(fault: str, tmp_path: Path) -> None:
+    """A page, or an archive with another hash, in place of the official one: status 4, and nothing in the cache."""
+    resource = resources.RESOURCES["mobilenet_v2_1.0_224"]
+    with serving(HTML if fault == "html" else b"\x1f\x8b" + bytes(resource.size - 2)) as server:
+        result = run(
+            "fetch", "--checkpoint", "official", "--out", tmp_path / "out",
+            RECREATE_MODEL_MIRRORS=server.url, RECREATE_MODEL_CACHE=str(tmp_path / "cache"),
+        )  # fmt: skip
+    assert_one_error(result, 4, "--checkpoint PATH", "--checkpoint seeded")
+    assert not (tmp_path / "out").exists()
+    assert resources.cached(resource, tmp_path / "cache") is None
+
+
+def test_no_network_is_said_and_auto_goes_on_seeded(tmp_path: Path) -> None:
+    """`official` without a network ends with status 4; `auto` warns that it builds from seeded weights, and does."""
+    cache = {"RECREATE_MODEL_CACHE": str(tmp_path / "cache")}
+    assert_one_error(run("fetch", "--checkpoint", "official", "--out", tmp_path / "out", **cache), 4, "no answer")
+    result = run("fetch", "--checkpoint", "auto", "--out", tmp_path / "out", **cache)
+    assert result.returncode == 0
+    assert "SEEDED" in result.stderr
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["mobilenet_v2_1.0_224_seeded_INT8"]
+
+
+def _can_mount() -> bool:
+    probe = [*NAMESPACE, "mount", "-t", "tmpfs", "tmpfs", "/mnt"]
+    return (
+        shutil.which("unshare") is not None and subprocess.run(probe, capture_output=True, check=False).returncode == 0
+    )
+
+
+@pytest.mark.skipif(not _can_mount(), reason="this machine lets nobody mount a file system of his own")
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [("ro", ("Read-only file system", "--out")), ("size=300k", ("No space left on device", "free some space"))],
+    ids=["read-only", "full"],
+)
+def test_a_folder_that_takes_no_files_is_no_resource(options: str, words: tuple[str, ...], tmp_path: Path) -> None:
+    """A read-only and a full file system, both real ones: status 4, and no file is left half-written."""
+    out = tmp_path / "out"
+    out.mkdir()
+    arguments = small("labels" if options == "ro" else "freeze", out)
+    script = f'mount -t tmpfs -o {options} tmpfs "$1" && shift && "$@"; status=$?; find "{out}" -name "*.tflite" >&2; exit $status'
+    result = run(*arguments, prefix=(*NAMESPACE, "sh", "-c", script, "sh", str(out)))
+    assert_one_error(result, 4, *words)
+
+
+def test_a_limit_on_file_sizes_leaves_no_half_file(tmp_path: Path) -> None:
+    """With files limited to 1 MB the float model cannot be written: status 4, and none of its name is there."""
+    limited = ("sh", "-c", 'ulimit -f 2000; exec "$@"', "sh")
+    result = run(*small("freeze", tmp_path), prefix=limited)
+    assert_one_error(result, 4, "File too large")
+    assert not [path for path in tmp_path.rglob("*") if path.suffix in (".tflite", ".pb")]
+
+
+def test_a_file_in_place_of_the_folder_is_no_resource(tmp_path: Path) -> None:
+    """`--out` that names a file ends with status 4 and leaves the file alone."""
+    (tmp_path / "out").write_text("mine")
+    assert_one_error(run(*small("labels", tmp_path / "out")), 4, "--out")
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_ctrl_c_is_one_line_and_the_next_run_goes_on(tmp_path: Path) -> None:
+    """Interrupted in the middle, the status is 130, one line says what is kept, and no traceback is shown."""
+    import signal
+    import time
+
+    command = [sys.executable, "-m", "pipeline", *map(str, small("all", tmp_path, calib=2000, jobs=2))]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        while not list(tmp_path.rglob("*.tflite")) and process.poll() is None:
+            time.sleep(0.05)
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        out, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert (out, error.splitlines()) == ("", ["stopped: finished stages are kept, run the same command to go on"])
+    assert run(*small("freeze", tmp_path), "--json").stdout.count('"reused"') == 2
