@@ -59,13 +59,13 @@ import sys
 try:
     from pathlib import Path
     from recreate_model.digest import digest_file
-    from recreate_model.errors import CheckFailed
+    from recreate_model.errors import CheckError
     from recreate_model.labels import LABELS_SHA256, labels, labels_text
     path = Path(sys.argv[1])
     path.write_bytes(labels_text(labels()).encode())
     found = digest_file(path)
     if found != LABELS_SHA256:
-        raise CheckFailed(expected="SHA-256 " + LABELS_SHA256, found=found, next_step="run it again")
+        raise CheckError(expected="SHA-256 " + LABELS_SHA256, found=found, next_step="run it again")
 except Exception as error:
     text = str(error)
     if not hasattr(error, "status"):  # not one of ours: a full disk, a Python too old

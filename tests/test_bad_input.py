@@ -256,8 +256,11 @@ def test_a_folder_that_takes_no_files_is_no_resource(options: str, words: tuple[
     out = tmp_path / "out"
     out.mkdir()
     arguments = small("labels" if options == "ro" else "freeze", out)
-    script = f'mount -t tmpfs -o {options} tmpfs "$1" && shift && "$@"; status=$?; find "{out}" -name "*.tflite" >&2; exit $status'
-    result = run(*arguments, prefix=(*NAMESPACE, "sh", "-c", script, "sh", str(out)))
+    # What is left on the file system is listed before it goes: any line of it would be a second line of error.
+    script = (
+        f'mount -t tmpfs -o {options} tmpfs {out} && "$@"; status=$?; find {out} -name "*.tflite" >&2; exit $status'
+    )
+    result = run(*arguments, prefix=(*NAMESPACE, "sh", "-c", script, "sh"))
     assert_one_error(result, 4, *words)
 
 

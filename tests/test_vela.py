@@ -127,7 +127,7 @@ def test_an_arena_in_flash_is_refused() -> None:
 def test_choosing_targets_does_not_import_vela() -> None:
     """A wrong --targets is refused at once, without loading a compiler."""
     code = (
-        "import sys; from pipeline.vela import parse_targets;"
+        "import sys; from pipeline.vela_targets import parse_targets;"
         "parse_targets('ethos-u55-128:Ethos_U55_Deep_Embedded:Sram_Only');"
         "assert not [name for name in sys.modules if name.startswith(('ethosu', 'numpy', 'tensorflow'))]"
     )
