@@ -34,7 +34,7 @@ def record(recipe: Recipe, digests: Mapping[str, str]) -> None:
     """Writes the digests of a deliberate change. The file is under version control: its diff is the review."""
     entries = {**_read(), recipe.id: {"name": recipe.name, "artifacts": dict(digests)}}
     # A recipe's id moves when the recipe itself does; the entry it leaves behind would claim nothing for ever.
-    kept = {key: entry for key, entry in entries.items() if key == recipe.id or entry["name"] != recipe.name}
+    kept = {key: entry for key, entry in sorted(entries.items()) if key == recipe.id or entry["name"] != recipe.name}
     PATH.write_text(readable_json(kept))
     _read.cache_clear()
 

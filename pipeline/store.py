@@ -123,8 +123,9 @@ class Store:
         document = {
             "format": _FORMAT,
             "stages": {
+                # Sorted, so that the record does not tell in which order the stages were run.
                 name: {"parts": asdict(record.parts) if record.parts else None, "outputs": dict(record.outputs)}
-                for name, record in records.items()
+                for name, record in sorted(records.items())
             },
         }
         temporary = self.folder / f".{LOCK_FILE}.new"

@@ -38,5 +38,5 @@ def digest_json(value: Json) -> str:
 
 
 def readable_json(value: Json) -> str:
-    """JSON for people and for diff: sorted, indented, ending in a newline."""
-    return json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    """JSON for people and for diff: indented, in the order of the value's own keys, ending in a newline."""
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"

@@ -14,13 +14,15 @@ _DATASETS = {
     "folder": "pictures of the user's folder that calibration did not use",
     "procedural": "procedural pictures",
 }
+# What a user takes away; lock.json lists everything.
+_DEPLOYED = (".tflite", ".c", ".h", ".txt")
 
 
 def run(work: Work) -> None:
     evaluation = json.loads(work.inputs[EVALUATE_FILE].read_text())
     variants = json.loads(work.inputs[VELA_FILE].read_text())["variants"]
     accuracy = _accuracy(evaluation)
-    files = [(path, digest_file(file)) for path, file in sorted(work.inputs.items())]
+    files = [(path, digest_file(file)) for path, file in sorted(work.inputs.items()) if path.endswith(_DEPLOYED)]
     (tensorflow,) = tools_here(("tensorflow",))
     readme = card.card_readme(
         work.recipe,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipeline.work import CHECKPOINT_FILE, Work
-from recreate_model.digest import digest_file, readable_json
+from recreate_model.digest import Json, digest_file, readable_json
 from recreate_model.errors import InputError
 from recreate_model.resources import RESOURCES
 
@@ -16,9 +16,9 @@ _NOTES = {
 
 def run(work: Work) -> None:
     checkpoint, path = work.recipe.checkpoint, work.machine.checkpoint
-    document = {"kind": checkpoint.kind, "note": _NOTES[checkpoint.kind]}
+    document: dict[str, Json] = {"kind": checkpoint.kind, "note": _NOTES[checkpoint.kind]}
     if path is None:
-        document |= {"seed": str(checkpoint.seed)}
+        document |= {"seed": checkpoint.seed}
     else:
         found = digest_file(path)
         if found != checkpoint.sha256:
@@ -27,7 +27,7 @@ def run(work: Work) -> None:
                 found=f"{found}: it changed while it was in use",
                 next_step="run again",
             )
-        document |= {"sha256": found, "bytes": str(path.stat().st_size)}
+        document |= {"sha256": found, "bytes": path.stat().st_size}
         if checkpoint.kind == "official":
             document |= {"url": RESOURCES[work.recipe.model.name].urls[0]}
     work.write(CHECKPOINT_FILE, readable_json(document))

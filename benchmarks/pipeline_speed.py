@@ -1,0 +1,120 @@
+"""Time and memory of the whole pipeline, run as a user runs it.
+
+    python benchmarks/pipeline_speed.py --checkpoint ARCHIVE --images FOLDER --calib 500
+
+Prints a cold `all`, an unchanged `all`, `--help`, and the peak memory of calibrating on 100 and on 5,000 procedural
+pictures. Times are wall-clock, of whole processes. Memory is the peak over time of the proportional set size summed
+over the process and its workers, sampled twenty times a second, so short peaks can be missed; the largest resident set
+of any single process, which the kernel keeps, stands beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+ROOT = Path(__file__).resolve().parent.parent
+_INTERVAL = 0.05  # seconds between two samples of memory
+_MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run: seconds, and MiB of the whole tree and of its largest process."""
+
+    seconds: float
+    tree_mib: float
+    largest_mib: float
+
+
+def measure(*arguments: str) -> Run:
+    """Runs `python -m pipeline` with the arguments; raises if it fails."""
+    start = time.perf_counter()
+    process = psutil.Popen([sys.executable, "-m", "pipeline", *arguments], cwd=ROOT, stdout=subprocess.DEVNULL)
+    peak = 0
+    while process.poll() is None:
+        peak = max(peak, _tree_pss(process))
+        time.sleep(_INTERVAL)
+    seconds = time.perf_counter() - start
+    # wait4 would give this run's own; the pid is gone by now, and the maximum over all children is what is left.
+    largest = _largest_child()
+    if process.returncode != 0:
+        raise SystemExit(f"{' '.join(arguments)}: status {process.returncode}")
+    return Run(seconds, peak / _MIB, largest)
+
+
+def timed(*arguments: str) -> float:
+    """Seconds of one run, without sampling, which would slow short ones."""
+    start = time.perf_counter()
+    subprocess.run([sys.executable, "-m", "pipeline", *arguments], cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
+    return time.perf_counter() - start
+
+
+def _tree_pss(process: psutil.Process) -> int:
+    total = 0
+    try:
+        for member in (process, *process.children(recursive=True)):
+            total += member.memory_full_info().pss
+    except psutil.Error:
+        return 0  # one ended while we looked; the next sample has the others
+    return total
+
+
+def _largest_child() -> float:
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+
+
+def main() -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", default="seeded")
+    parser.add_argument("--images", default="procedural")
+    parser.add_argument("--calib", default="500")
+    parser.add_argument("--repeats", type=int, default=5)
+    arguments = parser.parse_args()
+    build = ["--checkpoint", arguments.checkpoint, "--images", arguments.images, "--calib", arguments.calib]
+    print(f"{platform.machine()}, {len(os.sched_getaffinity(0))} processors, Python {platform.python_version()}")
+    print(f"all {' '.join(['--calib', arguments.calib])}, median of {arguments.repeats} where repeated")
+    with tempfile.TemporaryDirectory() as out:
+        cold = measure("all", *build, "--out", f"{out}/cold", "--quiet")
+        print(
+            f"  cold all           {cold.seconds:7.2f} s   tree {cold.tree_mib:6.0f} MiB   largest {cold.largest_mib:6.0f} MiB"
+        )
+        again = [timed("all", *build, "--out", f"{out}/cold", "--quiet") for _ in range(arguments.repeats)]
+        print(
+            f"  unchanged all      {statistics.median(again):7.2f} s   (with its table: "
+            f"{statistics.median([timed('all', *build, '--out', f'{out}/cold') for _ in range(arguments.repeats)]):.2f} s)"
+        )
+        help_times = [timed("--help") for _ in range(arguments.repeats)]
+        print(f"  --help             {statistics.median(help_times):7.2f} s")
+        common = [
+            "--checkpoint",
+            "seeded",
+            "--images",
+            "procedural",
+            "--limit",
+            "0",
+            "--quiet",
+            "--out",
+            f"{out}/memory",
+        ]
+        measure("freeze", *common)
+        for count in ("100", "5000"):
+            run = measure("calibrate", *common, "--calib", count, "--force")
+            print(f"  calibrate on {count:>5} {run.seconds:7.2f} s   tree {run.tree_mib:6.0f} MiB")
+
+
+if __name__ == "__main__":
+    main()
