@@ -89,16 +89,13 @@ def main() -> None:
     print(f"all {' '.join(['--calib', arguments.calib])}, median of {arguments.repeats} where repeated")
     with tempfile.TemporaryDirectory() as out:
         cold = measure("all", *build, "--out", f"{out}/cold", "--quiet")
-        print(
-            f"  cold all           {cold.seconds:7.2f} s   tree {cold.tree_mib:6.0f} MiB   largest {cold.largest_mib:6.0f} MiB"
-        )
-        again = [timed("all", *build, "--out", f"{out}/cold", "--quiet") for _ in range(arguments.repeats)]
-        print(
-            f"  unchanged all      {statistics.median(again):7.2f} s   (with its table: "
-            f"{statistics.median([timed('all', *build, '--out', f'{out}/cold') for _ in range(arguments.repeats)]):.2f} s)"
-        )
-        help_times = [timed("--help") for _ in range(arguments.repeats)]
-        print(f"  --help             {statistics.median(help_times):7.2f} s")
+        _print("cold all", cold.seconds, f"tree {cold.tree_mib:.0f} MiB, largest process {cold.largest_mib:.0f} MiB")
+        repeats = range(arguments.repeats)
+        quiet = [timed("all", *build, "--out", f"{out}/cold", "--quiet") for _ in repeats]
+        _print("unchanged all", statistics.median(quiet))
+        table = [timed("all", *build, "--out", f"{out}/cold") for _ in repeats]
+        _print("the same, with tables", statistics.median(table))
+        _print("--help", statistics.median([timed("--help") for _ in repeats]))
         common = [
             "--checkpoint",
             "seeded",
@@ -113,7 +110,11 @@ def main() -> None:
         measure("freeze", *common)
         for count in ("100", "5000"):
             run = measure("calibrate", *common, "--calib", count, "--force")
-            print(f"  calibrate on {count:>5} {run.seconds:7.2f} s   tree {run.tree_mib:6.0f} MiB")
+            _print(f"calibrate on {count}", run.seconds, f"tree {run.tree_mib:.0f} MiB")
+
+
+def _print(what: str, seconds: float, memory: str = "") -> None:
+    print(f"  {what:<22} {seconds:7.2f} s  {memory}", flush=True)
 
 
 if __name__ == "__main__":
