@@ -34,7 +34,7 @@ lint: $(VENV)/.development
 
 # An older pip mishandles extras when it checks hashes, so pip itself comes first, from a lock of its own.
 $(VENV)/.pip: requirements/pip.lock
-	$(PYTHON) -c "import sys; v = sys.version_info[:2]; sys.exit(not (3, 10) <= v <= (3, 13) and \
+	@$(PYTHON) -c "import sys; v = sys.version_info[:2]; sys.exit(not (3, 10) <= v <= (3, 13) and \
 	  f'error: expected Python 3.10 to 3.13; found {v[0]}.{v[1]}; done: nothing; next: make PYTHON=python3.12 model')"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --require-hashes -r $<

@@ -6,8 +6,10 @@ are spawned and not forked, since TensorFlow may already run threads in the pare
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -45,14 +47,30 @@ def run(
     )
     try:
         with executor:
+            # All workers are spawned by this call. They inherit that Ctrl-C is ignored: it is for the parent to handle,
+            # and a traceback from each worker helps nobody.
+            with _ctrl_c_ignored():
+                results = executor.map(_Call(task), items)
             # Leaving this loop early, by an error or Ctrl-C, cancels what has not started.
-            yield from executor.map(_Call(task), items)
+            yield from results
     except BrokenProcessPool as error:
         raise ToolError(
             expected=f"{jobs} worker processes to stay alive",
             found="one that ended before its work was done",
             next_step="run again with --jobs 1, or with more memory",
         ) from error
+
+
+@contextlib.contextmanager
+def _ctrl_c_ignored() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set handlers, and only it gets Ctrl-C
+        return
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 class _Call:
@@ -66,7 +84,5 @@ class _Call:
 
 
 def _initialise(setup: Callable[[], Any]) -> None:
-    # Ctrl-C is for the parent to handle; a traceback from each worker helps nobody.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     global _state
     _state = setup()

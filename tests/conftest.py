@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from pipeline import runner
 from pipeline.console import NoBars
@@ -16,6 +17,10 @@ from pipeline.stages import STAGES
 from recreate_model import convert, network, seeded
 from recreate_model.recipe import Model
 from tests import official_layout, pictures
+
+# How long an example takes on a busy machine decides nothing.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 SMALL = Model("0.35", 96)
 SMALL_REQUEST = Request(

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from pipeline.store import Store
 from recreate_model import network, resources
 from tests import official_layout, pictures
 from tests.conftest import SMALL
@@ -279,17 +282,19 @@ def test_a_file_in_place_of_the_folder_is_no_resource(tmp_path: Path) -> None:
     assert (tmp_path / "out").read_text() == "mine"
 
 
-def test_ctrl_c_is_one_line_and_the_next_run_goes_on(tmp_path: Path) -> None:
-    """Interrupted in the middle, the status is 130, one line says what is kept, and no traceback is shown."""
-    import signal
-    import time
-
+@pytest.mark.parametrize("wait", [0.1, 0.5, 1.5])
+def test_ctrl_c_is_one_line_and_the_next_run_goes_on(wait: float, tmp_path: Path) -> None:
+    """Interrupted while workers start or work, the status is 130, one line says what is kept, and no traceback is."""
+    folder = tmp_path / "mobilenet_v2_0.35_96_seeded_INT8"
     command = [sys.executable, "-m", "pipeline", *map(str, small("all", tmp_path, calib=2000, jobs=2))]
-    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        while not list(tmp_path.rglob("*.tflite")) and process.poll() is None:
-            time.sleep(0.05)
-        time.sleep(0.5)
-        process.send_signal(signal.SIGINT)
+    with subprocess.Popen(
+        command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        while "freeze" not in Store(folder).records() and process.poll() is None:
+            time.sleep(0.01)
+        time.sleep(wait)
+        # As a terminal does: to every process of the group, the workers among them.
+        os.killpg(process.pid, signal.SIGINT)
         out, error = process.communicate(timeout=60)
     assert process.returncode == 130
     assert (out, error.splitlines()) == ("", ["stopped: finished stages are kept, run the same command to go on"])
