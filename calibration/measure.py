@@ -8,21 +8,17 @@ ranges for ten tensors that are too wide.)
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from calibration import preprocess, ranges, workers
-from calibration.sources import Source
+from calibration import ranges, workers
+from calibration.inputs import Inputs, chunks
 from recreate_model import convert
-from recreate_model.errors import InputError
 from recreate_model.interpret import Runner
 from recreate_model.network import Array
-from recreate_model.recipe import Picture, Preprocess
-
-# Pictures to a task: enough to make the messages between processes cheap, few enough to keep progress moving.
-CHUNK = 10
+from recreate_model.recipe import Picture
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,13 +30,7 @@ class Measured:
 
 
 def measure(
-    float_model: bytes,
-    source: Source,
-    pictures: Sequence[Picture],
-    crop: Preprocess,
-    resolution: int,
-    jobs: int,
-    progress: Callable[[int], None],
+    float_model: bytes, inputs: Inputs, pictures: Sequence[Picture], jobs: int, progress: Callable[[int], None]
 ) -> Measured:
     """Runs the pictures through the network and keeps each activation's minimum and maximum.
 
@@ -53,52 +43,21 @@ def measure(
     with TemporaryDirectory(prefix="recreate_model-") as scratch:
         model_file = Path(scratch) / "all_activations.tflite"
         model_file.write_bytes(convert.with_all_activations_as_outputs(float_model))
-        setup = functools.partial(_setup, model_file, source, crop, resolution)
         shards, done = [], []
-        for shard, digests in workers.run(setup, _measure_chunk, chunks(pictures), jobs):
+        setup = functools.partial(_setup, model_file, inputs)
+        for shard, checked in workers.run(setup, _measure_chunk, chunks(pictures), jobs):
             shards.append(shard)
-            done.extend(digests)
-            progress(len(digests))
+            done.extend(checked)
+            progress(len(checked))
     return Measured(ranges.merge(shards), tuple(done))
 
 
-def chunks(pictures: Sequence[Picture]) -> Iterator[Sequence[Picture]]:
-    """The pictures in tasks of `CHUNK`."""
-    return (pictures[start : start + CHUNK] for start in range(0, len(pictures), CHUNK))
+def _setup(model_file: Path, inputs: Inputs) -> tuple[Runner, Inputs]:
+    return Runner(model_file.read_bytes(), "xnnpack"), inputs
 
 
-@dataclass(frozen=True, eq=False)
-class _State:
-    runner: Runner
-    source: Source
-    crop: Preprocess
-    resolution: int
-
-
-def _setup(model_file: Path, source: Source, crop: Preprocess, resolution: int) -> _State:
-    return _State(Runner(model_file.read_bytes(), "xnnpack"), source, crop, resolution)
-
-
-def _measure_chunk(state: _State, pictures: Sequence[Picture]) -> tuple[Array, list[Picture]]:
-    shards, done = [], []
-    for picture in pictures:
-        pixels, checked = read_checked(state.source, picture)
-        shards.append(state.runner.run_min_max(preprocess.normalise(pixels, state.crop, state.resolution)))
-        done.append(checked)
-    return ranges.merge(shards), done
-
-
-def read_checked(source: Source, picture: Picture) -> tuple[Array, Picture]:
-    """Pixels of a picture, and the picture with its digest.
-
-    Raises:
-        InputError: unreadable, or not the content that was chosen.
-    """
-    pixels, digest = source.read(picture.id)
-    if picture.sha256 not in ("", digest):
-        raise InputError(
-            expected=f"{picture.id} to have SHA-256 {picture.sha256}",
-            found=f"{digest}: the picture changed while it was in use",
-            next_step="run again",
-        )
-    return pixels, Picture(picture.id, digest, picture.label)
+def _measure_chunk(state: tuple[Runner, Inputs], pictures: Sequence[Picture]) -> tuple[Array, list[Picture]]:
+    runner, inputs = state
+    loaded = map(inputs.load, pictures)  # one at a time: inputs are large
+    shards, done = zip(*((runner.run_min_max(value), picture) for value, picture in loaded), strict=True)
+    return ranges.merge(shards), list(done)

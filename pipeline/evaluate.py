@@ -10,12 +10,12 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from calibration import preprocess, workers
-from calibration.measure import chunks, read_checked
-from calibration.sources import Source
+from calibration import workers
+from calibration.inputs import Inputs, chunks
+from calibration.preprocess import quantize_input
 from recreate_model.interpret import Runner
 from recreate_model.model_view import read_model
-from recreate_model.recipe import Picture, Preprocess
+from recreate_model.recipe import Picture
 
 _Z = 1.959963984540054  # of the normal distribution, for 95 %
 
@@ -59,16 +59,14 @@ class _Prediction:
 def evaluate(
     float_model: bytes,
     int8_model: bytes,
-    source: Source,
+    inputs: Inputs,
     pictures: Sequence[Picture],
-    crop: Preprocess,
-    resolution: int,
     jobs: int,
     progress: Callable[[int], None],
 ) -> Evaluation:
     """Runs both models on every picture. Raises InputError for a picture that cannot be read or that changed."""
     predictions: list[_Prediction] = []
-    setup = functools.partial(_setup, float_model, int8_model, source, crop, resolution)
+    setup = functools.partial(_setup, float_model, int8_model, inputs)
     for chunk in workers.run(setup, _predict_chunk, chunks(pictures), jobs):
         predictions.extend(chunk)
         progress(len(chunk))
@@ -90,23 +88,14 @@ class _State:
     int8_runner: Runner
     scale: float
     zero_point: int
-    source: Source
-    crop: Preprocess
-    resolution: int
+    inputs: Inputs
 
 
-def _setup(float_model: bytes, int8_model: bytes, source: Source, crop: Preprocess, resolution: int) -> _State:
+def _setup(float_model: bytes, int8_model: bytes, inputs: Inputs) -> _State:
     quantisation = read_model(int8_model).input.quantisation
     assert quantisation is not None  # the input of an int8 model
-    return _State(
-        Runner(float_model, "xnnpack"),
-        Runner(int8_model, "xnnpack"),
-        quantisation.scales[0],
-        quantisation.zero_points[0],
-        source,
-        crop,
-        resolution,
-    )
+    (scale,), (zero_point,) = quantisation.scales, quantisation.zero_points
+    return _State(Runner(float_model, "xnnpack"), Runner(int8_model, "xnnpack"), scale, zero_point, inputs)
 
 
 def _predict_chunk(state: _State, pictures: Sequence[Picture]) -> list[_Prediction]:
@@ -114,9 +103,8 @@ def _predict_chunk(state: _State, pictures: Sequence[Picture]) -> list[_Predicti
 
 
 def _predict(state: _State, picture: Picture) -> _Prediction:
-    pixels, _ = read_checked(state.source, picture)
-    value = preprocess.normalise(pixels, state.crop, state.resolution)
+    value, _ = state.inputs.load(picture)
     (float_scores,) = state.float_runner.run(value)
-    (int8_scores,) = state.int8_runner.run(preprocess.quantize_input(value, state.scale, state.zero_point))
+    (int8_scores,) = state.int8_runner.run(quantize_input(value, state.scale, state.zero_point))
     # Of equal scores the first wins, as in TensorFlow's argmax; int8 scores are often equal.
     return _Prediction(picture.label, int(float_scores.argmax()), int(int8_scores.argmax()))

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from calibration import workers
-from calibration.measure import CHUNK, measure
+from calibration.inputs import CHUNK, Inputs
+from calibration.measure import measure
 from calibration.selection import select_from_folder, select_procedural, spread
 from calibration.sources import FolderSource, ProceduralSource
 from recreate_model import convert
@@ -22,6 +23,7 @@ from recreate_model.labels import wnids
 from recreate_model.recipe import Picture, Preprocess
 from tests import pictures
 
+PROCEDURAL = Inputs(ProceduralSource(), Preprocess(), 96)
 IDS = st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(0, 50)), unique=True, min_size=1, max_size=60).map(
     lambda pairs: [Picture(f"{folder}/{number}.JPEG") for folder, number in pairs]
 )
@@ -107,7 +109,7 @@ def model(small_float: bytes) -> bytes:
 
 
 def _measure(model: bytes, root: Path, jobs: int, chosen: list[Picture]) -> tuple[bytes, tuple[Picture, ...]]:
-    result = measure(model, FolderSource(root), chosen, Preprocess(), 96, jobs, lambda count: None)
+    result = measure(model, Inputs(FolderSource(root), Preprocess(), 96), chosen, jobs, lambda count: None)
     return result.spans.tobytes(), result.pictures
 
 
@@ -124,7 +126,7 @@ def test_ranges_do_not_depend_on_processes_or_order(model: bytes, picture_folder
 
 def test_measured_ranges_cover_every_activation(model: bytes) -> None:
     """One row for each activation, minimum not above maximum, ReLU6 within 0..6."""
-    result = measure(model, ProceduralSource(), ProceduralSource().pictures(0, 2), Preprocess(), 96, 1, lambda n: None)
+    result = measure(model, PROCEDURAL, ProceduralSource().pictures(0, 2), 1, lambda count: None)
     names = list(convert.activations(model))
     assert result.spans.shape == (len(names), 2) == (67, 2)
     assert (result.spans[:, 0] <= result.spans[:, 1]).all()
@@ -147,7 +149,7 @@ def test_residual_inputs_keep_their_true_range(model: bytes) -> None:
     alone.subgraphs[0].outputs = np.array([convert.activations(model)[name]], np.int32)
     value = normalise(procedural.picture(0, 0), Preprocess(), 96)
     (expected,) = Runner(convert._pack(alone), "reference").run(value)
-    result = measure(model, ProceduralSource(), ProceduralSource().pictures(0, 1), Preprocess(), 96, 1, lambda n: None)
+    result = measure(model, PROCEDURAL, ProceduralSource().pictures(0, 1), 1, lambda count: None)
     row = result.spans[list(convert.activations(model)).index(name)]
     assert row == pytest.approx([expected.min(), expected.max()], rel=1e-5)
 
@@ -201,7 +203,7 @@ def test_measuring_real_pictures_gives_tensorflows_ranges(shared: Path) -> None:
     model = convert.convert_float(network.frozen_graph(Model(), network.fold_all(Model(), weights)))
     source = FolderSource(shared / "imagenet_sample")
     chosen = select_from_folder(source, calib=30, limit=0).calibration
-    ours = measure(model, source, chosen, Preprocess(), 224, 2, lambda count: None).spans
+    ours = measure(model, Inputs(source, Preprocess(), 224), chosen, 2, lambda count: None).spans
 
     def dataset() -> object:
         return ([normalise(source.read(picture.id)[0], Preprocess(), 224)] for picture in chosen)

@@ -133,6 +133,7 @@ def test_a_classifier_that_knows_the_answer_scores_one(picture_folder: Path, sma
     """A network whose classifier always says one class is right on that class's pictures and on no others."""
     import numpy as np
 
+    from calibration.inputs import Inputs
     from calibration.selection import select_from_folder
     from calibration.sources import FolderSource
     from pipeline.evaluate import evaluate
@@ -150,9 +151,8 @@ def test_a_classifier_that_knows_the_answer_scores_one(picture_folder: Path, sma
     model = convert.convert_float(network.frozen_graph(SMALL, network.fold_all(SMALL, certain)))
     names = convert.activations(model)
     spans = {key: (0.0, 6.0) if key.endswith("Relu6") else (-100.0, 100.0) for key in names} | {"input": (-1.0, 1.0)}
-    result = evaluate(
-        model, convert.quantize(model, spans), FolderSource(picture_folder), selection.evaluation, Preprocess(), 96, 1,
-        lambda count: None,
-    )  # fmt: skip
+    inputs = Inputs(FolderSource(picture_folder), Preprocess(), 96)
+    quantized = convert.quantize(model, spans)
+    result = evaluate(model, quantized, inputs, selection.evaluation, 1, lambda count: None)
     assert result.float_top1 == result.int8_top1 == Proportion(2, 12)
     assert result.agreement == Proportion(12, 12)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from calibration import ranges
+from calibration.inputs import Inputs
 from calibration.measure import measure
 from pipeline.work import MANIFEST_FILE, RANGES_FILE, Work, float_model_file
 from recreate_model import convert
@@ -22,16 +23,9 @@ def run(work: Work) -> None:
 def _measured(work: Work, float_model: bytes, names: list[str]) -> ranges.Ranges:
     recipe, source = work.recipe, work.machine.calibration_source
     assert source is not None
+    inputs = Inputs(source, recipe.preprocess, recipe.model.resolution)
     with work.machine.progress.bar("measuring ranges", len(recipe.calibration.pictures)) as advance:
-        measured = measure(
-            float_model,
-            source,
-            recipe.calibration.pictures,
-            recipe.preprocess,
-            recipe.model.resolution,
-            work.machine.jobs,
-            advance,
-        )
+        measured = measure(float_model, inputs, recipe.calibration.pictures, work.machine.jobs, advance)
     manifest = readable_json(
         {
             "source": recipe.calibration.kind,

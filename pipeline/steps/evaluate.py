@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from calibration.inputs import Inputs
 from pipeline.evaluate import Proportion, evaluate
 from pipeline.work import EVALUATE_FILE, Work, float_model_file
 from recreate_model.digest import Json, digest_json, readable_json
@@ -14,10 +15,8 @@ def run(work: Work) -> None:
         result = evaluate(
             work.inputs[float_model_file(recipe)].read_bytes(),
             work.model,
-            machine.evaluation_source,
+            Inputs(machine.evaluation_source, recipe.preprocess, recipe.model.resolution),
             recipe.evaluation,
-            recipe.preprocess,
-            recipe.model.resolution,
             machine.jobs,
             advance,
         )
