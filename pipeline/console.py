@@ -191,7 +191,8 @@ def _table(title: str, *columns: str) -> Table:
 def _console(stream: IO[str] | None = None) -> Console:
     from rich.console import Console
 
-    console = Console(file=stream, highlight=False)
+    # File names are shown as they are, whatever brackets or colons they have.
+    console = Console(file=stream, highlight=False, markup=False, emoji=False)
     if not console.is_terminal and console.width < 160:
         # Into a file or a pipe nothing needs to wrap.
         console.width = 160
