@@ -25,13 +25,13 @@ class Ranges:
 
     Attributes:
         spans: name -> (minimum, maximum), float32 values.
-        model: name of the network they belong to.
+        network: name of the float network they belong to, as `Recipe.network`.
         pictures: how many were measured, and their manifest's SHA-256.
         mantissa_bits: to which they are rounded; 24 means not rounded.
     """
 
     spans: Mapping[str, tuple[float, float]]
-    model: str
+    network: str
     picture_count: int
     manifest_sha256: str
     mantissa_bits: int
@@ -56,7 +56,7 @@ def to_json(ranges: Ranges) -> str:
     return readable_json(
         {
             "format": _FORMAT,
-            "model": ranges.model,
+            "network": ranges.network,
             "mantissa_bits": ranges.mantissa_bits,
             "pictures": {"count": ranges.picture_count, "manifest_sha256": ranges.manifest_sha256},
             "activations": [{"name": name, "min": low, "max": high} for name, (low, high) in ranges.spans.items()],
@@ -79,7 +79,7 @@ def from_json(text: str, source: str) -> Ranges:
             raise ValueError("a name that stands twice")
         return Ranges(
             spans=spans,
-            model=str(document["model"]),
+            network=str(document["network"]),
             picture_count=int(document["pictures"]["count"]),
             manifest_sha256=str(document["pictures"]["manifest_sha256"]),
             mantissa_bits=int(document["mantissa_bits"]),

@@ -99,7 +99,7 @@ def model_file(recipe: Recipe) -> str:
 
 def float_model_file(recipe: Recipe) -> str:
     """Path of the float model in the build folder."""
-    return f"float/{recipe.name.removesuffix('_INT8')}_float.tflite"
+    return f"float/{recipe.network}_float.tflite"
 
 
 CHECKPOINT_FILE = "checkpoint.json"

@@ -135,10 +135,14 @@ class Recipe:
     targets: tuple[Target, ...]
 
     @property
+    def network(self) -> str:
+        """Name of the float network: the model, and the checkpoint unless it is the official one."""
+        return "_".join(part for part in (self.model.name, self.checkpoint.tag) if part)
+
+    @property
     def name(self) -> str:
         """Name of the build folder and stem of the model's file; a seeded or local checkpoint shows in it."""
-        parts = (self.model.name, self.checkpoint.tag, "INT8")
-        return "_".join(part for part in parts if part)
+        return f"{self.network}_INT8"
 
     @property
     def id(self) -> str:

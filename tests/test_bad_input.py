@@ -188,7 +188,7 @@ def test_folders_without_enough_pictures_are_bad_input(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ("other model", ("a range table of mobilenet_v2_0.35_96", "one of mobilenet_v2_1.0_224")),
+        ("other weights", ("a range table of mobilenet_v2_0.35_96_seeded", "one of mobilenet_v2_0.35_96")),
         ("missing activation", ("none for MobilenetV2/Conv/Relu6",)),
         ("inverted", ("[6.0, 0.0] for MobilenetV2/Conv/Relu6",)),
         ("not JSON", ("to be a range table",)),
@@ -203,8 +203,8 @@ def test_a_range_table_that_does_not_fit_is_bad_input(
     document = json.loads(source.read_text())
     rows = document["activations"]
     (relu6,) = (row for row in rows if row["name"] == "MobilenetV2/Conv/Relu6")
-    if change == "other model":
-        document["model"] = "mobilenet_v2_1.0_224"
+    if change == "other weights":
+        document["network"] = "mobilenet_v2_0.35_96"
     elif change == "missing activation":
         rows.remove(relu6)
     elif change == "inverted":

@@ -28,6 +28,7 @@ def _measured(work: Work, float_model: bytes, names: list[str]) -> ranges.Ranges
         measured = measure(float_model, inputs, recipe.calibration.pictures, work.machine.jobs, advance)
     manifest = readable_json(
         {
+            "network": recipe.network,
             "source": recipe.calibration.kind,
             "preprocess": as_json(recipe.preprocess),
             "pictures": [as_json(picture) for picture in measured.pictures],
@@ -37,7 +38,7 @@ def _measured(work: Work, float_model: bytes, names: list[str]) -> ranges.Ranges
     rounded = ranges.round_mantissa(measured.spans, recipe.calibration.mantissa_bits)
     return ranges.Ranges(
         spans={name: (float(low), float(high)) for name, (low, high) in zip(names, rounded, strict=True)},
-        model=recipe.model.name,
+        network=recipe.network,
         picture_count=len(measured.pictures),
         manifest_sha256=digest_bytes(manifest.encode()),
         mantissa_bits=recipe.calibration.mantissa_bits,
@@ -46,10 +47,11 @@ def _measured(work: Work, float_model: bytes, names: list[str]) -> ranges.Ranges
 
 def _given(work: Work) -> ranges.Ranges:
     table = ranges.from_json(work.machine.ranges, "the table given with --ranges")
-    if table.model != work.recipe.model.name:
+    # Other weights of the same architecture have other ranges: fitting names are not enough.
+    if table.network != work.recipe.network:
         raise InputError(
-            expected=f"a range table of {work.recipe.model.name}",
-            found=f"one of {table.model}",
-            next_step=f"give --model {table.model.removeprefix('mobilenet_v2_')}, or another --ranges",
+            expected=f"a range table of {work.recipe.network}",
+            found=f"one of {table.network}",
+            next_step="give the table's own --model and --checkpoint, or another --ranges",
         )
     return table

@@ -21,6 +21,7 @@ def run(work: Work) -> None:
             advance,
         )
     document = {
+        "build": recipe.name,
         "source": machine.evaluation_source.kind,
         "pictures": len(recipe.evaluation),
         "pictures_sha256": digest_json(as_json(recipe.evaluation)),

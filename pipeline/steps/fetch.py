@@ -16,7 +16,11 @@ _NOTES = {
 
 def run(work: Work) -> None:
     checkpoint, path = work.recipe.checkpoint, work.machine.checkpoint
-    document: dict[str, Json] = {"kind": checkpoint.kind, "note": _NOTES[checkpoint.kind]}
+    document: dict[str, Json] = {
+        "network": work.recipe.network,
+        "kind": checkpoint.kind,
+        "note": _NOTES[checkpoint.kind],
+    }
     if path is None:
         document |= {"seed": checkpoint.seed}
     else:

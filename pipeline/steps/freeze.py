@@ -24,6 +24,7 @@ def run(work: Work) -> None:
     work.write(path, model)
     compared = weights.frozen_graph
     document = {
+        "network": recipe.network,
         "graph_sha256": digest_bytes(graph),
         "variables": len(weights.values),
         "archive_frozen_graph": None

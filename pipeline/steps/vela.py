@@ -14,4 +14,4 @@ def run(work: Work) -> None:
     folder = work.out / PurePosixPath(VELA_FILE).parent
     with machine.progress.bar("compiling for Ethos-U", len(recipe.targets)) as advance:
         variants = compile_all(work.model, recipe.name, recipe.targets, folder, machine.jobs, advance)
-    work.write(VELA_FILE, readable_json({"variants": vela_table(variants)}))
+    work.write(VELA_FILE, readable_json({"build": recipe.name, "variants": vela_table(variants)}))

@@ -13,5 +13,5 @@ from recreate_model.digest import readable_json
 def run(work: Work) -> None:
     frozen_graph = json.loads(work.inputs[FREEZE_FILE].read_text())["archive_frozen_graph"]
     table = verify.rows(work.recipe, work.model, golden.model_claims(work.recipe), frozen_graph)
-    document = {"holds": verify.holds(table), "rows": [asdict(row) for row in table]}
+    document = {"build": work.recipe.name, "holds": verify.holds(table), "rows": [asdict(row) for row in table]}
     work.write(VERIFY_FILE, readable_json(document))
