@@ -41,7 +41,8 @@ def decode(data: bytes, name: str) -> Array:
         return _decode_any(data, name)
     except (ValueError, OSError, SyntaxError) as error:
         # Pillow raises SyntaxError for broken PNG chunks, OSError otherwise; simplejpeg raises ValueError.
-        raise _unreadable(name, f"one that is not ({error})") from error
+        why = "of no known format" if "cannot identify" in str(error) else str(error)
+        raise _unreadable(name, f"one that is not ({why})") from error
 
 
 def _decode_any(data: bytes, name: str) -> Array:

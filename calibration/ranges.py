@@ -86,6 +86,8 @@ def from_json(text: str, source: str) -> Ranges:
         )
     except (ValueError, KeyError, TypeError) as error:
         what = f"no {error}" if isinstance(error, KeyError) else str(error)
+        if isinstance(error, json.JSONDecodeError):
+            what = "a file that is not JSON"
         raise InputError(
             expected=f"{source} to be a range table ({_FORMAT})",
             found=what,

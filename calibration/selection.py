@@ -53,7 +53,7 @@ def select_from_folder(source: FolderSource, calib: int, limit: int) -> Selectio
         raise InputError(
             expected=f"{calib} pictures to calibrate on in {source.root}",
             found=f"{len(order)}",
-            next_step=f"give --calib {len(order)} or fewer, or a folder with more pictures",
+            next_step=f"give --calib {len(order)} or fewer, or the folder above if this is one class of several",
         )
     rest = order[calib:]
     evaluation = rest[max(0, len(rest) - limit) :][::-1]

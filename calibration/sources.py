@@ -20,6 +20,7 @@ from recreate_model.labels import wnids
 from recreate_model.network import Array
 from recreate_model.recipe import Picture
 
+_SYNSETS = "give --images a folder of synset folders (n01440764/x.JPEG), or `procedural`"
 _SUFFIXES = (".jpeg", ".jpg", ".png")
 
 
@@ -57,13 +58,13 @@ class FolderSource:
             raise InputError(
                 expected=f"{self.root} to be a folder of pictures",
                 found=error.strerror or str(error),
-                next_step="give --images a folder of synset folders (n01440764/x.JPEG), or `procedural`",
+                next_step=_SYNSETS,
             ) from error
         if not found:
             raise InputError(
                 expected=f"pictures ({', '.join(_SUFFIXES)}) in {self.root}",
                 found="none there, and none one folder down",
-                next_step="give --images a folder of synset folders (n01440764/x.JPEG), or `procedural`",
+                next_step=_SYNSETS,
             )
         return found
 

@@ -1,7 +1,16 @@
 """`python -m pipeline`."""
 
-from pipeline.cli import main
+import sys
 
 # Worker processes import this module again and must not run it.
 if __name__ == "__main__":
+    try:
+        from pipeline.cli import main
+    except ModuleNotFoundError as error:
+        print(
+            f"error: expected the project's environment; found a Python without {error.name}; done: nothing was run; "
+            "next: make model, then . .venv/bin/activate",
+            file=sys.stderr,
+        )
+        sys.exit(4)
     main()

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
+from pipeline.card_text import README
 from recreate_model.digest import Json, digest_bytes
 from recreate_model.errors import CheckError
 from recreate_model.model_view import ModelView, Tensor, read_model
@@ -28,64 +29,6 @@ _KEY = {
     "analysed": "Examined without running or compiling it, as the evidence says.",
     "not measured": "Neither run nor compiled here: no claim that it works on this platform, nor that it does not.",
 }
-
-_README = """\
-{warning}# MobileNet v2 {recipe.model.width} {recipe.model.resolution} INT8
-
-## Description
-{description}
-
-{origin} Recipe `{recipe.id}`.
-
-## License
-[Apache-2.0](https://spdx.org/licenses/Apache-2.0.html)
-
-## Related Materials
-### Class Labels
-The class labels associated with this model can be written by running the script \
-[`get_class_labels.sh`](../../get_class_labels.sh).
-
-### Model Recreation Code
-Code to recreate this model can be found [here](../../recreate_model/).
-{files}
-## Network Information
-| Network Information |  Value         |
-|---------------------|----------------|
-|  Framework          | TensorFlow Lite |
-|  File               | {recipe.name}.tflite |
-|  SHA-1 Hash         | {sha1} |
-|  SHA-256 Hash       | {sha256} |
-|  Size (Bytes)       | {size} |
-|  Provenance         | {paper} |
-|  Paper              | {paper} |
-
-## Performance
-| Platform | Optimized | Evidence |
-|----------|:---------:|----------|
-{platforms}
-
-### Key
-{key}
-
-## Accuracy
-Dataset: {dataset}
-
-| Metric | Value | 95 % interval (Wilson) | Pictures |
-|--------|-------|------------------------|----------|
-| Top 1 Accuracy | {accuracy} |
-| Agreement with the float model | {agreement} | | |
-
-## Optimizations
-| Optimization |  Value  |
-|--------------|---------|
-| Quantization | INT8 |
-
-## Network Inputs
-{input_table}
-
-## Network Outputs
-{output_table}
-"""
 
 
 @dataclass(frozen=True)
@@ -106,10 +49,10 @@ class Evidence:
 
 
 @dataclass(frozen=True)
-class Accuracy:
-    """Top-1 accuracy with its Wilson interval at 95 %, on `n` pictures of what the card shall call `dataset`."""
+class Measured:
+    """A proportion with its Wilson interval at 95 %, on `n` pictures of what the card shall call `dataset`."""
 
-    top1: float
+    value: float
     low: float
     high: float
     n: int
@@ -119,11 +62,12 @@ class Accuracy:
 def card_readme(
     recipe: Recipe,
     model: bytes,
-    accuracy: Accuracy | None,
-    agreement: str | None,
+    accuracy: Measured | None,
+    agreement: Measured | None,
     evidence: Sequence[Evidence],
     files: Sequence[tuple[str, str]],
     *,
+    variants: Sequence[Json] = (),
     tools: Mapping[str, str] | None = None,
 ) -> str:
     """The card as Markdown.
@@ -131,9 +75,10 @@ def card_readme(
     Args:
         model: the bytes of the `.tflite` file of `recipe`.
         accuracy: of this very file; None where it was not measured.
-        agreement: with the float model, as a phrase with its n; None where it was not measured.
+        agreement: of the INT8 model's winning class with the float model's; None where it was not measured.
         evidence: per platform, in any order; platforms without any read "not measured".
         files: what else the build made: path relative to the card, and SHA-256.
+        variants: the compiled models, as `vela.vela_table` gives them.
         tools: name to version of what made the model.
 
     Raises:
@@ -141,17 +86,16 @@ def card_readme(
         CheckError: it is not an INT8 classifier of the recipe's resolution.
     """
     view = _checked_view(recipe, model)
+    measured = [figure for figure in (accuracy, agreement) if figure]
     description, warning = _who_it_is(recipe.checkpoint)
     input_text, output_text = _node_descriptions(view)
     platforms = "\n".join(_platform_row(platform, evidence) for platform in PLATFORMS)
-    figures = "not measured | |"
-    if accuracy:
-        figures = f"{accuracy.top1:.3f} | {accuracy.low:.3f} to {accuracy.high:.3f} | {accuracy.n}"
-    return _README.format(
+    return README.format(
         recipe=recipe,
         size=view.size,
         warning=f"> **{warning}**\n\n" if warning else "",
         description=description,
+        terms=" for the code; the terms of the archive's weights are theirs" * (recipe.checkpoint.kind == "archive"),
         origin=_origin(recipe, tools or {}),
         paper=_PAPER,
         files=_files_section(files),
@@ -160,15 +104,16 @@ def card_readme(
         platforms=platforms,
         # Only marks in use are explained: a card without evidence has no tick anywhere.
         key="\n".join(f"* {mark} - {meaning}" for mark, meaning in _KEY.items() if f" | {mark} | " in platforms),
-        dataset=_cell(accuracy.dataset) if accuracy else "not measured",
-        accuracy=figures,
-        agreement=_cell(agreement) if agreement else "not measured",
+        dataset=_cell(measured[0].dataset) if measured else "not measured",
+        accuracy=_figures(accuracy),
+        agreement=_figures(agreement),
+        ethos_u=_ethos_u_section(variants),
         input_table=_node_table("Input Node Name", view.input, input_text),
         output_table=_node_table("Output Node Name", view.output, output_text),
     )
 
 
-def card_definition(recipe: Recipe, model: bytes, accuracy: Accuracy | None, files: Sequence[tuple[str, str]]) -> str:
+def card_definition(recipe: Recipe, model: bytes, accuracy: Measured | None, files: Sequence[tuple[str, str]]) -> str:
     """The card as YAML, with the published keys in the published order.
 
     What is not there is null and its key stays: `benchmark` where nothing was measured, the paths of the test vectors
@@ -236,7 +181,7 @@ def _who_it_is(checkpoint: Checkpoint) -> tuple[str, str]:
         warning = f"Seeded stand-in: weights drawn from seed {checkpoint.seed}, not the trained model."
         return f"{version} Not trained: for trying the pipeline only.", warning
     warning = f"Built from an archive with SHA-256 {checkpoint.sha256}, not from the official one."
-    return f"{version} Neither the training nor the terms of the archive's weights are known to this build.", warning
+    return f"{version} How the archive's weights were trained is not known to this build.", warning
 
 
 def _origin(recipe: Recipe, tools: Mapping[str, str]) -> str:
@@ -258,14 +203,30 @@ def _platform_row(platform: str, evidence: Sequence[Evidence]) -> str:
 
 def _files_section(files: Sequence[tuple[str, str]]) -> str:
     rows = "".join(f"| [{_cell(path)}]({quote(path)}) | `{sha256}` |\n" for path, sha256 in files)
-    return f"\n### Files\n| File | SHA-256 |\n|------|---------|\n{rows}" if rows else ""
+    return f"\n## Files\n| File | SHA-256 |\n|------|---------|\n{rows}" if rows else ""
 
 
-def _benchmark(accuracy: Accuracy | None) -> Json:
+def _figures(measured: Measured | None) -> str:
+    if measured is None:
+        return "not measured | |"
+    return f"{measured.value:.3f} | {measured.low:.3f} to {measured.high:.3f} | {measured.n}"
+
+
+def _ethos_u_section(variants: Sequence[Json]) -> str:
+    rows = "".join(
+        f"| {row['target']['accelerator']} | {row['target']['memory_mode']} | {row['sram_kib']:,.0f} | "
+        f"{row['dram_kib']:,.0f} | {row['flash_kib']:,.0f} | {row['inferences_per_second']:,.1f} |\n"
+        for row in variants
+    )
+    head = "| Target | Memory mode | SRAM KiB | DRAM KiB | Flash KiB | Inferences/s |\n|---|---|--:|--:|--:|--:|\n"
+    return f"\n### Ethos U, as Vela estimates it\n{head}{rows}" if rows else ""
+
+
+def _benchmark(accuracy: Measured | None) -> Json:
     if accuracy is None:
         return None
     # The first key is the published one; an accuracy without its interval and n says little.
-    top1, low, high = (round(value, 3) for value in (accuracy.top1, accuracy.low, accuracy.high))
+    top1, low, high = (round(value, 3) for value in (accuracy.value, accuracy.low, accuracy.high))
     return {accuracy.dataset: {"top-1-accuracy": top1, "top-1-interval-95": [low, high], "pictures": accuracy.n}}
 
 

@@ -14,17 +14,17 @@ from collections.abc import Sequence
 from logging import Formatter as StandardFormatter
 from logging import LogRecord
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from absl import app, logging
 from absl.flags import argparse_flags
 
 from pipeline.stages import STAGES
-from recreate_model.errors import PipelineError
+from recreate_model.errors import PipelineError, UsageError
 
 if TYPE_CHECKING:
     from pipeline.resolve import Request
-    from pipeline.runner import Outcome
+    from pipeline.runner import Freshness, Outcome
     from pipeline.work import Progress
 
 _EPILOG = (
@@ -39,8 +39,17 @@ def main() -> None:
     app.run(_run, flags_parser=_parse)
 
 
+class _Parser(argparse_flags.ArgumentParser):
+    """Says what is wrong in one line, as every other error is said; argparse would print the usage above it."""
+
+    def error(self, message: str) -> NoReturn:
+        found = " ".join(message.split())
+        line = f"expected a command line as `{self.prog} --help` shows it; found {found}; done: nothing was run"
+        self.exit(UsageError.status, f"error: {line}; next: {self.prog} --help\n")
+
+
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse_flags.ArgumentParser(  # type: ignore[no-untyped-call]  # absl ships no types here
+    parser = _Parser(  # type: ignore[no-untyped-call]  # absl ships no types here
         prog="python -m pipeline",
         description="MobileNetV2 from float checkpoint to INT8 model and deployables, the same bytes every time.",
         epilog=_EPILOG,
@@ -141,17 +150,32 @@ def _build(arguments: argparse.Namespace) -> int:
         machine,
         force=wanted if arguments.force else (),
         on_wait=lambda: logging.warning("another run is at work in %s; waiting for it", machine.out / recipe.name),
+        on_build=_announce,
     )
     folder = machine.out / recipe.name
     failed = [outcome for outcome in outcomes if not outcome.holds]
     status = 1 if failed else 0
     if arguments.json:
-        print(json.dumps(console.build_json(folder, recipe, outcomes, status), indent=2))
+        print(json.dumps(console.build_json(folder, recipe, outcomes, wanted, status), indent=2))
     elif not arguments.quiet:
         console.print_build(folder, recipe, outcomes, wanted)
+        stale = [row.stage for row in runner.inspect(STAGES, recipe, machine) if row.state == "stale"]
+        if stale:
+            print(f"Made from an earlier model and not up to date: {', '.join(stale)}. `all` brings them up to date.")
     for outcome in failed:
         _print_failed(outcome, folder)
     return status
+
+
+def _announce(freshness: Freshness) -> None:
+    """Says when a build is about to be replaced because the options differ: a forgotten one is easily meant."""
+    changed = [reason.removeprefix("recipe ") for reason in freshness.reasons if reason.startswith("recipe ")]
+    if changed:
+        logging.warning(
+            "%s is made again, with other options than the recorded build had (%s); options are not remembered",
+            freshness.stage,
+            "; ".join(changed),
+        )
 
 
 def _print_failed(outcome: Outcome, folder: Path) -> None:

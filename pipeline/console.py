@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from pipeline.runner import Freshness, Outcome
-from pipeline.work import EVALUATE_FILE, VELA_FILE, VERIFY_FILE
+from pipeline.work import EVALUATE_FILE, VELA_FILE, VERIFY_FILE, model_file
 from recreate_model.digest import Json, digest_file
 from recreate_model.recipe import Recipe
 
@@ -18,12 +19,13 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-# Narrower than this, hashes would wrap; a terminal that is narrower wraps them itself.
-_MIN_WIDTH = 100
+# Of a table with whole hashes; a narrower terminal gets their beginnings.
+_WIDE = 140
+_RESULTS = {"verify": VERIFY_FILE, "evaluate": EVALUATE_FILE, "vela": VELA_FILE}
 
 
 class Bars:
-    """Progress bars on standard error where that is a terminal; silence elsewhere."""
+    """Progress on standard error where that is a terminal; silence elsewhere."""
 
     def __init__(self) -> None:
         # A descriptor of its own: what is printed while a tool's output is captured would be captured with it.
@@ -31,18 +33,28 @@ class Bars:
 
     @contextlib.contextmanager
     def bar(self, description: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
-        """A bar over `total` items, or a spinner where the number is unknown, gone when the step is done."""
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
+        """A bar over `total` items, or a spinner where the number is unknown; a line with the time stays."""
         if not self._stream.isatty():
             yield lambda count: None
             return
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            SpinnerColumn,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
         columns = [SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()]
         if total is not None:
-            columns[2:2] = [BarColumn(), MofNCompleteColumn()]
+            columns[2:2] = [BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
+        start = time.monotonic()
         with Progress(*columns, console=_console(self._stream), transient=True) as progress:
             task = progress.add_task(description, total=total)
             yield lambda count: progress.advance(task, count)
+        print(f"{description}: {time.monotonic() - start:.1f} s", file=self._stream, flush=True)
 
 
 class NoBars:
@@ -55,30 +67,39 @@ class NoBars:
 
 
 def print_build(folder: Path, recipe: Recipe, outcomes: Sequence[Outcome], wanted: Sequence[str]) -> None:
-    """The reports of the stages asked for, then the closing table of what was made."""
+    """The results of the stages asked for, then the closing table of what was made, then where to look."""
     console = _console()
-    reports = {"verify": _print_verify, "evaluate": _print_evaluate, "vela": _print_vela}
+    printers = {"verify": _print_verify, "evaluate": _print_evaluate, "vela": _print_vela}
     for stage in wanted:
-        if stage in reports and any(outcome.stage == stage for outcome in outcomes):
-            reports[stage](console, folder)
-    table = _table(f"{recipe.name} in {folder}", "stage", "state", "file", "bytes>", "SHA-1")
+        if stage in printers:
+            printers[stage](console, recipe, _load(folder, _RESULTS[stage]))
+    table = _table(f"{folder} (* is {recipe.network})", "stage", "state", "file", "bytes>", "SHA-1")
+    digits = 40 if console.width >= _WIDE else 12
     for outcome in outcomes:
         for row, path in enumerate(outcome.outputs):
             file = folder / path
             stage, state = (outcome.stage, outcome.state) if row == 0 else ("", "")
-            table.add_row(stage, state, path, f"{file.stat().st_size:,}", digest_file(file, "sha1"))
+            shown = path.replace(recipe.network, "*")
+            table.add_row(stage, state, shown, f"{file.stat().st_size:,}", digest_file(file, "sha1")[:digits])
     console.print(table)
     if all(outcome.state == "reused" for outcome in outcomes):
         console.print("Nothing to do: every file is up to date, its key and its digest checked.")
+    made = {path for outcome in outcomes for path in outcome.outputs}
+    for what, path in (("model", model_file(recipe)), ("card", "README.md")):
+        if path in made:
+            console.print(f"{what:<6} {folder / path}", soft_wrap=True)
+    if recipe.checkpoint.kind == "seeded":
+        console.print("SEEDED weights: the network is not trained and recognises nothing.", style="bold yellow")
 
 
-def build_json(folder: Path, recipe: Recipe, outcomes: Sequence[Outcome], status: int) -> Json:
+def build_json(folder: Path, recipe: Recipe, outcomes: Sequence[Outcome], wanted: Sequence[str], status: int) -> Json:
     """The same as a JSON document."""
     return {
         "status": status,
         "build": recipe.name,
         "recipe": recipe.id,
         "folder": str(folder),
+        "results": {stage: _load(folder, path) for stage, path in _RESULTS.items() if stage in wanted},
         "stages": [
             {
                 "stage": outcome.stage,
@@ -118,63 +139,63 @@ def print_explanation(rows: Sequence[Freshness]) -> None:
             console.print(f"  {reason}")
 
 
-def _print_verify(console: Console, folder: Path) -> None:
-    table = _table("verify", "property", "verdict", "expected", "found", "why")
-    for row in _load(folder, VERIFY_FILE)["rows"]:
+def _print_verify(console: Console, recipe: Recipe, document: Json) -> None:
+    table = _table(f"verify {recipe.name}", "property", "verdict", "value", "why")
+    for row in document["rows"]:
         style = {"match": "green", "differs": "bold red"}.get(row["verdict"], "")
-        table.add_row(
-            row["what"], row["verdict"], _short(row["expected"]), _short(row["found"]), row["why"], style=style
-        )
+        table.add_row(row["what"], row["verdict"], _value(row, console.width >= _WIDE), row["why"], style=style)
     console.print(table)
 
 
-def _print_evaluate(console: Console, folder: Path) -> None:
-    document = _load(folder, EVALUATE_FILE)
-    table = _table("evaluate", "", "value>", "95 % interval", "hits of n>")
+def _value(row: Json, wide: bool) -> str:
+    """What was found, and beside it what was expected where that is something else."""
+    shown = [_short(row[key], 64 if wide else 28) for key in ("found", "expected")]
+    if row["verdict"] == "match" or not row["expected"]:
+        return shown[0]
+    return f"{shown[0]}, {'expected' if row['verdict'] == 'differs' else 'published'} {shown[1]}"
+
+
+def _print_evaluate(console: Console, recipe: Recipe, document: Json) -> None:
+    table = _table(f"evaluate {recipe.name}", "", "value>", "95 % interval", "hits of n>")
     for title, name in (("float top-1", "float_top1"), ("INT8 top-1", "int8_top1"), ("agreement", "agreement")):
         figure = document[name]
         if figure is None:
-            table.add_row(
-                title, "not measured", "the pictures have no labels" if document["pictures"] else "no pictures"
-            )
+            why = "no picture has a label" if document["pictures"] else "no pictures are left"
+            table.add_row(title, "not measured", why)
         else:
             low, high = figure["interval_95"]
-            table.add_row(
-                title, f"{figure['value']:.4f}", f"{low:.4f} to {high:.4f}", f"{figure['hits']} of {figure['n']}"
-            )
+            hits = f"{figure['hits']} of {figure['n']}"
+            table.add_row(title, f"{figure['value']:.4f}", f"{low:.4f} to {high:.4f}", hits)
     console.print(table)
 
 
-def _print_vela(console: Console, folder: Path) -> None:
-    table = _table(
-        "vela", "target", "memory mode", "NPU operators>", "SRAM KiB>", "flash KiB>", "cycles>", "inferences/s>"
-    )
-    for row in _load(folder, VELA_FILE)["variants"]:
-        table.add_row(*vela_row(row))
+def _print_vela(console: Console, recipe: Recipe, document: Json) -> None:
+    columns = ["target", "on the NPU>", "SRAM KiB>", "DRAM KiB>", "flash KiB>", "inferences/s>"]
+    if console.width >= _WIDE:
+        columns += ["cycles>", "memory mode", "system config"]
+    table = _table(f"vela {recipe.name}", *columns)
+    for row in document["variants"]:
+        target = row["target"]
+        cells = [
+            target["accelerator"],
+            f"{row['npu_operators']} of {row['npu_operators'] + len(row['cpu_operators'])}",
+            *(f"{row[area]:,.0f}" for area in ("sram_kib", "dram_kib", "flash_kib")),
+            f"{row['inferences_per_second']:,.1f}",
+            f"{row['cycles']:,}",
+            target["memory_mode"],
+            target["system_config"],
+        ]
+        table.add_row(*cells[: len(columns)])
     console.print(table)
-    console.print("Cycles and inferences per second are Vela's estimates, not measurements on a device.")
-
-
-def vela_row(row: Json) -> list[str]:
-    """One variant of vela.json as the cells of a table."""
-    operators = row["npu_operators"] + len(row["cpu_operators"])
-    return [
-        row["target"]["accelerator"],
-        row["target"]["memory_mode"],
-        f"{row['npu_operators']} of {operators}",
-        f"{row['sram_kib']:,.0f}",
-        f"{row['flash_kib']:,.0f}",
-        f"{row['cycles']:,.0f}",
-        f"{row['inferences_per_second']:,.1f}",
-    ]
+    console.print("Memory, cycles and inferences per second are Vela's estimates, not measurements on a device.")
 
 
 def _load(folder: Path, path: str) -> Json:
     return json.loads((folder / path).read_text())
 
 
-def _short(text: str) -> str:
-    return text if len(text) <= 48 else f"{text[:45]}..."
+def _short(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[: length - 3]}..."
 
 
 def _table(title: str, *columns: str) -> Table:
@@ -193,9 +214,7 @@ def _console(stream: IO[str] | None = None) -> Console:
 
     # File names are shown as they are, whatever brackets or colons they have.
     console = Console(file=stream, highlight=False, markup=False, emoji=False)
-    if not console.is_terminal and console.width < 160:
+    if not console.is_terminal:
         # Into a file or a pipe nothing needs to wrap.
-        console.width = 160
-    elif console.width < _MIN_WIDTH:
-        console.width = _MIN_WIDTH
+        console.width = max(console.width, 200)
     return console

@@ -1,6 +1,7 @@
 """`artifacts/golden.json`: the digests that must come out again, for the recipes CI builds.
 
-An entry is found by the recipe's id, so a recipe that differs in anything claims nothing here.
+An entry is found by the recipe's id, so a recipe that differs in anything claims none of its artifacts; the INT8 model
+alone is claimed by every recipe that agrees in what decides it.
 """
 
 from __future__ import annotations
@@ -26,13 +27,15 @@ def artifacts(recipe: Recipe) -> Mapping[str, str] | None:
 
 def model_claims(recipe: Recipe) -> Json:
     """The recorded SHA-256 of the INT8 model alone; None where nothing is recorded."""
-    recorded = artifacts(recipe)
-    return None if recorded is None else recorded[model_file(recipe)]
+    for entry in _read().values():
+        if entry["model_id"] == recipe.model_id:
+            return entry["artifacts"][model_file(recipe)]
+    return None
 
 
 def record(recipe: Recipe, digests: Mapping[str, str]) -> None:
     """Writes the digests of a deliberate change. The file is under version control: its diff is the review."""
-    entries = {**_read(), recipe.id: {"name": recipe.name, "artifacts": dict(digests)}}
+    entries = {**_read(), recipe.id: {"name": recipe.name, "model_id": recipe.model_id, "artifacts": dict(digests)}}
     # A recipe's id moves when the recipe itself does; the entry it leaves behind would claim nothing for ever.
     kept = {key: entry for key, entry in sorted(entries.items()) if key == recipe.id or entry["name"] != recipe.name}
     PATH.write_text(readable_json(kept))

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import time
 from dataclasses import dataclass, field
@@ -91,7 +92,7 @@ def _checkpoint(wanted: str, model: Model, progress: Progress, may_fetch: bool) 
         raise InputError(
             expected=f"--checkpoint to name an archive ({model.name}.tgz)",
             found=f"{'a folder' if path.is_dir() else 'nothing'} at {path}",
-            next_step="give the archive's path, or official, seeded or auto",
+            next_step=_meant(wanted, ("official", "seeded", "auto")) or "give its path, or official, seeded or auto",
         )
     try:
         digest = digest_file(path)
@@ -102,6 +103,11 @@ def _checkpoint(wanted: str, model: Model, progress: Progress, may_fetch: bool) 
     pinned = resources.RESOURCES.get(model.name)
     kind = "official" if pinned and digest == pinned.sha256 else "archive"
     return Checkpoint(kind, digest), path
+
+
+def _meant(text: str, known: tuple[str, ...]) -> str:
+    close = difflib.get_close_matches(text, known, n=1)
+    return f"did you mean {close[0]}?" if close else ""
 
 
 def _official(model: Model, progress: Progress, may_fetch: bool) -> tuple[Checkpoint, Path]:
@@ -141,12 +147,13 @@ def _official_or_seeded(model: Model, progress: Progress, may_fetch: bool) -> tu
             return _official(model, progress, may_fetch and not _recent(marker))
         reason = f"no official archive of {model.name} is pinned"
     except ResourceError as error:
-        reason = f"the official archive could not be had ({error.found})"
+        reason = "the official archive is not in the cache, and could not be reached a moment ago"
         if may_fetch and not _recent(marker):
+            reason = f"the official archive could not be had ({error.found})"
             _touch(marker)
     logging.warning(
-        "%s; building from SEEDED weights, which recognise nothing. Files are named `seeded`. "
-        "For the trained model give --checkpoint PATH or --checkpoint official.",
+        "%s; the weights are SEEDED and recognise nothing: the build folder and its models have `seeded` in their "
+        "names. For the trained model give --checkpoint PATH or --checkpoint official.",
         reason,
     )
     return Checkpoint("seeded", seed=SEED), None
@@ -173,11 +180,22 @@ def _pictures(request: Request) -> tuple[Source, Selection]:
     calib = 0 if request.ranges else request.calib
     if wanted == "auto":
         wanted = os.environ.get("IMAGENET_DIR", "procedural")
+        if wanted != "procedural" and not Path(wanted).is_dir():
+            raise InputError(
+                expected="the environment variable IMAGENET_DIR to name a folder of pictures",
+                found=f"no folder at {wanted}",
+                next_step="correct or unset it, or give --images",
+            )
     if wanted == "procedural":
         procedural = ProceduralSource()
         return procedural, select_procedural(procedural, calib, request.limit)
     folder = FolderSource(Path(wanted))
-    return folder, select_from_folder(folder, calib, request.limit)
+    selection = select_from_folder(folder, calib, request.limit)
+    if len(selection.evaluation) < request.limit:
+        logging.warning(
+            "%d pictures are left to evaluate on, of the %d asked for", len(selection.evaluation), request.limit
+        )
+    return folder, selection
 
 
 def _calibration(request: Request, source: Source, selection: Selection) -> tuple[Calibration, str]:
@@ -188,7 +206,7 @@ def _calibration(request: Request, source: Source, selection: Selection) -> tupl
         return Calibration("ranges", ranges_sha256=digest_bytes(data)), data.decode()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
-            expected=f"--ranges to name a range table, not {request.ranges}",
+            expected=f"--ranges {request.ranges} to be a range table",
             found=str(getattr(error, "strerror", None) or "a file that is not text"),
             next_step="give a ranges.json that `python -m pipeline calibrate` wrote",
         ) from error

@@ -57,12 +57,14 @@ def build(
     machine: Machine,
     force: Collection[str],
     on_wait: Callable[[], None],
+    on_build: Callable[[Freshness], None] = lambda freshness: None,
 ) -> list[Outcome]:
     """Brings the given stages up to date. `stages` are in order and hold all that any of them needs.
 
     Args:
         force: names of stages to run whatever their keys.
         on_wait: called once if another process holds the build folder.
+        on_build: called before a stage is run, with what made that necessary.
 
     Raises:
         PipelineError: from a stage, or where the file system refuses.
@@ -77,6 +79,7 @@ def build(
                 freshness = _freshness(store, stage, parts, records.get(stage.name))
                 why = "; ".join(freshness.reasons) or ("asked for with --force" if stage.name in force else "")
                 if why:
+                    on_build(freshness)
                     records[stage.name] = _run(store, stage, parts, recipe, machine)
                 outputs = records[stage.name].outputs
                 holds = not stage.verdict or bool(json.loads((store.folder / stage.verdict).read_text())["holds"])
@@ -91,18 +94,20 @@ def inspect(stages: Sequence[Stage], recipe: Recipe, machine: Machine) -> list[F
     store = Store(machine.out / recipe.name)
     records = store.records()
     result: list[Freshness] = []
-    waiting: dict[str, str] = {}
+    waiting: dict[str, Freshness] = {}
     for stage in stages:
         blocked = [need for need in stage.needs if need in waiting]
         if blocked and stage.name in records:
-            freshness = Freshness(stage.name, "stale", tuple(f"{need} is {waiting[need]}" for need in blocked))
+            # The need's own first reason leads on, stage by stage, to what really changed.
+            reasons = tuple(f"{need} is {waiting[need].state}: {waiting[need].reasons[0]}" for need in blocked)
+            freshness = Freshness(stage.name, "stale", reasons)
         elif blocked:
             freshness = Freshness(stage.name, "missing", ("never built",))
         else:
             parts = key_parts(stage, recipe, _input_digests(stage, records))
             freshness = _freshness(store, stage, parts, records.get(stage.name))
         if freshness.state != "fresh":
-            waiting[stage.name] = freshness.state
+            waiting[stage.name] = freshness
         result.append(freshness)
     return result
 

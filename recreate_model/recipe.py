@@ -149,6 +149,11 @@ class Recipe:
         """SHA-256 over the whole recipe: equal ids mean equal artifacts."""
         return digest_json(as_json(self))
 
+    @property
+    def model_id(self) -> str:
+        """SHA-256 over the parts that decide the INT8 model: equal ids mean equal models."""
+        return digest_json([as_json(part) for part in (self.model, self.checkpoint, self.calibration, self.preprocess)])
+
 
 def as_json(value: object) -> Json:
     """A recipe, or a part of one, as plain JSON: what reading its JSON text would give."""

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.card import PLATFORMS, Accuracy, Evidence, card_definition, card_readme
+from pipeline.card import PLATFORMS, Evidence, Measured, card_definition, card_readme
 from recreate_model.digest import digest_bytes
 from recreate_model.errors import CheckError, InputError
 from recreate_model.recipe import Calibration, Checkpoint, Model, Picture, Preprocess, Recipe
@@ -64,7 +64,7 @@ OFFICIAL = Recipe(
 )
 LOCAL = dataclasses.replace(OFFICIAL, checkpoint=Checkpoint("archive", sha256=ARCHIVE))
 SEEDED = dataclasses.replace(OFFICIAL, checkpoint=Checkpoint("seeded", seed=7))
-MEASURED = Accuracy(top1=0.9042, low=0.8614, high=0.9349, n=250, dataset="700 ImageNet pictures | one a class")
+MEASURED = Measured(value=0.9042, low=0.8614, high=0.9349, n=250, dataset="700 ImageNet pictures | one a class")
 
 
 def tiny_model(
@@ -117,7 +117,7 @@ def model() -> bytes:
 def readme(
     model: bytes,
     recipe: Recipe = OFFICIAL,
-    accuracy: Accuracy | None = None,
+    accuracy: Measured | None = None,
     evidence: Sequence[Evidence] = (),
     files: Sequence[tuple[str, str]] = (),
     tools: Mapping[str, str] | None = None,
@@ -128,7 +128,7 @@ def readme(
 def definition(
     model: bytes,
     recipe: Recipe = OFFICIAL,
-    accuracy: Accuracy | None = None,
+    accuracy: Measured | None = None,
     files: Sequence[tuple[str, str]] = (),
 ) -> Any:
     return yaml.safe_load(card_definition(recipe, model, accuracy, files))
@@ -295,9 +295,25 @@ def test_the_data_set_is_never_assumed(model: bytes) -> None:
 
 
 def test_agreement_is_shown_as_it_was_measured(model: bytes) -> None:
-    """What the caller measured stands in the table, and cannot break it."""
-    card = card_readme(OFFICIAL, model, None, "0.98 of 250 pictures\nsame | class", (), ())
-    assert r"| Agreement with the float model | 0.98 of 250 pictures same \| class | | |" in card
+    """Agreement has its interval and its n, beside a top-1 that nobody measured; the data set is named."""
+    card = card_readme(OFFICIAL, model, None, Measured(0.98, 0.954, 0.991, 250, "odd | name"), (), ())
+    assert "| Top 1 Accuracy | not measured | | |" in card
+    assert "| Agreement with the float model | 0.980 | 0.954 to 0.991 | 250 |" in card
+    assert r"Dataset: odd \| name" in card
+
+
+def test_compiled_variants_have_a_table(model: bytes) -> None:
+    """One row for each target with Vela's estimates, and no table without any."""
+    row = {
+        "target": {"accelerator": "ethos-u55-128", "memory_mode": "Shared_Sram"},
+        "sram_kib": 1474.2,
+        "dram_kib": 0.0,
+        "flash_kib": 3360.0,
+        "inferences_per_second": 65.31,
+    }
+    card = card_readme(OFFICIAL, model, None, None, (), (), variants=[row])
+    assert "| ethos-u55-128 | Shared_Sram | 1,474 | 0 | 3,360 | 65.3 |" in card
+    assert "Ethos U, as Vela" not in readme(model)
 
 
 @pytest.mark.parametrize(
@@ -353,7 +369,7 @@ def test_files_are_listed_with_their_digests(model: bytes) -> None:
     """Every file handed in is a link and a digest, between the related materials and the network."""
     card = readme(model, files=[("labels.txt", "5" * 64)])
     assert row(card, "[labels.txt](labels.txt)") == [f"`{'5' * 64}`"]
-    assert card.index("### Model Recreation Code") < card.index("### Files") < card.index("## Network Information")
+    assert card.index("## Network Outputs") < card.index("## Files")
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ def _measured(work: Work, float_model: bytes, names: list[str]) -> ranges.Ranges
 
 
 def _given(work: Work) -> ranges.Ranges:
-    table = ranges.from_json(work.machine.ranges, "the table given with --ranges")
+    table = ranges.from_json(work.machine.ranges, "the file given with --ranges")
     # Other weights of the same architecture have other ranges: fitting names are not enough.
     if table.network != work.recipe.network:
         raise InputError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from importlib.metadata import version
 
 from pipeline import card
@@ -10,10 +11,8 @@ from pipeline.keys import tools_here
 from pipeline.work import EVALUATE_FILE, VELA_FILE, Work
 from recreate_model.digest import Json, digest_file
 
-_DATASETS = {
-    "folder": "pictures of the user's folder that calibration did not use",
-    "procedural": "procedural pictures",
-}
+# As the card names them, and the key in definition.yaml.
+_DATASETS = {"folder": "user-folder", "procedural": "procedural-pictures"}
 # What a user takes away; lock.json lists everything.
 _DEPLOYED = (".tflite", ".c", ".h", ".txt")
 
@@ -21,40 +20,40 @@ _DEPLOYED = (".tflite", ".c", ".h", ".txt")
 def run(work: Work) -> None:
     evaluation = json.loads(work.inputs[EVALUATE_FILE].read_text())
     variants = json.loads(work.inputs[VELA_FILE].read_text())["variants"]
-    accuracy = _accuracy(evaluation)
-    files = [(path, digest_file(file)) for path, file in sorted(work.inputs.items()) if path.endswith(_DEPLOYED)]
+    # An untrained network has a top-1, as anything that guesses has; it says nothing of the model the card is about.
+    trained = work.recipe.checkpoint.kind != "seeded"
+    accuracy = _measured(evaluation, "int8_top1") if trained else None
+    paths = sorted((path for path in work.inputs if path.endswith(_DEPLOYED)), key=_natural)
+    files = [(path, digest_file(work.inputs[path])) for path in paths]
     (tensorflow,) = tools_here(("tensorflow",))
     readme = card.card_readme(
         work.recipe,
         work.model,
         accuracy,
-        _agreement(evaluation),
+        _measured(evaluation, "agreement"),
         [_ethos_u(variants)],
         files,
+        variants=variants,
         tools={"TensorFlow": version(tensorflow), "Vela": version("ethos-u-vela")},
     )
     work.write("README.md", readme)
     work.write("definition.yaml", card.card_definition(work.recipe, work.model, accuracy, files))
 
 
-def _accuracy(evaluation: Json) -> card.Accuracy | None:
-    top1 = evaluation["int8_top1"]
-    if top1 is None:
+def _measured(evaluation: Json, name: str) -> card.Measured | None:
+    figure = evaluation[name]
+    if figure is None:
         return None
-    low, high = top1["interval_95"]
-    return card.Accuracy(top1["value"], low, high, top1["n"], _DATASETS[evaluation["source"]])
-
-
-def _agreement(evaluation: Json) -> str | None:
-    agreement = evaluation["agreement"]
-    if agreement is None:
-        return None
-    return f"{agreement['value']:.3f} of {agreement['n']} {_DATASETS[evaluation['source']]}"
+    low, high = figure["interval_95"]
+    return card.Measured(figure["value"], low, high, figure["n"], _DATASETS[evaluation["source"]])
 
 
 def _ethos_u(variants: Json) -> card.Evidence:
-    targets = ", ".join(variant["target"]["accelerator"] for variant in variants)
-    least = min(variant["npu_share"] for variant in variants)
-    return card.Evidence(
-        "Ethos U", "compiled", f"by Vela for {targets}; at least {least:.0%} of the operators on the NPU"
-    )
+    left = sorted({name for variant in variants for name in variant["cpu_operators"]})
+    where = f"but for {', '.join(left)} on the CPU" if left else "every operator on the NPU"
+    return card.Evidence("Ethos U", "compiled", f"by Vela for {len(variants)} targets, {where}")
+
+
+def _natural(path: str) -> list[str | int]:
+    """Sorts ethos-u55-32 before ethos-u55-128."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path)]
