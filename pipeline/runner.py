@@ -94,20 +94,21 @@ def inspect(stages: Sequence[Stage], recipe: Recipe, machine: Machine) -> list[F
     store = Store(machine.out / recipe.name)
     records = store.records()
     result: list[Freshness] = []
-    waiting: dict[str, Freshness] = {}
+    # Of each stage that is not fresh, what really changed, wherever that was.
+    roots: dict[str, tuple[str, ...]] = {}
     for stage in stages:
-        blocked = [need for need in stage.needs if need in waiting]
+        blocked = [need for need in stage.needs if need in roots]
         if blocked and stage.name in records:
-            # The need's own first reason leads on, stage by stage, to what really changed.
-            reasons = tuple(f"{need} is {waiting[need].state}: {waiting[need].reasons[0]}" for need in blocked)
-            freshness = Freshness(stage.name, "stale", reasons)
+            causes = dict.fromkeys(cause for need in blocked for cause in roots[need])
+            freshness = Freshness(stage.name, "stale", tuple(causes))
         elif blocked:
             freshness = Freshness(stage.name, "missing", ("never built",))
         else:
             parts = key_parts(stage, recipe, _input_digests(stage, records))
             freshness = _freshness(store, stage, parts, records.get(stage.name))
         if freshness.state != "fresh":
-            waiting[stage.name] = freshness
+            direct = tuple(f"{stage.name}: {reason}" for reason in freshness.reasons)
+            roots[stage.name] = freshness.reasons if blocked and freshness.state == "stale" else direct
         result.append(freshness)
     return result
 

@@ -144,7 +144,7 @@ def test_a_changed_module_makes_its_stages_stale(small_build: Request, monkeypat
     assert rows["verify"].state == "stale"
     assert "code pipeline.verify" in rows["verify"].reasons[0]
     (reason,) = rows["card"].reasons
-    assert reason.startswith("verify is stale: code pipeline.verify")
+    assert reason.startswith("verify: code pipeline.verify")
     assert {name for name, row in rows.items() if row.state == "fresh"} == {stage.name for stage in STAGES} - {
         "verify",
         "card",
