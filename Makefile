@@ -3,14 +3,17 @@
 # make check   the reproducibility check on both golden recipes
 # make lint    ruff and mypy
 # make lock    resolve the dependencies anew (needs uv)
+# make clean   remove the environment and the caches of the tools
+# make test-slow, make test-shared   tests that take longer, and tests on real pictures (SHARED names their folder)
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: model test test-slow test-shared check lint lock clean
+.PHONY: help model test test-slow test-shared check lint lock clean
 .DELETE_ON_ERROR:
 
+# ARGS are passed on, as in make model ARGS="--checkpoint seeded --calib 50".
 model: $(VENV)/.runtime
 	$(BIN)/python -m pipeline all $(ARGS)
 
@@ -56,6 +59,9 @@ lock:
 	echo pip | $(LOCK) - -o requirements/pip.lock
 	$(LOCK) pyproject.toml -o requirements/runtime.lock
 	$(LOCK) pyproject.toml --extra dev --constraint requirements/runtime.lock -o requirements/development.lock
+
+help:
+	@sed -n 's/^# \(make .*\)/\1/p' Makefile
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
