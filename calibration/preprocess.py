@@ -6,6 +6,7 @@ and in float32. EXIF rotation is left alone, as in training.
 
 from __future__ import annotations
 
+import contextlib
 import io
 
 import numpy as np
@@ -15,6 +16,7 @@ from recreate_model.network import Array
 from recreate_model.recipe import Preprocess
 
 CENTRAL_FRACTION = 0.875
+_LONGEST_STRIP = 16  # times as long as it is wide
 _JPEG = b"\xff\xd8\xff"
 # ImageNet's largest picture has 27 million pixels; this is Pillow's own bound for decompression bombs.
 _MAX_PIXELS = 178_956_970
@@ -36,8 +38,10 @@ def decode(data: bytes, name: str) -> Array:
             if height * width > _MAX_PIXELS:
                 raise _unreadable(name, f"{width} x {height} pixels")
             if colours in ("RGB", "YCbCr", "Gray", "GRAY"):
-                pixels: Array = simplejpeg.decode_jpeg(data, "RGB", fastdct=False, fastupsample=False, strict=True)
-                return pixels
+                with contextlib.suppress(ValueError):
+                    # Strict, or a cut file would pass; Pillow tells one from a file with a few odd bytes.
+                    pixels: Array = simplejpeg.decode_jpeg(data, "RGB", fastdct=False, fastupsample=False, strict=True)
+                    return pixels
         return _decode_any(data, name)
     except (ValueError, OSError, SyntaxError) as error:
         # Pillow raises SyntaxError for broken PNG chunks, OSError otherwise; simplejpeg raises ValueError.
@@ -51,6 +55,9 @@ def _decode_any(data: bytes, name: str) -> Array:
 
     try:
         with Image.open(io.BytesIO(data)) as picture:
+            if picture.mode.startswith("I;16"):
+                # Converting would clip; the upper byte is the 8-bit picture.
+                return np.repeat((np.asarray(picture) >> 8).astype(np.uint8)[:, :, np.newaxis], 3, axis=2)
             return np.asarray(picture.convert("RGB"))
     except Image.DecompressionBombError as error:
         raise _unreadable(name, str(error)) from error
@@ -66,10 +73,18 @@ def normalise(pixels: Array, preprocess: Preprocess, resolution: int) -> Array:
 
 def _central_crop(pixels: Array, height: int, width: int) -> Array:
     """Resizes the shorter side to 1 / 0.875 of the target, keeping the aspect, and cuts the target from the middle."""
+    pixels = _shortened(pixels)
     scale = max(height, width) / CENTRAL_FRACTION / min(pixels.shape[:2])
     resized = _resize(pixels, *(max(round(side * scale), 1) for side in pixels.shape[:2]))
     top, left = (resized.shape[0] - height) // 2, (resized.shape[1] - width) // 2
     return resized[top : top + height, left : left + width]
+
+
+def _shortened(pixels: Array) -> Array:
+    """Cuts what no crop can reach off a strip: one row of 30,000 pixels, enlarged whole, would fill the memory."""
+    bound = _LONGEST_STRIP * min(pixels.shape[:2])
+    top, left = (max(0, size - bound) // 2 for size in pixels.shape[:2])
+    return pixels[top : pixels.shape[0] - top, left : pixels.shape[1] - left]
 
 
 def _resize(pixels: Array, height: int, width: int) -> Array:

@@ -26,15 +26,18 @@ class Ranges:
     Attributes:
         spans: name -> (minimum, maximum), float32 values.
         network: name of the float network they belong to, as `Recipe.network`.
-        pictures: how many were measured, and their manifest's SHA-256.
+        graph_sha256: of its float graph: other weights have other ranges.
+        preprocess: how the pictures were cut, as `recipe.Preprocess.crop`.
+        pictures: SHA-256 of each picture measured, so that none of them is later used to evaluate.
         mantissa_bits: to which they are rounded; 24 means not rounded.
     """
 
     spans: Mapping[str, tuple[float, float]]
     network: str
-    picture_count: int
-    manifest_sha256: str
+    graph_sha256: str
+    preprocess: str
     mantissa_bits: int
+    pictures: tuple[str, ...]
 
 
 def merge(shards: Sequence[Array]) -> Array:
@@ -57,9 +60,11 @@ def to_json(ranges: Ranges) -> str:
         {
             "format": _FORMAT,
             "network": ranges.network,
+            "graph_sha256": ranges.graph_sha256,
+            "preprocess": ranges.preprocess,
             "mantissa_bits": ranges.mantissa_bits,
-            "pictures": {"count": ranges.picture_count, "manifest_sha256": ranges.manifest_sha256},
             "activations": [{"name": name, "min": low, "max": high} for name, (low, high) in ranges.spans.items()],
+            "pictures": list(ranges.pictures),
         }
     )
 
@@ -80,11 +85,12 @@ def from_json(text: str, source: str) -> Ranges:
         return Ranges(
             spans=spans,
             network=str(document["network"]),
-            picture_count=int(document["pictures"]["count"]),
-            manifest_sha256=str(document["pictures"]["manifest_sha256"]),
+            graph_sha256=str(document["graph_sha256"]),
+            preprocess=str(document["preprocess"]),
             mantissa_bits=int(document["mantissa_bits"]),
+            pictures=tuple(map(str, document["pictures"])),
         )
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         what = f"no {error}" if isinstance(error, KeyError) else str(error)
         if isinstance(error, json.JSONDecodeError):
             what = "a file that is not JSON"

@@ -1,15 +1,16 @@
 """Which pictures calibrate and which evaluate: fixed by the pictures' names alone, spread over the classes, apart.
 
-The order is one of all pictures: first one of each class, then a second of each, and so on, shuffled by the digest of
-the names. Calibration takes from its front and evaluation from its back, so a larger `--calib` keeps the pictures of a
-smaller one, and evaluation keeps its own.
+Pictures are taken in rounds, one of each class, shuffled by the digest of their names. Calibration begins with one end
+of each class and evaluation with the other, so a larger `--calib` keeps the pictures of a smaller one, and evaluation
+keeps its own while there is room. No content is in both, whatever names it has.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from calibration.sources import FolderSource, ProceduralSource
@@ -29,35 +30,44 @@ class Selection:
     evaluation: tuple[Picture, ...]
 
 
-def spread(pictures: Sequence[Picture]) -> list[Picture]:
-    """The order in which pictures are taken, whatever the order they come in."""
+def spread(pictures: Sequence[Picture], backwards: bool = False) -> list[Picture]:
+    """The order in which pictures are taken, whatever the order they come in; `backwards` from the other ends."""
     classes: dict[str, list[tuple[str, Picture]]] = defaultdict(list)
     for picture in pictures:
         classes[picture.id.rpartition("/")[0]].append((digest_bytes(picture.id.encode()), picture))
     rounds = [
         (turn, digest, picture)
         for members in classes.values()
-        for turn, (digest, picture) in enumerate(sorted(members, key=lambda member: member[0]))
+        for turn, (digest, picture) in enumerate(sorted(members, key=lambda member: member[0], reverse=backwards))
     ]
-    return [picture for _, _, picture in sorted(rounds, key=lambda row: row[:2])]
+    rounds.sort(key=lambda row: row[1], reverse=backwards)
+    return [picture for _, _, picture in sorted(rounds, key=lambda row: row[0])]
 
 
-def select_from_folder(source: FolderSource, calib: int, limit: int) -> Selection:
+def select_from_folder(
+    source: FolderSource, calib: int, limit: int, excluded: Collection[str] = frozenset()
+) -> Selection:
     """`calib` pictures to calibrate and up to `limit` others to evaluate, with the SHA-256 of each.
+
+    Args:
+        excluded: digests of pictures that calibrated before, and so must not evaluate.
 
     Raises:
         InputError: fewer pictures than `calib`, or one that cannot be read.
     """
-    order = spread(source.pictures())
+    pictures = source.pictures()
+    order = spread(pictures)
     if len(order) < calib:
         raise InputError(
             expected=f"{calib} pictures to calibrate on in {source.root}",
             found=f"{len(order)}",
             next_step=f"give --calib {len(order)} or fewer, or the folder above if this is one class of several",
         )
-    rest = order[calib:]
-    evaluation = rest[max(0, len(rest) - limit) :][::-1]
-    return Selection(_with_digests(source, order[:calib]), _with_digests(source, evaluation))
+    calibration = tuple(_with_digest(source, picture) for picture in order[:calib])
+    used = {picture.sha256 for picture in calibration} | set(excluded)
+    candidates = (_with_digest(source, picture) for picture in spread(pictures, backwards=True))
+    fresh = (picture for picture in candidates if picture.sha256 not in used)
+    return Selection(calibration, tuple(itertools.islice(fresh, limit)))
 
 
 def select_procedural(source: ProceduralSource, calib: int, limit: int) -> Selection:
@@ -65,5 +75,5 @@ def select_procedural(source: ProceduralSource, calib: int, limit: int) -> Selec
     return Selection(tuple(source.pictures(0, calib)), tuple(source.pictures(_PROCEDURAL_EVALUATION_START, limit)))
 
 
-def _with_digests(source: FolderSource, pictures: Sequence[Picture]) -> tuple[Picture, ...]:
-    return tuple(dataclasses.replace(picture, sha256=source.digest(picture.id)) for picture in pictures)
+def _with_digest(source: FolderSource, picture: Picture) -> Picture:
+    return dataclasses.replace(picture, sha256=source.digest(picture.id))

@@ -60,6 +60,13 @@ class FolderSource:
                 found=error.strerror or str(error),
                 next_step=_SYNSETS,
             ) from error
+        for picture in found:
+            if not _is_utf8(picture.id):
+                raise InputError(
+                    expected=f"the names of the pictures in {self.root} to be UTF-8",
+                    found=ascii(picture.id),
+                    next_step="rename it",
+                )
         if not found:
             raise InputError(
                 expected=f"pictures ({', '.join(_SUFFIXES)}) in {self.root}",
@@ -113,5 +120,14 @@ def _picture_files(root: Path) -> Iterator[Path]:
                 yield Path(entry.path)
 
 
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _is_picture(entry: os.DirEntry[str]) -> bool:
-    return entry.name.lower().endswith(_SUFFIXES) and entry.is_file()
+    # A dot in front hides a file; some systems keep notes on a picture under its name with one.
+    return entry.name.lower().endswith(_SUFFIXES) and not entry.name.startswith(".") and entry.is_file()

@@ -21,6 +21,7 @@ State = TypeVar("State")
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+_PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 # What `setup` returned in this worker process.
 _state: Any = None
 
@@ -73,6 +74,14 @@ def _ctrl_c_ignored() -> Iterator[None]:
         signal.signal(signal.SIGINT, handler)
 
 
+def _die_with_parent() -> None:
+    """A parent killed without warning cannot stop its workers, and they would go on writing into its folders."""
+    import ctypes
+
+    with contextlib.suppress(AttributeError):  # a system that is not Linux has no prctl
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 class _Call:
     """The task, bound to the state of whichever worker runs it."""
 
@@ -84,5 +93,6 @@ class _Call:
 
 
 def _initialise(setup: Callable[[], Any]) -> None:
+    _die_with_parent()
     global _state
     _state = setup()

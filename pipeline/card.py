@@ -68,6 +68,7 @@ def card_readme(
     files: Sequence[tuple[str, str]],
     *,
     variants: Sequence[Json] = (),
+    refuted: Sequence[str] = (),
     tools: Mapping[str, str] | None = None,
 ) -> str:
     """The card as Markdown.
@@ -79,6 +80,7 @@ def card_readme(
         evidence: per platform, in any order; platforms without any read "not measured".
         files: what else the build made: path relative to the card, and SHA-256.
         variants: the compiled models, as `vela.vela_table` gives them.
+        refuted: what was claimed of the model and does not hold, as verification names it.
         tools: name to version of what made the model.
 
     Raises:
@@ -93,7 +95,7 @@ def card_readme(
     return README.format(
         recipe=recipe,
         size=view.size,
-        warning=f"> **{warning}**\n\n" if warning else "",
+        warning="".join(f"> **{line}**\n\n" for line in _warnings(recipe, warning, refuted)),
         description=description,
         terms=" for the code; the terms of the archive's weights are theirs" * (recipe.checkpoint.kind == "archive"),
         origin=_origin(recipe, tools or {}),
@@ -182,6 +184,16 @@ def _who_it_is(checkpoint: Checkpoint) -> tuple[str, str]:
         return f"{version} Not trained: for trying the pipeline only.", warning
     warning = f"Built from an archive with SHA-256 {checkpoint.sha256}, not from the official one."
     return f"{version} How the archive's weights were trained is not known to this build.", warning
+
+
+def _warnings(recipe: Recipe, first: str, refuted: Sequence[str]) -> list[str]:
+    """What a reader must know before anything else, the first of all which weights it has."""
+    lines = [first]
+    if recipe.calibration.kind == "procedural" and recipe.checkpoint.kind != "seeded":
+        lines.append("Calibrated on procedural pictures, which resemble no photograph.")
+    if refuted:
+        lines.append(f"Verification failed: {', '.join(refuted)}.")
+    return [line for line in lines if line]
 
 
 def _origin(recipe: Recipe, tools: Mapping[str, str]) -> str:

@@ -13,11 +13,12 @@ README = """\
 
 ## Related Materials
 ### Class Labels
-The class labels associated with this model can be written by running the script \
-[`get_class_labels.sh`](../../get_class_labels.sh).
+The class labels associated with this model are in [labels.txt](labels.txt); the script `get_class_labels.sh` of the \
+recreation code writes them too.
 
 ### Model Recreation Code
-Code to recreate this model can be found [here](../../recreate_model/).
+This model was made by `python -m pipeline all` of the project this card comes from; the code is in its \
+`recreate_model/`.
 
 ## Network Information
 | Network Information |  Value         |

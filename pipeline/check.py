@@ -23,6 +23,7 @@ from pipeline import console, golden
 from pipeline.resolve import Request, resolve
 from pipeline.stages import STAGES
 from pipeline.store import Store
+from pipeline.work import VERIFY_FILE
 from recreate_model.digest import digest_bytes
 from recreate_model.errors import CheckError, PipelineError, ToolError
 from recreate_model.model_view import ModelView, read_model
@@ -46,7 +47,16 @@ CONDITIONS = (
     Conditions(
         "one",
         1,
-        {"LC_ALL": "C", "TZ": "UTC", "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1"},
+        {
+            # With both switched off Python takes this locale at its word, and reads and writes ASCII by default.
+            "LC_ALL": "C",
+            "PYTHONUTF8": "0",
+            "PYTHONCOERCECLOCALE": "0",
+            "TZ": "UTC",
+            "PYTHONHASHSEED": "0",
+            "OMP_NUM_THREADS": "1",
+            "TF_NUM_INTRAOP_THREADS": "1",
+        },
     ),
     Conditions(
         "two",
@@ -89,6 +99,7 @@ def run(model: str, record: bool, as_json: bool, quiet: bool) -> int:
         if claims is not None:
             differences += against(claims, folders[0])
         count = len(digests(folders[0]))
+        holds = json.loads((folders[0] / VERIFY_FILE).read_text(encoding="utf-8"))["holds"]
     if claims is None:
         logging.warning(
             "golden.json has no entry for %s; the two builds are compared with each other alone", recipe.name
@@ -100,9 +111,16 @@ def run(model: str, record: bool, as_json: bool, quiet: bool) -> int:
         )
     if differences:
         raise _failed(recipe, differences)
+    if not holds:
+        raise CheckError(
+            expected=f"every claim about {recipe.name} to hold",
+            found="one that does not, in both builds",
+            done="nothing was kept",
+            next_step=f"run `python -m pipeline verify --model {model} --checkpoint seeded --images procedural`",
+        )
     if not (quiet or as_json):
-        said = "golden.json" if claims is not None else "each other (golden.json has no entry)"
-        print(f"{recipe.name}: {count} artifacts, built twice, byte for byte the same, and the same as {said}")
+        said = ", and the same as golden.json" if claims is not None else "; golden.json has no entry to compare with"
+        print(f"{recipe.name}: {count} artifacts, built twice, byte for byte the same{said}")
     return 0
 
 
@@ -172,10 +190,11 @@ def _build(model: str, recipe: Recipe, conditions: Conditions, scratch: Path) ->
         )
     except subprocess.TimeoutExpired as error:
         raise _build_failed(conditions, f"none after {_TIME_LIMIT} s") from error
-    # Status 1 is a claim that does not hold, which the comparison is about to name more exactly.
-    if result.returncode not in (0, 1):
+    folder = out / recipe.name
+    # Status 1 is a claim that does not hold; the comparison, which comes first, names it more exactly.
+    if result.returncode not in (0, 1) or Store(folder).records().keys() != {stage.name for stage in STAGES}:
         raise _build_failed(conditions, f"status {result.returncode}: {result.stderr.strip()[-500:]}")
-    return out / recipe.name
+    return folder
 
 
 def _record(model: str, recipe: Recipe, folder: Path, scratch: Path) -> None:

@@ -20,7 +20,8 @@ from absl import app, logging
 from absl.flags import argparse_flags
 
 from pipeline.stages import STAGES
-from recreate_model.errors import PipelineError, UsageError
+from recreate_model.errors import PipelineError, ToolError, UsageError
+from recreate_model.recipe import Preprocess
 
 if TYPE_CHECKING:
     from pipeline.resolve import Request
@@ -31,7 +32,7 @@ _EPILOG = (
     "exit status: 0 done, 1 a check failed, 2 bad usage, 3 bad input, 4 a resource could not be had, 5 a tool failed"
 )
 _STAGE_NAMES = tuple(stage.name for stage in STAGES)
-_INTERRUPTED = 128 + signal.SIGINT
+_TRACEBACK = "RECREATE_MODEL_TRACEBACK"
 
 
 def main() -> None:
@@ -59,7 +60,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     def command(name: str, summary: str) -> argparse.ArgumentParser:
         added: argparse.ArgumentParser = commands.add_parser(name, help=summary, description=summary, epilog=_EPILOG)
         added.add_argument("--json", action="store_true", help="print JSON instead of tables")
-        added.add_argument("--quiet", action="store_true", help="print errors and nothing else")
+        added.add_argument("--quiet", action="store_true", help="print warnings and errors and nothing else")
         return added
 
     for name, summary in {"all": "every stage, in order", **{row.name: row.summary for row in STAGES}}.items():
@@ -81,7 +82,7 @@ def _add_build_arguments(parser: argparse.ArgumentParser) -> None:
     add("--images", metavar="auto|procedural|PATH", help="pictures: a folder of synset folders (default auto)")
     add("--calib", type=int, metavar="N", help="pictures to calibrate on (default 100)")
     add("--limit", type=int, metavar="N", help="pictures to evaluate on, at most (default 200)")
-    add("--preprocess", dest="crop", choices=("central-crop", "squash"), help="how pictures are cut (central-crop)")
+    add("--preprocess", dest="crop", choices=Preprocess.CROPS, help="how pictures are cut (central-crop)")
     add("--ranges", type=Path, metavar="FILE", help="a range table to use instead of measuring one")
     add("--targets", metavar="NAME[,NAME...]", help="Ethos-U targets, such as ethos-u55-128 (default all eleven)")
     add("--out", type=Path, metavar="FOLDER", help="where build folders are made (default artifacts)")
@@ -92,17 +93,33 @@ def _add_build_arguments(parser: argparse.ArgumentParser) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     logging.use_absl_handler()
     logging.get_absl_handler().setFormatter(_Formatter())
-    logging.set_verbosity(logging.ERROR if arguments.quiet else logging.WARNING)
+    logging.set_verbosity(logging.WARNING)
     # TensorFlow's C++ log is for its developers; what fails is in our errors.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # `timeout` and CI send it; leaving as for Ctrl-C cleans up, and ends the workers.
+    signal.signal(signal.SIGTERM, _stop)
     try:
         return _dispatch(arguments)
     except PipelineError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.status
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print("stopped: finished stages are kept, run the same command to go on", file=sys.stderr)
-        return _INTERRUPTED
+        return 128 + (stop.args[0] if stop.args else signal.SIGINT)
+    except Exception as error:
+        if os.environ.get(_TRACEBACK):
+            raise
+        found = " ".join(f"{type(error).__name__}: {error}".split())
+        print(
+            f"error: expected no defect in this program; found {found}; done: finished stages are kept; "
+            f"next: run again with {_TRACEBACK}=1 and report what it prints",
+            file=sys.stderr,
+        )
+        return ToolError.status
+
+
+def _stop(number: int, frame: object) -> NoReturn:
+    raise KeyboardInterrupt(number)
 
 
 class _Formatter(StandardFormatter):
@@ -143,9 +160,11 @@ def _build(arguments: argparse.Namespace) -> int:
     from pipeline.resolve import resolve
 
     wanted = _STAGE_NAMES if arguments.command == "all" else (arguments.command,)
-    recipe, machine = resolve(_request(arguments), _progress(arguments), may_fetch=True)
+    stages = runner.with_needs(wanted, STAGES)
+    may_fetch = any(stage.name == "fetch" for stage in stages)
+    recipe, machine = resolve(_request(arguments), _progress(arguments), may_fetch)
     outcomes = runner.build(
-        runner.with_needs(wanted, STAGES),
+        stages,
         recipe,
         machine,
         force=wanted if arguments.force else (),

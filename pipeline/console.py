@@ -98,6 +98,7 @@ def build_json(folder: Path, recipe: Recipe, outcomes: Sequence[Outcome], wanted
         "status": status,
         "build": recipe.name,
         "recipe": recipe.id,
+        "checkpoint": recipe.checkpoint.kind,
         "folder": str(folder),
         "results": {stage: _load(folder, path) for stage, path in _RESULTS.items() if stage in wanted},
         "stages": [
@@ -149,7 +150,9 @@ def _print_verify(console: Console, recipe: Recipe, document: Json) -> None:
 
 def _value(row: Json, wide: bool) -> str:
     """What was found, and beside it what was expected where that is something else."""
-    shown = [_short(row[key], 64 if wide else 28) for key in ("found", "expected")]
+    # What differs is never cut: the difference may be at the end.
+    length = 1000 if row["verdict"] == "differs" else 64 if wide else 28
+    shown = [_short(row[key], length) for key in ("found", "expected")]
     if row["verdict"] == "match" or not row["expected"]:
         return shown[0]
     return f"{shown[0]}, {'expected' if row['verdict'] == 'differs' else 'published'} {shown[1]}"
@@ -191,7 +194,7 @@ def _print_vela(console: Console, recipe: Recipe, document: Json) -> None:
 
 
 def _load(folder: Path, path: str) -> Json:
-    return json.loads((folder / path).read_text())
+    return json.loads((folder / path).read_text(encoding="utf-8"))
 
 
 def _short(text: str, length: int) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -38,14 +39,16 @@ def record(recipe: Recipe, digests: Mapping[str, str]) -> None:
     entries = {**_read(), recipe.id: {"name": recipe.name, "model_id": recipe.model_id, "artifacts": dict(digests)}}
     # A recipe's id moves when the recipe itself does; the entry it leaves behind would claim nothing for ever.
     kept = {key: entry for key, entry in sorted(entries.items()) if key == recipe.id or entry["name"] != recipe.name}
-    PATH.write_text(readable_json(kept))
+    temporary = PATH.with_suffix(".new")
+    temporary.write_text(readable_json(kept), encoding="utf-8")
+    os.replace(temporary, PATH)
     _read.cache_clear()
 
 
 @functools.cache
 def _read() -> Mapping[str, Json]:
     try:
-        entries: Mapping[str, Json] = json.loads(PATH.read_text())
+        entries: Mapping[str, Json] = json.loads(PATH.read_text(encoding="utf-8"))
         return entries
     except FileNotFoundError:
         return {}

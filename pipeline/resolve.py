@@ -13,6 +13,7 @@ from pathlib import Path
 
 from absl import logging
 
+from calibration.ranges import Ranges, from_json
 from calibration.selection import Selection, select_from_folder, select_procedural
 from calibration.sources import FolderSource, ProceduralSource, Source
 from pipeline import vela_targets
@@ -20,7 +21,7 @@ from pipeline.work import Machine, Progress
 from recreate_model import resources
 from recreate_model.digest import digest_bytes, digest_file
 from recreate_model.errors import InputError, ResourceError, UsageError
-from recreate_model.recipe import Calibration, Checkpoint, Model, Preprocess, Recipe
+from recreate_model.recipe import Calibration, Checkpoint, Evaluation, Model, Preprocess, Recipe
 from recreate_model.seeded import SEED
 
 # How long `auto` believes that the official archive cannot be reached, in seconds: a build that is up to date should
@@ -60,14 +61,17 @@ def resolve(request: Request, progress: Progress, may_fetch: bool) -> tuple[Reci
     model = Model.parse(request.model)
     targets = vela_targets.parse_targets(request.targets)
     checkpoint, archive = _checkpoint(request.checkpoint, model, progress, may_fetch)
-    source, selection = _pictures(request)
-    calibration, table = _calibration(request, source, selection)
-    recipe = Recipe(model, checkpoint, calibration, selection.evaluation, Preprocess(request.crop), targets)
+    table, ranges_sha256 = _table(request.ranges) if request.ranges else (None, "")
+    source, selection = _pictures(request, table, trained=checkpoint.kind != "seeded")
+    calibration = Calibration(source.kind, selection.calibration)
+    if table:
+        calibration = Calibration("ranges", ranges_sha256=ranges_sha256)
+    evaluation = Evaluation(source.kind, selection.evaluation)
+    recipe = Recipe(model, checkpoint, calibration, evaluation, Preprocess(request.crop), targets)
     machine = Machine(
         out=request.out,
         checkpoint=archive,
-        calibration_source=None if table else source,
-        evaluation_source=source,
+        source=source,
         ranges=table,
         jobs=request.jobs,
         progress=progress,
@@ -175,22 +179,14 @@ def _touch(marker: Path) -> None:
         return
 
 
-def _pictures(request: Request) -> tuple[Source, Selection]:
-    wanted = request.images
-    calib = 0 if request.ranges else request.calib
-    if wanted == "auto":
-        wanted = os.environ.get("IMAGENET_DIR", "procedural")
-        if wanted != "procedural" and not Path(wanted).is_dir():
-            raise InputError(
-                expected="the environment variable IMAGENET_DIR to name a folder of pictures",
-                found=f"no folder at {wanted}",
-                next_step="correct or unset it, or give --images",
-            )
+def _pictures(request: Request, table: Ranges | None, trained: bool) -> tuple[Source, Selection]:
+    wanted = _folder_or_procedural(trained) if request.images == "auto" else request.images
+    calib = 0 if table else request.calib
     if wanted == "procedural":
         procedural = ProceduralSource()
         return procedural, select_procedural(procedural, calib, request.limit)
     folder = FolderSource(Path(wanted))
-    selection = select_from_folder(folder, calib, request.limit)
+    selection = select_from_folder(folder, calib, request.limit, table.pictures if table else ())
     if len(selection.evaluation) < request.limit:
         logging.warning(
             "%d pictures are left to evaluate on, of the %d asked for", len(selection.evaluation), request.limit
@@ -198,15 +194,27 @@ def _pictures(request: Request) -> tuple[Source, Selection]:
     return folder, selection
 
 
-def _calibration(request: Request, source: Source, selection: Selection) -> tuple[Calibration, str]:
-    if request.ranges is None:
-        return Calibration(source.kind, selection.calibration), ""
+def _folder_or_procedural(trained: bool) -> str:
+    wanted = os.environ.get("IMAGENET_DIR") or "procedural"
+    if wanted == "procedural" and trained:
+        logging.warning("no pictures are given; PROCEDURAL ones are used, which resemble no photograph. Give --images")
+    elif wanted != "procedural" and not Path(wanted).is_dir():
+        raise InputError(
+            expected="the environment variable IMAGENET_DIR to name a folder of pictures",
+            found=f"no folder at {wanted}",
+            next_step="correct or unset it, or give --images",
+        )
+    return wanted
+
+
+def _table(path: Path) -> tuple[Ranges, str]:
+    """The range table given, and its SHA-256. Whether it fits the network is for `calibrate` to say."""
     try:
-        data = request.ranges.read_bytes()
-        return Calibration("ranges", ranges_sha256=digest_bytes(data)), data.decode()
+        data = path.read_bytes()
+        return from_json(data.decode(), str(path)), digest_bytes(data)
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
-            expected=f"--ranges {request.ranges} to be a range table",
+            expected=f"--ranges {path} to be a range table",
             found=str(getattr(error, "strerror", None) or "a file that is not text"),
             next_step="give a ranges.json that `python -m pipeline calibrate` wrote",
         ) from error

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import importlib
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.keys import KeyParts, key_parts
@@ -71,28 +72,31 @@ def build(
     """
     store = Store(machine.out / recipe.name)
     outcomes: list[Outcome] = []
-    try:
-        with store.exclusive(on_wait):
-            records: dict[str, Record] = store.records()
-            for stage in stages:
-                parts = key_parts(stage, recipe, _input_digests(stage, records))
-                freshness = _freshness(store, stage, parts, records.get(stage.name))
-                why = "; ".join(freshness.reasons) or ("asked for with --force" if stage.name in force else "")
-                if why:
-                    on_build(freshness)
-                    records[stage.name] = _run(store, stage, parts, recipe, machine)
-                outputs = records[stage.name].outputs
-                holds = not stage.verdict or bool(json.loads((store.folder / stage.verdict).read_text())["holds"])
-                outcomes.append(Outcome(stage.name, "built" if why else "reused", why, outputs, holds))
-    except OSError as error:
-        raise _file_system_error(error, store) from error
+    with _file_system_errors(store), store.exclusive(on_wait):
+        records: dict[str, Record] = store.records()
+        for stage in stages:
+            parts = key_parts(stage, recipe, _input_digests(stage, records))
+            freshness = _freshness(store, stage, parts, records.get(stage.name))
+            why = "; ".join(freshness.reasons) or ("asked for with --force" if stage.name in force else "")
+            if why:
+                on_build(freshness)
+                records[stage.name] = _run(store, stage, parts, recipe, machine)
+            outputs = records[stage.name].outputs
+            outcomes.append(Outcome(stage.name, "built" if why else "reused", why, outputs, _holds(store, stage)))
     return outcomes
+
+
+def _holds(store: Store, stage: Stage) -> bool:
+    if not stage.verdict:
+        return True
+    return bool(json.loads((store.folder / stage.verdict).read_text(encoding="utf-8"))["holds"])
 
 
 def inspect(stages: Sequence[Stage], recipe: Recipe, machine: Machine) -> list[Freshness]:
     """What `build` would do, without doing it."""
     store = Store(machine.out / recipe.name)
-    records = store.records()
+    with _file_system_errors(store):
+        records = store.records()
     result: list[Freshness] = []
     # Of each stage that is not fresh, what really changed, wherever that was.
     roots: dict[str, tuple[str, ...]] = {}
@@ -136,6 +140,14 @@ def _input_digests(stage: Stage, records: Mapping[str, Record]) -> dict[str, str
     return {path: digest for need in stage.needs for path, digest in records[need].outputs.items()}
 
 
+@contextlib.contextmanager
+def _file_system_errors(store: Store) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise _file_system_error(error, store) from error
+
+
 def _file_system_error(error: OSError, store: Store) -> ResourceError:
     next_steps = {
         errno.ENOSPC: "free some space, or give another folder with --out",
@@ -143,9 +155,13 @@ def _file_system_error(error: OSError, store: Store) -> ResourceError:
         errno.EACCES: "make the folder writable, or give another with --out",
         errno.EROFS: "give a writable folder with --out",
     }
+    where = str(error.filename or store.folder)
+    if not where.startswith(str(store.folder)):
+        # Not the build folder, so nothing that --out could change: the temporary folder, most likely.
+        next_steps = {errno.ENOSPC: "free some space there, or set TMPDIR to another folder"}
     return ResourceError(
-        expected=f"to read and write below {store.folder}",
-        found=f"{error.strerror or error}{f' ({error.filename})' if error.filename else ''}",
+        expected=f"to read and write {where}",
+        found=error.strerror or str(error),
         done="finished stages are kept, the unfinished one left no file",
         next_step=next_steps.get(error.errno or 0, "look at that path, or give another folder with --out"),
     )

@@ -28,7 +28,7 @@ STAGES: tuple[Stage, ...] = (
         "read the moving averages, fold BatchNorm in float64, write the float graph and model",
         needs=("fetch",),
         reads=_naming,
-        tools=("tensorflow", *_RUNTIME),
+        tools=("tensorflow", "protobuf", *_RUNTIME),
     ),
     Stage(
         "calibrate",
@@ -72,7 +72,7 @@ STAGES: tuple[Stage, ...] = (
         "compile for Ethos-U, one variant for each target",
         needs=("quantize",),
         reads=lambda recipe: {**_naming(recipe), "targets": as_json(recipe.targets)},
-        tools=("ethos-u-vela", "ai-edge-litert", "numpy"),
+        tools=("ethos-u-vela", "flatbuffers", *_RUNTIME),
     ),
     Stage(
         "labels",

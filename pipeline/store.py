@@ -12,16 +12,17 @@ import fcntl
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from pipeline.keys import KeyParts
-from recreate_model.digest import digest_file, readable_json
+from recreate_model.digest import Json, digest_file, readable_json
 
 LOCK_FILE = "lock.json"
 _FORMAT = "build-lock/1"
-_SCRATCH = ".scratch"
+_SCRATCH = ".scratch-"
 _MUTEX = ".mutex"
 
 
@@ -54,20 +55,17 @@ class Store:
             except BlockingIOError:
                 on_wait()
                 fcntl.flock(mutex, fcntl.LOCK_EX)
-            # What a killed run left behind.
-            shutil.rmtree(self.folder / _SCRATCH, ignore_errors=True)
+            for left_behind in self.folder.glob(f"{_SCRATCH}*"):
+                shutil.rmtree(left_behind, ignore_errors=True)
             yield
 
     def records(self) -> dict[str, Record]:
         """The lock's stages by name; empty where there is no lock, or one that cannot be read."""
         try:
-            document = json.loads((self.folder / LOCK_FILE).read_text())
+            document = json.loads((self.folder / LOCK_FILE).read_text(encoding="utf-8"))
             if document["format"] != _FORMAT:
                 return {}
-            return {
-                name: Record(KeyParts(**entry["parts"]) if entry["parts"] else None, dict(entry["outputs"]))
-                for name, entry in document["stages"].items()
-            }
+            return {name: _record(entry) for name, entry in document["stages"].items()}
         except FileNotFoundError:
             return {}
         except (ValueError, KeyError, TypeError, AttributeError):
@@ -86,9 +84,8 @@ class Store:
 
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:
-        """An empty folder on the same file system, gone afterwards."""
-        folder = self.folder / _SCRATCH
-        folder.mkdir()
+        """An empty folder on the same file system, gone afterwards; no other run ever has the same."""
+        folder = Path(tempfile.mkdtemp(prefix=_SCRATCH, dir=self.folder))
         try:
             yield folder
         finally:
@@ -124,13 +121,32 @@ class Store:
             "format": _FORMAT,
             "stages": {
                 # Sorted, so that the record does not tell in which order the stages were run.
-                name: {"parts": asdict(record.parts) if record.parts else None, "outputs": dict(record.outputs)}
+                name: {
+                    "key": record.parts.key if record.parts else None,
+                    "parts": asdict(record.parts) if record.parts else None,
+                    "outputs": dict(record.outputs),
+                }
                 for name, record in sorted(records.items())
             },
         }
         temporary = self.folder / f".{LOCK_FILE}.new"
-        with temporary.open("w") as stream:
+        with temporary.open("w", encoding="utf-8") as stream:
             stream.write(readable_json(document))
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(temporary, self.folder / LOCK_FILE)
+
+
+def _record(entry: Json) -> Record:
+    """Reads one stage of the lock; raises ValueError, KeyError, TypeError or AttributeError where it is damaged."""
+    outputs = dict(entry["outputs"])
+    for path in outputs:
+        # A record decides what is removed, so it must not reach out of the build folder.
+        if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+            raise ValueError(path)
+    if entry["parts"] is None:
+        return Record(None, outputs)
+    parts = KeyParts(**entry["parts"])
+    if entry["key"] != parts.key:
+        raise ValueError("a key that is not that of its parts")
+    return Record(parts, outputs)

@@ -14,7 +14,7 @@ from typing import Literal
 from recreate_model.convert import INT8_INPUT_NAME, INT8_OUTPUT_NAME
 from recreate_model.digest import Json, digest_bytes
 from recreate_model.model_view import ModelView, Quantisation, read_model
-from recreate_model.network import CLASSES
+from recreate_model.network import CLASSES, variables
 from recreate_model.recipe import Model, Recipe
 
 PUBLISHED_SHA1 = "8de7996dfeadb5ab6f09e3114f3905fd03879eee"
@@ -46,7 +46,12 @@ def rows(recipe: Recipe, model: bytes, golden_sha256: str | None, frozen_graph: 
         frozen_graph: `archive_frozen_graph` of freeze.json; None where the checkpoint has no frozen graph.
     """
     view = read_model(model)
-    return (*_bytes(recipe, model, golden_sha256), *_interface(recipe, view), *_content(view), _weights(frozen_graph))
+    return (
+        *_bytes(recipe, model, golden_sha256),
+        *_interface(recipe, view),
+        *_content(view),
+        _weights(recipe, frozen_graph),
+    )
 
 
 def holds(table: tuple[Row, ...]) -> bool:
@@ -102,13 +107,13 @@ def _content(view: ModelView) -> Iterator[Row]:
     yield _claim("float tensors", "none", ", ".join(floats) or "none", "full-integer quantisation")
 
 
-def _weights(frozen_graph: Json) -> Row:
-    what = "float weights"
+def _weights(recipe: Recipe, frozen_graph: Json) -> Row:
+    what, variable_count = "float weights", len(variables(recipe.model))
     if frozen_graph is None:
         return Row(what, "", "", "not claimed", "the checkpoint comes without a frozen graph to compare with")
     return _claim(
         what,
-        f"{frozen_graph['constants_compared']} constants, largest difference 0.0",
+        f"{variable_count} constants, largest difference 0.0",
         f"{frozen_graph['constants_compared']} constants, largest difference {frozen_graph['largest_difference']}",
         "the archive's own frozen graph",
     )

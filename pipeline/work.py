@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from recreate_model.digest import Json
 from recreate_model.recipe import Recipe
 
 if TYPE_CHECKING:
+    from calibration.ranges import Ranges
     from calibration.sources import Source
 
 
@@ -29,16 +31,15 @@ class Machine:
     Attributes:
         out: folder that holds the build folders.
         checkpoint: the archive; None for seeded weights.
-        calibration_source: of the recipe's calibration pictures; None where a range table is given.
-        ranges: the range table given, as text; empty where ranges are measured.
+        source: of the recipe's pictures.
+        ranges: the range table given; None where ranges are measured.
         jobs: number of processes.
     """
 
     out: Path
     checkpoint: Path | None
-    calibration_source: Source | None
-    evaluation_source: Source
-    ranges: str
+    source: Source
+    ranges: Ranges | None
     jobs: int
     progress: Progress
 
@@ -61,6 +62,14 @@ class Work:
     def model(self) -> bytes:
         """The INT8 model's bytes, for the stages that need `quantize`."""
         return self.inputs[model_file(self.recipe)].read_bytes()
+
+    def read(self, path: str) -> str:
+        """One of the input files as text."""
+        return self.inputs[path].read_text(encoding="utf-8")
+
+    def read_json(self, path: str) -> Json:
+        """One of the input files as JSON."""
+        return json.loads(self.read(path))
 
     def write(self, path: str, content: str | bytes) -> None:
         """Writes one of the stage's files."""

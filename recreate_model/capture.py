@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator
 @contextlib.contextmanager
 def captured() -> Iterator[Callable[[], str]]:
     """Captures standard output and error of this process; the function given returns what was printed so far."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for open_stream in filter(None, (sys.stdout, sys.stderr)):  # None where a user closed the descriptor
+        open_stream.flush()
     with tempfile.TemporaryFile() as log, open(log.fileno(), "w", errors="replace", closefd=False) as stream:
 
         def printed() -> str:

@@ -20,7 +20,9 @@ from recreate_model.errors import InputError
 from recreate_model.network import Array, variables
 from recreate_model.recipe import Model
 
+_STATISTICS = ("/moving_mean", "/moving_variance")
 _AVERAGE = "/ExponentialMovingAverage"
+_FROZEN = "_frozen.pb"
 _PARTS = ("ckpt.data-00000-of-00001", "ckpt.index")
 
 
@@ -52,17 +54,18 @@ def read_archive(path: Path, model: Model) -> FloatWeights:
         InputError: not such an archive, another model's, or a variable that is missing, misshapen or not finite.
     """
     with tempfile.TemporaryDirectory(prefix="recreate_model-") as scratch:
-        files = archive.unpack(path, Path(scratch))
-        by_name = {Path(member).name: file for member, file in files.items()}
+        names = {Path(member).name for member in archive.members(path)}
         for part in _PARTS:
-            if f"{model.name}.{part}" not in by_name:
+            if f"{model.name}.{part}" not in names:
                 raise InputError(
                     expected=f"{path} to hold {model.name}.{part}",
-                    found=", ".join(sorted(by_name)) or "no file at all",
+                    found=", ".join(sorted(names)) or "no file at all",
                     next_step="give --model the name of the archive's model, or another --checkpoint",
                 )
+        files = archive.unpack(path, Path(scratch), lambda member: member.endswith((*_PARTS, _FROZEN)))
+        by_name = {Path(member).name: file for member, file in files.items()}
         values = _read_variables(by_name[f"{model.name}.ckpt.index"].with_suffix(""), model, path)
-        frozen = by_name.get(f"{model.name}_frozen.pb")
+        frozen = by_name.get(f"{model.name}{_FROZEN}")
         return FloatWeights(values, _compare(values, frozen, path) if frozen else None)
 
 
@@ -79,10 +82,11 @@ def _read_variables(prefix: Path, model: Model, source: Path) -> dict[str, Array
         raise _damaged(source, prefix.name, error) from error
     values = {}
     for name, shape in variables(model).items():
-        stored = name + _AVERAGE if name + _AVERAGE in shapes else name
+        # BatchNorm's statistics are averages already. Everything else has both, and the raw one is not what is wanted.
+        stored = name if name.endswith(_STATISTICS) else name + _AVERAGE
         if stored not in shapes or tuple(shapes[stored]) != shape:
             raise InputError(
-                expected=f"{source} to hold the variable {name} of shape {shape}",
+                expected=f"{source} to hold the variable {stored} of shape {shape}",
                 found=f"shape {tuple(shapes[stored])}" if stored in shapes else "no such variable",
                 next_step=f"give an archive of {model.name}, or --model the archive's own",
             )
@@ -95,6 +99,12 @@ def _read_variables(prefix: Path, model: Model, source: Path) -> dict[str, Array
             raise InputError(
                 expected=f"{source} to hold finite float32 numbers in {stored}",
                 found=f"{bad} of {value.size} that are not",
+                next_step="fetch the archive again, or give another --checkpoint",
+            )
+        if name.endswith("/moving_variance") and (value < 0).any():
+            raise InputError(
+                expected=f"{source} to hold variances in {stored}, which are not negative",
+                found=f"{int((value < 0).sum())} of {value.size} that are",
                 next_step="fetch the archive again, or give another --checkpoint",
             )
         values[name] = value
@@ -124,11 +134,15 @@ def _compare(values: Mapping[str, Array], frozen: Path, source: Path) -> FrozenG
     for node in graph.node:
         if node.op != "Const" or node.name not in values:
             continue
-        constant = tensor_util.MakeNdarray(node.attr["value"].tensor)
-        if constant.shape != values[node.name].shape:
+        try:
+            constant = tensor_util.MakeNdarray(node.attr["value"].tensor)
+        except (TypeError, ValueError) as error:
+            raise _damaged(source, f"{node.name} of {frozen.name}", error) from error
+        expected = values[node.name].shape
+        if constant.dtype != np.float32 or constant.shape != expected or not np.isfinite(constant).all():
             raise InputError(
-                expected=f"{node.name} of {frozen.name} to have the checkpoint's shape {values[node.name].shape}",
-                found=f"{constant.shape} in {source}",
+                expected=f"{node.name} of {frozen.name} to be finite float32 of the checkpoint's shape {expected}",
+                found=f"{constant.dtype} of shape {constant.shape}, or not finite, in {source}",
                 next_step="fetch the archive again, or give another --checkpoint",
             )
         differences.append(float(np.abs(constant - values[node.name]).max()))

@@ -117,9 +117,11 @@ def check_ranges(ranges: Ranges, names: Collection[str]) -> None:
             next_step="measure ranges for this network (python -m pipeline calibrate --force)",
         )
     for name, (low, high) in ranges.items():
-        if not (np.isfinite(low) and np.isfinite(high) and low <= high):
+        with np.errstate(over="ignore"):
+            span = np.array([low, high]).astype(np.float32)
+        if not (np.isfinite(span).all() and span[0] < span[1]):
             raise InputError(
-                expected="every range to be finite, its minimum not above its maximum",
+                expected="every range to be finite in float32, its minimum below its maximum",
                 found=f"[{low}, {high}] for {name}",
                 next_step="measure ranges for this network (python -m pipeline calibrate --force)",
             )

@@ -14,6 +14,7 @@ from recreate_model.errors import UsageError
 
 # The published family: mobilenet_v2_{1.4,1.3,1.0,0.75,0.5,0.35}_{224,192,160,128,96}, the two widest only at 224.
 _WIDTHS = ("1.4", "1.3", "1.0", "0.75", "0.5", "0.35")
+_WIDEST = ("1.4", "1.3")
 _RESOLUTIONS = (224, 192, 160, 128, 96)
 
 
@@ -37,11 +38,11 @@ class Model:
     def parse(cls, text: str) -> Model:
         """`1.0_224`, with or without the family's name in front. Raises UsageError for anything outside the family."""
         match = re.fullmatch(r"(?:mobilenet_v2_)?(\d\.\d+)_(\d+)", text)
-        if match and match[1] in _WIDTHS and int(match[2]) in _RESOLUTIONS:
+        if match and match[1] in _WIDTHS and int(match[2]) in _RESOLUTIONS[: 1 if match[1] in _WIDEST else None]:
             return cls(match[1], int(match[2]))
         raise UsageError(
             expected=f"a model of the family: width one of {', '.join(_WIDTHS)}, resolution one of "
-            f"{', '.join(map(str, _RESOLUTIONS))}",
+            f"{', '.join(map(str, _RESOLUTIONS))} ({' and '.join(_WIDEST)} only at {_RESOLUTIONS[0]})",
             found=f"{text!r}",
             next_step="give --model 1.0_224",
         )
@@ -103,7 +104,7 @@ class Calibration:
     Attributes:
         kind: `folder`, `procedural` or `ranges`.
         pictures: in the order they are read; empty for `ranges`.
-        mantissa_bits: to which the ranges are rounded, outwards from noise between CPUs.
+        mantissa_bits: to which the ranges are rounded, so that noise between CPUs rarely shows.
         ranges_sha256: of the range table given; empty when ranges are measured.
     """
 
@@ -111,6 +112,14 @@ class Calibration:
     pictures: tuple[Picture, ...] = ()
     mantissa_bits: int = 10
     ranges_sha256: str = ""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The pictures accuracy is measured on, in order; none of them calibrated. `kind` is `folder` or `procedural`."""
+
+    kind: str
+    pictures: tuple[Picture, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -130,7 +139,7 @@ class Recipe:
     model: Model
     checkpoint: Checkpoint
     calibration: Calibration
-    evaluation: tuple[Picture, ...]
+    evaluation: Evaluation
     preprocess: Preprocess
     targets: tuple[Target, ...]
 

@@ -130,7 +130,7 @@ def _bad_archive(kind: str, folder: Path, good: Path, weights: dict[str, network
         ("no index", ("mobilenet_v2_0.35_96.ckpt.index",)),
         ("escaping", ("../../escaped",)),
         ("NaN", ("MobilenetV2/Conv/BatchNorm/gamma/ExponentialMovingAverage", "16 of 16")),
-        ("shape", ("MobilenetV2/Conv/BatchNorm/gamma of shape (16,)", "(17,)")),
+        ("shape", ("gamma/ExponentialMovingAverage of shape (16,)", "(17,)")),
     ],
 )
 def test_a_bad_archive_is_bad_input(
@@ -185,11 +185,15 @@ def test_folders_without_enough_pictures_are_bad_input(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ("other weights", ("a range table of mobilenet_v2_0.35_96_seeded", "one of mobilenet_v2_0.35_96")),
+        ("other weights", ("for the network mobilenet_v2_0.35_96_seeded", "one for mobilenet_v2_0.35_96")),
         ("missing activation", ("none for MobilenetV2/Conv/Relu6",)),
+        ("other graph", ("float graph with SHA-256",)),
+        ("other crop", ("for the preprocessing central-crop", "one for squash")),
         ("inverted", ("[6.0, 0.0] for MobilenetV2/Conv/Relu6",)),
+        ("empty", ("[3.0, 3.0] for MobilenetV2/Conv/Relu6",)),
+        ("beyond float32", ("[0.0, 1e+39] for MobilenetV2/Conv/Relu6",)),
         ("not JSON", ("to be a range table",)),
-        ("no file", ("--ranges to name a range table",)),
+        ("no file", ("table.json to be a range table", "No such file")),
     ],
 )
 def test_a_range_table_that_does_not_fit_is_bad_input(
@@ -202,10 +206,17 @@ def test_a_range_table_that_does_not_fit_is_bad_input(
     (relu6,) = (row for row in rows if row["name"] == "MobilenetV2/Conv/Relu6")
     if change == "other weights":
         document["network"] = "mobilenet_v2_0.35_96"
+    elif change == "other graph":
+        document["graph_sha256"] = "0" * 64
+    elif change == "other crop":
+        document["preprocess"] = "squash"
+    elif change == "empty":
+        relu6.update(min=3.0, max=3.0)
+    elif change == "beyond float32":
+        relu6.update(min=0.0, max=1e39)
     elif change == "missing activation":
         rows.remove(relu6)
     elif change == "inverted":
-        relu6["min"], relu6["max"] = relu6["max"], relu6["min"]
         relu6.update(min=6.0, max=0.0)
     table = tmp_path / "table.json"
     if change != "no file":

@@ -65,6 +65,28 @@ def test_more_calibration_keeps_the_pictures_there_were(picture_folder: Path) ->
     assert more.evaluation == few.evaluation
 
 
+def test_evaluation_is_spread_over_the_classes(tmp_path: Path) -> None:
+    """One class with most of the pictures gets no more of the evaluation than its turn in each round."""
+    for index in range(30):
+        folder = tmp_path / wnids()[0 if index < 20 else index]
+        folder.mkdir(exist_ok=True)
+        (folder / f"{index}.JPEG").write_bytes(pictures.jpeg(index))
+    chosen = select_from_folder(FolderSource(tmp_path), calib=5, limit=8).evaluation
+    assert len({picture.id.partition("/")[0] for picture in chosen}) >= 6
+
+
+def test_the_same_picture_under_two_names_is_one(tmp_path: Path) -> None:
+    """A copy of what calibrated does not evaluate, nor does a picture that a range table was measured on."""
+    for index in range(6):
+        (tmp_path / f"{index}.jpg").write_bytes(pictures.jpeg(index // 2))
+    selection = select_from_folder(FolderSource(tmp_path), calib=2, limit=6)
+    used = {picture.sha256 for picture in selection.calibration}
+    assert not used & {picture.sha256 for picture in selection.evaluation}
+    assert select_from_folder(FolderSource(tmp_path), 0, 6, excluded=used).calibration == ()
+    excluded = select_from_folder(FolderSource(tmp_path), 0, 6, excluded=used).evaluation
+    assert len(excluded) == 6 - 2 * len(used)
+
+
 def test_procedural_evaluation_does_not_depend_on_calibration() -> None:
     """The two series are far apart and fixed."""
     few, more = (select_procedural(ProceduralSource(), calib=count, limit=4) for count in (3, 800))
@@ -90,6 +112,7 @@ def test_other_folders_and_flat_pictures_have_no_label(tmp_path: Path) -> None:
     (tmp_path / "cats" / "a.JPG").write_bytes(pictures.jpeg(1))
     (tmp_path / "b.png").write_bytes(pictures.png(1))
     (tmp_path / "synsets.txt").write_text("not a picture")
+    (tmp_path / "._b.png").write_bytes(b"notes on a picture")
     found = FolderSource(tmp_path).pictures()
     assert sorted((picture.id, picture.label) for picture in found) == [("b.png", None), ("cats/a.JPG", None)]
 

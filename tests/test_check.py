@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,6 @@ from pipeline import check, golden
 from pipeline.console import NoBars
 from pipeline.resolve import Request, resolve
 from recreate_model.digest import digest_file
-from tests.conftest import SMALL_REQUEST
 
 ROOT = Path(__file__).parents[1]
 NAME = "mobilenet_v2_0.35_96_seeded_INT8"
@@ -85,10 +85,15 @@ def test_golden_holds_both_recipes_of_ci(model: str) -> None:
     assert golden.model_claims(recipe) == claims[f"{recipe.name}.tflite"]
 
 
-def test_another_recipe_claims_nothing() -> None:
-    """One calibration picture more is another recipe."""
-    recipe, _ = resolve(SMALL_REQUEST, NoBars(), may_fetch=False)
-    assert golden.artifacts(recipe) is None
+def test_another_recipe_claims_no_more_than_it_shares() -> None:
+    """Other evaluation pictures leave the model's claim; other calibration pictures leave none."""
+    request = Request("0.35_96", checkpoint="seeded", images="procedural")
+    recipe, _ = resolve(request, NoBars(), may_fetch=False)
+    fewer, _ = resolve(replace(request, limit=10), NoBars(), may_fetch=False)
+    assert golden.artifacts(fewer) is None
+    assert golden.model_claims(fewer) == golden.model_claims(recipe) is not None
+    other, _ = resolve(replace(request, calib=101), NoBars(), may_fetch=False)
+    assert golden.model_claims(other) is None
 
 
 def _copy_of_the_project(folder: Path) -> Path:

@@ -65,7 +65,10 @@ def _replaced(name: str, value: network.Array) -> Callable[[Weights], Weights]:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (_without("MobilenetV2/Conv/BatchNorm/gamma"), "MobilenetV2/Conv/BatchNorm/gamma of shape .*no such variable"),
+        (
+            _without("MobilenetV2/Conv/BatchNorm/gamma"),
+            "MobilenetV2/Conv/BatchNorm/gamma/ExponentialMovingAverage of shape .*no such variable",
+        ),
         (_replaced("MobilenetV2/Conv/weights", np.ones((3, 3, 3, 8), np.float32)), r"shape \(3, 3, 3, 8\)"),
         (
             _replaced("MobilenetV2/Conv/BatchNorm/beta", np.array([np.nan] * 3 + [0.0] * 13, np.float32)),

@@ -62,6 +62,19 @@ def test_what_is_no_whole_picture_is_refused_by_name(data: bytes) -> None:
         decode(data, "n01440764/a.JPEG")
 
 
+def test_a_16_bit_picture_keeps_its_levels() -> None:
+    """The upper byte of each level is the 8-bit picture."""
+    ramp = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64) * 16
+    assert np.array_equal(decode(_save(Image.fromarray(ramp), "PNG"), "x")[:, :, 1], (ramp >> 8).astype(np.uint8))
+
+
+def test_a_few_odd_bytes_at_the_end_are_no_reason_to_refuse() -> None:
+    """Cameras write such files, and libjpeg only warns of them."""
+    data = pictures.jpeg(1)
+    odd = data[:-2] + bytes(12) + data[-2:]
+    assert np.array_equal(decode(odd, "x"), decode(data, "x"))
+
+
 def test_a_decompression_bomb_is_refused() -> None:
     """20,000 x 20,000 pixels in a few kilobytes are not unpacked."""
     bomb = Image.new("1", (20_000, 20_000))
@@ -70,7 +83,7 @@ def test_a_decompression_bomb_is_refused() -> None:
 
 
 @pytest.mark.parametrize("crop", Preprocess.CROPS)
-@pytest.mark.parametrize("size", [(1, 1, 3), (5, 400, 3), (375, 500, 3)])
+@pytest.mark.parametrize("size", [(1, 1, 3), (5, 400, 3), (375, 500, 3), (1, 30_000, 3), (30_000, 1, 3)])
 def test_every_picture_fills_the_input(crop: str, size: tuple[int, int, int]) -> None:
     """From one pixel to a panorama, the result is float32 of the network's size within -1..1."""
     pixels = np.random.default_rng(0).integers(0, 256, size, np.uint8)

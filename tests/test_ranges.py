@@ -54,7 +54,9 @@ def test_rounding_hides_the_noise_between_cpus() -> None:
 @given(st.lists(st.tuples(FLOATS, FLOATS), min_size=1, max_size=5))
 def test_a_table_reads_back_as_it_was_written(spans: list[tuple[float, float]]) -> None:
     """Every float32 survives the decimal text."""
-    table = Ranges({f"a/{i}": span for i, span in enumerate(spans)}, "mobilenet_v2_1.0_224", 7, "ab", 10)
+    table = Ranges(
+        {f"a/{i}": span for i, span in enumerate(spans)}, "mobilenet_v2_1.0_224", "ab", "squash", 10, ("0", "1")
+    )
     assert from_json(to_json(table), "it") == table
 
 
@@ -66,17 +68,18 @@ def test_a_table_reads_back_as_it_was_written(spans: list[tuple[float, float]]) 
         (lambda d: d["activations"].append(d["activations"][0]), "a name that stands twice"),
         (lambda d: d["activations"][0].update(min="low"), "could not convert"),
         (lambda d: d["activations"][0].pop("max"), "no 'max'"),
+        (lambda d: d.update(mantissa_bits=float("inf")), "cannot convert float infinity"),
     ],
 )
 def test_what_is_no_table_is_refused(change: object, message: str) -> None:
     """The message says what is wrong with it."""
-    document = json.loads(to_json(Ranges({"a": (0.0, 1.0)}, "m", 1, "", 10)))
+    document = json.loads(to_json(Ranges({"a": (0.0, 1.0)}, "m", "ab", "squash", 10, ())))
     change(document)  # type: ignore[operator]
     with pytest.raises(InputError, match=f"expected it to be a range table.*{message}"):
         from_json(json.dumps(document), "it")
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", "3", '"x"'])
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "3", '"x"', "[" * 100_000])
 def test_other_json_and_no_json_are_refused(text: str) -> None:
     """Nothing but a table is taken for one."""
     with pytest.raises(InputError, match="to be a range table"):

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from pipeline import runner
@@ -64,7 +63,7 @@ def test_a_change_of_calib_redoes_only_what_depends_on_it(small_build: Request) 
     assert "recipe pictures: 6 entries" in next(o.why for o in outcomes if o.stage == "calibrate")
 
 
-def test_ranges_that_come_out_the_same_stop_the_rebuild(small_build: Request) -> None:
+def test_a_change_of_limit_redoes_the_evaluation_alone(small_build: Request) -> None:
     """Evaluating on fewer pictures changes the evaluation and the card, and nothing else."""
     assert _built(build(replace(small_build, limit=3))) == {"evaluate", "card"}
 
@@ -111,11 +110,24 @@ def test_force_runs_the_named_stage_alone(small_build: Request) -> None:
     assert contents(small_build.out) == before
 
 
+def test_a_record_cannot_remove_what_is_not_the_builds(small_build: Request) -> None:
+    """A path in the lock that leads out of the build folder makes the whole lock worthless."""
+    precious = small_build.out / "precious.txt"
+    precious.write_text("mine")
+    lock = small_build.out / NAME / LOCK_FILE
+    document = json.loads(lock.read_text())
+    document["stages"]["labels"]["outputs"]["../precious.txt"] = "0" * 64
+    lock.write_text(json.dumps(document))
+    assert Store(small_build.out / NAME).records() == {}
+    build(small_build, ("labels",))
+    assert precious.read_text() == "mine"
+
+
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", '{"format": "other"}', '{"format": "build-lock/1", "stages": {"fetch": 3}}']
 )
 def test_a_damaged_record_proves_nothing(text: str, small_build: Request) -> None:
-    """With its record gone everything is made again, and comes out the same."""
+    """With the record gone a stage is made again although its files are there, and comes out the same."""
     before = contents(small_build.out)
     (small_build.out / NAME / LOCK_FILE).write_text(text)
     outcomes = build(small_build, ("labels",))
@@ -124,7 +136,7 @@ def test_a_damaged_record_proves_nothing(text: str, small_build: Request) -> Non
 
 
 def test_the_record_holds_no_clock_host_or_path(small_build: Request) -> None:
-    """Two machines write the same record; a second run does not change it."""
+    """Nothing of this run is in the record, and running a stage again does not change it."""
     path = small_build.out / NAME / LOCK_FILE
     before = path.read_text()
     build(small_build, force=("fetch", "labels"))
@@ -134,7 +146,7 @@ def test_the_record_holds_no_clock_host_or_path(small_build: Request) -> None:
 
 
 def test_a_changed_module_makes_its_stages_stale(small_build: Request, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Code is part of the key: a change of the converter touches quantize and not calibrate's pictures."""
+    """Code is part of the key: a change of one module touches the stages that reach it, and what needs them."""
     from pipeline import keys
 
     original = keys._source_digest
@@ -173,27 +185,29 @@ def test_two_runs_at_once_do_not_harm_each_other(tmp_path: Path, finished_build:
     assert contents(tmp_path) == contents(finished_build.out)
 
 
-def _killed_at(stage: str) -> Callable[[Path], bool]:
-    return lambda folder: stage in Store(folder).records()
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", ["start", *(stage.name for stage in STAGES[:-1])])
 def test_a_killed_run_is_finished_by_the_next(stage: str, tmp_path: Path, finished_build: Request) -> None:
-    """Killed without warning after any stage, the next run ends with the same bytes and leaves nothing else."""
-    request = replace(SMALL_REQUEST, out=tmp_path)
+    """Killed without warning after any stage, the next run ends with the same bytes and leaves nothing else.
+
+    Only the process itself is killed, as the kernel does: its workers have to notice on their own.
+    """
+    request = replace(SMALL_REQUEST, out=tmp_path, jobs=2)
     folder = tmp_path / NAME
-    with subprocess.Popen(_command(request, "--quiet"), cwd=ROOT, start_new_session=True) as process:
+    with subprocess.Popen(_command(request, "--quiet"), cwd=ROOT) as process:
         while process.poll() is None:
             if stage == "start" or stage in Store(folder).records():
                 # A moment later, so that the next stage is under way.
                 time.sleep(0.3)
-                os.killpg(process.pid, signal.SIGKILL)
+                workers = psutil.Process(process.pid).children(recursive=True)
+                process.kill()
+                _, alive = psutil.wait_procs(workers, timeout=30)
+                assert not alive
                 break
             time.sleep(0.01)
     build(request)
     assert contents(tmp_path) == contents(finished_build.out)
-    assert not (folder / ".scratch").exists()
+    assert not list(folder.glob(".scratch*"))
 
 
 def test_a_run_killed_while_publishing_is_noticed(small_build: Request, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ FOLDER = "cortex_m"
 
 
 def run(work: Work) -> None:
-    labels = work.inputs[LABELS_FILE].read_text().splitlines()
+    labels = work.read(LABELS_FILE).splitlines()
     sources = {**model_sources(work.model, model_file(work.recipe)), **label_sources(labels)}
     for name, text in sources.items():
         work.write(f"{FOLDER}/{name}", text)

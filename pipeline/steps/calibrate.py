@@ -5,9 +5,9 @@ from __future__ import annotations
 from calibration import ranges
 from calibration.inputs import Inputs
 from calibration.measure import measure
-from pipeline.work import MANIFEST_FILE, RANGES_FILE, Work, float_model_file
+from pipeline.work import FREEZE_FILE, MANIFEST_FILE, RANGES_FILE, Work, float_model_file
 from recreate_model import convert
-from recreate_model.digest import digest_bytes, readable_json
+from recreate_model.digest import readable_json
 from recreate_model.errors import InputError
 from recreate_model.recipe import as_json
 
@@ -15,15 +15,15 @@ from recreate_model.recipe import as_json
 def run(work: Work) -> None:
     float_model = work.inputs[float_model_file(work.recipe)].read_bytes()
     names = convert.activations(float_model)
-    table = _measured(work, float_model, list(names)) if work.machine.calibration_source else _given(work)
+    given = work.machine.ranges
+    table = _measured(work, float_model, list(names)) if given is None else _fitting(work, given)
     convert.check_ranges(table.spans, names)
     work.write(RANGES_FILE, ranges.to_json(table))
 
 
 def _measured(work: Work, float_model: bytes, names: list[str]) -> ranges.Ranges:
-    recipe, source = work.recipe, work.machine.calibration_source
-    assert source is not None
-    inputs = Inputs(source, recipe.preprocess, recipe.model.resolution)
+    recipe = work.recipe
+    inputs = Inputs(work.machine.source, recipe.preprocess, recipe.model.resolution)
     with work.machine.progress.bar("measuring ranges", len(recipe.calibration.pictures)) as advance:
         measured = measure(float_model, inputs, recipe.calibration.pictures, work.machine.jobs, advance)
     manifest = readable_json(
@@ -39,19 +39,29 @@ def _measured(work: Work, float_model: bytes, names: list[str]) -> ranges.Ranges
     return ranges.Ranges(
         spans={name: (float(low), float(high)) for name, (low, high) in zip(names, rounded, strict=True)},
         network=recipe.network,
-        picture_count=len(measured.pictures),
-        manifest_sha256=digest_bytes(manifest.encode()),
+        graph_sha256=_graph_sha256(work),
+        preprocess=recipe.preprocess.crop,
         mantissa_bits=recipe.calibration.mantissa_bits,
+        pictures=tuple(picture.sha256 for picture in measured.pictures),
     )
 
 
-def _given(work: Work) -> ranges.Ranges:
-    table = ranges.from_json(work.machine.ranges, "the file given with --ranges")
-    # Other weights of the same architecture have other ranges: fitting names are not enough.
-    if table.network != work.recipe.network:
-        raise InputError(
-            expected=f"a range table of {work.recipe.network}",
-            found=f"one of {table.network}",
-            next_step="give the table's own --model and --checkpoint, or another --ranges",
-        )
+def _fitting(work: Work, table: ranges.Ranges) -> ranges.Ranges:
+    # Other weights of the same architecture have other ranges, and so have pictures cut in another way.
+    for what, expected, found in (
+        ("network", work.recipe.network, table.network),
+        ("float graph with SHA-256", _graph_sha256(work), table.graph_sha256),
+        ("preprocessing", work.recipe.preprocess.crop, table.preprocess),
+    ):
+        if expected != found:
+            raise InputError(
+                expected=f"a range table for the {what} {expected}",
+                found=f"one for {found}",
+                next_step="give the table's own --model, --checkpoint and --preprocess, or another --ranges",
+            )
     return table
+
+
+def _graph_sha256(work: Work) -> str:
+    digest: str = work.read_json(FREEZE_FILE)["graph_sha256"]
+    return digest

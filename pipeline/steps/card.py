@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from importlib.metadata import version
 
 from pipeline import card
 from pipeline.keys import tools_here
-from pipeline.work import EVALUATE_FILE, VELA_FILE, Work
+from pipeline.work import EVALUATE_FILE, VELA_FILE, VERIFY_FILE, Work
 from recreate_model.digest import Json, digest_file
 
 # As the card names them, and the key in definition.yaml.
@@ -18,8 +17,8 @@ _DEPLOYED = (".tflite", ".c", ".h", ".txt")
 
 
 def run(work: Work) -> None:
-    evaluation = json.loads(work.inputs[EVALUATE_FILE].read_text())
-    variants = json.loads(work.inputs[VELA_FILE].read_text())["variants"]
+    evaluation = work.read_json(EVALUATE_FILE)
+    variants = work.read_json(VELA_FILE)["variants"]
     # An untrained network has a top-1, as anything that guesses has; it says nothing of the model the card is about.
     trained = work.recipe.checkpoint.kind != "seeded"
     accuracy = _measured(evaluation, "int8_top1") if trained else None
@@ -34,6 +33,7 @@ def run(work: Work) -> None:
         [_ethos_u(variants)],
         files,
         variants=variants,
+        refuted=[row["what"] for row in work.read_json(VERIFY_FILE)["rows"] if row["verdict"] == "differs"],
         tools={"TensorFlow": version(tensorflow), "Vela": version("ethos-u-vela")},
     )
     work.write("README.md", readme)

@@ -11,20 +11,20 @@ from recreate_model.recipe import as_json
 
 def run(work: Work) -> None:
     recipe, machine = work.recipe, work.machine
-    with machine.progress.bar("evaluating", len(recipe.evaluation)) as advance:
+    with machine.progress.bar("evaluating", len(recipe.evaluation.pictures)) as advance:
         result = evaluate(
             work.inputs[float_model_file(recipe)].read_bytes(),
             work.model,
-            Inputs(machine.evaluation_source, recipe.preprocess, recipe.model.resolution),
-            recipe.evaluation,
+            Inputs(machine.source, recipe.preprocess, recipe.model.resolution),
+            recipe.evaluation.pictures,
             machine.jobs,
             advance,
         )
     document = {
         "build": recipe.name,
-        "source": machine.evaluation_source.kind,
-        "pictures": len(recipe.evaluation),
-        "pictures_sha256": digest_json(as_json(recipe.evaluation)),
+        "source": recipe.evaluation.kind,
+        "pictures": len(recipe.evaluation.pictures),
+        "pictures_sha256": digest_json(as_json(recipe.evaluation.pictures)),
         "kernels": "xnnpack",
         "float_top1": _json(result.float_top1),
         "int8_top1": _json(result.int8_top1),

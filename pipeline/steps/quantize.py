@@ -8,7 +8,7 @@ from recreate_model import convert
 
 
 def run(work: Work) -> None:
-    table = ranges.from_json(work.inputs[RANGES_FILE].read_text(), RANGES_FILE)
+    table = ranges.from_json(work.read(RANGES_FILE), RANGES_FILE)
     float_model = work.inputs[float_model_file(work.recipe)].read_bytes()
     with work.machine.progress.bar("quantising"):
         model = convert.quantize(float_model, table.spans)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 
 from pipeline import golden, verify
@@ -11,7 +10,7 @@ from recreate_model.digest import readable_json
 
 
 def run(work: Work) -> None:
-    frozen_graph = json.loads(work.inputs[FREEZE_FILE].read_text())["archive_frozen_graph"]
+    frozen_graph = work.read_json(FREEZE_FILE)["archive_frozen_graph"]
     table = verify.rows(work.recipe, work.model, golden.model_claims(work.recipe), frozen_graph)
     document = {"build": work.recipe.name, "holds": verify.holds(table), "rows": [asdict(row) for row in table]}
     work.write(VERIFY_FILE, readable_json(document))
