@@ -15,6 +15,7 @@ import numpy as np
 from recreate_model.network import Array, Layer, final_size, layers
 from recreate_model.recipe import Model
 
+AVERAGED = True  # whether the checkpoint holds averages beside the raw variables
 RAW_OFF_BY = np.float32(1.02)
 
 
@@ -37,7 +38,7 @@ def _write_checkpoint(prefix: Path, values: Mapping[str, Array]) -> None:
 
     names, tensors = [], []
     for name, value in values.items():
-        averaged = "moving_" not in name
+        averaged = AVERAGED and "moving_" not in name
         names += [name, f"{name}/ExponentialMovingAverage"] if averaged else [name]
         tensors += [value * RAW_OFF_BY, value] if averaged else [value]
     tf.raw_ops.SaveV2(prefix=str(prefix), tensor_names=names, shape_and_slices=[""] * len(names), tensors=tensors)

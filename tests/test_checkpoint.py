@@ -43,6 +43,30 @@ def test_raw_variables_would_be_noticed(tmp_path: Path, small_weights: Weights) 
     assert _compare(raw, tmp_path / "frozen.pb", averages).largest_difference > 0.01
 
 
+def test_an_archive_of_raw_variables_alone_is_refused(tmp_path: Path, small_weights: Weights) -> None:
+    """Without averages nothing is read in their place."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(official_layout, "AVERAGED", False)
+        path = official_layout.write_archive(tmp_path / "a.tgz", SMALL, small_weights)
+    with pytest.raises(InputError, match=r"Conv/weights/ExponentialMovingAverage .*no such variable"):
+        read_archive(path, SMALL)
+
+
+@pytest.mark.parametrize("graph", [b"", b"\x0a\xff\xff"], ids=["empty", "damaged"])
+def test_a_frozen_graph_that_says_nothing_is_no_match(graph: bytes, tmp_path: Path, small_weights: Weights) -> None:
+    """An empty graph compares nothing, which verification does not take for all; a damaged one is refused."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(official_layout, "unfolded_graph", lambda model, values: graph)
+        path = official_layout.write_archive(tmp_path / "a.tgz", SMALL, small_weights)
+    if graph:
+        with pytest.raises(InputError, match=r"_frozen\.pb that cannot be read"):
+            read_archive(path, SMALL)
+    else:
+        check = read_archive(path, SMALL).frozen_graph
+        assert check is not None
+        assert check.compared == 0
+
+
 def test_the_archives_own_frozen_graph_gives_the_same_outputs(
     small_archive: Path, small_float: bytes, tmp_path: Path
 ) -> None:
@@ -67,7 +91,7 @@ def _replaced(name: str, value: network.Array) -> Callable[[Weights], Weights]:
     [
         (
             _without("MobilenetV2/Conv/BatchNorm/gamma"),
-            "MobilenetV2/Conv/BatchNorm/gamma/ExponentialMovingAverage of shape .*no such variable",
+            "gamma/ExponentialMovingAverage of shape .*no such variable",
         ),
         (_replaced("MobilenetV2/Conv/weights", np.ones((3, 3, 3, 8), np.float32)), r"shape \(3, 3, 3, 8\)"),
         (
@@ -75,8 +99,9 @@ def _replaced(name: str, value: network.Array) -> Callable[[Weights], Weights]:
             "3 of 16 that are not",
         ),
         (_replaced("MobilenetV2/Conv/BatchNorm/beta", np.zeros(16, np.float64)), "float32"),
+        (_replaced("MobilenetV2/Conv/BatchNorm/moving_variance", np.full(16, -1, np.float32)), "16 of 16 that are"),
     ],
-    ids=["missing", "misshapen", "NaN", "float64"],
+    ids=["missing", "misshapen", "NaN", "float64", "negative variance"],
 )
 def test_a_bad_variable_is_named(
     change: Callable[[Weights], Weights], message: str, small_weights: Weights, tmp_path: Path

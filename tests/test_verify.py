@@ -83,6 +83,13 @@ def test_weights_that_are_not_the_frozen_graphs_are_noticed(recipe: Recipe, mode
     assert [row.what for row in table if row.verdict == "differs"] == ["float weights"]
 
 
+def test_a_frozen_graph_that_holds_few_constants_is_noticed(recipe: Recipe, model: bytes) -> None:
+    """Comparing nothing, or less than every variable, is not a match."""
+    for count in (0, 261):
+        table = verify.rows(recipe, model, None, {"constants_compared": count, "largest_difference": 0.0})
+        assert [row.what for row in table if row.verdict == "differs"] == ["float weights"]
+
+
 def test_the_published_figures_are_shown_for_the_official_checkpoint_alone(recipe: Recipe, model: bytes) -> None:
     """They are shown beside ours and not claimed: the toolchain and the pictures behind them are lost."""
     official = replace(recipe, model=Model(), checkpoint=Checkpoint("official", "0" * 64))
