@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from pipeline.c_array import identifier
 from pipeline.runner import Freshness, Outcome
 from pipeline.work import EVALUATE_FILE, VELA_FILE, VERIFY_FILE, model_file
 from recreate_model.digest import Json, digest_file
@@ -79,7 +80,7 @@ def print_build(folder: Path, recipe: Recipe, outcomes: Sequence[Outcome], wante
         for row, path in enumerate(outcome.outputs):
             file = folder / path
             stage, state = (outcome.stage, outcome.state) if row == 0 else ("", "")
-            shown = path.replace(recipe.network, "*")
+            shown = path.replace(recipe.network, "*").replace(identifier(recipe.network), "*")
             table.add_row(stage, state, shown, f"{file.stat().st_size:,}", digest_file(file, "sha1")[:digits])
     console.print(table)
     if all(outcome.state == "reused" for outcome in outcomes):
@@ -151,7 +152,7 @@ def _print_verify(console: Console, recipe: Recipe, document: Json) -> None:
 def _value(row: Json, wide: bool) -> str:
     """What was found, and beside it what was expected where that is something else."""
     # What differs is never cut: the difference may be at the end.
-    length = 1000 if row["verdict"] == "differs" else 64 if wide else 28
+    length = 1000 if row["verdict"] == "differs" else 64 if wide else 24
     shown = [_short(row[key], length) for key in ("found", "expected")]
     if row["verdict"] == "match" or not row["expected"]:
         return shown[0]
