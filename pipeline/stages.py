@@ -51,9 +51,9 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         "verify",
         "compare hashes, names, shapes, types, quantisation and operators with what is claimed",
-        needs=("quantize", "freeze"),
+        needs=("freeze", "calibrate", "quantize"),
         reads=lambda recipe: {**_naming(recipe), "golden": golden.model_claims(recipe)},
-        tools=("ai-edge-litert",),
+        tools=_RUNTIME,
         verdict=VERIFY_FILE,
     ),
     Stage(

@@ -1,13 +1,14 @@
 """Comparing a built model with what is claimed of it, row by row.
 
-Three things make claims: the published card, for names, shapes, types, operators and the output's quantisation; the
-recipe's entry in golden.json, for the bytes; the checkpoint's own frozen graph, for the weights. The published SHA-1 is
-shown and not claimed: it belongs to a toolchain of 2021 and a calibration set that is lost.
+Four things make claims: the published card, for names, shapes, types, operators and the output's quantisation; the
+recipe's entry in golden.json, for the bytes; the checkpoint's own frozen graph, for the float weights; and the float
+model with its ranges, for every scale, weight and bias, which are derived again without TensorFlow. The published SHA-1
+is shown and not claimed: it belongs to a toolchain of 2021 and a calibration set that is lost.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,6 +17,7 @@ from recreate_model.digest import Json, digest_bytes
 from recreate_model.model_view import ModelView, Quantisation, read_model
 from recreate_model.network import CLASSES, variables
 from recreate_model.recipe import Model, Recipe
+from recreate_model.rederive import Rederivation, rederive
 
 PUBLISHED_SHA1 = "8de7996dfeadb5ab6f09e3114f3905fd03879eee"
 PUBLISHED_SIZE = 4_020_936
@@ -38,10 +40,18 @@ class Row:
     why: str
 
 
-def rows(recipe: Recipe, model: bytes, golden_sha256: str | None, frozen_graph: Json) -> tuple[Row, ...]:
+def rows(
+    recipe: Recipe,
+    model: bytes,
+    float_model: bytes,
+    spans: Mapping[str, tuple[float, float]],
+    golden_sha256: str | None,
+    frozen_graph: Json,
+) -> tuple[Row, ...]:
     """All rows for a model.
 
     Args:
+        float_model: it was quantised from, and `spans`, the range of each activation.
         golden_sha256: of the model, as golden.json has it for this recipe; None where it has nothing.
         frozen_graph: `archive_frozen_graph` of freeze.json; None where the checkpoint has no frozen graph.
     """
@@ -50,6 +60,7 @@ def rows(recipe: Recipe, model: bytes, golden_sha256: str | None, frozen_graph: 
         *_bytes(recipe, model, golden_sha256),
         *_interface(recipe, view),
         *_content(view),
+        *_numbers(rederive(read_model(float_model, "the float model"), view, spans)),
         _weights(recipe, frozen_graph),
     )
 
@@ -105,6 +116,19 @@ def _content(view: ModelView) -> Iterator[Row]:
     yield _claim("operators", " ".join(_OPERATORS), " ".join(view.operator_names), "the published model")
     floats = [tensor.name for tensor in view.tensors if tensor.dtype.startswith(("float", "bfloat"))]
     yield _claim("float tensors", "none", ", ".join(floats) or "none", "full-integer quantisation")
+
+
+def _numbers(derived: Rederivation) -> Iterator[Row]:
+    why = "the float model and its ranges, derived again"
+    for what, agreement in (
+        ("activation scales", derived.activations),
+        ("INT8 weights", derived.weights),
+        ("INT32 biases", derived.biases),
+    ):
+        found = f"{agreement.matching} of {agreement.total}"
+        if agreement.first_other:
+            found += f", not {agreement.first_other}"
+        yield _claim(what, f"{agreement.total} of {agreement.total}", found, why)
 
 
 def _weights(recipe: Recipe, frozen_graph: Json) -> Row:

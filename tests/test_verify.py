@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from calibration.ranges import from_json
 from pipeline import golden, verify
 from pipeline.console import NoBars
 from pipeline.evaluate import Proportion
@@ -18,6 +21,7 @@ from recreate_model.recipe import Checkpoint, Model, Recipe
 from tests.conftest import SMALL_REQUEST, build
 
 NAME = "mobilenet_v2_0.35_96_seeded_INT8"
+Origin = tuple[bytes, Mapping[str, tuple[float, float]]]
 EXACT = {"constants_compared": 262, "largest_difference": 0.0}
 
 
@@ -33,69 +37,120 @@ def model(finished_build: Request) -> bytes:
     return (finished_build.out / NAME / f"{NAME}.tflite").read_bytes()
 
 
+@pytest.fixture(scope="module")
+def origin(finished_build: Request, small_float: bytes) -> Origin:
+    """What the small build's model was made from: the float model and its ranges."""
+    path = finished_build.out / NAME / "calibration" / "ranges.json"
+    return small_float, from_json(path.read_text(), "ranges").spans
+
+
 def _verdicts(table: tuple[verify.Row, ...]) -> dict[str, str]:
     return {row.what: row.verdict for row in table}
 
 
-def test_everything_claimed_of_a_good_model_holds(recipe: Recipe, model: bytes) -> None:
+def test_everything_claimed_of_a_good_model_holds(
+    recipe: Recipe, model: bytes, small_float: bytes, spans: Spans
+) -> None:
     """With golden's digest every claim matches; the published bytes are not claimed of a seeded build."""
-    table = verify.rows(recipe, model, digest_bytes(model), EXACT)
+    table = verify.rows(recipe, model, *origin, digest_bytes(model), EXACT)
     assert verify.holds(table)
     assert _verdicts(table)["SHA-256"] == _verdicts(table)["float weights"] == "match"
     assert _verdicts(table)["SHA-1"] == _verdicts(table)["size"] == "not claimed"
     assert all(row.why for row in table)
 
 
-def test_what_nobody_recorded_is_not_claimed(recipe: Recipe, model: bytes) -> None:
+def test_what_nobody_recorded_is_not_claimed(recipe: Recipe, model: bytes, origin: Origin) -> None:
     """Without an entry in golden.json and without a frozen graph there is nothing to compare with, and it says so."""
-    verdicts = _verdicts(verify.rows(recipe, model, None, None))
+    verdicts = _verdicts(verify.rows(recipe, model, *origin, None, None))
     assert verdicts["SHA-256"] == verdicts["float weights"] == "not claimed"
 
 
-def test_one_changed_weight_is_noticed(recipe: Recipe, model: bytes) -> None:
-    """One weight moved by one step gives another SHA-256, and verification fails on it alone."""
+def test_one_changed_weight_is_noticed(recipe: Recipe, model: bytes, origin: Origin) -> None:
+    """One weight moved by one step gives another SHA-256, and is found among all weights by its tensor."""
     changed = convert._parse(model)
     largest = max((buffer for buffer in changed.buffers if buffer.data is not None), key=lambda b: len(b.data))
     largest.data = largest.data.copy()
     largest.data[1000] ^= 1
-    table = verify.rows(recipe, convert._pack(changed), digest_bytes(model), EXACT)
-    assert [row.what for row in table if row.verdict == "differs"] == ["SHA-256"]
+    table = verify.rows(recipe, convert._pack(changed), *origin, digest_bytes(model), EXACT)
+    sha256, weights = (row for row in table if row.verdict == "differs")
+    assert (sha256.what, weights.what) == ("SHA-256", "INT8 weights")
+    total = int(weights.expected.split()[0])
+    assert weights.found == f"{total - 1} of {total}, not MobilenetV2/Logits/Conv2d_1c_1x1/Conv2D"
 
 
-def test_a_changed_name_is_noticed(recipe: Recipe, model: bytes) -> None:
+@pytest.mark.parametrize(
+    ("kind", "what"), [("bias", "INT32 biases"), ("scale", "activation scales"), ("zero point", "activation scales")]
+)
+def test_one_changed_number_is_noticed(kind: str, what: str, recipe: Recipe, model: bytes, origin: Origin) -> None:
+    """A bias off by one, a scale off by its last bit and a zero point off by one each fail their own row."""
+    changed = convert._parse(model)
+    graph = changed.subgraphs[0]
+    operator = graph.operators[4]
+    if kind == "bias":
+        buffer = changed.buffers[graph.tensors[operator.inputs[2]].buffer]
+        buffer.data = buffer.data.copy()
+        buffer.data[0] ^= 1
+    else:
+        # Of an addition, which no bias scale depends on.
+        addition = next(op for op in graph.operators if type(op.builtinOptions).__name__ == "AddOptionsT")
+        quantisation = graph.tensors[addition.outputs[0]].quantization
+        if kind == "scale":
+            quantisation.scale = np.nextafter(quantisation.scale, np.float32(1))
+        else:
+            quantisation.zeroPoint = quantisation.zeroPoint + 1
+    table = verify.rows(recipe, convert._pack(changed), *origin, None, EXACT)
+    assert what in {row.what for row in table if row.verdict == "differs"}
+
+
+def test_another_ranges_model_is_noticed(recipe: Recipe, model: bytes, origin: Origin) -> None:
+    """A model does not follow from ranges it was not quantised with."""
+    name = "MobilenetV2/expanded_conv_2/add"
+    small_float, spans = origin
+    wider = {**spans, name: (spans[name][0] * 1.01, spans[name][1])}
+    table = verify.rows(recipe, model, small_float, wider, None, EXACT)
+    assert [row.what for row in table if row.verdict == "differs"] == ["activation scales"]
+
+
+def test_a_changed_name_is_noticed(recipe: Recipe, model: bytes, origin: Origin) -> None:
     """An input under another name breaks the published card's claim."""
     changed = convert._parse(model)
     changed.subgraphs[0].tensors[changed.subgraphs[0].inputs[0]].name = b"input"
-    table = verify.rows(recipe, convert._pack(changed), None, EXACT)
+    table = verify.rows(recipe, convert._pack(changed), *origin, None, EXACT)
     assert [row.what for row in table if row.verdict == "differs"] == ["input name"]
 
 
-def test_a_float_model_is_noticed(recipe: Recipe, small_float: bytes) -> None:
+def test_a_float_model_is_noticed(recipe: Recipe, small_float: bytes, origin: Origin) -> None:
     """Types, names, quantisation and float tensors all differ."""
-    table = verify.rows(recipe, small_float, None, EXACT)
+    table = verify.rows(recipe, small_float, *origin, None, EXACT)
     differs = {row.what for row in table if row.verdict == "differs"}
     assert {"input type", "output type", "output quantisation", "float tensors"} <= differs
 
 
-def test_weights_that_are_not_the_frozen_graphs_are_noticed(recipe: Recipe, model: bytes) -> None:
+def test_weights_that_are_not_the_frozen_graphs_are_noticed(
+    recipe: Recipe, model: bytes, small_float: bytes, spans: Spans
+) -> None:
     """A checkpoint whose averages differ from its own frozen graph fails the last row."""
-    table = verify.rows(recipe, model, None, {"constants_compared": 262, "largest_difference": 1e-7})
+    table = verify.rows(recipe, model, *origin, None, {"constants_compared": 262, "largest_difference": 1e-7})
     assert [row.what for row in table if row.verdict == "differs"] == ["float weights"]
 
 
-def test_a_frozen_graph_that_holds_few_constants_is_noticed(recipe: Recipe, model: bytes) -> None:
+def test_a_frozen_graph_that_holds_few_constants_is_noticed(
+    recipe: Recipe, model: bytes, small_float: bytes, spans: Spans
+) -> None:
     """Comparing nothing, or less than every variable, is not a match."""
     for count in (0, 261):
-        table = verify.rows(recipe, model, None, {"constants_compared": count, "largest_difference": 0.0})
+        table = verify.rows(recipe, model, *origin, None, {"constants_compared": count, "largest_difference": 0.0})
         assert [row.what for row in table if row.verdict == "differs"] == ["float weights"]
 
 
-def test_the_published_figures_are_shown_for_the_official_checkpoint_alone(recipe: Recipe, model: bytes) -> None:
+def test_the_published_figures_are_shown_for_the_official_checkpoint_alone(
+    recipe: Recipe, model: bytes, small_float: bytes, spans: Spans
+) -> None:
     """They are shown beside ours and not claimed: the toolchain and the pictures behind them are lost."""
     official = replace(recipe, model=Model(), checkpoint=Checkpoint("official", "0" * 64))
-    row = next(row for row in verify.rows(official, model, None, EXACT) if row.what == "SHA-1")
+    row = next(row for row in verify.rows(official, model, *origin, None, EXACT) if row.what == "SHA-1")
     assert (row.expected, row.verdict) == (verify.PUBLISHED_SHA1, "not claimed")
-    row = next(row for row in verify.rows(recipe, model, None, EXACT) if row.what == "SHA-1")
+    row = next(row for row in verify.rows(recipe, model, *origin, None, EXACT) if row.what == "SHA-1")
     assert row.expected == ""
 
 
@@ -138,8 +193,6 @@ def test_accuracy_is_counted_on_labelled_pictures(small_build: Request, picture_
 
 def test_a_classifier_that_knows_the_answer_scores_one(picture_folder: Path, small_weights: dict[str, object]) -> None:
     """A network whose classifier always says one class is right on that class's pictures and on no others."""
-    import numpy as np
-
     from calibration.inputs import Inputs
     from calibration.selection import select_from_folder
     from calibration.sources import FolderSource

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
+from calibration import ranges
 from pipeline import golden, verify
-from pipeline.work import FREEZE_FILE, VERIFY_FILE, Work
+from pipeline.work import FREEZE_FILE, RANGES_FILE, VERIFY_FILE, Work, float_model_file
 from recreate_model.digest import readable_json
 
 
 def run(work: Work) -> None:
     frozen_graph = work.read_json(FREEZE_FILE)["archive_frozen_graph"]
-    table = verify.rows(work.recipe, work.model, golden.model_claims(work.recipe), frozen_graph)
+    table = verify.rows(
+        work.recipe,
+        work.model,
+        work.inputs[float_model_file(work.recipe)].read_bytes(),
+        ranges.from_json(work.read(RANGES_FILE), RANGES_FILE).spans,
+        golden.model_claims(work.recipe),
+        frozen_graph,
+    )
     document = {"build": work.recipe.name, "holds": verify.holds(table), "rows": [asdict(row) for row in table]}
     work.write(VERIFY_FILE, readable_json(document))
