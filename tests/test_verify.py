@@ -48,9 +48,7 @@ def _verdicts(table: tuple[verify.Row, ...]) -> dict[str, str]:
     return {row.what: row.verdict for row in table}
 
 
-def test_everything_claimed_of_a_good_model_holds(
-    recipe: Recipe, model: bytes, small_float: bytes, spans: Spans
-) -> None:
+def test_everything_claimed_of_a_good_model_holds(recipe: Recipe, model: bytes, origin: Origin) -> None:
     """With golden's digest every claim matches; the published bytes are not claimed of a seeded build."""
     table = verify.rows(recipe, model, *origin, digest_bytes(model), EXACT)
     assert verify.holds(table)
@@ -126,17 +124,13 @@ def test_a_float_model_is_noticed(recipe: Recipe, small_float: bytes, origin: Or
     assert {"input type", "output type", "output quantisation", "float tensors"} <= differs
 
 
-def test_weights_that_are_not_the_frozen_graphs_are_noticed(
-    recipe: Recipe, model: bytes, small_float: bytes, spans: Spans
-) -> None:
+def test_weights_that_are_not_the_frozen_graphs_are_noticed(recipe: Recipe, model: bytes, origin: Origin) -> None:
     """A checkpoint whose averages differ from its own frozen graph fails the last row."""
     table = verify.rows(recipe, model, *origin, None, {"constants_compared": 262, "largest_difference": 1e-7})
     assert [row.what for row in table if row.verdict == "differs"] == ["float weights"]
 
 
-def test_a_frozen_graph_that_holds_few_constants_is_noticed(
-    recipe: Recipe, model: bytes, small_float: bytes, spans: Spans
-) -> None:
+def test_a_frozen_graph_that_holds_few_constants_is_noticed(recipe: Recipe, model: bytes, origin: Origin) -> None:
     """Comparing nothing, or less than every variable, is not a match."""
     for count in (0, 261):
         table = verify.rows(recipe, model, *origin, None, {"constants_compared": count, "largest_difference": 0.0})
@@ -144,7 +138,7 @@ def test_a_frozen_graph_that_holds_few_constants_is_noticed(
 
 
 def test_the_published_figures_are_shown_for_the_official_checkpoint_alone(
-    recipe: Recipe, model: bytes, small_float: bytes, spans: Spans
+    recipe: Recipe, model: bytes, origin: Origin
 ) -> None:
     """They are shown beside ours and not claimed: the toolchain and the pictures behind them are lost."""
     official = replace(recipe, model=Model(), checkpoint=Checkpoint("official", "0" * 64))
