@@ -173,15 +173,19 @@ def test_keys_see_every_module_a_stage_imports() -> None:
 
 
 def test_two_runs_at_once_do_not_harm_each_other(tmp_path: Path, finished_build: Request) -> None:
-    """Both end well, one waits for the other, and the files are those of a run alone."""
+    """Both wait for a third, say so, then end well one after the other; the files are those of a run alone."""
     request = replace(SMALL_REQUEST, out=tmp_path)
-    runs = [
-        subprocess.Popen(_command(request), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        for _ in range(2)
-    ]
-    said = [run.communicate(timeout=300)[1] for run in runs]
+    with Store(tmp_path / NAME).exclusive(on_wait=lambda: None):
+        runs = [
+            subprocess.Popen(_command(request), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+            for _ in range(2)
+        ]
+        for run in runs:
+            assert run.stderr is not None
+            assert "another run is at work" in run.stderr.readline()
+    for run in runs:
+        run.communicate(timeout=300)
     assert [run.returncode for run in runs] == [0, 0]
-    assert sum("another run is at work" in text for text in said) == 1
     assert contents(tmp_path) == contents(finished_build.out)
 
 
