@@ -178,7 +178,9 @@ def _build(arguments: argparse.Namespace) -> int:
         print(json.dumps(console.build_json(folder, recipe, outcomes, wanted, status), indent=2))
     elif not arguments.quiet:
         console.print_build(folder, recipe, outcomes, wanted)
-        stale = [row.stage for row in runner.inspect(STAGES, recipe, machine) if row.state == "stale"]
+        # After `all` nothing can be stale, and looking would hash every file once more.
+        left = () if stages == STAGES else runner.inspect(STAGES, recipe, machine)
+        stale = [row.stage for row in left if row.state == "stale"]
         if stale:
             print(f"Made from an earlier model and not up to date: {', '.join(stale)}. `all` brings them up to date.")
     for outcome in failed:

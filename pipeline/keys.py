@@ -9,7 +9,6 @@ from __future__ import annotations
 import ast
 import functools
 import importlib.metadata
-import importlib.util
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path

@@ -11,10 +11,10 @@ import struct
 from dataclasses import dataclass
 from typing import Any
 
+from recreate_model.archive import placeholder
 from recreate_model.errors import InputError
 
 _FILE_IDENTIFIER = b"TFL3"
-_LFS_PREFIX = b"version https://git-lfs"
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,8 @@ def read_model(data: bytes, source: str = "the model") -> ModelView:
     Raises:
         InputError: not a TensorFlow Lite file, cut short, or with more than one subgraph.
     """
-    if data.startswith(_LFS_PREFIX):
-        raise _unreadable(source, "a Git LFS pointer: the file itself was not downloaded")
+    if stand_in := placeholder(data[:512]):
+        raise _unreadable(source, f"{stand_in}: the file itself was not downloaded")
     if len(data) < 8 or data[4:8] != _FILE_IDENTIFIER:
         raise _unreadable(source, f"{len(data)} bytes without the TFL3 file identifier")
     from ai_edge_litert import schema_py_generated as schema
