@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, NoReturn
 from absl import app, logging
 from absl.flags import argparse_flags
 
+from pipeline.commands import Command, check
 from pipeline.stages import STAGES
 from recreate_model.errors import PipelineError, ToolError, UsageError
 from recreate_model.recipe import Preprocess
@@ -32,6 +33,7 @@ _EPILOG = (
     "exit status: 0 done, 1 a check failed, 2 bad usage, 3 bad input, 4 a resource could not be had, 5 a tool failed"
 )
 _STAGE_NAMES = tuple(stage.name for stage in STAGES)
+_COMMANDS: dict[str, Command] = {"check": check}
 _TRACEBACK = "RECREATE_MODEL_TRACEBACK"
 
 
@@ -69,9 +71,8 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     explain = command("explain", "why a stage would run again")
     explain.add_argument("stage", choices=_STAGE_NAMES, metavar="STAGE", help=", ".join(_STAGE_NAMES))
     _add_build_arguments(explain)
-    check = command("check", "build seeded weights twice, under different conditions, and compare every byte")
-    check.add_argument("--model", default="1.0_224", help="member of the family, such as 0.35_96 (default 1.0_224)")
-    check.add_argument("--record", action="store_true", help="write golden.json, after a deliberate change")
+    for name, module in _COMMANDS.items():
+        module.add_arguments(command(name, module.SUMMARY))
     return parser.parse_args(list(argv[1:]))
 
 
@@ -130,10 +131,8 @@ class _Formatter(StandardFormatter):
 
 
 def _dispatch(arguments: argparse.Namespace) -> int:
-    if arguments.command == "check":
-        from pipeline import check
-
-        return check.run(arguments.model, arguments.record, arguments.json, arguments.quiet)
+    if module := _COMMANDS.get(arguments.command):
+        return module.run(arguments)
     if arguments.command in ("status", "explain"):
         return _inspect(arguments)
     return _build(arguments)

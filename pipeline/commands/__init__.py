@@ -1,0 +1,21 @@
+"""The commands that are no stage, one module each. To add one, add a module and its row in `pipeline.cli`.
+
+What a command needs is imported inside its `run`, as `--help` reads every one of these modules.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Protocol
+
+
+class Command(Protocol):
+    """What each of the modules has."""
+
+    SUMMARY: str
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Adds what the command takes beside `--json` and `--quiet`."""
+
+    def run(self, arguments: argparse.Namespace) -> int:
+        """Runs the command and returns its exit status."""
