@@ -8,7 +8,6 @@ the next run sees a stage without a valid record and makes it again. A file lock
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
@@ -19,6 +18,7 @@ from pathlib import Path, PurePosixPath
 
 from pipeline.keys import KeyParts
 from recreate_model.digest import Json, digest_file, readable_json
+from recreate_model.exclusive import exclusive
 
 LOCK_FILE = "lock.json"
 _FORMAT = "build-lock/1"
@@ -49,12 +49,7 @@ class Store:
     def exclusive(self, on_wait: Callable[[], None]) -> Iterator[None]:
         """Holds the folder for this process; `on_wait` is called once if another holds it."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / _MUTEX).open("w") as mutex:
-            try:
-                fcntl.flock(mutex, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                on_wait()
-                fcntl.flock(mutex, fcntl.LOCK_EX)
+        with exclusive(self.folder / _MUTEX, on_wait):
             for left_behind in self.folder.glob(f"{_SCRATCH}*"):
                 shutil.rmtree(left_behind, ignore_errors=True)
             yield

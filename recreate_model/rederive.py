@@ -16,11 +16,7 @@ import numpy as np
 from recreate_model.convert import activation_name
 from recreate_model.model_view import ModelView, Operator, Tensor
 from recreate_model.network import Array
-
-_LEVELS = 255  # between the lowest and the highest int8
-_LARGEST_WEIGHT = 127  # weights are symmetric: -128 is not used
-# A softmax is at most 1, so its scale does not depend on any range.
-_SOFTMAX = (1 / 256, -128)
+from recreate_model.quantiser import LARGEST_WEIGHT, SOFTMAX, WITHOUT_RANGE, activation_parameters, symmetric
 
 
 @dataclass(frozen=True)
@@ -44,22 +40,6 @@ class Rederivation:
     activations: Agreement
     weights: Agreement
     biases: Agreement
-
-
-def activation_parameters(low: float, high: float) -> tuple[float, int]:
-    """Scale (float32) and zero point of an activation with this range, widened to hold zero."""
-    low, high = float(np.float32(min(low, 0.0))), float(np.float32(max(high, 0.0)))
-    scale = np.float32(np.float32(high - low) / np.float32(_LEVELS))
-    exact = (high - low) / _LEVELS
-    # Zero must be a level. Of the two ends the one with the smaller rounding error decides which.
-    from_low, from_high = -128 - low / exact, 127 - high / exact
-    nearer = from_low if 128 + abs(low / exact) < 127 + abs(high / exact) else from_high
-    return float(scale), int(np.clip(_round_away(np.float64(nearer)), -128, 127))
-
-
-def symmetric(values: Array, scales: Array) -> Array:
-    """float32 values over float32 scales as whole numbers, as the quantiser does it: multiplied by 1 / scale."""
-    return _round_away(values * (np.float32(1) / scales))
 
 
 def rederive(float_model: ModelView, int8_model: ModelView, spans: Mapping[str, tuple[float, float]]) -> Rederivation:
@@ -93,9 +73,9 @@ def _activation(
 ) -> Agreement:
     source, result = (int8_model.tensors[index] for index in (made.inputs[0], made.outputs[0]))
     if given.name == "SOFTMAX":
-        expected = _SOFTMAX
-    elif given.name == "AVERAGE_POOL_2D":
-        expected = _parameters(source)  # a mean needs no range of its own
+        expected = SOFTMAX
+    elif given.name in WITHOUT_RANGE:
+        expected = _parameters(source)
     else:
         expected = activation_parameters(*spans[activation_name(float_model.tensors[given.outputs[0]].name)])
     return _matches(result, expected)
@@ -121,7 +101,7 @@ def _convolution(
     shape = [1, 1, 1, 1]
     shape[axis] = -1
     with np.errstate(divide="ignore", invalid="ignore"):
-        same_scale = scales == largest / np.float32(_LARGEST_WEIGHT)
+        same_scale = scales == largest / np.float32(LARGEST_WEIGHT)
         same = _values(weight_tensor, np.int8) == symmetric(weights, scales.reshape(shape))
     same_weights = (same & same_scale.reshape(shape)).compress(live, axis)
     bias_scales = scales * np.float32(_parameters(int8_model.tensors[made.inputs[0]])[0])
@@ -146,8 +126,3 @@ def _scales(tensor: Tensor) -> Array:
 def _parameters(tensor: Tensor) -> tuple[float, int]:
     quantisation = tensor.quantisation
     return (quantisation.scales[0], quantisation.zero_points[0]) if quantisation else (0.0, 0)
-
-
-def _round_away(values: Array) -> Array:
-    """To the nearest whole number, halves away from zero, in the precision of the values."""
-    return np.asarray(np.sign(values) * np.floor(np.abs(values) + values.dtype.type(0.5)))

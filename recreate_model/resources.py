@@ -8,8 +8,6 @@ a file is believed by its content only, so one that was put there by hand is as 
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import itertools
 import logging
 import os
@@ -22,6 +20,7 @@ from pathlib import Path
 from recreate_model.archive import placeholder
 from recreate_model.digest import digest_file
 from recreate_model.errors import ResourceError
+from recreate_model.exclusive import exclusive
 
 _LOG = logging.getLogger(__name__)
 
@@ -142,7 +141,7 @@ def fetch(resource: Resource, cache: Path, progress: Progress | None = None, *, 
         return target
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        with _locked(lock, resource):
+        with exclusive(lock, lambda: _LOG.warning("waiting for another process that fetches %s", resource.file_name)):
             if _fault(resource, target):  # else another process was faster
                 _download(resource, target, part, progress or (lambda have, size: None), pause)
                 part.replace(target)
@@ -285,15 +284,3 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except OSError:  # no such file, or none that can be used: opening it will tell
         return 0
-
-
-@contextlib.contextmanager
-def _locked(path: Path, resource: Resource) -> Iterator[None]:
-    """Hold the lock file; the system lets go of it when the process ends, however it ends."""
-    with path.open("ab") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            _LOG.warning("waiting for another process that fetches %s", resource.file_name)
-            fcntl.flock(stream, fcntl.LOCK_EX)
-        yield

@@ -1,0 +1,79 @@
+"""The arithmetic of TensorFlow's quantiser: from the range of an activation to its scale and zero point.
+
+It changed over the years, in what it does with narrow ranges and in what it rounds to float32. The formulas were found
+by giving ranges to each version and comparing what it wrote (tests/test_toolchain.py does it again).
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+import numpy as np
+
+from recreate_model.network import Array
+
+LEVELS = 255  # between the lowest and the highest int8
+LARGEST_WEIGHT = 127  # weights are symmetric: -128 is not used
+# A softmax is at most 1, so its scale does not depend on any range.
+SOFTMAX = (1 / 256, -128)
+# These take the scale of their input, or in the case of softmax a fixed one: their own ranges decide nothing.
+WITHOUT_RANGE = ("AVERAGE_POOL_2D", "RESHAPE", "SOFTMAX")
+
+_NARROW = 1e-6
+_NARROWEST = float(np.float32(_NARROW))  # the ends of an empty range once it is widened
+
+
+class Generation(Enum):
+    """Converters that quantise alike.
+
+    Attributes:
+        TODAY: a range narrower than a millionth is widened by a millionth at both ends. Checked with 2.21.
+        SCALE_FLOOR: a scale below a millionth becomes a millionth, with the zero point 0. TensorFlow 2.5 and 2.6.
+        DOUBLE: scales stay float64 until they are written, so a bias scale shows more of a range than the scale
+            beside it; a range is not widened to hold zero. The new quantizer of TensorFlow 2.4.
+        STORED: the old quantizer, which writes the ranges themselves into the file.
+    """
+
+    TODAY = "today"
+    SCALE_FLOOR = "2.5 and 2.6"
+    DOUBLE = "2.4"
+    STORED = "old quantizer"
+
+
+def activation_parameters(low: float, high: float, generation: Generation = Generation.TODAY) -> tuple[float, int]:
+    """Scale (float32) and zero point of an activation with this range, in real units.
+
+    An empty range has no scale in the old quantizer, which writes 0.
+    """
+    low, high = float(np.float32(low)), float(np.float32(high))
+    if generation is not Generation.DOUBLE:
+        low, high = min(low, 0.0), max(high, 0.0)
+    if generation is Generation.TODAY and high - low < _NARROW:
+        low, high = float(np.float32(low - _NARROW)), float(np.float32(high + _NARROW))
+    exact = (high - low) / LEVELS
+    if generation is Generation.DOUBLE:
+        if high - low < np.finfo(np.float64).eps:
+            return 1.0, -128
+        scale = float(np.float32(exact))
+    else:
+        scale = float(np.float32(np.float32(high - low) / np.float32(LEVELS)))
+    if generation is Generation.SCALE_FLOOR and scale < _NARROW:
+        return float(np.float32(_NARROW)), 0
+    if exact == 0:
+        return 0.0, -128
+    if generation is Generation.TODAY and -low == high == _NARROWEST:
+        return scale, 0  # as measured; the formula below has a tie here, and would give -1
+    # Zero must be a level. Of the two ends the one with the smaller rounding error decides which.
+    from_low, from_high = -128 - low / exact, 127 - high / exact
+    nearer = from_low if 128 + abs(low / exact) < 127 + abs(high / exact) else from_high
+    return scale, int(np.clip(round_away(np.float64(nearer)), -128, 127))
+
+
+def symmetric(values: Array, scales: Array) -> Array:
+    """float32 values over float32 scales as whole numbers, as the quantiser does it: multiplied by 1 / scale."""
+    return round_away(values * (np.float32(1) / scales))
+
+
+def round_away(values: Array | np.float64) -> Array:
+    """To the nearest whole number, halves away from zero, in the precision of the values."""
+    return np.asarray(np.sign(values) * np.floor(np.abs(values) + values.dtype.type(0.5)))
