@@ -29,7 +29,7 @@ INPUT_NAME = "input"
 OUTPUT_NAME = "MobilenetV2/Predictions/Reshape_1"
 
 _ROOT = "MobilenetV2"
-_EPSILON = float(np.float32(0.001))  # as the graph holds it
+EPSILON = float(np.float32(0.001))  # as the graph holds it
 # Expansion factor, output channels, repeats, stride of the first: table 2 of the paper.
 _BLOCKS = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 _LAST_CHANNELS = 1280
@@ -142,7 +142,7 @@ def fold(layer: Layer, values: Mapping[str, Array]) -> Folded:
         np.asarray(values[f"{layer.name}/BatchNorm/{part}"], np.float64)
         for part in ("gamma", "beta", "moving_mean", "moving_variance")
     )
-    factor = gamma / np.sqrt(variance + _EPSILON)
+    factor = gamma / np.sqrt(variance + EPSILON)
     channel_axis = (1, 1, -1, 1) if layer.depthwise else (1, 1, 1, -1)
     return Folded(
         (weights * factor.reshape(channel_axis)).astype(np.float32), (beta - mean * factor).astype(np.float32)

@@ -19,6 +19,9 @@ SOFTMAX = (1 / 256, -128)
 # These take the scale of their input, or in the case of softmax a fixed one: their own ranges decide nothing.
 WITHOUT_RANGE = ("AVERAGE_POOL_2D", "RESHAPE", "SOFTMAX")
 
+# Half the range of a channel of weights, in real units, below which the new quantizer takes this instead.
+SMALLEST_HALF_RANGE = 5e-7
+
 _NARROW = 1e-6
 _NARROWEST = float(np.float32(_NARROW))  # the ends of an empty range once it is widened
 
