@@ -24,9 +24,10 @@ from pipeline.resolve import Request, resolve
 from pipeline.stages import STAGES
 from pipeline.store import Store
 from pipeline.work import VERIFY_FILE
+from recreate_model.diff import compare
 from recreate_model.digest import digest_bytes
+from recreate_model.elements import first_difference
 from recreate_model.errors import CheckError, PipelineError, ToolError
-from recreate_model.model_view import ModelView, read_model
 from recreate_model.recipe import Recipe
 
 _PROJECT = Path(__file__).resolve().parent.parent
@@ -158,23 +159,10 @@ def against(claims: Mapping[str, str], folder: Path) -> Iterator[Difference]:
 
 
 def describe(path: str, a: bytes, b: bytes) -> str:
-    """Where two contents part: the first tensor of two models, else the first byte."""
+    """Where two contents part: the first difference of two models that decides, else the first byte."""
     if path.endswith(".tflite"):
-        tensor = _first_tensor(read_model(a, path), read_model(b, path))
-        if tensor:
-            return tensor
-    offset = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
-    return f"from byte {offset} of {len(a)} and {len(b)}"
-
-
-def _first_tensor(a: ModelView, b: ModelView) -> str:
-    for one, two in zip(a.tensors, b.tensors, strict=False):
-        if (one.name, one.shape, one.dtype, one.quantisation) != (two.name, two.shape, two.dtype, two.quantisation):
-            return f"from the description of tensor {one.name or two.name}"
-        if one.data != two.data:
-            offset = next(i for i, (x, y) in enumerate(zip(one.data, two.data, strict=False)) if x != y)
-            return f"from byte {offset} of the data of tensor {one.name}"
-    return ""
+        return str(compare(a, b, (path, path)).decisive[0])
+    return f"from byte {first_difference(a, b)} of {len(a)} and {len(b)}"
 
 
 def _build(model: str, recipe: Recipe, conditions: Conditions, scratch: Path) -> Path:

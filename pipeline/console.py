@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 # Of a table with whole hashes; a narrower terminal gets their beginnings.
 _WIDE = 140
+# A line, or a table: its title, its columns and its rows.
+Block = str | tuple[str, Sequence[str], Sequence[Sequence[str]]]
 _RESULTS = {"verify": VERIFY_FILE, "evaluate": EVALUATE_FILE, "vela": VELA_FILE}
 
 
@@ -139,6 +141,20 @@ def print_explanation(rows: Sequence[Freshness]) -> None:
         console.print(f"{row.stage} is {row.state}" + (", because:" if row.reasons else ": nothing changed"))
         for reason in row.reasons:
             console.print(f"  {reason}")
+
+
+def print_blocks(blocks: Sequence[Block]) -> None:
+    """Lines and tables, from top to bottom."""
+    console = _console()
+    for block in blocks:
+        if isinstance(block, str):
+            console.print(block)
+            continue
+        title, columns, rows = block
+        table = _table(title, *columns)
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
 
 
 def _print_verify(console: Console, recipe: Recipe, document: Json) -> None:

@@ -15,7 +15,7 @@ from recreate_model.archive import placeholder
 from recreate_model.errors import InputError
 from recreate_model.flatbuffer import FlatbufferError, Reader
 from recreate_model.schema import Record, decode, enum_names, many, rest_of
-from recreate_model.soundness import check_length, check_quantisation, entry, indices, short
+from recreate_model.soundness import check_length, check_quantisation, check_sharing, entry, indices, short
 
 _FILE_IDENTIFIER = b"TFL3"
 _SHOWN = 60  # most characters of a name from the file in a message
@@ -86,7 +86,7 @@ class Operator:
 
 @dataclass(frozen=True)
 class OperatorCode:
-    """An entry of the file's list of operators, which may hold some that no operator uses."""
+    """An entry of the file's list of kinds of operator, used or not."""
 
     name: str
     version: int
@@ -183,10 +183,13 @@ def read_model(data: bytes, source: str = "the model") -> ModelView:
 
 
 def _view(reader: Reader, model: Record, graph: Record, unknown: tuple[str, ...]) -> ModelView:
-    buffers = tuple(_buffer(reader, record) for record in many(model["buffers"]))
+    buffers = tuple(_stored(reader, one["data"], one["offset"], one["size"]) for one in many(model["buffers"]))
     codes = tuple(map(_operator_code, many(model["operator_codes"])))
     tensors = tuple(_tensor(number, record, buffers) for number, record in enumerate(many(graph["tensors"])))
+    check_sharing(sum(len(tensor.data) for tensor in tensors), len(reader.data))
     count = len(tensors)
+    if not graph["inputs"] or not graph["outputs"]:
+        raise FlatbufferError("a graph without an input or without an output")
     return ModelView(
         size=len(reader.data),
         version=model["version"],
@@ -210,10 +213,9 @@ def _view(reader: Reader, model: Record, graph: Record, unknown: tuple[str, ...]
     )
 
 
-def _buffer(reader: Reader, record: Record) -> bytes:
-    if record["offset"] > _INSIDE:
-        return reader.bytes_at(record["offset"], record["size"])
-    return record["data"] or b""
+def _stored(reader: Reader, inline: bytes | None, offset: int, size: int) -> bytes:
+    """Bytes from their table or, as in files beyond 2 GB, from behind the flatbuffer."""
+    return reader.bytes_at(offset, size) if offset > _INSIDE else inline or b""
 
 
 def _operator_code(record: Record) -> OperatorCode:
@@ -271,9 +273,7 @@ def _operator(reader: Reader, number: int, record: Record, codes: Sequence[Opera
     for union, enumeration in (("builtin_options", "BuiltinOptions"), ("builtin_options_2", "BuiltinOptions2")):
         kind = record[f"{union}_type"]
         kinds[union] = enum_names(enumeration).get(kind, f"{union} {kind}")
-    custom = record["custom_options"] or b""
-    if record["large_custom_options_offset"] > _INSIDE:
-        custom = reader.bytes_at(record["large_custom_options_offset"], record["large_custom_options_size"])
+    large = (record["large_custom_options_offset"], record["large_custom_options_size"])
     taken = {"opcode_index", "inputs", "outputs", "custom_options", "intermediates"}
     taken |= {"large_custom_options_offset", "large_custom_options_size"}
     taken |= {name for union in kinds for name in (union, f"{union}_type")}
@@ -285,7 +285,7 @@ def _operator(reader: Reader, number: int, record: Record, codes: Sequence[Opera
         options={**(record["builtin_options"] or {}), **(record["builtin_options_2"] or {})},
         options_kind=" and ".join(kind for kind in kinds.values() if kind != "NONE") or "NONE",
         custom_code=code.custom_code,
-        custom_options=custom,
+        custom_options=_stored(reader, record["custom_options"], *large),
         intermediates=indices(record["intermediates"], tensors, f"the intermediates of {what}", optional=True),
         rest=rest_of("Operator", record, taken),
     )

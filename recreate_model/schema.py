@@ -189,10 +189,8 @@ class _Anything(int):
 class _Notes:
     """A builder in place of the flatbuffers library's: it writes nothing and notes the fields."""
 
-    _CODES: ClassVar = dict(
-        pair.split(":")
-        for pair in "Bool:? Int8:b Uint8:B Int16:h Uint16:H Int32:i Uint32:I Int64:q Uint64:Q Float32:f".split()
-    )
+    _TYPES = ("Bool", "Int8", "Uint8", "Int16", "Uint16", "Int32", "Uint32", "Int64", "Uint64", "Float32")
+    _CODES: ClassVar = dict(zip(_TYPES, "?bBhHiIqQf", strict=True))
 
     def __init__(self) -> None:
         self.fields: list[tuple[int, str, str, float]] = []

@@ -21,6 +21,7 @@ _BITS = {
     **dict.fromkeys(("int64", "uint64", "float64", "complex64"), 64),
     "complex128": 128,
 }
+_MOST_SHARED = 16  # times the size of the file; tied weights make it two or three
 _Entry = TypeVar("_Entry")
 
 
@@ -36,6 +37,12 @@ def check_length(what: str, data: bytes, shape: tuple[int, ...], dtype: str) -> 
             break
     if elements < 0 or (elements * _BITS[dtype] + 7) // 8 != len(data):
         raise FlatbufferError(f"{what} of shape {short(shape)} and type {dtype} has {len(data)} bytes of data")
+
+
+def check_sharing(shared: int, size: int) -> None:
+    """Refuses tensors that share buffers until they hold many times the file; comparing them would take as long."""
+    if shared > _MOST_SHARED * size:
+        raise FlatbufferError(f"tensors that share buffers, with more data than {_MOST_SHARED} files of its size hold")
 
 
 def check_quantisation(
