@@ -14,50 +14,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recreate_model.model_view import ModelView, Operator, Tensor
-from recreate_model.network import EPSILON, Array, Layer
+from recreate_model.channels import Channels, Factors, channels, convolutions, factors, moved
+from recreate_model.model_view import ModelView, Operator
+from recreate_model.network import Array, Layer
 from recreate_model.quantiser import LARGEST_WEIGHT, SMALLEST_HALF_RANGE, round_away
-from recreate_model.recover import CONVOLUTIONS, network_operators
 
-# Most units in the last place (float32) that a factor may be off: approximations with one Newton step, as CPUs have
-# them, were measured at 2; the worst that the 12 bits of `rsqrtps` allow is 4.
-FACTOR_ULPS = 6
 # What rounding to float32 adds between factor and level, relative: weight, reciprocal of the scale, product.
 _ROUNDING = 4 * 2.0**-24
 _SCALE_FLOOR = 1e-6  # below it TensorFlow 2.5 and 2.6 do not go
 _BIAS_LIMIT = 2.0**31 - 1  # the quantisers widen a scale until the bias needs half of it
-
-
-@dataclass(frozen=True, eq=False)
-class Channels:
-    """A convolution's numbers in one layout: weights (channels, everything else), the rest (channels,)."""
-
-    weights: Array
-    scales: Array
-    bias: Array
-    bias_scales: Array
-
-
-@dataclass(frozen=True, eq=False)
-class Factors:
-    """What the checkpoint gives for a convolution, float32 and in the layout of `Channels`.
-
-    Attributes:
-        weights, beta, mean: before folding; a layer without BatchNorm has its bias as beta.
-        exact: gamma / sqrt(variance + epsilon) in float64; ones for a layer without BatchNorm.
-        ulps: how far off a factor may be.
-    """
-
-    weights: Array
-    beta: Array
-    mean: Array
-    exact: Array
-    ulps: int
-
-    def fold(self, shift: Array) -> tuple[Array, Array]:
-        """Weights and bias as float32 arithmetic folds them with factors `shift` units in the last place off."""
-        factor = moved(self.exact.astype(np.float32), shift)
-        return self.weights * factor[:, None], self.beta - self.mean * factor
 
 
 @dataclass(frozen=True)
@@ -88,55 +53,6 @@ class Layerwise:
     refutations: tuple[Refutation, ...]
 
 
-def moved(values: Array, ulps: Array) -> Array:
-    """float32 values, none of them zero or huge, moved away from zero by whole units in the last place."""
-    return (values.view(np.int32) + ulps.astype(np.int32)).view(np.float32)
-
-
-def convolutions(view: ModelView) -> tuple[Operator, ...]:
-    """The convolutions in the order of the graph, which is that of `network.layers`."""
-    return tuple(operator for operator in network_operators(view) if operator.name in CONVOLUTIONS)
-
-
-def channels(view: ModelView, operator: Operator) -> Channels | None:
-    """The numbers of a quantised convolution, or None where it is not one with int8 weights and an int32 bias."""
-    if len(operator.inputs) != 3 or min(operator.inputs) < 0:
-        return None
-    weights, bias = (view.tensors[index] for index in operator.inputs[1:])
-    if (weights.dtype, bias.dtype) != ("int8", "int32") or not (weights.data and bias.data):
-        return None
-    values = _by_channel(np.frombuffer(weights.data, np.int8).reshape(weights.shape), operator)
-    scales, bias_scales = _scales(weights), _scales(bias)
-    numbers = np.frombuffer(bias.data, np.int32)
-    if not len(values) == len(scales) == len(bias_scales) == len(numbers):
-        return None
-    return Channels(values, scales, numbers, bias_scales)
-
-
-def factors(layer: Layer, values: Mapping[str, Array]) -> Factors:
-    """The checkpoint's part of a convolution; `values` as in `checkpoint.FloatWeights`."""
-    # Variables are (height, width, in, out); TensorFlow Lite has (out, height, width, in), and depthwise out last.
-    weights = values[layer.weights_name]
-    first = weights[..., 0] if layer.depthwise else weights
-    flat = np.ascontiguousarray(np.moveaxis(first, -1, 0).reshape(layer.outputs, -1))
-    if not layer.batch_norm:
-        ones = np.ones(layer.outputs)
-        return Factors(flat, values[f"{layer.name}/biases"], np.zeros(layer.outputs, np.float32), ones, 0)
-    gamma, beta, mean, variance = (
-        values[f"{layer.name}/BatchNorm/{part}"] for part in ("gamma", "beta", "moving_mean", "moving_variance")
-    )
-    exact = gamma.astype(np.float64) / np.sqrt(variance.astype(np.float64) + EPSILON)
-    return Factors(flat, beta, mean, exact, FACTOR_ULPS)
-
-
-def layout(operator: Operator, view: ModelView, by_channel: Array) -> Array:
-    """Weights by channel as the flat array of the operator's tensor."""
-    shape = view.tensors[operator.inputs[1]].shape
-    if operator.name == "DEPTHWISE_CONV_2D":
-        return np.ascontiguousarray(by_channel.T).ravel()
-    return np.ascontiguousarray(by_channel.reshape(shape)).ravel()
-
-
 def compare(view: ModelView, layers: Sequence[Layer], values: Mapping[str, Array]) -> tuple[Layerwise, ...]:
     """Compares every convolution of an INT8 model with a checkpoint's variables, in order.
 
@@ -148,6 +64,30 @@ def compare(view: ModelView, layers: Sequence[Layer], values: Mapping[str, Array
     )
 
 
+def possible_shifts(found: Channels, given: Factors, compared: Layerwise, wanted: Array) -> Array:
+    """Of each channel, the shifts for `Factors.fold` that can explain it, the smallest first: (channels, tries).
+
+    Args:
+        wanted: the channels that matter; of the others there is one try, without a meaning.
+    """
+    shifts = np.array(sorted(range(-given.ulps, given.ulps + 1), key=abs))
+    largest = np.abs(given.weights).max(axis=1)
+    rows = []
+    for shift in shifts:
+        factor = np.abs(moved(given.exact.astype(np.float32), np.full(len(largest), shift)))
+        scales = largest * factor / np.float32(LARGEST_WEIGHT)
+        rows.append((scales == found.scales, (compared.lowest <= shift) & (shift <= compared.highest)))
+    same_scale, inside = (np.stack(column, axis=1) for column in zip(*rows, strict=True))
+    possible = inside & same_scale
+    # A scale that was widened says nothing of the factor.
+    possible = np.where(possible.any(axis=1)[:, None], possible, inside) & wanted[:, None]
+    order = np.argsort(~possible, axis=1, kind="stable")
+    result: Array = shifts[order]
+    # Where a channel has fewer tries than another, its first stands for the rest.
+    result = np.where(np.take_along_axis(possible, order, axis=1), result, result[:, :1])
+    return result[:, : max(1, int(possible.sum(axis=1).max()))]
+
+
 def _layer(view: ModelView, operator: Operator, given: Factors) -> Layerwise:
     found = channels(view, operator)
     weights_name, bias_name = (view.tensors[index].name for index in operator.inputs[1:3])
@@ -157,7 +97,8 @@ def _layer(view: ModelView, operator: Operator, given: Factors) -> Layerwise:
         return Layerwise(given.weights.size, len(given.exact), 0, 0, none, none, (refutation,))
     source = view.tensors[operator.inputs[0]].quantisation
     input_scale = source.scales[0] if source else 0.0
-    low, high = _factor_bounds(found, given)
+    natural, accepted = _scale_origins(found, given, input_scale)
+    low, high = _factor_bounds(found, given, natural)
     exact_weights = np.clip(
         round_away(given.weights * given.exact[:, None] / found.scales[:, None].astype(np.float64)),
         -LARGEST_WEIGHT,
@@ -167,7 +108,7 @@ def _layer(view: ModelView, operator: Operator, given: Factors) -> Layerwise:
     exact_bias = round_away((given.beta - given.mean * given.exact) / found.bias_scales.astype(np.float64))
     refutations = (
         *_refuted_weights(weights_name, found, given, low > high),
-        *_refuted_scales(weights_name, found, given, input_scale),
+        *_refuted_scales(weights_name, found, given, accepted),
         *_refuted_biases(bias_name, found, input_scale, bias_low, bias_high),
     )
     unit = np.abs(np.spacing(given.exact.astype(np.float32))).astype(np.float64)
@@ -185,8 +126,31 @@ def _layer(view: ModelView, operator: Operator, given: Factors) -> Layerwise:
     )
 
 
-def _factor_bounds(found: Channels, given: Factors) -> tuple[Array, Array]:
-    """Bounds on |factor| - |exact|, in real units, that explain all weights of a channel; crossed where none does."""
+def _scale_origins(found: Channels, given: Factors, input_scale: float) -> tuple[Array, Array]:
+    """Of each channel: whether its scale is the largest weight's 127th, and whether it is any that a quantiser gives.
+
+    A scale that is too small for the bias to fit 32 bits, or for the quantiser, is widened.
+    """
+    tolerance = given.ulps * 2.0**-23 + _ROUNDING
+    largest = np.abs(given.weights).max(axis=1) * np.abs(given.exact)
+    exact = largest / LARGEST_WEIGHT
+    bias = np.abs(given.beta - given.mean * given.exact)
+    limited = 2 * bias / _BIAS_LIMIT / input_scale if input_scale > 0 else np.zeros_like(bias)
+    natural = np.abs(found.scales - exact) <= exact * tolerance
+    # A bias is a difference, so it is less certain than a product.
+    widened = (limited > exact) & (np.abs(found.scales - limited) <= limited * tolerance * 64)
+    smallest = SMALLEST_HALF_RANGE / LARGEST_WEIGHT
+    narrow = (largest < SMALLEST_HALF_RANGE) & (np.abs(found.scales - smallest) <= smallest * _ROUNDING)
+    floor = (exact < _SCALE_FLOOR) & (np.abs(found.scales - _SCALE_FLOOR) <= _SCALE_FLOOR * _ROUNDING)
+    return natural, natural | widened | narrow | floor
+
+
+def _factor_bounds(found: Channels, given: Factors, natural: Array) -> tuple[Array, Array]:
+    """Bounds on |factor| - |exact| that explain scale and weights of a channel; crossed where no factor does.
+
+    Args:
+        natural: of each channel, whether its scale is to be the largest weight's 127th.
+    """
     unit = np.abs(np.spacing(given.exact.astype(np.float32))).astype(np.float64)
     allowed = given.ulps * unit
     magnitude = np.abs(given.exact)[:, None]
@@ -201,6 +165,13 @@ def _factor_bounds(found: Channels, given: Factors) -> tuple[Array, Array]:
     dead = slope == 0
     low = np.where(dead, np.where((below <= 0) & (above >= 0), -np.inf, np.inf), ends.min(axis=0)).max(axis=1)
     high = np.where(dead, np.inf, ends.max(axis=0)).min(axis=1)
+    largest = np.abs(given.weights).max(axis=1)
+    scaled = found.scales.astype(np.float64) * LARGEST_WEIGHT
+    with np.errstate(divide="ignore", invalid="ignore"):
+        bounds = [scaled * (1 + side * _ROUNDING) / largest - magnitude[:, 0] for side in (-1, 1)]
+    bounded = natural & (largest > 0)
+    low = np.maximum(low, np.where(bounded, bounds[0], -np.inf))
+    high = np.minimum(high, np.where(bounded, bounds[1], np.inf))
     return np.maximum(low, -allowed), np.minimum(high, allowed)
 
 
@@ -232,23 +203,8 @@ def _refuted_weights(name: str, found: Channels, given: Factors, crossed: Array)
         )
 
 
-def _refuted_scales(name: str, found: Channels, given: Factors, input_scale: float) -> Iterator[Refutation]:
-    """A scale is the largest weight's 127th, unless that is too small for the bias or for the quantiser."""
-    tolerance = given.ulps * 2.0**-23 + _ROUNDING
-    largest = np.abs(given.weights).max(axis=1) * np.abs(given.exact)
-    natural = largest / LARGEST_WEIGHT
-    bias = np.abs(given.beta - given.mean * given.exact)
-    with np.errstate(divide="ignore"):
-        limited = 2 * bias / _BIAS_LIMIT / input_scale if input_scale > 0 else np.zeros_like(bias)
-    accepted = np.zeros(len(natural), bool)
-    for value, holds in (
-        (natural, np.ones(len(natural), bool)),
-        (limited, limited > natural),
-        (np.full_like(natural, SMALLEST_HALF_RANGE / LARGEST_WEIGHT), largest < SMALLEST_HALF_RANGE),
-        (np.full_like(natural, _SCALE_FLOOR), natural < _SCALE_FLOOR),
-    ):
-        # The bias is a difference, so it is less certain than a product.
-        accepted |= holds & (np.abs(found.scales - value) <= value * tolerance * (1 if value is not limited else 64))
+def _refuted_scales(name: str, found: Channels, given: Factors, accepted: Array) -> Iterator[Refutation]:
+    natural = np.abs(given.weights).max(axis=1) * np.abs(given.exact) / LARGEST_WEIGHT
     for channel in np.flatnonzero(~accepted):
         yield Refutation(
             name, f"scale of channel {channel}", f"{natural[channel]:.9g}", f"{float(found.scales[channel])!r}"
@@ -268,12 +224,3 @@ def _refuted_biases(name: str, found: Channels, input_scale: float, low: Array, 
         yield Refutation(
             name, f"bias of channel {channel}", f"{low[channel]:.0f} to {high[channel]:.0f}", f"{found.bias[channel]}"
         )
-
-
-def _by_channel(values: Array, operator: Operator) -> Array:
-    axis = 3 if operator.name == "DEPTHWISE_CONV_2D" else 0
-    return np.moveaxis(values, axis, 0).reshape(values.shape[axis], -1)
-
-
-def _scales(tensor: Tensor) -> Array:
-    return np.array(tensor.quantisation.scales if tensor.quantisation else (), np.float32)

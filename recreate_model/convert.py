@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from recreate_model.capture import captured
 from recreate_model.errors import InputError, ToolError
 from recreate_model.model_view import read_model
 from recreate_model.network import INPUT_NAME, OUTPUT_NAME
+from recreate_model.quantiser import WITHOUT_RANGE
 
 # What the published model calls them.
 INT8_INPUT_NAME = "tfl.quantize"
@@ -50,6 +51,13 @@ def activations(float_model: bytes) -> dict[str, int]:
     return names
 
 
+def activations_with_a_range(float_model: bytes) -> tuple[str, ...]:
+    """The activations whose ranges decide a byte of the INT8 model: not those of an operator without a range."""
+    view = read_model(float_model)
+    without = {index for operator in view.operators if operator.name in WITHOUT_RANGE for index in operator.outputs}
+    return tuple(name for name, index in activations(float_model).items() if index not in without)
+
+
 def convert_float(graph: bytes) -> bytes:
     """A serialised frozen graph, as `network.frozen_graph` gives it, as a float `.tflite`.
 
@@ -71,14 +79,17 @@ def quantize(float_model: bytes, ranges: Ranges) -> bytes:
 
     Args:
         float_model: from `convert_float`.
-        ranges: minimum and maximum in real units, one for every name of `activations(float_model)`.
+        ranges: minimum and maximum in real units, one for every name of `activations_with_a_range(float_model)`, and
+            none for a name that is not in `activations(float_model)`.
 
     Raises:
         InputError: a range is missing, left over, inverted or not finite.
         ToolError: the quantiser failed; its own words are in the message.
     """
+    check_ranges(ranges, float_model)
     indices = activations(float_model)
-    check_ranges(ranges, indices)
+    # The quantiser wants a range for every activation, even where it reads none.
+    ranges = {name: ranges.get(name, (0.0, 1.0)) for name in indices}
     with _tool("TensorFlow's quantiser"):
         import tensorflow as tf
         from tensorflow.lite.python.convert import deduplicate_readonly_buffers, mlir_quantize
@@ -108,20 +119,22 @@ def with_all_activations_as_outputs(float_model: bytes) -> bytes:
     return _pack(model)
 
 
-def check_ranges(ranges: Ranges, names: Collection[str]) -> None:
-    """Raises InputError, naming the activation, unless there is one usable range for each of the names."""
-    for name in sorted(set(names) ^ ranges.keys()):
+def check_ranges(ranges: Ranges, float_model: bytes) -> None:
+    """Raises InputError, naming the activation, unless there is one usable range where the float model needs one."""
+    known, needed = activations(float_model).keys(), activations_with_a_range(float_model)
+    for name in sorted((set(needed) - ranges.keys()) | (ranges.keys() - known)):
         raise InputError(
-            expected=f"one range for each of the network's {len(names)} activations",
-            found=f"none for {name}" if name in names else f"one for {name}, which the network does not have",
+            expected=f"one range for each of the {len(needed)} activations of the network that need one",
+            found=f"none for {name}" if name in known else f"one for {name}, which the network does not have",
             next_step="measure ranges for this network (python -m pipeline calibrate --force)",
         )
     for name, (low, high) in ranges.items():
         with np.errstate(over="ignore"):
             span = np.array([low, high]).astype(np.float32)
-        if not (np.isfinite(span).all() and span[0] < span[1]):
+        # An activation that is always the same has an empty range, as a picture without content may give it.
+        if not (np.isfinite(span).all() and span[0] <= span[1]):
             raise InputError(
-                expected="every range to be finite in float32, its minimum below its maximum",
+                expected="every range to be finite in float32, its minimum not above its maximum",
                 found=f"[{low}, {high}] for {name}",
                 next_step="measure ranges for this network (python -m pipeline calibrate --force)",
             )

@@ -42,12 +42,14 @@ class Activation:
         tensor: its name in the file.
         span: a range that gives its scale and zero point in the file's own generation; None where none can be found.
         today: whether that range gives the same two numbers in today's converter too.
+        without_range: whether no byte of the file depends on a range of its own.
         why: why there is no span, or why it is not today's.
     """
 
     tensor: str
     span: Span | None
     today: bool = True
+    without_range: bool = False
     why: str = ""
 
 
@@ -86,7 +88,12 @@ def recover(view: ModelView, source: str) -> Recovered:
     return Recovered(
         generation,
         tuple(
-            Activation(tensor.name, None, why=f"no byte of the file depends on the range of a {without[index]}")
+            Activation(
+                tensor.name,
+                None,
+                without_range=True,
+                why=f"no byte of the file depends on the range of a {without[index]}",
+            )
             if index in without
             else _activation(tensor, generation, widths.get(index, _ANY))
             for index, tensor in zip(indices, tensors, strict=True)
@@ -138,7 +145,7 @@ def _activation(tensor: Tensor, generation: Generation, width: Width) -> Activat
         return Activation(tensor.name, None, why=f"no range gives the scale {wanted[0]!r} and zero point {wanted[1]}")
     today = activation_parameters(*span) == wanted
     why = "" if today else "today's converter gives another scale or zero point for any range"
-    return Activation(tensor.name, span, today, why)
+    return Activation(tensor.name, span, today, why=why)
 
 
 def _candidates(scale: float, zero_point: int, generation: Generation, width: Width) -> Iterator[Span]:

@@ -14,14 +14,13 @@ from recreate_model.recipe import as_json
 
 def run(work: Work) -> None:
     float_model = work.inputs[float_model_file(work.recipe)].read_bytes()
-    names = convert.activations(float_model)
     given = work.machine.ranges
-    table = _measured(work, float_model, list(names)) if given is None else _fitting(work, given)
-    convert.check_ranges(table.spans, names)
+    table = _measured(work, float_model) if given is None else _fitting(work, given)
+    convert.check_ranges(table.spans, float_model)
     work.write(RANGES_FILE, ranges.to_json(table))
 
 
-def _measured(work: Work, float_model: bytes, names: list[str]) -> ranges.Ranges:
+def _measured(work: Work, float_model: bytes) -> ranges.Ranges:
     recipe = work.recipe
     inputs = Inputs(work.machine.source, recipe.preprocess, recipe.model.resolution)
     with work.machine.progress.bar("measuring ranges", len(recipe.calibration.pictures)) as advance:
@@ -35,6 +34,7 @@ def _measured(work: Work, float_model: bytes, names: list[str]) -> ranges.Ranges
         }
     )
     work.write(MANIFEST_FILE, manifest)
+    names = convert.activations(float_model)
     rounded = ranges.round_mantissa(measured.spans, recipe.calibration.mantissa_bits)
     return ranges.Ranges(
         spans={name: (float(low), float(high)) for name, (low, high) in zip(names, rounded, strict=True)},

@@ -1,0 +1,109 @@
+"""The numbers of a convolution in one layout, as an INT8 model holds them and as a checkpoint gives them.
+
+Variables are (height, width, in, out), or (height, width, channels, 1) where depthwise; TensorFlow Lite has (out,
+height, width, in) and (1, height, width, channels). Here all are (output channels, everything else).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from recreate_model.model_view import ModelView, Operator, Tensor
+from recreate_model.network import EPSILON, Array, Layer
+from recreate_model.recover import CONVOLUTIONS, network_operators
+
+# Most units in the last place (float32) that a factor may be off: approximations with one Newton step, as CPUs have
+# them, were measured at 2; the worst that the 12 bits of `rsqrtps` allow is 4.
+FACTOR_ULPS = 6
+
+
+@dataclass(frozen=True, eq=False)
+class Channels:
+    """A convolution's numbers in one layout: weights (channels, everything else), the rest (channels,)."""
+
+    weights: Array
+    scales: Array
+    bias: Array
+    bias_scales: Array
+
+
+@dataclass(frozen=True, eq=False)
+class Factors:
+    """What the checkpoint gives for a convolution, float32 and in the layout of `Channels`.
+
+    Attributes:
+        weights, beta, mean: before folding; a layer without BatchNorm has its bias as beta.
+        exact: gamma / sqrt(variance + epsilon) in float64; ones for a layer without BatchNorm.
+        ulps: how far off a factor may be.
+    """
+
+    weights: Array
+    beta: Array
+    mean: Array
+    exact: Array
+    ulps: int
+
+    def fold(self, shift: Array) -> tuple[Array, Array]:
+        """Weights and bias as float32 arithmetic folds them with factors `shift` units in the last place off."""
+        factor = moved(self.exact.astype(np.float32), shift)
+        return self.weights * factor[:, None], self.beta - self.mean * factor
+
+
+def moved(values: Array, ulps: Array) -> Array:
+    """float32 values, none of them zero or huge, moved away from zero by whole units in the last place."""
+    return (values.view(np.int32) + ulps.astype(np.int32)).view(np.float32)
+
+
+def convolutions(view: ModelView) -> tuple[Operator, ...]:
+    """The convolutions in the order of the graph, which is that of `network.layers`."""
+    return tuple(operator for operator in network_operators(view) if operator.name in CONVOLUTIONS)
+
+
+def channels(view: ModelView, operator: Operator) -> Channels | None:
+    """The numbers of a quantised convolution, or None where it is not one with int8 weights and an int32 bias."""
+    if len(operator.inputs) != 3 or min(operator.inputs) < 0:
+        return None
+    weights, bias = (view.tensors[index] for index in operator.inputs[1:])
+    if (weights.dtype, bias.dtype) != ("int8", "int32") or not (weights.data and bias.data):
+        return None
+    values = by_channel(np.frombuffer(weights.data, np.int8).reshape(weights.shape), operator)
+    scales, bias_scales = _scales(weights), _scales(bias)
+    numbers = np.frombuffer(bias.data, np.int32)
+    if not len(values) == len(scales) == len(bias_scales) == len(numbers):
+        return None
+    return Channels(values, scales, numbers, bias_scales)
+
+
+def factors(layer: Layer, values: Mapping[str, Array]) -> Factors:
+    """The checkpoint's part of a convolution; `values` as in `checkpoint.FloatWeights`."""
+    # Variables are (height, width, in, out); TensorFlow Lite has (out, height, width, in), and depthwise out last.
+    weights = values[layer.weights_name]
+    first = weights[..., 0] if layer.depthwise else weights
+    flat = np.ascontiguousarray(np.moveaxis(first, -1, 0).reshape(layer.outputs, -1))
+    if not layer.batch_norm:
+        ones = np.ones(layer.outputs)
+        return Factors(flat, values[f"{layer.name}/biases"], np.zeros(layer.outputs, np.float32), ones, 0)
+    gamma, beta, mean, variance = (
+        values[f"{layer.name}/BatchNorm/{part}"] for part in ("gamma", "beta", "moving_mean", "moving_variance")
+    )
+    exact = gamma.astype(np.float64) / np.sqrt(variance.astype(np.float64) + EPSILON)
+    return Factors(flat, beta, mean, exact, FACTOR_ULPS)
+
+
+def by_channel(values: Array, operator: Operator) -> Array:
+    """A weight tensor as (channels, everything else)."""
+    axis = 3 if operator.name == "DEPTHWISE_CONV_2D" else 0
+    return np.moveaxis(values, axis, 0).reshape(values.shape[axis], -1)
+
+
+def from_channels(values: Array, shape: tuple[int, ...], operator: Operator) -> Array:
+    """The flat array of a weight tensor of this shape, from its values by channel."""
+    flat = values.T if operator.name == "DEPTHWISE_CONV_2D" else values
+    return np.ascontiguousarray(flat).reshape(shape).ravel()
+
+
+def _scales(tensor: Tensor) -> Array:
+    return np.array(tensor.quantisation.scales if tensor.quantisation else (), np.float32)

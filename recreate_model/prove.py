@@ -1,0 +1,240 @@
+"""Whether a published INT8 file is what a float checkpoint gives, shown without one calibration picture.
+
+The ranges are recovered from the file; every weight, scale and bias is held against the checkpoint; and the file is
+made again, by this program and by each toolchain that can have made it. Its bytes are the strongest answer; a number
+that the checkpoint cannot give is the other end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from recreate_model import consistency, convert, network
+from recreate_model.channels import convolutions
+from recreate_model.consistency import Layerwise, Refutation
+from recreate_model.diff import Comparison, Verdict, compare
+from recreate_model.errors import InputError, PipelineError
+from recreate_model.model_view import ModelView, read_model
+from recreate_model.network import Array
+from recreate_model.quantiser import SOFTMAX, WITHOUT_RANGE, Generation
+from recreate_model.rebuild import Moves, rebuild
+from recreate_model.recipe import Model
+from recreate_model.recover import Recovered, network_operators, recover
+from recreate_model.toolchain import TOOLCHAINS, Edits, Job, Toolchain
+
+OURS = "this program"
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """What a file is held against.
+
+    Attributes:
+        values: variables, as in `checkpoint.FloatWeights`.
+        frozen_graph: the archive's own, as a file; None where it has none, and then no toolchain can be tried.
+    """
+
+    model: Model
+    values: Mapping[str, Array]
+    frozen_graph: Path | None
+
+
+@dataclass(frozen=True, eq=False)
+class Attempt:
+    """One way of making the file again.
+
+    Attributes:
+        comparison: of the published file with the one made; None where it could not be made.
+        moves: of folding constants, where those of this CPU did not give the bytes.
+        failure: why it could not be made.
+    """
+
+    toolchain: str
+    comparison: Comparison | None
+    moves: Moves | None = None
+    failure: PipelineError | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Proof:
+    """What was found, weakest claim first: layers, attempts, verdict.
+
+    Attributes:
+        verdict: IDENTICAL, CONSISTENT; or, refuted, SAME_GRAPH or DIFFERENT.
+        recovered: the ranges of the published file.
+        layers: every convolution against the checkpoint.
+        refutations: what the checkpoint cannot give, in the order of the graph; empty where nothing is refuted.
+        attempts: in the order they were made; the last one gave the bytes where the verdict is IDENTICAL.
+    """
+
+    verdict: Verdict
+    recovered: Recovered
+    layers: tuple[Layerwise, ...]
+    refutations: tuple[Refutation, ...]
+    attempts: tuple[Attempt, ...]
+
+
+def prove(
+    published: bytes,
+    source: str,
+    checkpoint: Checkpoint,
+    toolchains: Sequence[Toolchain] | None,
+    python_of: Callable[[Toolchain], Path],
+) -> Proof:
+    """Holds a published file against a checkpoint.
+
+    Args:
+        source: what to call the file in an error.
+        toolchains: to try; None tries those that leave the marks the file has.
+        python_of: gives the Python of a toolchain's environment, or raises PipelineError where it cannot be had.
+
+    Raises:
+        InputError: not a full-integer INT8 model, or one of another network.
+    """
+    view = read_model(published, source)
+    layers = network.layers(checkpoint.model)
+    check_network(view, checkpoint.model, source)
+    recovered = recover(view, source)
+    compared = consistency.compare(view, layers, checkpoint.values)
+    refutations = [*_refuted_ranges(view, recovered), *(each for layer in compared for each in layer.refutations)]
+    ours = _ours(published, checkpoint, recovered)
+    attempts = [ours]
+    assert ours.comparison is not None
+    if ours.comparison.verdict is Verdict.IDENTICAL:
+        return Proof(Verdict.IDENTICAL, recovered, compared, (), tuple(attempts))
+    # Ours has the checkpoint's graph, so a graph that differs from it is not the checkpoint's.
+    without_ends = ours.comparison.apart_from_ends
+    same_graph = (ours.comparison.verdict if without_ends is None else without_ends).reaches(Verdict.SAME_GRAPH)
+    if not same_graph:
+        refutations = [*_refuted_graph(ours.comparison), *refutations]
+    if refutations:
+        verdict = Verdict.SAME_GRAPH if same_graph else Verdict.DIFFERENT
+        return Proof(verdict, recovered, compared, tuple(refutations), tuple(attempts))
+    for chain in candidates(view, recovered.generation) if toolchains is None else toolchains:
+        if checkpoint.frozen_graph is None:
+            break
+        attempt = _attempt(published, chain, python_of, checkpoint.frozen_graph, checkpoint, view, recovered, compared)
+        attempts.append(attempt)
+        if attempt.comparison is not None and attempt.comparison.verdict is Verdict.IDENTICAL:
+            return Proof(Verdict.IDENTICAL, recovered, compared, (), tuple(attempts))
+    return Proof(Verdict.CONSISTENT, recovered, compared, (), tuple(attempts))
+
+
+def candidates(view: ModelView, generation: Generation) -> tuple[Toolchain, ...]:
+    """The toolchains that leave the marks a file has, the most likely first."""
+    today = any(name == "CONVERSION_METADATA" for name, _ in view.metadata)
+    versions = {
+        Generation.TODAY: ("",),
+        Generation.SCALE_FLOOR: ("2.5.0", "2.6.0"),
+        Generation.DOUBLE: ("2.4.4",),
+        Generation.STORED: ("",) if today else ("2.5.0", "2.6.0", "2.4.4"),
+    }[generation]
+    quantizer = "old" if generation is Generation.STORED else "new"
+    return tuple(chain for chain in TOOLCHAINS if chain.quantizer == quantizer and chain.version in versions)
+
+
+def check_network(view: ModelView, model: Model, source: str) -> None:
+    """Raises InputError unless the file has the convolutions of this member of the family, in shape and order."""
+    found = _shapes(view)
+    wanted = [(layer.depthwise, layer.weights_shape) for layer in network.layers(model)]
+    if found == wanted and view.input.shape[1:] == (model.resolution, model.resolution, 3):
+        return
+    number = next(
+        (i for i, (a, b) in enumerate(zip(found, wanted, strict=False)) if a != b), min(len(found), len(wanted))
+    )
+    what = f"{len(found)} convolutions, the first that differs is number {number + 1}"
+    if found == wanted:
+        what = f"its convolutions with an input of shape {view.input.shape}"
+    raise InputError(
+        expected=f"{source} to be a quantised {model.name}, with {len(wanted)} convolutions",
+        found=what,
+        next_step="give --model and --checkpoint of the file's own network, or another file",
+    )
+
+
+def _shapes(view: ModelView) -> list[tuple[bool, tuple[int, ...]]]:
+    """Of each convolution, whether it is depthwise, and its weights' shape as a checkpoint has it."""
+    result = []
+    for operator in convolutions(view):
+        shape = view.tensors[operator.inputs[1]].shape if len(operator.inputs) > 1 else ()
+        depthwise = operator.name == "DEPTHWISE_CONV_2D"
+        if len(shape) == 4:
+            shape = (*shape[1:], 1) if depthwise else (*shape[1:], shape[0])
+        result.append((depthwise, shape))
+    return result
+
+
+def _refuted_ranges(view: ModelView, recovered: Recovered) -> Iterator[Refutation]:
+    for activation in recovered.activations:
+        if activation.span is None and not activation.without_range:
+            yield Refutation(activation.tensor, "scale", "one that a range gives", activation.why)
+    for operator in network_operators(view):
+        if operator.name in WITHOUT_RANGE:
+            tensor, given = (view.tensors[index] for index in (operator.outputs[0], operator.inputs[0]))
+            of_input, found = (
+                (each.quantisation.scales[0], each.quantisation.zero_points[0]) if each.quantisation else None
+                for each in (given, tensor)
+            )
+            expected = SOFTMAX if operator.name == "SOFTMAX" else of_input
+            if found != expected:
+                yield Refutation(tensor.name, f"scale and zero point of the {operator.name}", f"{expected}", f"{found}")
+
+
+def _refuted_graph(comparison: Comparison) -> Iterator[Refutation]:
+    for each in comparison.decisive:
+        yield Refutation(each.name, f"{each.kind.label} of {each.where}", "the checkpoint's network", each.what)
+
+
+def _ours(published: bytes, checkpoint: Checkpoint, recovered: Recovered) -> Attempt:
+    """This program's own build with the recovered ranges: BatchNorm folded in float64, today's converter."""
+    model = checkpoint.model
+    graph = network.frozen_graph(model, network.fold_all(model, checkpoint.values))
+    float_model = convert.convert_float(graph)
+    names = convert.activations(float_model)
+    if len(names) != len(recovered.activations):
+        raise InputError(
+            expected=f"a model of {len(names)} activations, as {model.name} has them",
+            found=f"{len(recovered.activations)}",
+            next_step="give --model and --checkpoint of the file's own network, or another file",
+        )
+    spans = {
+        name: activation.span
+        for name, activation in zip(names, recovered.activations, strict=True)
+        if activation.span is not None
+    }
+    # A range that was not found is reported; any other will do here, where the graph is what matters.
+    spans |= {name: (0.0, 1.0) for name in convert.activations_with_a_range(float_model) if name not in spans}
+    return Attempt(OURS, compare(published, convert.quantize(float_model, spans)))
+
+
+def _attempt(
+    published: bytes,
+    chain: Toolchain,
+    python_of: Callable[[Toolchain], Path],
+    graph: Path,
+    checkpoint: Checkpoint,
+    view: ModelView,
+    recovered: Recovered,
+    compared: Sequence[Layerwise],
+) -> Attempt:
+    resolution = checkpoint.model.resolution
+    spans = np.array([activation.span or (0.0, 1.0) for activation in recovered.activations], np.float32)
+    job = Job(
+        graph=graph,
+        input=network.INPUT_NAME,
+        output=network.OUTPUT_NAME,
+        input_shape=(1, resolution, resolution, 3),
+        input_type=view.input.dtype,
+        output_type=view.output.dtype,
+        attempts=(Edits(spans),),
+    )
+    try:
+        python = python_of(chain)
+        rebuilt = rebuild(published, chain, python, job, network.layers(checkpoint.model), checkpoint.values, compared)
+        return Attempt(chain.name, compare(published, rebuilt.model), rebuilt.moves)
+    except PipelineError as error:
+        return Attempt(chain.name, None, failure=error)

@@ -1,0 +1,189 @@
+"""A published file made again by a toolchain: its own `convert()` on the checkpoint's frozen graph, given the ranges.
+
+Where the CPU at hand folds BatchNorm to other last bits than the one that made the file, the folding factors of the
+channels that differ are moved by the few units in the last place that the tolerance allows, and the toolchain itself
+says which of them gives the channel published. Every constant comes from the checkpoint; none comes from the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from recreate_model import toolchain
+from recreate_model.channels import Channels, Factors, by_channel, channels, convolutions, factors, from_channels
+from recreate_model.consistency import Layerwise, possible_shifts
+from recreate_model.model_view import ModelView, Operator, read_model
+from recreate_model.network import Array, Layer
+from recreate_model.toolchain import Converted, Edits, Job, Toolchain
+
+Constants = tuple[tuple[Array, Array], ...]
+
+
+@dataclass(frozen=True)
+class Moves:
+    """What was moved off the constants that the CPU at hand folds, and what that changed in the model.
+
+    Attributes:
+        channels: whose folding factor was moved, of `of`.
+        ulps: most units in the last place between a factor that was used and the exactly rounded one.
+        weights, scales, biases: numbers of the INT8 model that differ from one made without moving.
+    """
+
+    channels: int
+    of: int
+    ulps: int
+    weights: int
+    scales: int
+    biases: int
+
+
+@dataclass(frozen=True, eq=False)
+class Rebuilt:
+    """The nearest a toolchain came; `moves` is None where nothing was moved."""
+
+    model: bytes
+    moves: Moves | None
+
+
+@dataclass(frozen=True, eq=False)
+class _Convolution:
+    """One convolution of the published file beside what the checkpoint says of it."""
+
+    operator: Operator
+    shape: tuple[int, ...]
+    published: Channels
+    given: Factors
+    compared: Layerwise
+
+
+def rebuild(
+    published: bytes,
+    chain: Toolchain,
+    python: Path,
+    job: Job,
+    layers: Sequence[Layer],
+    values: Mapping[str, Array],
+    compared: Sequence[Layerwise],
+) -> Rebuilt:
+    """Makes the file again, first with the frozen graph untouched.
+
+    Args:
+        job: its only attempt has the recovered ranges and no constants.
+        layers, values: of the checkpoint.
+        compared: of `consistency.compare`, without a refutation.
+
+    Raises:
+        ToolError: the toolchain failed.
+    """
+
+    def run(*attempts: Edits) -> Converted:
+        return toolchain.convert(chain, python, replace(job, attempts=attempts))
+
+    (edits,) = job.attempts
+    first = run(edits)
+    untouched = first.models[0]
+    table = _table(read_model(published), layers, values, compared)
+    if untouched == published or table is None:
+        return Rebuilt(untouched, None)
+    wrong = _wrong(untouched, table)
+    if wrong is None or not any(mask.any() for mask in wrong):
+        return Rebuilt(untouched, None)  # the difference is in something that no constant changes
+    local = tuple(
+        (by_channel(weights.reshape(row.shape), row.operator), bias)
+        for row, (weights, bias) in zip(table, first.constants, strict=True)
+    )
+    choices = [
+        possible_shifts(row.published, row.given, row.compared, mask) for row, mask in zip(table, wrong, strict=True)
+    ]
+    rounds = max(choice.shape[1] for choice in choices)
+    tries = [[choice[:, min(turn, choice.shape[1] - 1)] for choice in choices] for turn in range(rounds)]
+    models = run(*(Edits(edits.spans, _constants(table, local, wrong, shifts)) for shifts in tries)).models
+    chosen = [shifts.copy() for shifts in tries[0]]
+    left = [mask.copy() for mask in wrong]
+    for model, shifts in zip(models, tries, strict=True):
+        still = _wrong(model, table)
+        if still is None:
+            continue
+        for index, mask in enumerate(still):
+            solved = left[index] & ~mask
+            chosen[index][solved] = shifts[index][solved]
+            left[index] &= mask
+    final = run(Edits(edits.spans, _constants(table, local, wrong, chosen))).models[0]
+    return Rebuilt(final, _moves(untouched, final, table, wrong, chosen))
+
+
+def _table(
+    view: ModelView, layers: Sequence[Layer], values: Mapping[str, Array], compared: Sequence[Layerwise]
+) -> list[_Convolution] | None:
+    rows = []
+    for operator, layer, layerwise in zip(convolutions(view), layers, compared, strict=True):
+        numbers = channels(view, operator)
+        if numbers is None:
+            return None
+        shape = view.tensors[operator.inputs[1]].shape
+        rows.append(_Convolution(operator, shape, numbers, factors(layer, values), layerwise))
+    return rows
+
+
+def _wrong(model: bytes, table: Sequence[_Convolution]) -> list[Array] | None:
+    """Of each convolution, the channels in which a model differs from the published one; None where the graphs do."""
+    view = read_model(model)
+    operators = convolutions(view)
+    if [operator.name for operator in operators] != [row.operator.name for row in table]:
+        return None
+    masks = []
+    for operator, row in zip(operators, table, strict=True):
+        numbers = channels(view, operator)
+        if numbers is None or numbers.weights.shape != row.published.weights.shape:
+            return None
+        masks.append(_differing(numbers, row.published))
+    return masks
+
+
+def _differing(one: Channels, two: Channels) -> Array:
+    mask: Array = (one.weights != two.weights).any(axis=1)
+    for a, b in ((one.scales, two.scales), (one.bias, two.bias), (one.bias_scales, two.bias_scales)):
+        mask = mask | (a != b)
+    return mask
+
+
+def _constants(
+    table: Sequence[_Convolution], local: Constants, wrong: Sequence[Array], shifts: Sequence[Array]
+) -> Constants:
+    """The constants this CPU folds, but for the wrong channels, which are folded here with the factors moved."""
+    result = []
+    for row, (weights, bias), mask, shift in zip(table, local, wrong, shifts, strict=True):
+        folded, folded_bias = row.given.fold(shift)
+        mixed = np.where(mask[:, None], folded, weights)
+        result.append((from_channels(mixed, row.shape, row.operator), np.where(mask, folded_bias, bias)))
+    return tuple(result)
+
+
+def _moves(
+    untouched: bytes,
+    final: bytes,
+    table: Sequence[_Convolution],
+    wrong: Sequence[Array],
+    chosen: Sequence[Array],
+) -> Moves:
+    views = [read_model(model) for model in (untouched, final)]
+    pairs = [[channels(view, operator) for operator in convolutions(view)] for view in views]
+
+    def changed(get: Callable[[Channels], Array]) -> int:
+        rows = zip(*pairs, strict=True)
+        return sum(int((get(one) != get(two)).sum()) for one, two in rows if one is not None and two is not None)
+
+    return Moves(
+        channels=sum(int(mask.sum()) for mask in wrong),
+        of=sum(len(row.published.bias) for row in table),
+        ulps=max(
+            (int(np.abs(shift[mask]).max(initial=0)) for shift, mask in zip(chosen, wrong, strict=True)), default=0
+        ),
+        weights=changed(lambda numbers: numbers.weights),
+        scales=changed(lambda numbers: numbers.scales),
+        biases=changed(lambda numbers: numbers.bias),
+    )
