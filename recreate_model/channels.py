@@ -22,12 +22,18 @@ FACTOR_ULPS = 6
 
 @dataclass(frozen=True, eq=False)
 class Channels:
-    """A convolution's numbers in one layout: weights (channels, everything else), the rest (channels,)."""
+    """A convolution's numbers in one layout: weights (channels, everything else), the rest (channels,).
+
+    Attributes:
+        recorded: smallest and largest weight before quantisation, (channels, 2), where the old quantizer wrote them
+            down; else zeros.
+    """
 
     weights: Array
     scales: Array
     bias: Array
     bias_scales: Array
+    recorded: Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +80,10 @@ def channels(view: ModelView, operator: Operator) -> Channels | None:
     numbers = np.frombuffer(bias.data, np.int32)
     if not len(values) == len(scales) == len(bias_scales) == len(numbers):
         return None
-    return Channels(values, scales, numbers, bias_scales)
+    recorded = np.zeros((len(scales), 2), np.float32)
+    if len(weights.minimum) == len(weights.maximum) == len(scales):
+        recorded = np.array([weights.minimum, weights.maximum], np.float32).T
+    return Channels(values, scales, numbers, bias_scales, recorded)
 
 
 def factors(layer: Layer, values: Mapping[str, Array]) -> Factors:

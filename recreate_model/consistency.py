@@ -74,13 +74,17 @@ def possible_shifts(found: Channels, given: Factors, compared: Layerwise, wanted
     largest = np.abs(given.weights).max(axis=1)
     rows = []
     for shift in shifts:
-        factor = np.abs(moved(given.exact.astype(np.float32), np.full(len(largest), shift)))
-        scales = largest * factor / np.float32(LARGEST_WEIGHT)
-        rows.append((scales == found.scales, (compared.lowest <= shift) & (shift <= compared.highest)))
-    same_scale, inside = (np.stack(column, axis=1) for column in zip(*rows, strict=True))
-    possible = inside & same_scale
-    # A scale that was widened says nothing of the factor.
-    possible = np.where(possible.any(axis=1)[:, None], possible, inside) & wanted[:, None]
+        factor = moved(given.exact.astype(np.float32), np.full(len(largest), shift))
+        scales = largest * np.abs(factor) / np.float32(LARGEST_WEIGHT)
+        bias = (given.beta - given.mean * factor) / found.bias_scales.astype(np.float64)
+        # The quantisers round a quotient in three ways, which differ by a level at most, and in the last bits.
+        near = np.abs(bias - found.bias) <= 1 + np.abs(bias) * 2.0**-23
+        rows.append(((compared.lowest <= shift) & (shift <= compared.highest), near, scales == found.scales))
+    inside, near, same_scale = (np.stack(column, axis=1) for column in zip(*rows, strict=True))
+    possible = inside & wanted[:, None]
+    # A scale that was widened says nothing of the factor, nor does a bias that did not fit.
+    for hint in (same_scale, near):
+        possible = np.where((possible & hint).any(axis=1)[:, None], possible & hint, possible)
     order = np.argsort(~possible, axis=1, kind="stable")
     result: Array = shifts[order]
     # Where a channel has fewer tries than another, its first stands for the rest.

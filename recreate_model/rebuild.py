@@ -16,9 +16,13 @@ import numpy as np
 from recreate_model import toolchain
 from recreate_model.channels import Channels, Factors, by_channel, channels, convolutions, factors, from_channels
 from recreate_model.consistency import Layerwise, possible_shifts
+from recreate_model.diff import Kind, compare
 from recreate_model.model_view import ModelView, Operator, read_model
 from recreate_model.network import Array, Layer
 from recreate_model.toolchain import Converted, Edits, Job, Toolchain
+
+# What other constants can change in a model; other names or operators are another toolchain's.
+_OF_CONSTANTS = {Kind.WEIGHTS, Kind.BIASES, Kind.RESTATED, Kind.RANGES, Kind.LAYOUT}
 
 Constants = tuple[tuple[Array, Array], ...]
 
@@ -86,12 +90,10 @@ def rebuild(
     (edits,) = job.attempts
     first = run(edits)
     untouched = first.models[0]
-    table = _table(read_model(published), layers, values, compared)
-    if untouched == published or table is None:
+    if untouched == published or not compare(published, untouched).counts.keys() <= _OF_CONSTANTS:
         return Rebuilt(untouched, None)
+    table = _table(read_model(published), layers, values, compared)
     wrong = _wrong(untouched, table)
-    if wrong is None or not any(mask.any() for mask in wrong):
-        return Rebuilt(untouched, None)  # the difference is in something that no constant changes
     local = tuple(
         (by_channel(weights.reshape(row.shape), row.operator), bias)
         for row, (weights, bias) in zip(table, first.constants, strict=True)
@@ -101,53 +103,57 @@ def rebuild(
     ]
     rounds = max(choice.shape[1] for choice in choices)
     tries = [[choice[:, min(turn, choice.shape[1] - 1)] for choice in choices] for turn in range(rounds)]
-    models = run(*(Edits(edits.spans, _constants(table, local, wrong, shifts)) for shifts in tries)).models
     chosen = [shifts.copy() for shifts in tries[0]]
     left = [mask.copy() for mask in wrong]
-    for model, shifts in zip(models, tries, strict=True):
-        still = _wrong(model, table)
-        if still is None:
-            continue
-        for index, mask in enumerate(still):
-            solved = left[index] & ~mask
-            chosen[index][solved] = shifts[index][solved]
-            left[index] &= mask
+    # Two tries are enough for a channel whose scale shows its factor; the others are rare.
+    for batch in (tries[:2], tries[2:]):
+        if not batch or not any(mask.any() for mask in left):
+            break
+        models = run(*(Edits(edits.spans, _constants(table, local, wrong, shifts)) for shifts in batch)).models
+        for model, shifts in zip(models, batch, strict=True):
+            for index, mask in enumerate(_wrong(model, table)):
+                solved = left[index] & ~mask
+                chosen[index][solved] = shifts[index][solved]
+                left[index] &= mask
     final = run(Edits(edits.spans, _constants(table, local, wrong, chosen))).models[0]
     return Rebuilt(final, _moves(untouched, final, table, wrong, chosen))
 
 
 def _table(
     view: ModelView, layers: Sequence[Layer], values: Mapping[str, Array], compared: Sequence[Layerwise]
-) -> list[_Convolution] | None:
-    rows = []
-    for operator, layer, layerwise in zip(convolutions(view), layers, compared, strict=True):
-        numbers = channels(view, operator)
-        if numbers is None:
-            return None
-        shape = view.tensors[operator.inputs[1]].shape
-        rows.append(_Convolution(operator, shape, numbers, factors(layer, values), layerwise))
-    return rows
+) -> list[_Convolution]:
+    return [
+        _Convolution(
+            operator,
+            view.tensors[operator.inputs[1]].shape,
+            _numbers(view, operator),
+            factors(layer, values),
+            layerwise,
+        )
+        for operator, layer, layerwise in zip(convolutions(view), layers, compared, strict=True)
+    ]
 
 
-def _wrong(model: bytes, table: Sequence[_Convolution]) -> list[Array] | None:
-    """Of each convolution, the channels in which a model differs from the published one; None where the graphs do."""
+def _numbers(view: ModelView, operator: Operator) -> Channels:
+    numbers = channels(view, operator)
+    assert numbers is not None  # nothing was refuted, and models of the same graph are compared
+    return numbers
+
+
+def _wrong(model: bytes, table: Sequence[_Convolution]) -> list[Array]:
+    """Of each convolution, the channels in which a model of the same graph differs from the published one."""
     view = read_model(model)
-    operators = convolutions(view)
-    if [operator.name for operator in operators] != [row.operator.name for row in table]:
-        return None
-    masks = []
-    for operator, row in zip(operators, table, strict=True):
-        numbers = channels(view, operator)
-        if numbers is None or numbers.weights.shape != row.published.weights.shape:
-            return None
-        masks.append(_differing(numbers, row.published))
-    return masks
+    return [
+        _differing(_numbers(view, operator), row.published)
+        for operator, row in zip(convolutions(view), table, strict=True)
+    ]
 
 
 def _differing(one: Channels, two: Channels) -> Array:
     mask: Array = (one.weights != two.weights).any(axis=1)
-    for a, b in ((one.scales, two.scales), (one.bias, two.bias), (one.bias_scales, two.bias_scales)):
-        mask = mask | (a != b)
+    mask |= (one.recorded != two.recorded).any(axis=1)
+    for field in ("scales", "bias", "bias_scales"):
+        mask |= getattr(one, field) != getattr(two, field)
     return mask
 
 
@@ -171,11 +177,10 @@ def _moves(
     chosen: Sequence[Array],
 ) -> Moves:
     views = [read_model(model) for model in (untouched, final)]
-    pairs = [[channels(view, operator) for operator in convolutions(view)] for view in views]
+    pairs = [[_numbers(view, operator) for operator in convolutions(view)] for view in views]
 
     def changed(get: Callable[[Channels], Array]) -> int:
-        rows = zip(*pairs, strict=True)
-        return sum(int((get(one) != get(two)).sum()) for one, two in rows if one is not None and two is not None)
+        return sum(int((get(one) != get(two)).sum()) for one, two in zip(*pairs, strict=True))
 
     return Moves(
         channels=sum(int(mask.sum()) for mask in wrong),

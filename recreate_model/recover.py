@@ -237,7 +237,8 @@ def _scales(view: ModelView, operators: tuple[Operator, ...]) -> Iterator[tuple[
 def _check_int8(tensor: Tensor, source: str) -> None:
     quantisation = tensor.quantisation
     if tensor.dtype != "int8" or quantisation is None:
-        raise _not_int8(source, f"{tensor.dtype} in {tensor.name}, as dynamic-range and float16 models have it")
+        of_floats = ", as dynamic-range and float16 models have it" if tensor.dtype.startswith("float") else ""
+        raise _not_int8(source, f"{tensor.dtype} in {tensor.name}{of_floats}")
     scale = quantisation.scales[0]
     if len(quantisation.scales) != 1 or not (np.isfinite(scale) and scale >= 0):
         raise _not_int8(source, f"{len(quantisation.scales)} scales for {tensor.name}, the first {scale!r}")
