@@ -137,10 +137,6 @@ def _other_file(tree: Any) -> None:
     operand(tree, "CONV_2D", 1).externalBuffer = 1
 
 
-def _no_output(tree: Any) -> None:
-    tree.subgraphs[0].outputs = []
-
-
 def _shared_over_and_over(tree: Any) -> None:
     tensor = operand(tree, "FULLY_CONNECTED", 1)
     tensor.shape, tree.buffers[tensor.buffer].data = [1 << 16], np.zeros(1 << 16, np.int8)
@@ -163,7 +159,6 @@ def _shared_over_and_over(tree: Any) -> None:
         (_missing_zero_points, "has 1 scales and 0 zero points"),
         (_no_number, "a scale that is no number"),
         (_other_file, "keeps its data in another file"),
-        (_no_output, "a graph without an input or without an output"),
         (_shared_over_and_over, "tensors that share buffers"),
         (lambda tree: tree.subgraphs.append(tree.subgraphs[0]), "2 subgraphs instead of one"),
         (lambda tree: tree.subgraphs.clear(), "0 subgraphs instead of one"),
