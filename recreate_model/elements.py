@@ -40,9 +40,9 @@ class Elements:
         counted = f"{self.differing:,} of {self.total:,} {'bytes' if self.unit == 'bytes' else 'elements'} differ"
         if self.largest is None:
             return f"{counted}, the first is {self.first}"
-        unit = f" {self.unit}" if self.unit else ""
+        unit = f" ({self.unit})" if self.unit else ""
         return (
-            f"{counted}, the first is {self.first}, by {self.largest:,.6g}{unit} at most, {self.mean:,.3g} on average"
+            f"{counted}, the first is {self.first}, by {self.largest:,.6g} at most, {self.mean:,.3g} on average{unit}"
         )
 
 

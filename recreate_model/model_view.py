@@ -188,8 +188,6 @@ def _view(reader: Reader, model: Record, graph: Record, unknown: tuple[str, ...]
     tensors = tuple(_tensor(number, record, buffers) for number, record in enumerate(many(graph["tensors"])))
     check_sharing(sum(len(tensor.data) for tensor in tensors), len(reader.data))
     count = len(tensors)
-    if not graph["inputs"] or not graph["outputs"]:
-        raise FlatbufferError("a graph without an input or without an output")
     return ModelView(
         size=len(reader.data),
         version=model["version"],

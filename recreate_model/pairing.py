@@ -14,7 +14,10 @@ from recreate_model.model_view import ModelView
 
 _LEFT_OUT = -1  # index of an optional operand that is not there
 # Finding what two lists share takes the product of their lengths, in steps. A broken file can name many operators.
-_MOST_STEPS = 1_000_000
+_MOST_STEPS = 250_000
+# Bytes of constants to compare for each byte of both files; sound files need one. More partners than that allows are
+# left to be called different.
+_MOST_COMPARED = 4
 _ROLES = {
     **dict.fromkeys(("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"), ("input", "weights", "bias")),
     "TRANSPOSE_CONV": ("output shape", "weights", "input", "bias"),
@@ -87,7 +90,9 @@ class _Matcher:
     """Pairs tensors operand by operand; an activation has one partner, constants may be shared in one file alone."""
 
     def __init__(self, one: ModelView, two: ModelView) -> None:
+        self._views = one, two
         self._constants = constants(one), constants(two)
+        self._left = _MOST_COMPARED * (one.size + two.size)
         self._forward: dict[int, int] = {}
         self._backward: dict[int, int] = {}
         self.tensors: dict[tuple[int, int], Place] = {}
@@ -102,8 +107,8 @@ class _Matcher:
             b = two[position] if position < len(two) else _LEFT_OUT
             if not self._agree(a, b):
                 self.conflicts.append((Place(operator, role), a, b))
-            elif a != _LEFT_OUT:
-                self.tensors.setdefault((a, b), Place(operator, role))
+            elif a != _LEFT_OUT and (a, b) not in self.tensors:
+                self.tensors[a, b] = Place(operator, role)
         # An operand left out at the end is as one that is not there, but the file says it otherwise.
         if len(one) != len(two) and all(index == _LEFT_OUT for index in (*one[len(two) :], *two[len(one) :])):
             self.conflicts.append((Place(operator, f"number of {side}s"), len(one), len(two)))
@@ -112,7 +117,9 @@ class _Matcher:
         if _LEFT_OUT in (a, b) or (a in self._constants[0]) != (b in self._constants[1]):
             return a == b == _LEFT_OUT
         if a in self._constants[0]:
-            return True
+            if (a, b) not in self.tensors:
+                self._left -= max(len(self._views[0].tensors[a].data), len(self._views[1].tensors[b].data))
+            return self._left >= 0
         return self._forward.setdefault(a, b) == b and self._backward.setdefault(b, a) == a
 
 
@@ -155,12 +162,12 @@ def _without(count: int, taken: set[int]) -> tuple[int, ...]:
 
 def _ends(view: ModelView, only: Sequence[int]) -> tuple[int, ...]:
     """Of the operators without a partner those that quantise an input of the graph or turn an output back."""
-    found = []
+    found, inputs, outputs = [], set(view.inputs), set(view.outputs)
     for index in only:
         operator = view.operators[index]
         if len(operator.inputs) == len(operator.outputs) == 1 and (
-            (operator.name == "QUANTIZE" and operator.inputs[0] in view.inputs)
-            or (operator.name == "DEQUANTIZE" and operator.outputs[0] in view.outputs)
+            (operator.name == "QUANTIZE" and operator.inputs[0] in inputs)
+            or (operator.name == "DEQUANTIZE" and operator.outputs[0] in outputs)
         ):
             found.append(index)
     return tuple(found)

@@ -205,7 +205,8 @@ class _Notes:
         """`PrependInt32Slot` writes a number of the table, `PrependInt32` one of a vector."""
         code = self._CODES[method.removeprefix("Prepend").removesuffix("Slot")]
         if method.endswith("Slot"):
-            return lambda slot, value, default: self.fields.append((slot, "scalar", code, default))
+            typed = bool if code == "?" else float if code == "f" else int
+            return lambda slot, value, default: self.fields.append((slot, "scalar", code, typed(default)))
         return lambda value: self.made("raw" if code == "B" else "numbers", code)
 
     def PrependUOffsetTRelativeSlot(self, slot: int, part: int, default: int) -> None:  # noqa: N802

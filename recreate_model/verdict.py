@@ -13,7 +13,6 @@ from typing import Any
 from recreate_model.digest import Json
 from recreate_model.elements import Elements
 
-
 _SHOWN = 200  # most characters of a name in a line; names may be of any length
 
 

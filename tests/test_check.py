@@ -52,9 +52,7 @@ def test_one_bit_of_a_model_is_found_in_its_tensor(twice: tuple[Path, Path]) -> 
     assert difference.path == path.name
     assert f"({weights.name})" in difference.where
     assert difference.where.startswith("weights, operator ")
-    assert difference.where.endswith(
-        ": 1 of 81,920 elements differ, the first is 77, by 1 levels at most, 1 on average"
-    )
+    assert difference.where.endswith("elements differ, the first is 77, by 1 at most, 1 on average (levels)")
     assert difference.right == digest_file(path)
 
 

@@ -1,0 +1,608 @@
+"""Comparing two models: never more than was looked at, and every place where they part."""
+
+from __future__ import annotations
+
+import json
+import random
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import flatbuffers
+import numpy as np
+import pytest
+from ai_edge_litert import schema_py_generated as schema
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.commands.diff import ACCEPTED
+from pipeline.resolve import Request
+from recreate_model.diff import Kind, Verdict, compare, comparison_json
+from recreate_model.elements import same
+from recreate_model.errors import InputError
+from recreate_model.model_view import read_model
+from tests.edited_models import (
+    code,
+    computed,
+    data,
+    edited,
+    insert,
+    new_tensor,
+    operand,
+    operator,
+    permuted,
+    result,
+)
+from tests.test_bad_input import ROOT, assert_one_error, run
+from tests.test_flatbuffer import model
+from tests.tiny_models import tiny_model
+
+Change = Callable[[Any], None]
+
+
+@pytest.fixture(scope="session")
+def small(finished_build: Request) -> bytes:
+    """The smallest network as INT8 model: it has ADDs."""
+    return model("small", finished_build)
+
+
+def ulp_up(value: float) -> float:
+    """The next float32."""
+    return float(np.nextafter(np.float32(value), np.float32(np.inf)))
+
+
+def _weight(tree: Any) -> None:
+    data(tree, operand(tree, "CONV_2D", 1))[7] += 1
+
+
+def _bias(tree: Any) -> None:
+    numbers = data(tree, operand(tree, "CONV_2D", 2)).view(np.int32)
+    numbers[3] += 1
+
+
+def _weight_scale(tree: Any) -> None:
+    scales = operand(tree, "CONV_2D", 1).quantization.scale = operand(tree, "CONV_2D", 1).quantization.scale.copy()
+    scales[5] = ulp_up(scales[5])
+
+
+def _bias_scale(tree: Any) -> None:
+    scales = operand(tree, "CONV_2D", 2).quantization.scale = operand(tree, "CONV_2D", 2).quantization.scale.copy()
+    scales[5] *= 2
+
+
+def _activation_scale(tree: Any) -> None:
+    result(tree, "CONV_2D").quantization.scale = [ulp_up(result(tree, "CONV_2D").quantization.scale[0])]
+
+
+def _zero_point(tree: Any) -> None:
+    result(tree, "CONV_2D").quantization.zeroPoint = [result(tree, "CONV_2D").quantization.zeroPoint[0] + 1]
+
+
+def _calibrated(tree: Any) -> None:
+    result(tree, "CONV_2D").quantization.min = [-1.0]
+
+
+def _stride(tree: Any) -> None:
+    operator(tree, "CONV_2D").builtinOptions.strideH = 1
+
+
+def _padding(tree: Any) -> None:
+    operator(tree, "CONV_2D").builtinOptions.padding = schema.Padding.VALID
+
+
+def _activation(tree: Any) -> None:
+    operator(tree, "CONV_2D").builtinOptions.fusedActivationFunction = 0
+
+
+def _no_options(tree: Any) -> None:
+    one = operator(tree, "SOFTMAX")
+    one.builtinOptionsType, one.builtinOptions = 0, None
+
+
+def _beta(tree: Any) -> None:
+    operator(tree, "SOFTMAX").builtinOptions.beta = ulp_up(1)
+
+
+def _version(tree: Any) -> None:
+    tree.operatorCodes[operator(tree, "CONV_2D").opcodeIndex].version += 1
+
+
+def _new_shape(tree: Any) -> None:
+    data(tree, operand(tree, "RESHAPE", 1))[0] ^= 3
+
+
+def _dynamic(tree: Any) -> None:
+    result(tree, "CONV_2D").shapeSignature = [-1, 4, 4, 8]
+
+
+def _variable(tree: Any) -> None:
+    result(tree, "CONV_2D").isVariable = True
+
+
+def _left_out_bias(tree: Any) -> None:
+    one = operator(tree, "CONV_2D")
+    one.inputs = [*one.inputs[:2], -1]
+
+
+def _missing_bias(tree: Any) -> None:
+    one = operator(tree, "CONV_2D")
+    one.inputs = one.inputs[:2]
+
+
+def _unknown_operator(tree: Any) -> None:
+    operator(tree, "SOFTMAX").opcodeIndex = code(tree, 999)
+
+
+def _custom_operator(tree: Any) -> None:
+    operator(tree, "SOFTMAX").opcodeIndex = code(tree, "CUSTOM", custom=b"softmax")
+
+
+def _other_version_of_the_schema(tree: Any) -> None:
+    tree.version = 4
+
+
+def _asymmetric(tree: Any) -> None:
+    operator(tree, "FULLY_CONNECTED").builtinOptions.asymmetricQuantizeInputs = True
+
+
+@pytest.mark.parametrize(
+    ("change", "verdict", "kind", "said"),
+    [
+        (
+            _weight,
+            Verdict.SAME_GRAPH,
+            Kind.WEIGHTS,
+            "1 of 216 elements differ, the first is 7, by 1 at most, 1 on average (levels)",
+        ),
+        (
+            _bias,
+            Verdict.SAME_GRAPH,
+            Kind.BIASES,
+            "1 of 8 elements differ, the first is 3, by 1 at most, 1 on average (levels)",
+        ),
+        (_weight_scale, Verdict.SAME_GRAPH, Kind.WEIGHTS, "scale of 1 of 8 channels"),
+        (_bias_scale, Verdict.SAME_GRAPH, Kind.BIASES, "scale of 1 of 8 channels"),
+        (_activation_scale, Verdict.SAME_WEIGHTS, Kind.RANGES, "scale 0.0"),
+        (_zero_point, Verdict.SAME_WEIGHTS, Kind.RANGES, "zero point -128 against -127"),
+        (_calibrated, Verdict.SAME_WEIGHTS, Kind.RANGES, "recorded minimum"),
+        (_stride, Verdict.DIFFERENT, Kind.OPTIONS, "stride_h 2 against 1"),
+        (_padding, Verdict.DIFFERENT, Kind.OPTIONS, "padding SAME against VALID"),
+        (_activation, Verdict.DIFFERENT, Kind.OPTIONS, "fused_activation_function RELU6 against NONE"),
+        (_no_options, Verdict.DIFFERENT, Kind.OPTIONS, "options SoftmaxOptions against NONE"),
+        (_beta, Verdict.DIFFERENT, Kind.OPTIONS, "beta 1 against 1.00000012"),
+        (_asymmetric, Verdict.DIFFERENT, Kind.OPTIONS, "asymmetric_quantize_inputs False against True"),
+        (_version, Verdict.SAME_GRAPH, Kind.VERSIONS, "version 3 against 4"),
+        (_new_shape, Verdict.DIFFERENT, Kind.OPERANDS, "1 of 2 elements differ"),
+        (_dynamic, Verdict.DIFFERENT, Kind.SHAPES, "shape signature nothing against [-1, 4, 4, 8]"),
+        (_variable, Verdict.DIFFERENT, Kind.OTHER, "variable False against True"),
+        (_left_out_bias, Verdict.DIFFERENT, Kind.WIRING, "against none"),
+        (_missing_bias, Verdict.DIFFERENT, Kind.WIRING, "against none"),
+        (_unknown_operator, Verdict.DIFFERENT, Kind.OPERATORS, "in the first model alone"),
+        (_custom_operator, Verdict.DIFFERENT, Kind.OPERATORS, "in the first model alone"),
+        (_other_version_of_the_schema, Verdict.DIFFERENT, Kind.OTHER, "schema version 3 against 4"),
+    ],
+)
+def test_a_change_that_matters_is_found_and_named(change: Change, verdict: Verdict, kind: Kind, said: str) -> None:
+    """One number, option or operator changed: the verdict it leaves, and the place first among what decides."""
+    one = tiny_model("int8")
+    comparison = compare(one, edited(one, change))
+    assert comparison.verdict is verdict
+    assert comparison.decisive[0].kind is kind
+    assert said in comparison.decisive[0].what
+    assert compare(edited(one, change), one).verdict is verdict
+
+
+def _renamed(tree: Any) -> None:
+    result(tree, "CONV_2D").name = b"another"
+
+
+def _described(tree: Any) -> None:
+    tree.description = b"Mine."
+
+
+def _metadata(tree: Any) -> None:
+    tree.buffers[tree.metadata[0].buffer].data = np.frombuffer(b"9.9.9", np.uint8)
+
+
+def _no_metadata(tree: Any) -> None:
+    tree.metadata = None
+
+
+def _unused_code(tree: Any) -> None:
+    code(tree, "TANH")
+
+
+def _other_order_of_codes(tree: Any) -> None:
+    tree.operatorCodes.reverse()
+    for one in tree.subgraphs[0].operators:
+        one.opcodeIndex = len(tree.operatorCodes) - 1 - one.opcodeIndex
+
+
+def _other_order_of_buffers(tree: Any) -> None:
+    last = len(tree.buffers) - 1
+    tree.buffers[1:] = tree.buffers[:0:-1]
+    for one in (*tree.subgraphs[0].tensors, *tree.metadata):
+        one.buffer = one.buffer and last + 1 - one.buffer
+
+
+def _own_buffer(tree: Any) -> None:
+    tensor = operand(tree, "CONV_2D", 1)
+    tree.buffers.append(tree.buffers[tensor.buffer])
+    tensor.buffer = len(tree.buffers) - 1
+
+
+def _own_constant(tree: Any) -> None:
+    graph, one = tree.subgraphs[0], operator(tree, "CONV_2D")
+    graph.tensors.append(graph.tensors[one.inputs[1]])
+    one.inputs = [one.inputs[0], len(graph.tensors) - 1, one.inputs[2]]
+
+
+def _unused_tensor(tree: Any) -> None:
+    new_tensor(tree, tree.subgraphs[0].tensors[0], 0, b"nobody")
+
+
+def _signed(tree: Any) -> None:
+    signature, names = schema.SignatureDefT(), schema.TensorMapT()
+    signature.signatureKey, signature.inputs, signature.outputs = b"serve", [names], []
+    names.name, names.tensorIndex = b"x", int(tree.subgraphs[0].inputs[0])
+    tree.signatureDefs = [signature]
+
+
+@pytest.mark.parametrize(
+    ("change", "kind"),
+    [
+        (_renamed, Kind.NAMES),
+        (_described, Kind.METADATA),
+        (_metadata, Kind.METADATA),
+        (_no_metadata, Kind.METADATA),
+        (_signed, Kind.METADATA),
+        (_unused_code, Kind.LAYOUT),
+        (_other_order_of_codes, Kind.LAYOUT),
+        (_other_order_of_buffers, Kind.LAYOUT),
+        (_own_buffer, Kind.LAYOUT),
+        (_own_constant, Kind.LAYOUT),
+        (_unused_tensor, Kind.LAYOUT),
+    ],
+)
+def test_a_change_that_no_computation_sees_leaves_the_content(change: Change, kind: Kind) -> None:
+    """Packed anew, renamed, described otherwise, in another order: the same content, and what changed is named."""
+    one = tiny_model("int8")
+    for other in (edited(one, change), edited(one, change, filler=b"12345678")):
+        comparison = compare(one, other)
+        assert comparison.verdict is Verdict.SAME_CONTENT
+        assert kind in comparison.counts
+
+
+def test_a_file_is_identical_to_itself_alone() -> None:
+    """No difference at all for the same bytes; and for a byte more behind them there is one."""
+    one = tiny_model("int8")
+    assert compare(one, bytes(bytearray(one))).verdict is Verdict.IDENTICAL
+    assert compare(one, edited(one, filler=b"12345678")).verdict is Verdict.SAME_CONTENT
+    comparison = compare(one, one + b"\0")
+    assert comparison.verdict is Verdict.SAME_CONTENT
+    assert comparison.decisive[0].what.endswith(f"from byte {len(one)} of {len(one)} and {len(one) + 1}")
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_order_of_tensors_does_not_matter(seed: int, small: bytes) -> None:
+    """Tensors are paired by the operands they are, whatever their index."""
+    order = list(range(len(read_model(small).tensors)))
+    random.Random(seed).shuffle(order)
+    assert compare(small, permuted(small, order)).verdict is Verdict.SAME_CONTENT
+
+    def change(tree: Any) -> None:
+        data(tree, operand(tree, "CONV_2D", 1))[7] += 1
+
+    changed = compare(small, permuted(edited(small, change), order))
+    assert (changed.verdict, len(changed.decisive)) == (Verdict.SAME_GRAPH, 1)
+    assert changed.decisive[0].elements is not None
+    assert changed.decisive[0].elements.first == 7
+
+
+def test_swapped_operands_of_an_addition_are_another_wiring(small: bytes) -> None:
+    """The sum is the same, but a comparison of the wiring does not say so."""
+
+    def change(tree: Any) -> None:
+        one = operator(tree, "ADD")
+        one.inputs = one.inputs[::-1]
+
+    comparison = compare(small, edited(small, change))
+    assert comparison.verdict is Verdict.DIFFERENT
+    assert [one.kind for one in comparison.decisive] == [Kind.WIRING, Kind.WIRING]
+    assert "ADD, input 0" in comparison.decisive[0].where
+
+
+def test_swapped_outputs_and_signatures_are_another_wiring() -> None:
+    """Names that both signatures have stand for the same tensors, or the models differ for who calls by name."""
+
+    def two_outputs(first: str, second: str) -> bytes:
+        def change(tree: Any) -> None:
+            graph = tree.subgraphs[0]
+            outputs = [int(operator(tree, "CONV_2D").outputs[0]), int(graph.outputs[0])]
+            graph.outputs = outputs
+            signature = schema.SignatureDefT()
+            signature.signatureKey, signature.inputs, signature.outputs = b"serve", [], []
+            for name, index in zip((first, second), outputs, strict=True):
+                names = schema.TensorMapT()
+                names.name, names.tensorIndex = name.encode(), index
+                signature.outputs.append(names)
+            tree.signatureDefs = [signature]
+
+        return edited(tiny_model("int8"), change)
+
+    assert compare(two_outputs("a", "b"), two_outputs("b", "a")).verdict is Verdict.DIFFERENT
+    assert compare(two_outputs("a", "b"), two_outputs("c", "d")).verdict is Verdict.SAME_CONTENT
+    assert compare(two_outputs("a", "a"), two_outputs("a", "b")).verdict is Verdict.SAME_CONTENT
+
+
+def test_a_bias_in_a_new_scale_is_the_same_one_within_half_a_step() -> None:
+    """Another input range restates the bias: that is the same weight. Two steps off is another one."""
+
+    def rescaled(off: int) -> Change:
+        def change(tree: Any) -> None:
+            source, bias = operand(tree, "CONV_2D", 0), operand(tree, "CONV_2D", 2)
+            source.quantization.scale = source.quantization.scale * np.float32(1.1)
+            old = bias.quantization.scale.astype(np.float64)
+            bias.quantization.scale = source.quantization.scale * operand(tree, "CONV_2D", 1).quantization.scale
+            numbers = data(tree, bias).view(np.int32)
+            numbers[:] = np.round(numbers * old / bias.quantization.scale)
+            numbers[2] += off
+
+        return change
+
+    def with_bias(tree: Any) -> None:
+        data(tree, operand(tree, "CONV_2D", 2)).view(np.int32)[:] = [1000, -77, 12345, 0, -4, 300_000, -1, 1]
+
+    one = edited(tiny_model("int8"), with_bias)
+    comparison = compare(one, edited(one, rescaled(0)))
+    assert comparison.verdict is Verdict.SAME_WEIGHTS
+    assert comparison.counts[Kind.RESTATED] == 1
+    comparison = compare(one, edited(one, rescaled(2)))
+    assert comparison.verdict is Verdict.SAME_GRAPH
+    assert [one.kind for one in comparison.decisive] == [Kind.BIASES]
+
+
+def test_float_and_int8_models_differ_in_types_and_are_paired_all_the_same() -> None:
+    """Same operators in the same places: types differ, shapes do not."""
+    comparison = compare(tiny_model("float"), tiny_model("int8"))
+    assert comparison.verdict is Verdict.DIFFERENT
+    assert comparison.operators == 4
+    assert Kind.TYPES in comparison.counts
+    assert not {Kind.OPERATORS, Kind.WIRING, Kind.SHAPES} & set(comparison.counts)
+
+
+def with_float_ends(tree: Any) -> None:
+    """QUANTIZE before the first operator and DEQUANTIZE behind the last."""
+    graph = tree.subgraphs[0]
+    first, last = int(graph.inputs[0]), int(graph.outputs[0])
+    source = new_tensor(tree, graph.tensors[first], schema.TensorType.FLOAT32, b"float in")
+    sink = new_tensor(tree, graph.tensors[last], schema.TensorType.FLOAT32, b"float out")
+    insert(tree, 0, code(tree, "QUANTIZE"), [source], [first])
+    insert(tree, len(graph.operators), code(tree, "DEQUANTIZE", 2), [last], [sink])
+    graph.inputs, graph.outputs = [source], [sink]
+
+
+@pytest.mark.parametrize("kind", ["tiny", "small"])
+def test_operators_at_the_ends_are_said_and_the_rest_is_paired(kind: str, small: bytes) -> None:
+    """A model with float input and output is another graph; apart from that it is the same content."""
+    one = tiny_model("int8") if kind == "tiny" else small
+    for first, second in ((one, edited(one, with_float_ends)), (edited(one, with_float_ends), one)):
+        comparison = compare(first, second)
+        assert comparison.verdict is Verdict.DIFFERENT
+        assert comparison.counts[Kind.ENDS] == 2
+        assert comparison.apart_from_ends is Verdict.SAME_CONTENT
+
+    def both(tree: Any) -> None:
+        with_float_ends(tree)
+        _weight(tree)
+
+    comparison = compare(one, edited(one, both))
+    assert comparison.apart_from_ends is Verdict.SAME_GRAPH
+    assert compare(edited(one, with_float_ends), edited(one, both)).verdict is Verdict.SAME_GRAPH
+
+
+def test_operators_in_one_model_alone_are_named_and_the_others_paired() -> None:
+    """An inserted GATHER: the operators before and behind it still have their partners."""
+    comparison = compare(tiny_model("int8"), tiny_model("gather"))
+    assert comparison.verdict is Verdict.DIFFERENT
+    inserted = [one for one in comparison.differences if one.kind is Kind.OPERATORS]
+    assert [(one.where, one.what) for one in inserted] == [("operator 1 GATHER", "in the second model alone")]
+    assert comparison.operators == 4
+    assert comparison.apart_from_ends is None
+
+
+def test_custom_operators_are_compared_by_their_name_and_options(finished_build: Request) -> None:
+    """An Ethos-U model: its command stream is no weight, so another bit in it is another model."""
+    one = model("vela", finished_build)
+    assert compare(one, edited(one)).verdict is Verdict.SAME_CONTENT
+
+    def stream(tree: Any) -> None:
+        data(tree, tree.subgraphs[0].tensors[tree.subgraphs[0].operators[0].inputs[0]])[40] ^= 1
+
+    def options(tree: Any) -> None:
+        tree.subgraphs[0].operators[0].customOptions = np.array([1, 4, 2], np.uint8)
+
+    for change, kind in ((stream, Kind.OPERANDS), (options, Kind.OPTIONS)):
+        comparison = compare(one, edited(one, change))
+        assert (comparison.verdict, comparison.decisive[0].kind) == (Verdict.DIFFERENT, kind)
+    assert "operator 0 ethos-u" in comparison.decisive[0].where
+
+
+def test_what_the_schema_does_not_know_is_never_the_same_content() -> None:
+    """Two files with a field from the future may differ in it, however alike the rest is."""
+
+    def file(value: int) -> bytes:
+        one = tiny_model("int8")
+        root = struct.unpack_from("<I", one)[0]
+        layout = root - struct.unpack_from("<i", one, root)[0]
+        slots = struct.unpack_from(f"<{struct.unpack_from('<H', one, layout)[0] // 2 - 2}H", one, layout + 4)
+        builder = flatbuffers.Builder()
+        builder.StartObject(12)
+        builder.PrependInt32Slot(11, value, 0)
+        builder.Finish(builder.EndObject())
+        # Simplest is a root of its own in front: every field it shares with the old one points there.
+        fields = [slot for slot, offset in enumerate(slots) if offset]
+        body, places = b"", [0] * 12
+        for slot in (*fields, 11):
+            places[slot] = 4 + len(body)
+            body += bytes(4)
+        size = 4 + len(body)
+        head = struct.pack("<I4s", 8 + 28, b"TFL3") + struct.pack("<14H", 28, size, *places) + struct.pack("<i", 28)
+        filled = bytearray(head + body)
+        for slot in fields:
+            at = 36 + places[slot]
+            old = root + slots[slot]
+            stored = struct.unpack_from("<I", one, old)[0]
+            target = stored if slot == 0 else len(filled) + old + stored - at
+            struct.pack_into("<I", filled, at, target)
+        struct.pack_into("<I", filled, 36 + places[11], value)
+        return bytes(filled) + one
+
+    assert read_model(file(5)).operators == read_model(tiny_model("int8")).operators
+    comparison = compare(file(5), file(6))
+    assert comparison.verdict is Verdict.DIFFERENT
+    assert comparison.decisive[0].what == "the first model has Model field 11, unknown here"
+    assert compare(file(5), file(5)).verdict is Verdict.IDENTICAL
+
+
+def test_numbers_are_the_same_only_bit_by_bit() -> None:
+    """Minus zero is not zero, and what is no number is not the same as anything."""
+    assert same((1.5, 0.0, None, "a"), (1.5, 0.0, None, "a"))
+    assert not same(0.0, -0.0)
+    assert not same((float("nan"),), (float("nan"),))
+
+
+@given(position=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
+@settings(max_examples=400)
+def test_a_flipped_bit_is_never_identical_and_content_is_the_same_only_if_it_is(position: float, bit: int) -> None:
+    """SAME_CONTENT is given only where a second, independent reading finds the same numbers."""
+    assert_honest(tiny_model("int8"), int(position * len(tiny_model("int8"))), bit)
+
+
+@pytest.mark.slow
+def test_every_single_bit_of_a_model_counts() -> None:
+    """The same, for each bit there is."""
+    one = tiny_model("int8")
+    for position in range(len(one)):
+        for bit in range(8):
+            assert_honest(one, position, bit)
+
+
+def assert_honest(one: bytes, position: int, bit: int) -> None:
+    """What the verdict on a flipped bit claims is true."""
+    flipped = bytearray(one)
+    flipped[position] ^= 1 << bit
+    try:
+        comparison = compare(one, bytes(flipped))
+    except InputError:
+        return
+    assert comparison.verdict is not Verdict.IDENTICAL
+    assert comparison.verdict is not Verdict.CONSISTENT
+    assert comparison.decisive
+    json.dumps(comparison_json(comparison), allow_nan=False)
+    if comparison.verdict is Verdict.SAME_CONTENT:
+        assert computed(bytes(flipped)) == computed(one), f"byte {position} bit {bit}"
+
+
+@pytest.mark.shared
+def test_two_calibrations_of_one_checkpoint_have_the_same_weights(shared: Path) -> None:
+    """The stand-ins for published files: the graph and all weights agree, ranges and biases' scales do not."""
+    one, two = ((shared / "published" / f"calibration-unknown-{which}.tflite").read_bytes() for which in "ab")
+    comparison = compare(one, two)
+    assert comparison.verdict is Verdict.SAME_WEIGHTS
+    assert set(comparison.counts) == {Kind.RANGES, Kind.RESTATED}
+    assert (comparison.operators, comparison.tensors) == (66, 174)
+
+
+@pytest.fixture
+def pair_of_files(tmp_path: Path) -> tuple[Path, Path]:
+    """A model, and one with another zero point."""
+    one, two = tmp_path / "one.tflite", tmp_path / "two.tflite"
+    one.write_bytes(tiny_model("int8"))
+    two.write_bytes(edited(tiny_model("int8"), _zero_point))
+    return one, two
+
+
+def test_the_status_is_0_only_for_the_verdict_that_was_asked(pair_of_files: tuple[Path, Path]) -> None:
+    """The default asks for the same bytes; a weaker verdict has to be accepted."""
+    one, two = pair_of_files
+    assert run("diff", one, one).returncode == 0
+    result = run("diff", one, two, "--quiet")
+    assert_one_error(
+        result, 1, "to be IDENTICAL", "found SAME_WEIGHTS: ranges, operator 0 CONV_2D, output 0", "--accept"
+    )
+    for accepted, status in (("SAME_CONTENT", 1), ("same_weights", 0), ("SAME_GRAPH", 0), ("DIFFERENT", 0)):
+        assert run("diff", one, two, "--accept", accepted, "--quiet").returncode == status
+    assert run("diff", one, two, "--accept", "CONSISTENT").returncode == 2
+    assert tuple(each.name for each in Verdict if each is not Verdict.CONSISTENT) == ACCEPTED
+
+
+def test_json_holds_every_difference_and_both_digests(pair_of_files: tuple[Path, Path]) -> None:
+    """What a program needs: the verdict, the files by SHA-1 and SHA-256, each difference with both values."""
+    result = run("diff", *pair_of_files, "--json", "--accept", "SAME_WEIGHTS")
+    document = json.loads(result.stdout)
+    assert (document["verdict"], document["asked"], document["status"]) == ("SAME_WEIGHTS", "SAME_WEIGHTS", 0)
+    assert [len(file["sha1"]) for file in document["files"]] == [40, 40]
+    (difference,) = document["differences"]
+    assert (difference["one"]["zero_points"], difference["two"]["zero_points"]) == ([-128], [-127])
+
+
+def test_tables_are_bounded_and_hold_no_control_characters(tmp_path: Path) -> None:
+    """A name from a file cannot steer the terminal, and a model with much to say says its weightiest first."""
+
+    def change(tree: Any) -> None:
+        for number, tensor in enumerate(tree.subgraphs[0].tensors):
+            tensor.name = b"\x1b[2J\r\nred" + bytes([48 + number]) * 5000
+        _weight(tree)
+
+    one, two = tmp_path / "one.tflite", tmp_path / "two.tflite"
+    one.write_bytes(edited(tiny_model("int8"), change))
+    two.write_bytes(tiny_model("gather"))
+    result = run("diff", one, two)
+    assert result.returncode == 1
+    assert "\x1b" not in result.stdout + result.stderr
+    assert len(result.stdout) < 20_000
+    assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("missing", None, ("missing", "No such file")),
+        ("empty", b"", ("an empty file",)),
+        ("pointer", b"version https://git-lfs.github.com/spec/v1\n", ("a Git LFS pointer",)),
+        ("page", b"<html></html>", ("an HTML page",)),
+        ("cut", tiny_model, ("damaged or cut",)),
+        ("folder", "folder", ("a folder",)),
+    ],
+)
+def test_a_file_that_is_no_model_is_bad_input(
+    name: str, content: Any, words: tuple[str, ...], pair_of_files: tuple[Path, Path]
+) -> None:
+    """One line and status 3, whichever of the two it is."""
+    good = pair_of_files[0]
+    bad = good.parent / name
+    if content == "folder":
+        bad.mkdir()
+    elif content is not None:
+        bad.write_bytes(content if isinstance(content, bytes) else content("int8")[: len(content("int8")) // 2])
+    for files in ((bad, good), (good, bad)):
+        assert_one_error(run("diff", *files), 3, str(bad), *words)
+
+
+def test_diff_imports_no_tensorflow(pair_of_files: tuple[Path, Path]) -> None:
+    """Which takes seconds, where the whole command takes less than one."""
+    script = (
+        "import sys, runpy; sys.argv[0] = 'pipeline'\n"
+        "try: runpy.run_module('pipeline', run_name='__main__')\n"
+        "except SystemExit: pass\n"
+        "print(' '.join(sorted({name.split('.')[0] for name in sys.modules})))"
+    )
+    command = [sys.executable, "-c", script, "diff", *map(str, pair_of_files)]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    loaded = set(result.stdout.splitlines()[-1].split())
+    assert {"numpy", "rich", "ai_edge_litert"} <= loaded
+    assert not loaded & {"tensorflow", "ethosu", "cv2", "jax"}

@@ -1,0 +1,159 @@
+"""The checked reader: what the schema knows is read, and no offset leads out of the file or into endless work."""
+
+from __future__ import annotations
+
+import struct
+import time
+from pathlib import Path
+from typing import Any
+
+import flatbuffers
+import pytest
+from ai_edge_litert import schema_py_generated as schema
+
+from pipeline.resolve import Request
+from recreate_model.flatbuffer import FlatbufferError, Reader
+from recreate_model.schema import _TABLES, _UNIONS, decode, fields
+from tests.tiny_models import tiny_model
+
+GENERATED = sorted(name[:-1] for name, one in vars(schema).items() if name.endswith("T") and hasattr(one, "Pack"))
+
+
+def table(slots: list[int], body: bytes) -> bytes:
+    """A file of one table: root offset, identifier, layout, then the table with its body."""
+    layout = struct.pack(f"<{2 + len(slots)}H", 4 + 2 * len(slots), 4 + len(body), *slots)
+    start = 8 + len(layout)
+    return struct.pack("<I4s", start, b"TFL3") + layout + struct.pack("<i", len(layout)) + body
+
+
+def test_every_table_of_the_schema_is_known() -> None:
+    """Each of the generated tables tells its fields, in the order of its slots, and what a field holds is known."""
+    assert len(GENERATED) > 160
+    for name in GENERATED:
+        known = fields(name)
+        slots = [one.slot for one in known]
+        assert slots == sorted(set(slots))
+        for one in known:
+            assert one.kind in ("scalar", "numbers", "raw", "string", "strings", "table", "tables")
+            if one.kind in ("table", "tables"):
+                assert one.name in _TABLES | _UNIONS, f"{name}.{one.name}"
+
+
+def _agree(record: Any, tree: Any) -> None:
+    """A decoded table holds what the generated reader's object does."""
+    if tree is None:
+        assert record is None
+        return
+    for (name, value), expected in zip(record.items(), vars(tree).values(), strict=True):
+        if hasattr(expected, "Pack"):
+            _agree(value, expected)
+        elif isinstance(expected, list) and expected and hasattr(expected[0], "Pack"):
+            for one, other in zip(value, expected, strict=True):
+                _agree(one, other)
+        elif hasattr(expected, "tolist"):
+            assert list(value) == expected.tolist(), name
+        elif isinstance(expected, bytes):
+            assert value.encode() == expected
+        elif not isinstance(value, str):  # the name of a number
+            assert (value or None) == (expected or None), name
+
+
+@pytest.mark.parametrize("kind", ["int8", "float", "gather", "small", "vela"])
+def test_a_sound_file_reads_as_with_the_generated_reader(kind: str, finished_build: Request) -> None:
+    """Every field of every table, for models of the converter and of Vela."""
+    data = model(kind, finished_build)
+    record, unknown = decode(Reader(data))
+    assert unknown == ()
+    _agree(record, schema.ModelT.InitFromPackedBuf(data, 0))
+
+
+def model(kind: str, build: Request) -> bytes:
+    """A tiny model, or the small build's INT8 or Ethos-U model."""
+    if kind not in ("small", "vela"):
+        return tiny_model(kind)
+    pattern = "*_INT8/*_INT8.tflite" if kind == "small" else "*_INT8/ethos_u/*/*.tflite"
+    (path,) = Path(build.out).glob(pattern)
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"", "4 bytes at 0 of a file of 0"),
+        (struct.pack("<I", 0xFFFFFFFF), "bytes at 4294967295"),
+        (struct.pack("<I4si", 8, b"TFL3", -2000), "2 bytes at 2008"),
+        (struct.pack("<I4si", 8, b"TFL3", 2000), "2 bytes at -1992"),
+        (struct.pack("<I4sHHi", 12, b"TFL3", 0, 4, 4), "without a layout"),
+        (struct.pack("<I4sHHi", 12, b"TFL3", 4, 0, 4), "without a layout"),
+        (struct.pack("<I4sHHi", 12, b"TFL3", 4, 500, 4), "500 bytes at 12"),
+        (table([500], b""), "a field outside its table"),
+        (table([2], bytes(4)), "a field outside its table"),
+        (table([0, 0, 0, 4], struct.pack("<I", 1 << 31)), "Model.description"),
+        (table([0, 0, 0, 4], struct.pack("<II", 4, 1 << 31)), "Model.description"),
+        (table([0, 0, 0, 4], struct.pack("<II2s", 4, 2, b"\xff\xfe")), "not UTF-8, in Model.description"),
+        (table([0, 0, 0, 0, 0, 4], struct.pack("<II", 4, 0x7FFFFFFF)), "Model.metadata_buffer"),
+    ],
+)
+def test_an_offset_out_of_the_file_is_named(data: bytes, said: str) -> None:
+    """Roots, layouts, fields, texts and vectors that lie elsewhere: refused in plain words, with the field."""
+    with pytest.raises(FlatbufferError, match=said):
+        decode(Reader(data))
+
+
+def test_a_field_that_the_schema_does_not_know_is_noted() -> None:
+    """A slot beyond the last one, an option of an unknown kind: named, as their content could be anything."""
+    assert decode(Reader(table([0] * 10 + [4], bytes(4))))[1] == ("Model field 10",)
+    builder = flatbuffers.Builder()
+    builder.StartObject(0)
+    options = builder.EndObject()
+    builder.StartObject(5)
+    builder.PrependUint8Slot(3, 250, 0)
+    builder.PrependUOffsetTRelativeSlot(4, options, 0)
+    step = builder.EndObject()
+    steps = _vector(builder, [step])
+    builder.StartObject(4)
+    builder.PrependUOffsetTRelativeSlot(3, steps, 0)
+    graphs = _vector(builder, [builder.EndObject()])
+    builder.StartObject(3)
+    builder.PrependUOffsetTRelativeSlot(2, graphs, 0)
+    builder.Finish(builder.EndObject(), b"TFL3")
+    assert decode(Reader(bytes(builder.Output())))[1] == ("Operator.builtin_options",)
+
+
+def _vector(builder: flatbuffers.Builder, parts: list[int]) -> int:
+    builder.StartVector(4, len(parts), 4)
+    for part in reversed(parts):
+        builder.PrependUOffsetTRelative(part)
+    return int(builder.EndVector())
+
+
+@pytest.mark.parametrize("size", [1 << 16, 1 << 20])
+def test_parts_that_overlap_to_multiply_themselves_are_refused(size: int) -> None:
+    """A vector whose every entry is one and the same table, which holds one and the same long text: refused at once."""
+    builder = flatbuffers.Builder()
+    text = builder.CreateString("x" * size)
+    builder.StartObject(4)
+    builder.PrependUOffsetTRelativeSlot(1, text, 0)
+    codes = _vector(builder, [builder.EndObject()] * 5000)
+    builder.StartObject(2)
+    builder.PrependUOffsetTRelativeSlot(1, codes, 0)
+    builder.Finish(builder.EndObject(), b"TFL3")
+    start = time.process_time()
+    with pytest.raises(FlatbufferError, match="overlap"):
+        decode(Reader(bytes(builder.Output())))
+    assert time.process_time() - start < 1
+
+
+def test_an_honest_file_of_the_smallest_parts_is_read() -> None:
+    """Nothing but empty buffers, which are the dearest parts for their size."""
+    builder = flatbuffers.Builder()
+
+    def empty() -> int:
+        builder.StartObject(0)
+        return int(builder.EndObject())
+
+    buffers = _vector(builder, [empty() for _ in range(20_000)])
+    builder.StartObject(5)
+    builder.PrependUOffsetTRelativeSlot(4, buffers, 0)
+    builder.Finish(builder.EndObject(), b"TFL3")
+    assert len(decode(Reader(bytes(builder.Output())))[0]["buffers"]) == 20_000

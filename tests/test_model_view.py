@@ -1,0 +1,218 @@
+"""Reading model files: what is in a sound one, and one line about each that is not."""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ai_edge_litert import schema_py_generated as schema
+
+from recreate_model.errors import InputError
+from recreate_model.model_view import read_file, read_model
+from tests.edited_models import code, data, edited, operand, operator, result
+from tests.tiny_models import tiny_model
+
+
+def test_a_view_holds_operators_with_their_options() -> None:
+    """Options by the schema's names, with the names of their values, and the version."""
+    view = read_model(tiny_model("int8"))
+    first = view.operators[0]
+    assert (first.name, first.version, first.options_kind) == ("CONV_2D", 3, "Conv2DOptions")
+    assert first.options["padding"] == "SAME"
+    assert first.options["fused_activation_function"] == "RELU6"
+    assert (first.options["stride_w"], first.options["dilation_h_factor"]) == (2, 1)
+    assert view.operators[-1].options == {"beta": 1.0}
+    assert view.rest == {"metadata_buffer": None, "debug_metadata_index": -1}
+
+
+def test_a_view_holds_what_no_computation_needs() -> None:
+    """Metadata, operator codes, buffers, signatures and recorded ranges, whether used or not."""
+
+    def change(tree: Any) -> None:
+        code(tree, "TANH", 7)
+        graph = tree.subgraphs[0]
+        graph.tensors[0].quantization.min = [-1.5]
+        graph.tensors[0].quantization.max = [2.0]
+        signature = schema.SignatureDefT()
+        signature.signatureKey, names = b"serve", schema.TensorMapT()
+        names.name, names.tensorIndex = b"picture", int(graph.inputs[0])
+        signature.inputs, signature.outputs = [names], []
+        tree.signatureDefs = [signature]
+
+    view = read_model(edited(tiny_model("int8"), change))
+    assert [name for name, _ in view.metadata] == ["min_runtime_version", "CONVERSION_METADATA"]
+    assert (view.operator_codes[-1].name, view.operator_codes[-1].version) == ("TANH", 7)
+    assert (view.tensors[0].minimum, view.tensors[0].maximum) == ((-1.5,), (2.0,))
+    assert view.signatures[0].key == "serve"
+    assert view.signatures[0].inputs == (("picture", view.inputs[0]),)
+    assert (view.graph_name, len(view.buffers) > len({t.buffer for t in view.tensors})) == ("main", True)
+
+
+def test_operators_that_the_schema_does_not_know_keep_their_number() -> None:
+    """A builtin of the future and a custom operator are read as any other."""
+
+    def change(tree: Any) -> None:
+        tree.operatorCodes[operator(tree, "SOFTMAX").opcodeIndex].builtinCode = 999
+        one = operator(tree, "CONV_2D")
+        one.opcodeIndex = code(tree, "CUSTOM", custom=b"mine")
+        one.builtinOptionsType, one.builtinOptions, one.customOptions = 0, None, np.array([1, 2], np.uint8)
+
+    view = read_model(edited(tiny_model("int8"), change))
+    assert view.operators[-1].name == "BUILTIN_999"
+    assert (view.operators[0].name, view.operators[0].custom_code) == ("CUSTOM", "mine")
+    assert view.operators[0].custom_options == b"\x01\x02"
+
+
+def test_a_buffer_behind_the_flatbuffer_is_found_and_checked() -> None:
+    """Files beyond 2 GB store constants behind the tables: read from there, and refused where they end outside."""
+    model = tiny_model("int8")
+    weights = max(read_model(model).tensors, key=lambda tensor: len(tensor.data))
+
+    def moved(offset: int) -> bytes:
+        def change(tree: Any) -> None:
+            tree.buffers[weights.buffer].data = None
+            tree.buffers[weights.buffer].offset = offset
+            tree.buffers[weights.buffer].size = len(weights.data)
+
+        return edited(model, change)
+
+    size = len(moved(2))
+    assert max(read_model(moved(size) + weights.data).tensors, key=lambda t: len(t.data)).data == weights.data
+    with pytest.raises(InputError, match=f"{len(weights.data)} bytes at {size} of a file of {size}"):
+        read_model(moved(size))
+
+
+def _operand_out_of_range(tree: Any) -> None:
+    operator(tree, "CONV_2D").inputs = [0, 1, 400]
+
+
+def _negative_operand(tree: Any) -> None:
+    operator(tree, "CONV_2D").inputs = [-2, 1, 2]
+
+
+def _output_out_of_range(tree: Any) -> None:
+    tree.subgraphs[0].outputs = [77]
+
+
+def _buffer_out_of_range(tree: Any) -> None:
+    tree.subgraphs[0].tensors[0].buffer = 99
+
+
+def _code_out_of_range(tree: Any) -> None:
+    operator(tree, "SOFTMAX").opcodeIndex = 50
+
+
+def _short_constant(tree: Any) -> None:
+    tensor = operand(tree, "CONV_2D", 1)
+    tree.buffers[tensor.buffer].data = data(tree, tensor)[:-1]
+
+
+def _other_shape(tree: Any) -> None:
+    operand(tree, "CONV_2D", 1).shape = [3, 3, 3, 9]
+
+
+def _endless_shape(tree: Any) -> None:
+    operand(tree, "CONV_2D", 1).shape = np.full(100_000, 2**31 - 1, np.int32)
+
+
+def _missing_scale(tree: Any) -> None:
+    quantisation = operand(tree, "CONV_2D", 1).quantization
+    quantisation.scale = quantisation.scale[:-1]
+
+
+def _missing_zero_points(tree: Any) -> None:
+    result(tree, "CONV_2D").quantization.zeroPoint = None
+
+
+def _no_number(tree: Any) -> None:
+    result(tree, "CONV_2D").quantization.scale = [float("nan")]
+
+
+def _other_file(tree: Any) -> None:
+    operand(tree, "CONV_2D", 1).externalBuffer = 1
+
+
+def _shared_over_and_over(tree: Any) -> None:
+    tensor = operand(tree, "FULLY_CONNECTED", 1)
+    tensor.shape, tree.buffers[tensor.buffer].data = [1 << 16], np.zeros(1 << 16, np.int8)
+    tensor.quantization = None
+    tree.subgraphs[0].tensors += [tensor] * 1000
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (_operand_out_of_range, "tensor 400 among the inputs of operator 0, of 9 tensors"),
+        (_negative_operand, "tensor -2 among the inputs of operator 0"),
+        (_output_out_of_range, "tensor 77 among the graph's outputs"),
+        (_buffer_out_of_range, "tensor 0 'picture' refers to buffer 99 of"),
+        (_code_out_of_range, "operator 3 refers to operator code 50 of 4"),
+        (_short_constant, r"of shape \[8, 3, 3, 3\] and type int8 has 215 bytes of data"),
+        (_other_shape, r"of shape \[3, 3, 3, 9\] and type int8 has 216 bytes of data"),
+        (_endless_shape, "2147483647, ...] and type int8 has 216 bytes"),
+        (_missing_scale, "has 7 scales for 8 channels"),
+        (_missing_zero_points, "has 1 scales and 0 zero points"),
+        (_no_number, "a scale that is no number"),
+        (_other_file, "keeps its data in another file"),
+        (_shared_over_and_over, "tensors that share buffers"),
+        (lambda tree: tree.subgraphs.append(tree.subgraphs[0]), "2 subgraphs instead of one"),
+        (lambda tree: tree.subgraphs.clear(), "0 subgraphs instead of one"),
+    ],
+)
+def test_a_model_whose_parts_do_not_fit_is_named(change: Callable[[Any], None], said: str) -> None:
+    """Indices that lead nowhere, constants and scales of another size: one line that says which part it is."""
+    with pytest.raises(InputError, match=said) as caught:
+        read_model(edited(tiny_model("int8"), change), "it")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "an empty file"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 4020936\n", "a Git LFS pointer"),
+        (b"\n<!DOCTYPE html><html>", "an HTML page"),
+        (b"PK\x03\x04 something else", "19 bytes without the TFL3 file identifier"),
+        (bytes(100), "100 bytes without the TFL3 file identifier"),
+        (b"\x10\x00\x00\x00TFL3", "a damaged or cut TensorFlow Lite file"),
+        (struct.pack("<I4s", 0xFFFFFFFF, b"TFL3") + bytes(50), "4 bytes at 4294967295 of a file of 58"),
+    ],
+)
+def test_what_is_no_model_is_said_in_plain_words(content: bytes, said: str) -> None:
+    """Nothing, a pointer, a page, another format, a beginning alone."""
+    with pytest.raises(InputError, match=said):
+        read_model(content)
+
+
+def test_a_file_cut_short_is_refused() -> None:
+    """Wherever the cut is, some part is missing."""
+    model = tiny_model("int8")
+
+    def sound(length: int) -> bool:
+        try:
+            read_model(model[:length])
+        except InputError:
+            return False
+        return True
+
+    assert not any(map(sound, range(0, len(model) * 9 // 10, 97)))
+    assert sound(len(model))
+
+
+def test_paths_that_name_no_readable_file_are_refused(tmp_path: Path) -> None:
+    """No file, a folder, a pipe, a name that cannot be: one line each, and none of them waits."""
+    os.mkfifo(tmp_path / "pipe")
+    for path, said in (
+        (tmp_path / "missing", "No such file"),
+        (tmp_path, "a folder"),
+        (tmp_path / "pipe", "something that is no file"),
+        (tmp_path / ("x" * 300), "File name too long"),
+        (Path("nul\0"), "null"),
+    ):
+        with pytest.raises(InputError, match=said):
+            read_file(path)
