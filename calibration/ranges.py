@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -27,9 +27,11 @@ class Ranges:
         spans: name -> (minimum, maximum), float32 values.
         network: name of the float network they belong to, as `Recipe.network`.
         graph_sha256: of its float graph: other weights have other ranges.
-        preprocess: how the pictures were cut, as `recipe.Preprocess.crop`.
+        preprocess: how the pictures were cut, as `recipe.Preprocess.crop`; empty where nobody knows.
         pictures: SHA-256 of each picture measured, so that none of them is later used to evaluate.
         mantissa_bits: to which they are rounded; 24 means not rounded.
+        recovered_from: SHA-256 of the published model they were found in; empty where they were measured.
+        left_out: activation -> why it has no range here. No model depends on one of those.
     """
 
     spans: Mapping[str, tuple[float, float]]
@@ -38,6 +40,8 @@ class Ranges:
     preprocess: str
     mantissa_bits: int
     pictures: tuple[str, ...]
+    recovered_from: str = ""
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
 
 def merge(shards: Sequence[Array]) -> Array:
@@ -65,6 +69,8 @@ def to_json(ranges: Ranges) -> str:
             "mantissa_bits": ranges.mantissa_bits,
             "activations": [{"name": name, "min": low, "max": high} for name, (low, high) in ranges.spans.items()],
             "pictures": list(ranges.pictures),
+            "recovered_from": ranges.recovered_from,
+            "left_out": dict(ranges.left_out),
         }
     )
 
@@ -89,8 +95,10 @@ def from_json(text: str, source: str) -> Ranges:
             preprocess=str(document["preprocess"]),
             mantissa_bits=int(document["mantissa_bits"]),
             pictures=tuple(map(str, document["pictures"])),
+            recovered_from=str(document.get("recovered_from", "")),
+            left_out={str(name): str(why) for name, why in document.get("left_out", {}).items()},
         )
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         what = f"no {error}" if isinstance(error, KeyError) else str(error)
         if isinstance(error, json.JSONDecodeError):
             what = "a file that is not JSON"

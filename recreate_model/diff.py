@@ -21,6 +21,8 @@ _Key = TypeVar("_Key")
 
 _SHOWN = 60  # most characters of one value in a text; the value itself is in the difference
 _WHICH = ("first", "second")
+# Newer converters state the type of the bias here too; the tensor's own type is compared beside it.
+_HINTS = ("quantized_bias_type",)
 # Fields of a quantisation, one entry a channel.
 _SINGULAR = {"scales": "scale", "zero_points": "zero point", "axis": "axis"}
 
@@ -94,7 +96,7 @@ def _operators(one: ModelView, two: ModelView, pairing: Pairing) -> Iterator[Dif
             (Kind.OTHER, _fields(first.rest, second.rest)),
         ):
             for field, x, y in fields:
-                yield _unequal(kind, where, field, x, y)
+                yield _unequal(Kind.HINTS if field in _HINTS else kind, where, field, x, y)
 
 
 def _tensor(a: Tensor, b: Tensor, where: str) -> Iterator[Difference]:

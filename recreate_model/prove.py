@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from recreate_model import consistency, convert, network
-from recreate_model.channels import convolutions
 from recreate_model.consistency import Layerwise, Refutation
 from recreate_model.diff import Comparison, Verdict, compare
-from recreate_model.errors import InputError, PipelineError
+from recreate_model.errors import PipelineError
+from recreate_model.membership import check_member
 from recreate_model.model_view import ModelView, read_model
 from recreate_model.network import Array
 from recreate_model.quantiser import SOFTMAX, WITHOUT_RANGE, Generation
@@ -97,7 +97,7 @@ def prove(
     """
     view = read_model(published, source)
     layers = network.layers(checkpoint.model)
-    check_network(view, checkpoint.model, source)
+    check_member(view, checkpoint.model, source)
     recovered = recover(view, source)
     compared = consistency.compare(view, layers, checkpoint.values)
     refutations = [*_refuted_ranges(view, recovered), *(each for layer in compared for each in layer.refutations)]
@@ -137,37 +137,6 @@ def candidates(view: ModelView, generation: Generation) -> tuple[Toolchain, ...]
     return tuple(chain for chain in TOOLCHAINS if chain.quantizer == quantizer and chain.version in versions)
 
 
-def check_network(view: ModelView, model: Model, source: str) -> None:
-    """Raises InputError unless the file has the convolutions of this member of the family, in shape and order."""
-    found = _shapes(view)
-    wanted = [(layer.depthwise, layer.weights_shape) for layer in network.layers(model)]
-    if found == wanted and view.input.shape[1:] == (model.resolution, model.resolution, 3):
-        return
-    number = next(
-        (i for i, (a, b) in enumerate(zip(found, wanted, strict=False)) if a != b), min(len(found), len(wanted))
-    )
-    what = f"{len(found)} convolutions, the first that differs is number {number + 1}"
-    if found == wanted:
-        what = f"its convolutions with an input of shape {view.input.shape}"
-    raise InputError(
-        expected=f"{source} to be a quantised {model.name}, with {len(wanted)} convolutions",
-        found=what,
-        next_step="give --model and --checkpoint of the file's own network, or another file",
-    )
-
-
-def _shapes(view: ModelView) -> list[tuple[bool, tuple[int, ...]]]:
-    """Of each convolution, whether it is depthwise, and its weights' shape as a checkpoint has it."""
-    result = []
-    for operator in convolutions(view):
-        shape = view.tensors[operator.inputs[1]].shape if len(operator.inputs) > 1 else ()
-        depthwise = operator.name == "DEPTHWISE_CONV_2D"
-        if len(shape) == 4:
-            shape = (*shape[1:], 1) if depthwise else (*shape[1:], shape[0])
-        result.append((depthwise, shape))
-    return result
-
-
 def _refuted_ranges(view: ModelView, recovered: Recovered) -> Iterator[Refutation]:
     for activation in recovered.activations:
         if activation.span is None and not activation.without_range:
@@ -195,12 +164,6 @@ def _ours(published: bytes, checkpoint: Checkpoint, recovered: Recovered) -> Att
     graph = network.frozen_graph(model, network.fold_all(model, checkpoint.values))
     float_model = convert.convert_float(graph)
     names = convert.activations(float_model)
-    if len(names) != len(recovered.activations):
-        raise InputError(
-            expected=f"a model of {len(names)} activations, as {model.name} has them",
-            found=f"{len(recovered.activations)}",
-            next_step="give --model and --checkpoint of the file's own network, or another file",
-        )
     spans = {
         name: activation.span
         for name, activation in zip(names, recovered.activations, strict=True)

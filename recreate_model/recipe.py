@@ -35,11 +35,17 @@ class Model:
         return f"mobilenet_v2_{self.width}_{self.resolution}"
 
     @classmethod
+    def family(cls) -> tuple[Model, ...]:
+        """All 22 members."""
+        sizes = {width: _RESOLUTIONS[:1] if width in _WIDEST else _RESOLUTIONS for width in _WIDTHS}
+        return tuple(cls(width, resolution) for width, all_sizes in sizes.items() for resolution in all_sizes)
+
+    @classmethod
     def parse(cls, text: str) -> Model:
         """`1.0_224`, with or without the family's name in front. Raises UsageError for anything outside the family."""
         match = re.fullmatch(r"(?:mobilenet_v2_)?(\d\.\d+)_(\d+)", text)
-        if match and match[1] in _WIDTHS and int(match[2]) in _RESOLUTIONS[: 1 if match[1] in _WIDEST else None]:
-            return cls(match[1], int(match[2]))
+        if match and (model := cls(match[1], int(match[2]))) in cls.family():
+            return model
         raise UsageError(
             expected=f"a model of the family: width one of {', '.join(_WIDTHS)}, resolution one of "
             f"{', '.join(map(str, _RESOLUTIONS))} ({' and '.join(_WIDEST)} only at {_RESOLUTIONS[0]})",

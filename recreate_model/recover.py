@@ -67,7 +67,7 @@ def network_operators(view: ModelView) -> tuple[Operator, ...]:
 
 
 def recover(view: ModelView, source: str) -> Recovered:
-    """Finds a range for every activation of an INT8 model whose operators each have one output.
+    """Finds a range for every activation of an INT8 model in which every operator has inputs and one output.
 
     Args:
         source: what to call the file in an error.

@@ -53,6 +53,11 @@ class Toolchain:
         suffix = "" if self.quantizer == "new" else ", old quantizer"
         return f"TensorFlow {self.version or 'of today'}{suffix}"
 
+    @property
+    def option(self) -> str:
+        """As the command line calls it."""
+        return f"{self.version or 'today'}{'' if self.quantizer == 'new' else '-old'}"
+
 
 # The most likely ones first: only the new quantizer of 2.4 to 2.6 gives both published tensor names.
 TOOLCHAINS = tuple(

@@ -60,6 +60,7 @@ class Kind(Enum):
     WEIGHTS = ("weights", Verdict.SAME_GRAPH)
     BIASES = ("biases", Verdict.SAME_GRAPH)
     VERSIONS = ("versions", Verdict.SAME_GRAPH)
+    HINTS = ("hints to kernels", Verdict.SAME_GRAPH)  # options that repeat what a tensor's type says
     RANGES = ("ranges", Verdict.SAME_WEIGHTS)
     RESTATED = ("biases restated", Verdict.SAME_WEIGHTS)
     NAMES = ("names", Verdict.SAME_CONTENT)
