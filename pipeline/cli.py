@@ -19,21 +19,20 @@ from typing import TYPE_CHECKING, NoReturn
 from absl import app, logging
 from absl.flags import argparse_flags
 
-from pipeline.commands import Command, check
+from pipeline.commands import Command, Variant, attest_check, check, published
 from pipeline.stages import STAGES
 from recreate_model.errors import PipelineError, ToolError, UsageError
 from recreate_model.recipe import Preprocess
 
 if TYPE_CHECKING:
-    from pipeline.resolve import Request
     from pipeline.runner import Freshness, Outcome
-    from pipeline.work import Progress
 
 _EPILOG = (
     "exit status: 0 done, 1 a check failed, 2 bad usage, 3 bad input, 4 a resource could not be had, 5 a tool failed"
 )
 _STAGE_NAMES = tuple(stage.name for stage in STAGES)
 _COMMANDS: dict[str, Command] = {"check": check}
+_VARIANTS: dict[str, Variant] = {"attest": attest_check, "verify": published}
 _TRACEBACK = "RECREATE_MODEL_TRACEBACK"
 
 
@@ -66,7 +65,9 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         return added
 
     for name, summary in {"all": "every stage, in order", **{row.name: row.summary for row in STAGES}}.items():
-        _add_build_arguments(command(name, summary))
+        _add_build_arguments(added := command(name, summary))
+        if variant := _VARIANTS.get(name):
+            variant.add_arguments(added)
     _add_build_arguments(command("status", "which stages are up to date"))
     explain = command("explain", "why a stage would run again")
     explain.add_argument("stage", choices=_STAGE_NAMES, metavar="STAGE", help=", ".join(_STAGE_NAMES))
@@ -133,35 +134,23 @@ class _Formatter(StandardFormatter):
 def _dispatch(arguments: argparse.Namespace) -> int:
     if module := _COMMANDS.get(arguments.command):
         return module.run(arguments)
+    variant = _VARIANTS.get(arguments.command)
+    if variant and getattr(arguments, variant.FLAG) is not None:
+        return variant.run(arguments)
     if arguments.command in ("status", "explain"):
         return _inspect(arguments)
     return _build(arguments)
 
 
-def _request(arguments: argparse.Namespace) -> Request:
-    """What was typed; what was not is left to the request's own defaults."""
-    from dataclasses import fields
-
-    from pipeline.resolve import Request
-
-    given = {field.name: getattr(arguments, field.name) for field in fields(Request)}
-    return Request(**{name: value for name, value in given.items() if value is not None})
-
-
-def _progress(arguments: argparse.Namespace) -> Progress:
-    from pipeline import console
-
-    return console.NoBars() if arguments.quiet or arguments.json else console.Bars()
-
-
 def _build(arguments: argparse.Namespace) -> int:
     from pipeline import console, runner
-    from pipeline.resolve import resolve
+    from pipeline.resolve import Request, resolve
 
     wanted = _STAGE_NAMES if arguments.command == "all" else (arguments.command,)
     stages = runner.with_needs(wanted, STAGES)
     may_fetch = any(stage.name == "fetch" for stage in stages)
-    recipe, machine = resolve(_request(arguments), _progress(arguments), may_fetch)
+    progress = console.progress(arguments.quiet or arguments.json)
+    recipe, machine = resolve(Request.given(arguments), progress, may_fetch)
     outcomes = runner.build(
         stages,
         recipe,
@@ -209,9 +198,9 @@ def _print_failed(outcome: Outcome, folder: Path) -> None:
 
 def _inspect(arguments: argparse.Namespace) -> int:
     from pipeline import console, runner
-    from pipeline.resolve import resolve
+    from pipeline.resolve import Request, resolve
 
-    recipe, machine = resolve(_request(arguments), _progress(arguments), may_fetch=False)
+    recipe, machine = resolve(Request.given(arguments), console.NoBars(), may_fetch=False)
     rows = runner.inspect(STAGES, recipe, machine)
     if arguments.command == "explain":
         rows = [row for row in rows if row.stage == arguments.stage]

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from pipeline.c_array import identifier
+from pipeline.rows import Row
 from pipeline.runner import Freshness, Outcome
-from pipeline.work import EVALUATE_FILE, VELA_FILE, VERIFY_FILE, model_file
+from pipeline.work import EVALUATE_FILE, VELA_FILE, VERIFY_FILE, Progress, model_file
 from recreate_model.digest import Json, digest_file
 from recreate_model.recipe import Recipe
 
@@ -38,23 +39,15 @@ class Bars:
         if not self._stream.isatty():
             yield lambda count: None
             return
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            SpinnerColumn,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
+        from rich import progress as rich
 
-        columns = [SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()]
+        columns = [rich.SpinnerColumn(), rich.TextColumn("{task.description}"), rich.TimeElapsedColumn()]
         if total is not None:
-            columns[2:2] = [BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
+            columns[2:2] = [rich.BarColumn(), rich.MofNCompleteColumn(), rich.TimeRemainingColumn()]
         start = time.monotonic()
-        with Progress(*columns, console=_console(self._stream), transient=True) as progress:
-            task = progress.add_task(description, total=total)
-            yield lambda count: progress.advance(task, count)
+        with rich.Progress(*columns, console=_console(self._stream), transient=True) as shown:
+            task = shown.add_task(description, total=total)
+            yield lambda count: shown.advance(task, count)
         print(f"{description}: {time.monotonic() - start:.1f} s", file=self._stream, flush=True)
 
 
@@ -65,6 +58,11 @@ class NoBars:
     def bar(self, description: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
         """Does nothing, with nothing to see."""
         yield lambda count: None
+
+
+def progress(silent: bool) -> Progress:
+    """Bars, or none at all."""
+    return NoBars() if silent else Bars()
 
 
 def print_build(folder: Path, recipe: Recipe, outcomes: Sequence[Outcome], wanted: Sequence[str]) -> None:
@@ -141,9 +139,18 @@ def print_explanation(rows: Sequence[Freshness]) -> None:
             console.print(f"  {reason}")
 
 
+def print_rows(title: str, rows: Sequence[Row]) -> None:
+    """The rows of a comparison that is no stage."""
+    _print_rows(_console(), title, [vars(row) for row in rows])
+
+
 def _print_verify(console: Console, recipe: Recipe, document: Json) -> None:
-    table = _table(f"verify {recipe.name}", "property", "verdict", "value", "why")
-    for row in document["rows"]:
+    _print_rows(console, f"verify {recipe.name}", document["rows"])
+
+
+def _print_rows(console: Console, title: str, rows: Sequence[Json]) -> None:
+    table = _table(title, "property", "verdict", "value", "why")
+    for row in rows:
         style = {"match": "green", "differs": "bold red"}.get(row["verdict"], "")
         table.add_row(row["what"], row["verdict"], _value(row, console.width >= _WIDE), row["why"], style=style)
     console.print(table)
@@ -156,7 +163,8 @@ def _value(row: Json, wide: bool) -> str:
     shown = [_short(row[key], length) for key in ("found", "expected")]
     if row["verdict"] == "match" or not row["expected"]:
         return shown[0]
-    return f"{shown[0]}, {'expected' if row['verdict'] == 'differs' else 'published'} {shown[1]}"
+    noun = {"differs": "expected", "not checked": "stated"}.get(row["verdict"], "published")
+    return ", ".join(filter(None, (shown[0], f"{noun} {shown[1]}")))
 
 
 def _print_evaluate(console: Console, recipe: Recipe, document: Json) -> None:

@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
+import argparse
 import difflib
 import os
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from absl import logging
@@ -44,6 +45,12 @@ class Request:
     targets: str = "all"
     out: Path = Path("artifacts")
     jobs: int = field(default_factory=lambda: len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
+
+    @classmethod
+    def given(cls, arguments: argparse.Namespace) -> Request:
+        """What was typed; what was not is left to the defaults."""
+        values = {part.name: getattr(arguments, part.name) for part in fields(cls)}
+        return cls(**{name: value for name, value in values.items() if value is not None})
 
 
 def resolve(request: Request, progress: Progress, may_fetch: bool) -> tuple[Recipe, Machine]:
