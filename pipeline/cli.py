@@ -25,7 +25,7 @@ from recreate_model.errors import PipelineError, ToolError, UsageError
 from recreate_model.recipe import Preprocess
 
 if TYPE_CHECKING:
-    from pipeline.runner import Freshness, Outcome
+    from pipeline.runner import Outcome
 
 _EPILOG = (
     "exit status: 0 done, 1 a check failed, 2 bad usage, 3 bad input, 4 a resource could not be had, 5 a tool failed"
@@ -151,15 +151,15 @@ def _build(arguments: argparse.Namespace) -> int:
     may_fetch = any(stage.name == "fetch" for stage in stages)
     progress = console.progress(arguments.quiet or arguments.json)
     recipe, machine = resolve(Request.given(arguments), progress, may_fetch)
+    folder = machine.out / recipe.name
     outcomes = runner.build(
         stages,
         recipe,
         machine,
         force=wanted if arguments.force else (),
-        on_wait=lambda: logging.warning("another run is at work in %s; waiting for it", machine.out / recipe.name),
-        on_build=_announce,
+        on_wait=lambda: console.waiting(folder),
+        on_build=console.announce,
     )
-    folder = machine.out / recipe.name
     failed = [outcome for outcome in outcomes if not outcome.holds]
     status = 1 if failed else 0
     if arguments.json:
@@ -174,17 +174,6 @@ def _build(arguments: argparse.Namespace) -> int:
     for outcome in failed:
         _print_failed(outcome, folder)
     return status
-
-
-def _announce(freshness: Freshness) -> None:
-    """Says when a build is about to be replaced because the options differ: a forgotten one is easily meant."""
-    changed = [reason.removeprefix("recipe ") for reason in freshness.reasons if reason.startswith("recipe ")]
-    if changed:
-        logging.warning(
-            "%s is made again, with other options than the recorded build had (%s); options are not remembered",
-            freshness.stage,
-            "; ".join(changed),
-        )
 
 
 def _print_failed(outcome: Outcome, folder: Path) -> None:

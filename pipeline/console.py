@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from absl import logging
+
 from pipeline.c_array import identifier
 from pipeline.rows import Row
 from pipeline.runner import Freshness, Outcome
@@ -63,6 +65,22 @@ class NoBars:
 def progress(silent: bool) -> Progress:
     """Bars, or none at all."""
     return NoBars() if silent else Bars()
+
+
+def waiting(folder: Path) -> None:
+    """Says that another process holds the build folder."""
+    logging.warning("another run is at work in %s; waiting for it", folder)
+
+
+def announce(freshness: Freshness) -> None:
+    """Says when a build is about to be replaced because the options differ: a forgotten one is easily meant."""
+    changed = [reason.removeprefix("recipe ") for reason in freshness.reasons if reason.startswith("recipe ")]
+    if changed:
+        logging.warning(
+            "%s is made again, with other options than the recorded build had (%s); options are not remembered",
+            freshness.stage,
+            "; ".join(changed),
+        )
 
 
 def print_build(folder: Path, recipe: Recipe, outcomes: Sequence[Outcome], wanted: Sequence[str]) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
-from pipeline.attest import BUILD_TYPE, PREDICATE_TYPE, STATEMENT_TYPE
+from pipeline.attest import BUILD_TYPE, BUILDER, PREDICATE_TYPE, STATEMENT_TYPE
 from pipeline.keys import KeyParts
 from recreate_model.archive import placeholder
 from recreate_model.digest import Json
@@ -142,6 +142,8 @@ def _statement(document: dict[str, Json]) -> Statement:
         raise _RefusedError(f"build type {ascii(definition['buildType'])[:80]} instead of {BUILD_TYPE}")
     if definition["externalParameters"].keys() != {"recipe"}:
         raise _RefusedError("external parameters other than the recipe")
+    if details["builder"]["id"] != BUILDER:
+        raise _RefusedError(f"builder {ascii(details['builder']['id'])[:80]} instead of {BUILDER}")
     recipe = _recipe(definition["externalParameters"]["recipe"])
     dependencies = tuple(definition["resolvedDependencies"])
     internal = definition["internalParameters"]
