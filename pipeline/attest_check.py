@@ -10,19 +10,20 @@ user names it or the cache has it. A statement that is wrong throughout, and con
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from pipeline.attest import dependencies
 from pipeline.rows import Row, claim
 from pipeline.statement import Link, Statement
-from pipeline.store import LOCK_FILE, Store
+from pipeline.store import LOCK_FILE, Record, Store
 from pipeline.work import CHECKPOINT_FILE, MANIFEST_FILE, RANGES_FILE, float_model_file, model_file
 from recreate_model import resources
 from recreate_model.digest import Json, digest_file
 from recreate_model.errors import InputError, UsageError
 
-_SHOWN = 3  # kinds of difference in a found that could have many
+_SHOWN = 3  # differences of one row, that could have many
+_LONGEST = 300  # characters of an entry that is shown
 
 
 def rows(statement: Statement, folder: Path, archive: Path | None) -> tuple[Row, ...]:
@@ -125,7 +126,7 @@ def _dependencies(statement: Statement, folder: Path) -> Row:
     missing = [text for text in wanted if text not in set(stated)]
     extra = [text for text in stated if text not in set(wanted)]
     if missing or extra or len(stated) != len(wanted):
-        found = ascii(extra[0])[1:-1] if extra else f"{len(stated)} entries"
+        found = ascii(extra[0])[1:-1][:_LONGEST] if extra else f"{len(stated)} entries"
         return Row("dependencies", missing[0] if missing else f"{len(wanted)} entries", found, "differs", why)
     return claim("dependencies", f"{len(wanted)} entries", f"{len(stated)} entries", why)
 
@@ -186,11 +187,19 @@ def _pictures(statement: Statement) -> Row:
 def _lock(statement: Statement, folder: Path) -> Row:
     """The lock beside the statement, if there is one, tells the same of every stage."""
     what = LOCK_FILE
+    unreadable = Row(what, "", "", "not checked", "it cannot be read")
     if _file(folder, what) == "missing":
         return Row(what, "", "", "not checked", "there is none beside the statement")
-    records = Store(folder).records() if isinstance(_file(folder, what), Path) else {}
-    if not records:
-        return Row(what, "", "", "not checked", "it cannot be read")
+    try:
+        records = Store(folder).records() if isinstance(_file(folder, what), Path) else {}
+        return _lock_row(statement, records) if records else unreadable
+    except (OSError, AttributeError, TypeError, ValueError, RecursionError):
+        # A lock that anybody may have written too.
+        return unreadable
+
+
+def _lock_row(statement: Statement, records: Mapping[str, Record]) -> Row:
+    what = LOCK_FILE
     for link in statement.chain:
         record = records.get(link.parts.stage)
         if record is None or record.parts is None:
@@ -199,7 +208,7 @@ def _lock(statement: Statement, folder: Path) -> Row:
         if dict(record.outputs) != dict(link.outputs):
             changes.append("other files")
         if changes:
-            found = f"otherwise in the lock: {'; '.join(changes[:_SHOWN])}"
+            found = f"otherwise in the lock: {ascii('; '.join(changes[:_SHOWN]))[1:-1]}"
             return Row(what, f"`{link.parts.stage}` as in the statement", found, "differs", "the lock")
     count = f"{len(statement.chain)} stages"
     return claim(what, count, count, "the same keys, inputs, code, tools and files")

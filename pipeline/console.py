@@ -15,7 +15,7 @@ from absl import logging
 from pipeline.c_array import identifier
 from pipeline.rows import Row
 from pipeline.runner import Freshness, Outcome
-from pipeline.work import EVALUATE_FILE, VELA_FILE, VERIFY_FILE, Progress, model_file
+from pipeline.work import EVALUATE_FILE, PROVENANCE_FILE, VELA_FILE, VERIFY_FILE, Progress, model_file
 from recreate_model.digest import Json, digest_file
 from recreate_model.recipe import Recipe
 
@@ -102,9 +102,9 @@ def print_build(folder: Path, recipe: Recipe, outcomes: Sequence[Outcome], wante
     if all(outcome.state == "reused" for outcome in outcomes):
         console.print("Nothing to do: every file is up to date, its key and its digest checked.")
     made = {path for outcome in outcomes for path in outcome.outputs}
-    for what, path in (("model", model_file(recipe)), ("card", "README.md")):
+    for what, path in (("model", model_file(recipe)), ("card", "README.md"), ("provenance", PROVENANCE_FILE)):
         if path in made:
-            console.print(f"{what:<6} {folder / path}", soft_wrap=True)
+            console.print(f"{what:<10} {folder / path}", soft_wrap=True)
     if recipe.checkpoint.kind == "seeded":
         console.print("SEEDED weights: the network is not trained and recognises nothing.", style="bold yellow")
 

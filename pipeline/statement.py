@@ -32,6 +32,7 @@ from recreate_model.recipe import (
 )
 
 _LARGEST = 256 << 20  # bytes; with 50,000 pictures a statement has some 20 million
+_DEEPEST = 32  # a statement of ours has eight levels
 _DIGEST_LENGTHS = {"sha256": 64, "sha1": 40}
 
 
@@ -119,6 +120,7 @@ def _document(data: bytes) -> dict[str, Json]:
         raise _RefusedError(
             "a signed envelope (DSSE): check its signature and unpack its payload, which is the statement"
         )
+    _check_depth(document)
     return document
 
 
@@ -127,6 +129,16 @@ def _unique(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
     if len(dict(pairs)) != len(pairs):
         raise _RefusedError("a field that stands twice")
     return dict(pairs)
+
+
+def _check_depth(document: Json) -> None:
+    # Deeper values would end whatever walks them later with a RecursionError.
+    level = [document]
+    for _ in range(_DEEPEST):
+        outer = [value for value in level if isinstance(value, (dict, list))]
+        level = [inner for value in outer for inner in (value.values() if isinstance(value, dict) else value)]
+    if level:
+        raise _RefusedError(f"values more than {_DEEPEST} deep in each other")
 
 
 def _no_constant(name: str) -> Json:
@@ -146,6 +158,8 @@ def _statement(document: dict[str, Json]) -> Statement:
         raise _RefusedError(f"builder {ascii(details['builder']['id'])[:80]} instead of {BUILDER}")
     recipe = _recipe(definition["externalParameters"]["recipe"])
     dependencies = tuple(definition["resolvedDependencies"])
+    if not all(isinstance(entry, dict) for entry in dependencies):
+        raise _RefusedError("a dependency that is no object")
     internal = definition["internalParameters"]
     chain = tuple(_link(entry, recipe, dependencies) for entry in internal["chain"])
     if len({link.parts.stage for link in chain}) != len(chain):

@@ -329,6 +329,23 @@ def test_a_lock_of_another_build_is_noticed(folder: Path) -> None:
     assert (row.what, "`labels`" in row.expected, "0.0.1" in row.found) == ("lock.json", True, True)
 
 
+@pytest.mark.parametrize("change", ["text", "list", "number", "deep", "escape"])
+def test_a_hostile_lock_is_told(change: str, folder: Path) -> None:
+    """A lock of another form is not checked; one that fits its own keys is compared, and shown as plain text."""
+    path = folder / "lock.json"
+    lock = json.loads(path.read_text())
+    parts = lock["stages"]["labels"]["parts"]
+    if change == "deep":
+        path.write_text("[" * 100_000)
+    else:
+        parts["inputs"] = {"text": "x", "list": [1], "number": 1, "escape": {"\x1b[2J": "\x1b"}}[change]
+        lock["stages"]["labels"]["key"] = keys.KeyParts(**parts).key
+        path.write_text(json.dumps(lock))
+    (row,) = [row for row in check(folder) if row.what == "lock.json"]
+    assert row.verdict == ("differs" if change == "escape" else "not checked")
+    assert row.found.isprintable()
+
+
 # The archive
 
 
@@ -468,6 +485,11 @@ def test_another_file_is_bad_input(kind: str, tmp_path: Path) -> None:
         lambda d: chain(d)["labels"].update(stage="card"),
         lambda d: chain(d)["labels"]["code"].append("/etc/passwd"),
         lambda d: chain(d)["labels"].update(parameters={"x": 1e999}),
+        lambda d: chain(d)["labels"].update(parameters={"x": json.loads("[" * 400 + "]" * 400)}),
+        lambda d: (
+            definition(d)["internalParameters"].update(chain=[]),
+            definition(d)["resolvedDependencies"].append(1),
+        ),
         lambda d: d.pop("predicate"),
         lambda d: d.update(subject=3),
     ],
