@@ -86,8 +86,6 @@ def _link_faults(statement: Statement, link: Link, made: dict[str, tuple[str, st
             yield f"file {path} with SHA-256 {digest}", f"{listed} among subjects and by-products"
         if path in made:
             yield f"file {path} to be made once", f"made by `{made[path][0]}` too"
-    if link.key != link.parts.key:
-        yield f"key {link.key}", f"{link.parts.key}, of the recipe, inputs, code and tools as stated"
 
 
 def _course(statement: Statement) -> Row:

@@ -317,6 +317,18 @@ def test_a_chain_that_leaves_the_ranges_out_is_noticed(folder: Path) -> None:
     assert differing(check(folder)) == ["chain"]
 
 
+def test_an_input_that_is_not_what_was_made_is_noticed(folder: Path) -> None:
+    """Even where the key is made to fit, a stage takes what the one before it made."""
+    ranges = "calibration/ranges.json"
+    edit(folder, lambda document: chain(document)["quantize"]["inputs"].update({ranges: "0" * 64}))
+    fitting = read_statement(folder / PROVENANCE_FILE).chain[3].parts.key
+    edit(folder, lambda document: chain(document)["quantize"].update(key=fitting))
+    (folder / "lock.json").unlink()
+    (row,) = [row for row in check(folder) if row.verdict == "differs"]
+    assert (row.what, row.found) == ("stage quantize", "0" * 64)
+    assert "as `calibrate` made it" in row.expected
+
+
 def test_a_lock_of_another_build_is_noticed(folder: Path) -> None:
     """The lock beside the statement must tell the same of code and tools."""
     path = folder / "lock.json"
