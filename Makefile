@@ -55,10 +55,18 @@ $(VENV)/.development: requirements/development.lock $(VENV)/.runtime
 LOCK = uv pip compile --universal --python-version 3.10 --generate-hashes --no-strip-extras --no-header --no-annotate \
   --no-emit-index-url --no-emit-find-links --quiet
 
+# Wheels for Python 3.8 alone, and nothing but what is listed: nothing is compiled, and no build tool is fetched.
+TOOLCHAINS := 2.4.4 2.5.0 2.6.0
+LOCK_2021 = uv pip compile --python-version 3.8 --python-platform x86_64-manylinux2014 --no-deps --only-binary :all: \
+  --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links --quiet
+
 lock:
 	echo pip | $(LOCK) - -o requirements/pip.lock
 	$(LOCK) pyproject.toml -o requirements/runtime.lock
 	$(LOCK) pyproject.toml --extra dev --constraint requirements/runtime.lock -o requirements/development.lock
+	for version in $(TOOLCHAINS); do \
+	  $(LOCK_2021) recreate_model/toolchains/tensorflow-$$version.in -o recreate_model/toolchains/tensorflow-$$version.lock; \
+	done
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile

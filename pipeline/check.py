@@ -13,7 +13,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from pipeline import console, golden
 from pipeline.resolve import Request, resolve
 from pipeline.stages import STAGES
 from pipeline.store import Store
-from pipeline.work import VERIFY_FILE
+from pipeline.work import VERIFY_FILE, Stage
 from recreate_model.diff import compare
 from recreate_model.digest import digest_bytes
 from recreate_model.elements import first_difference
@@ -86,7 +86,7 @@ class Difference:
 
 def run(model: str, record: bool, as_json: bool, quiet: bool) -> int:
     """Builds twice, compares, reports, and returns 0; raises CheckError naming the first difference."""
-    progress = console.NoBars() if quiet or as_json else console.Bars()
+    progress = console.progress(quiet or as_json)
     recipe, _ = resolve(Request(model, checkpoint="seeded", images="procedural"), progress, may_fetch=False)
     with tempfile.TemporaryDirectory(prefix="recreate_model-check-") as scratch:
         folders = []
@@ -120,20 +120,27 @@ def run(model: str, record: bool, as_json: bool, quiet: bool) -> int:
             next_step=f"run `python -m pipeline verify --model {model} --checkpoint seeded --images procedural`",
         )
     if not (quiet or as_json):
-        said = ", and the same as golden.json" if claims is not None else "; golden.json has no entry to compare with"
+        said = "; golden.json has no entry to compare with"
+        if claims is not None:
+            said = f"; the {len(claims)} that golden.json has are as recorded"
         print(f"{recipe.name}: {count} artifacts, built twice, byte for byte the same{said}")
     return 0
 
 
-def digests(folder: Path) -> dict[str, str]:
+def digests(folder: Path, stages: Sequence[Stage] = STAGES) -> dict[str, str]:
     """Path -> SHA-256 of every artifact of a build, in the order of the stages."""
     records = Store(folder).records()
     return {
         path: sha256
-        for stage in STAGES
+        for stage in stages
         if stage.name in records
         for path, sha256 in records[stage.name].outputs.items()
     }
+
+
+def recorded(folder: Path) -> dict[str, str]:
+    """Those of `digests` that golden.json holds: not what a witness says of code and of versions of tools."""
+    return digests(folder, [stage for stage in STAGES if not stage.witness])
 
 
 def between(one: Path, two: Path) -> Iterator[Difference]:
@@ -150,7 +157,7 @@ def between(one: Path, two: Path) -> Iterator[Difference]:
 
 def against(claims: Mapping[str, str], folder: Path) -> Iterator[Difference]:
     """Every artifact of a build that golden.json has otherwise."""
-    found = digests(folder)
+    found = recorded(folder)
     for path in {**found, **claims}:
         if found.get(path) != claims.get(path):
             yield Difference(
@@ -188,7 +195,7 @@ def _build(model: str, recipe: Recipe, conditions: Conditions, scratch: Path) ->
 def _record(model: str, recipe: Recipe, folder: Path, scratch: Path) -> None:
     """Writes golden.json. What is recorded is part of verify.json, so it settles after one more build."""
     for _ in range(_RECORD_ROUNDS):
-        found = digests(folder)
+        found = recorded(folder)
         if golden.artifacts(recipe) == found:
             return
         golden.record(recipe, found)

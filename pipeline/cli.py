@@ -19,21 +19,20 @@ from typing import TYPE_CHECKING, NoReturn
 from absl import app, logging
 from absl.flags import argparse_flags
 
-from pipeline.commands import Command, check, diff
+from pipeline.commands import Command, Variant, attest_check, check, diff, prove, published, recover
 from pipeline.stages import STAGES
 from recreate_model.errors import PipelineError, ToolError, UsageError
 from recreate_model.recipe import Preprocess
 
 if TYPE_CHECKING:
-    from pipeline.resolve import Request
-    from pipeline.runner import Freshness, Outcome
-    from pipeline.work import Progress
+    from pipeline.runner import Outcome
 
 _EPILOG = (
     "exit status: 0 done, 1 a check failed, 2 bad usage, 3 bad input, 4 a resource could not be had, 5 a tool failed"
 )
 _STAGE_NAMES = tuple(stage.name for stage in STAGES)
-_COMMANDS: dict[str, Command] = {"check": check, "diff": diff}
+_COMMANDS: dict[str, Command] = {"diff": diff, "recover": recover, "prove": prove, "check": check}
+_VARIANTS: dict[str, Variant] = {"attest": attest_check, "verify": published}
 _TRACEBACK = "RECREATE_MODEL_TRACEBACK"
 
 
@@ -66,7 +65,9 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         return added
 
     for name, summary in {"all": "every stage, in order", **{row.name: row.summary for row in STAGES}}.items():
-        _add_build_arguments(command(name, summary))
+        _add_build_arguments(added := command(name, summary))
+        if variant := _VARIANTS.get(name):
+            variant.add_arguments(added)
     _add_build_arguments(command("status", "which stages are up to date"))
     explain = command("explain", "why a stage would run again")
     explain.add_argument("stage", choices=_STAGE_NAMES, metavar="STAGE", help=", ".join(_STAGE_NAMES))
@@ -133,44 +134,32 @@ class _Formatter(StandardFormatter):
 def _dispatch(arguments: argparse.Namespace) -> int:
     if module := _COMMANDS.get(arguments.command):
         return module.run(arguments)
+    variant = _VARIANTS.get(arguments.command)
+    if variant and getattr(arguments, variant.FLAG) is not None:
+        return variant.run(arguments)
     if arguments.command in ("status", "explain"):
         return _inspect(arguments)
     return _build(arguments)
 
 
-def _request(arguments: argparse.Namespace) -> Request:
-    """What was typed; what was not is left to the request's own defaults."""
-    from dataclasses import fields
-
-    from pipeline.resolve import Request
-
-    given = {field.name: getattr(arguments, field.name) for field in fields(Request)}
-    return Request(**{name: value for name, value in given.items() if value is not None})
-
-
-def _progress(arguments: argparse.Namespace) -> Progress:
-    from pipeline import console
-
-    return console.NoBars() if arguments.quiet or arguments.json else console.Bars()
-
-
 def _build(arguments: argparse.Namespace) -> int:
     from pipeline import console, runner
-    from pipeline.resolve import resolve
+    from pipeline.resolve import Request, resolve
 
     wanted = _STAGE_NAMES if arguments.command == "all" else (arguments.command,)
     stages = runner.with_needs(wanted, STAGES)
     may_fetch = any(stage.name == "fetch" for stage in stages)
-    recipe, machine = resolve(_request(arguments), _progress(arguments), may_fetch)
+    progress = console.progress(arguments.quiet or arguments.json)
+    recipe, machine = resolve(Request.given(arguments), progress, may_fetch)
+    folder = machine.out / recipe.name
     outcomes = runner.build(
         stages,
         recipe,
         machine,
         force=wanted if arguments.force else (),
-        on_wait=lambda: logging.warning("another run is at work in %s; waiting for it", machine.out / recipe.name),
-        on_build=_announce,
+        on_wait=lambda: console.waiting(folder),
+        on_build=console.announce,
     )
-    folder = machine.out / recipe.name
     failed = [outcome for outcome in outcomes if not outcome.holds]
     status = 1 if failed else 0
     if arguments.json:
@@ -187,17 +176,6 @@ def _build(arguments: argparse.Namespace) -> int:
     return status
 
 
-def _announce(freshness: Freshness) -> None:
-    """Says when a build is about to be replaced because the options differ: a forgotten one is easily meant."""
-    changed = [reason.removeprefix("recipe ") for reason in freshness.reasons if reason.startswith("recipe ")]
-    if changed:
-        logging.warning(
-            "%s is made again, with other options than the recorded build had (%s); options are not remembered",
-            freshness.stage,
-            "; ".join(changed),
-        )
-
-
 def _print_failed(outcome: Outcome, folder: Path) -> None:
     verdict = next(stage.verdict for stage in STAGES if stage.name == outcome.stage)
     print(
@@ -209,9 +187,9 @@ def _print_failed(outcome: Outcome, folder: Path) -> None:
 
 def _inspect(arguments: argparse.Namespace) -> int:
     from pipeline import console, runner
-    from pipeline.resolve import resolve
+    from pipeline.resolve import Request, resolve
 
-    recipe, machine = resolve(_request(arguments), _progress(arguments), may_fetch=False)
+    recipe, machine = resolve(Request.given(arguments), console.NoBars(), may_fetch=False)
     rows = runner.inspect(STAGES, recipe, machine)
     if arguments.command == "explain":
         rows = [row for row in rows if row.stage == arguments.stage]

@@ -10,9 +10,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from absl import logging
+
 from pipeline.c_array import identifier
+from pipeline.rows import Row
 from pipeline.runner import Freshness, Outcome
-from pipeline.work import EVALUATE_FILE, VELA_FILE, VERIFY_FILE, model_file
+from pipeline.work import EVALUATE_FILE, PROVENANCE_FILE, VELA_FILE, VERIFY_FILE, Progress, model_file
 from recreate_model.digest import Json, digest_file
 from recreate_model.recipe import Recipe
 
@@ -40,23 +43,15 @@ class Bars:
         if not self._stream.isatty():
             yield lambda count: None
             return
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            SpinnerColumn,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
+        from rich import progress as rich
 
-        columns = [SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()]
+        columns = [rich.SpinnerColumn(), rich.TextColumn("{task.description}"), rich.TimeElapsedColumn()]
         if total is not None:
-            columns[2:2] = [BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
+            columns[2:2] = [rich.BarColumn(), rich.MofNCompleteColumn(), rich.TimeRemainingColumn()]
         start = time.monotonic()
-        with Progress(*columns, console=_console(self._stream), transient=True) as progress:
-            task = progress.add_task(description, total=total)
-            yield lambda count: progress.advance(task, count)
+        with rich.Progress(*columns, console=_console(self._stream), transient=True) as shown:
+            task = shown.add_task(description, total=total)
+            yield lambda count: shown.advance(task, count)
         print(f"{description}: {time.monotonic() - start:.1f} s", file=self._stream, flush=True)
 
 
@@ -67,6 +62,27 @@ class NoBars:
     def bar(self, description: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
         """Does nothing, with nothing to see."""
         yield lambda count: None
+
+
+def progress(silent: bool) -> Progress:
+    """Bars, or none at all."""
+    return NoBars() if silent else Bars()
+
+
+def waiting(folder: Path) -> None:
+    """Says that another process holds the build folder."""
+    logging.warning("another run is at work in %s; waiting for it", folder)
+
+
+def announce(freshness: Freshness) -> None:
+    """Says when a build is about to be replaced because the options differ: a forgotten one is easily meant."""
+    changed = [reason.removeprefix("recipe ") for reason in freshness.reasons if reason.startswith("recipe ")]
+    if changed:
+        logging.warning(
+            "%s is made again, with other options than the recorded build had (%s); options are not remembered",
+            freshness.stage,
+            "; ".join(changed),
+        )
 
 
 def print_build(folder: Path, recipe: Recipe, outcomes: Sequence[Outcome], wanted: Sequence[str]) -> None:
@@ -88,9 +104,9 @@ def print_build(folder: Path, recipe: Recipe, outcomes: Sequence[Outcome], wante
     if all(outcome.state == "reused" for outcome in outcomes):
         console.print("Nothing to do: every file is up to date, its key and its digest checked.")
     made = {path for outcome in outcomes for path in outcome.outputs}
-    for what, path in (("model", model_file(recipe)), ("card", "README.md")):
+    for what, path in (("model", model_file(recipe)), ("card", "README.md"), ("provenance", PROVENANCE_FILE)):
         if path in made:
-            console.print(f"{what:<6} {folder / path}", soft_wrap=True)
+            console.print(f"{what:<10} {folder / path}", soft_wrap=True)
     if recipe.checkpoint.kind == "seeded":
         console.print("SEEDED weights: the network is not trained and recognises nothing.", style="bold yellow")
 
@@ -152,14 +168,24 @@ def print_blocks(blocks: Sequence[Block]) -> None:
             continue
         title, columns, rows = block
         table = _table(title, *columns)
+        table.show_header = any(columns)
         for row in rows:
             table.add_row(*row)
         console.print(table)
 
 
+def print_rows(title: str, rows: Sequence[Row]) -> None:
+    """The rows of a comparison that is no stage."""
+    _print_rows(_console(), title, [vars(row) for row in rows])
+
+
 def _print_verify(console: Console, recipe: Recipe, document: Json) -> None:
-    table = _table(f"verify {recipe.name}", "property", "verdict", "value", "why")
-    for row in document["rows"]:
+    _print_rows(console, f"verify {recipe.name}", document["rows"])
+
+
+def _print_rows(console: Console, title: str, rows: Sequence[Json]) -> None:
+    table = _table(title, "property", "verdict", "value", "why")
+    for row in rows:
         style = {"match": "green", "differs": "bold red"}.get(row["verdict"], "")
         table.add_row(row["what"], row["verdict"], _value(row, console.width >= _WIDE), row["why"], style=style)
     console.print(table)
@@ -172,7 +198,8 @@ def _value(row: Json, wide: bool) -> str:
     shown = [_short(row[key], length) for key in ("found", "expected")]
     if row["verdict"] == "match" or not row["expected"]:
         return shown[0]
-    return f"{shown[0]}, {'expected' if row['verdict'] == 'differs' else 'published'} {shown[1]}"
+    noun = {"differs": "expected", "not checked": "stated"}.get(row["verdict"], "published")
+    return ", ".join(filter(None, (shown[0], f"{noun} {shown[1]}")))
 
 
 def _print_evaluate(console: Console, recipe: Recipe, document: Json) -> None:

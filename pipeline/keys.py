@@ -10,7 +10,7 @@ import ast
 import functools
 import importlib.metadata
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from pipeline.work import Stage
@@ -30,6 +30,7 @@ class KeyParts:
         inputs: path -> SHA-256.
         code: module -> SHA-256 of its source.
         tools: distribution -> version.
+        stages: of a witness, stage -> key of each stage it tells of; empty for the others.
     """
 
     stage: str
@@ -37,6 +38,7 @@ class KeyParts:
     inputs: Mapping[str, str]
     code: Mapping[str, str]
     tools: Mapping[str, str]
+    stages: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def key(self) -> str:
@@ -49,6 +51,7 @@ class KeyParts:
             ("input", other.inputs, self.inputs),
             ("code", other.code, self.code),
             ("tool", other.tools, self.tools),
+            ("stage", other.stages, self.stages),
         ):
             for name in sorted(old.keys() | new.keys()):
                 if old.get(name) != new.get(name):
@@ -56,14 +59,22 @@ class KeyParts:
         return changes
 
 
-def key_parts(stage: Stage, recipe: Recipe, inputs: Mapping[str, str]) -> KeyParts:
-    """The parts of a stage's key; `inputs` are the digests of the files of the stages it needs."""
+def key_parts(
+    stage: Stage, recipe: Recipe, inputs: Mapping[str, str], stages: Mapping[str, str] | None = None
+) -> KeyParts:
+    """The parts of a stage's key.
+
+    Args:
+        inputs: digests of the files of the stages it needs.
+        stages: keys of those stages, for a witness.
+    """
     return KeyParts(
         stage=stage.name,
         recipe=stage.reads(recipe),
         inputs=dict(inputs),
         code={module: _source_digest(module) for module in _reachable(stage.module)},
         tools={name: importlib.metadata.version(name) for name in tools_here(stage.tools)},
+        stages=dict(stages or {}),
     )
 
 

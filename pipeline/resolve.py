@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import argparse
 import difflib
 import os
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from absl import logging
 
@@ -44,6 +46,14 @@ class Request:
     targets: str = "all"
     out: Path = Path("artifacts")
     jobs: int = field(default_factory=lambda: len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
+
+    @classmethod
+    def given(cls, arguments: argparse.Namespace, **fixed: str) -> Request:
+        """What was typed; what was not, or cannot be with this command, is `fixed` or left to the defaults."""
+        values: dict[str, Any] = {
+            part.name: fixed.get(part.name, getattr(arguments, part.name, None)) for part in fields(cls)
+        }
+        return cls(**{name: value for name, value in values.items() if value is not None})
 
 
 def resolve(request: Request, progress: Progress, may_fetch: bool) -> tuple[Recipe, Machine]:

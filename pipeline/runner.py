@@ -10,8 +10,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.keys import KeyParts, key_parts
-from pipeline.store import Record, Store
+from pipeline.store import Record, Store, as_json
 from pipeline.work import Machine, Stage, Work
+from recreate_model.digest import Json
 from recreate_model.errors import ResourceError
 from recreate_model.recipe import Recipe
 
@@ -75,12 +76,12 @@ def build(
     with _file_system_errors(store), store.exclusive(on_wait):
         records: dict[str, Record] = store.records()
         for stage in stages:
-            parts = key_parts(stage, recipe, _input_digests(stage, records))
+            parts = _key_parts(stage, recipe, records)
             freshness = _freshness(store, stage, parts, records.get(stage.name))
             why = "; ".join(freshness.reasons) or ("asked for with --force" if stage.name in force else "")
             if why:
                 on_build(freshness)
-                records[stage.name] = _run(store, stage, parts, recipe, machine)
+                records[stage.name] = _run(store, stage, parts, recipe, machine, _witnessed(stage, records))
             outputs = records[stage.name].outputs
             outcomes.append(Outcome(stage.name, "built" if why else "reused", why, outputs, _holds(store, stage)))
     return outcomes
@@ -108,7 +109,7 @@ def inspect(stages: Sequence[Stage], recipe: Recipe, machine: Machine) -> list[F
         elif blocked:
             freshness = Freshness(stage.name, "missing", ("never built",))
         else:
-            parts = key_parts(stage, recipe, _input_digests(stage, records))
+            parts = _key_parts(stage, recipe, records)
             freshness = _freshness(store, stage, parts, records.get(stage.name))
         if freshness.state != "fresh":
             direct = tuple(f"{stage.name}: {reason}" for reason in freshness.reasons)
@@ -129,15 +130,22 @@ def _freshness(store: Store, stage: Stage, parts: KeyParts, record: Record | Non
     return Freshness(stage.name, "fresh", ())
 
 
-def _run(store: Store, stage: Stage, parts: KeyParts, recipe: Recipe, machine: Machine) -> Record:
+def _run(
+    store: Store, stage: Stage, parts: KeyParts, recipe: Recipe, machine: Machine, witnessed: Mapping[str, Json]
+) -> Record:
     inputs = {path: store.folder / path for path in parts.inputs}
     with store.scratch() as scratch:
-        importlib.import_module(stage.module).run(Work(recipe, machine, inputs, scratch))
+        importlib.import_module(stage.module).run(Work(recipe, machine, inputs, scratch, witnessed))
         return store.publish(stage.name, parts, scratch)
 
 
-def _input_digests(stage: Stage, records: Mapping[str, Record]) -> dict[str, str]:
-    return {path: digest for need in stage.needs for path, digest in records[need].outputs.items()}
+def _key_parts(stage: Stage, recipe: Recipe, records: Mapping[str, Record]) -> KeyParts:
+    inputs = {path: digest for need in stage.needs for path, digest in records[need].outputs.items()}
+    return key_parts(stage, recipe, inputs, {need: entry["key"] for need, entry in _witnessed(stage, records).items()})
+
+
+def _witnessed(stage: Stage, records: Mapping[str, Record]) -> dict[str, Json]:
+    return {need: as_json(records[need]) for need in stage.needs} if stage.witness else {}
 
 
 @contextlib.contextmanager

@@ -95,4 +95,22 @@ STAGES: tuple[Stage, ...] = (
         reads=lambda recipe: as_json(recipe),
         tools=("tensorflow", "ethos-u-vela", "ai-edge-litert", "pyyaml"),
     ),
+    Stage(
+        "attest",
+        "the chain from the checkpoint to the deployables by digest, as an in-toto statement",
+        needs=(
+            "fetch",
+            "freeze",
+            "calibrate",
+            "quantize",
+            "verify",
+            "evaluate",
+            "vela",
+            "labels",
+            "c-array",
+            "card",
+        ),
+        reads=lambda recipe: as_json(recipe),
+        witness=True,
+    ),
 )

@@ -116,11 +116,7 @@ class Store:
             "format": _FORMAT,
             "stages": {
                 # Sorted, so that the record does not tell in which order the stages were run.
-                name: {
-                    "key": record.parts.key if record.parts else None,
-                    "parts": asdict(record.parts) if record.parts else None,
-                    "outputs": dict(record.outputs),
-                }
+                name: as_json(record)
                 for name, record in sorted(records.items())
             },
         }
@@ -130,6 +126,15 @@ class Store:
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(temporary, self.folder / LOCK_FILE)
+
+
+def as_json(record: Record) -> Json:
+    """One stage as it stands in the lock."""
+    return {
+        "key": record.parts.key if record.parts else None,
+        "parts": asdict(record.parts) if record.parts else None,
+        "outputs": dict(record.outputs),
+    }
 
 
 def _record(entry: Json) -> Record:

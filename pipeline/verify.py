@@ -9,9 +9,8 @@ is shown and not claimed: it belongs to a toolchain of 2021 and a calibration se
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Literal
 
+from pipeline.rows import Row, claim
 from recreate_model.convert import INT8_INPUT_NAME, INT8_OUTPUT_NAME
 from recreate_model.digest import Json, digest_bytes
 from recreate_model.model_view import ModelView, Quantisation, read_model
@@ -21,23 +20,10 @@ from recreate_model.rederive import Rederivation, rederive
 
 PUBLISHED_SHA1 = "8de7996dfeadb5ab6f09e3114f3905fd03879eee"
 PUBLISHED_SIZE = 4_020_936
-_PUBLISHED_MODEL = Model("1.0", 224)
+PUBLISHED_MODEL = Model("1.0", 224)
 _OPERATORS = ("ADD", "AVERAGE_POOL_2D", "CONV_2D", "DEPTHWISE_CONV_2D", "RESHAPE", "SOFTMAX")
 # A softmax is at most 1, so its scale does not depend on any picture.
-_OUTPUT_QUANTISATION = "scale 0.00390625, zero point -128"
-
-Verdict = Literal["match", "differs", "not claimed"]
-
-
-@dataclass(frozen=True)
-class Row:
-    """One property: what is claimed, what the file says, and why it is or is not a claim."""
-
-    what: str
-    expected: str
-    found: str
-    verdict: Verdict
-    why: str
+OUTPUT_QUANTISATION = "scale 0.00390625, zero point -128"
 
 
 def rows(
@@ -65,19 +51,14 @@ def rows(
     )
 
 
-def holds(table: tuple[Row, ...]) -> bool:
-    """Whether nothing that is claimed differs."""
-    return all(row.verdict != "differs" for row in table)
-
-
 def _bytes(recipe: Recipe, model: bytes, golden_sha256: str | None) -> Iterator[Row]:
     found = digest_bytes(model)
     if golden_sha256 is None:
         yield Row("SHA-256", "", found, "not claimed", "golden.json has no entry for this recipe")
     else:
-        yield _claim("SHA-256", golden_sha256, found, "golden.json, for this recipe")
+        yield claim("SHA-256", golden_sha256, found, "golden.json, for this recipe")
     why = "a published figure: its toolchain is of 2021 and its calibration set is lost"
-    published = recipe.model == _PUBLISHED_MODEL and recipe.checkpoint.kind == "official"
+    published = recipe.model == PUBLISHED_MODEL and recipe.checkpoint.kind == "official"
     for what, figure, value in (
         ("SHA-1", PUBLISHED_SHA1, digest_bytes(model, "sha1")),
         ("size", str(PUBLISHED_SIZE), str(len(model))),
@@ -86,36 +67,36 @@ def _bytes(recipe: Recipe, model: bytes, golden_sha256: str | None) -> Iterator[
 
 
 def _not_published(recipe: Recipe) -> str:
-    if recipe.model != _PUBLISHED_MODEL:
-        return f"the published figures are of {_PUBLISHED_MODEL.name}"
+    if recipe.model != PUBLISHED_MODEL:
+        return f"the published figures are of {PUBLISHED_MODEL.name}"
     return "the published figures are of the official checkpoint"
 
 
 def _interface(recipe: Recipe, view: ModelView) -> Iterator[Row]:
     card = "the published card"
     resolution = recipe.model.resolution
-    yield _claim("input name", INT8_INPUT_NAME, view.input.name, card)
-    yield _claim("input shape", str((1, resolution, resolution, 3)), str(view.input.shape), card)
-    yield _claim("input type", "int8", view.input.dtype, card)
+    yield claim("input name", INT8_INPUT_NAME, view.input.name, card)
+    yield claim("input shape", str((1, resolution, resolution, 3)), str(view.input.shape), card)
+    yield claim("input type", "int8", view.input.dtype, card)
     yield Row(
         "input quantisation",
         "",
-        _quantisation(view.input.quantisation),
+        quantisation_text(view.input.quantisation),
         "not claimed",
         "it follows from the calibration pictures",
     )
-    yield _claim("output name", INT8_OUTPUT_NAME, view.output.name, card)
-    yield _claim("output shape", str((1, CLASSES)), str(view.output.shape), card)
-    yield _claim("output type", "int8", view.output.dtype, card)
-    yield _claim(
-        "output quantisation", _OUTPUT_QUANTISATION, _quantisation(view.output.quantisation), "the published model"
+    yield claim("output name", INT8_OUTPUT_NAME, view.output.name, card)
+    yield claim("output shape", str((1, CLASSES)), str(view.output.shape), card)
+    yield claim("output type", "int8", view.output.dtype, card)
+    yield claim(
+        "output quantisation", OUTPUT_QUANTISATION, quantisation_text(view.output.quantisation), "the published model"
     )
 
 
 def _content(view: ModelView) -> Iterator[Row]:
-    yield _claim("operators", " ".join(_OPERATORS), " ".join(view.operator_names), "the published model")
+    yield claim("operators", " ".join(_OPERATORS), " ".join(view.operator_names), "the published model")
     floats = [tensor.name for tensor in view.tensors if tensor.dtype.startswith(("float", "bfloat"))]
-    yield _claim("float tensors", "none", ", ".join(floats) or "none", "full-integer quantisation")
+    yield claim("float tensors", "none", ", ".join(floats) or "none", "full-integer quantisation")
 
 
 def _numbers(derived: Rederivation) -> Iterator[Row]:
@@ -128,14 +109,14 @@ def _numbers(derived: Rederivation) -> Iterator[Row]:
         found = f"{agreement.matching} of {agreement.total}"
         if agreement.first_other:
             found += f", not {agreement.first_other}"
-        yield _claim(what, f"{agreement.total} of {agreement.total}", found, why)
+        yield claim(what, f"{agreement.total} of {agreement.total}", found, why)
 
 
 def _weights(recipe: Recipe, frozen_graph: Json) -> Row:
     what, variable_count = "float weights", len(variables(recipe.model))
     if frozen_graph is None:
         return Row(what, "", "", "not claimed", "the checkpoint comes without a frozen graph to compare with")
-    return _claim(
+    return claim(
         what,
         f"{variable_count} constants, largest difference 0.0",
         f"{frozen_graph['constants_compared']} constants, largest difference {frozen_graph['largest_difference']}",
@@ -143,11 +124,7 @@ def _weights(recipe: Recipe, frozen_graph: Json) -> Row:
     )
 
 
-def _claim(what: str, expected: str, found: str, why: str) -> Row:
-    return Row(what, expected, found, "match" if expected == found else "differs", why)
-
-
-def _quantisation(value: Quantisation | None) -> str:
+def quantisation_text(value: Quantisation | None) -> str:
     if value is None:
         return "none"
     return f"scale {', '.join(map(repr, value.scales))}, zero point {', '.join(map(str, value.zero_points))}"

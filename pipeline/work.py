@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -51,12 +51,14 @@ class Work:
     Attributes:
         inputs: every file of the stages this one needs, by its path in the build folder.
         out: an empty folder; what is written here becomes the stage's files, under the same relative paths.
+        records: for a witness, what the lock says of each stage it needs, in their order; empty for the others.
     """
 
     recipe: Recipe
     machine: Machine
     inputs: Mapping[str, Path]
     out: Path
+    records: Mapping[str, Json] = field(default_factory=dict)
 
     @property
     def model(self) -> bytes:
@@ -87,6 +89,9 @@ class Stage:
         reads: the slice of the recipe this one depends on, as plain JSON.
         tools: distributions whose versions can change the result.
         verdict: the JSON file of this stage whose `holds` says whether its claims hold; empty for a stage with none.
+        witness: whether its files tell how those of the stages it needs were made, with which code and tools. Then the
+            keys of those stages are part of its own, and golden.json does not hold its files: code changes with every
+            commit, and the versions of tools with the Python.
     """
 
     name: str
@@ -95,6 +100,7 @@ class Stage:
     reads: Callable[[Recipe], Json]
     tools: tuple[str, ...] = ()
     verdict: str = ""
+    witness: bool = False
 
     @property
     def module(self) -> str:
@@ -119,3 +125,4 @@ VERIFY_FILE = "verify.json"
 EVALUATE_FILE = "evaluate.json"
 VELA_FILE = "ethos_u/vela.json"
 LABELS_FILE = "labels.txt"
+PROVENANCE_FILE = "provenance.intoto.json"

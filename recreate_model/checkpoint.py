@@ -22,7 +22,7 @@ from recreate_model.recipe import Model
 
 _STATISTICS = ("/moving_mean", "/moving_variance")
 _AVERAGE = "/ExponentialMovingAverage"
-_FROZEN = "_frozen.pb"
+FROZEN = "_frozen.pb"
 _PARTS = ("ckpt.data-00000-of-00001", "ckpt.index")
 
 
@@ -62,10 +62,10 @@ def read_archive(path: Path, model: Model) -> FloatWeights:
                     found=", ".join(sorted(names)) or "no file at all",
                     next_step="give --model the name of the archive's model, or another --checkpoint",
                 )
-        files = archive.unpack(path, Path(scratch), lambda member: member.endswith((*_PARTS, _FROZEN)))
+        files = archive.unpack(path, Path(scratch), lambda member: member.endswith((*_PARTS, FROZEN)))
         by_name = {Path(member).name: file for member, file in files.items()}
         values = _read_variables(by_name[f"{model.name}.ckpt.index"].with_suffix(""), model, path)
-        frozen = by_name.get(f"{model.name}{_FROZEN}")
+        frozen = by_name.get(f"{model.name}{FROZEN}")
         return FloatWeights(values, _compare(values, frozen, path) if frozen else None)
 
 

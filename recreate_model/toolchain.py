@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from recreate_model.digest import digest_file
-from recreate_model.errors import ResourceError, ToolError
+from recreate_model.errors import ResourceError, ToolError, UsageError
 from recreate_model.exclusive import exclusive
 from recreate_model.network import Array
 
@@ -63,6 +63,24 @@ class Toolchain:
 TOOLCHAINS = tuple(
     Toolchain(version, quantizer) for quantizer in ("new", "old") for version in ("2.5.0", "2.6.0", "2.4.4", "")
 )
+
+
+def parse(text: str) -> tuple[Toolchain, ...]:
+    """Toolchains by their options, divided by commas; `none` for none of them.
+
+    Raises:
+        UsageError: a name that is none.
+    """
+    by_option = {chain.option: chain for chain in TOOLCHAINS}
+    names = [] if text == "none" else text.split(",")
+    for name in names:
+        if name not in by_option:
+            raise UsageError(
+                expected=f"--toolchain to name some of {', '.join(by_option)}, or none",
+                found=repr(name),
+                next_step="give --toolchain 2.5.0",
+            )
+    return tuple(by_option[name] for name in names)
 
 
 @dataclass(frozen=True, eq=False)

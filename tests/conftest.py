@@ -34,7 +34,7 @@ SMALL_REQUEST = Request(
 )
 
 
-def build(request: Request, stages: tuple[str, ...] = ("card",), force: tuple[str, ...] = ()) -> list[runner.Outcome]:
+def build(request: Request, stages: tuple[str, ...] = ("attest",), force: tuple[str, ...] = ()) -> list[runner.Outcome]:
     """Runs stages in this process, as the command line would."""
     recipe, machine = resolve(request, NoBars(), may_fetch=False)
     return runner.build(runner.with_needs(stages, STAGES), recipe, machine, force, on_wait=lambda: None)

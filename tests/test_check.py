@@ -13,6 +13,7 @@ import pytest
 from pipeline import check, golden
 from pipeline.console import NoBars
 from pipeline.resolve import Request, resolve
+from pipeline.work import PROVENANCE_FILE
 from recreate_model.digest import digest_file
 
 ROOT = Path(__file__).parents[1]
@@ -29,7 +30,15 @@ def twice(small_build: Request, tmp_path: Path) -> tuple[Path, Path]:
 def test_the_same_build_has_no_difference(twice: tuple[Path, Path]) -> None:
     """Two copies agree with each other and with their own digests."""
     assert list(check.between(*twice)) == []
-    assert list(check.against(check.digests(twice[0]), twice[1])) == []
+    assert list(check.against(check.recorded(twice[0]), twice[1])) == []
+
+
+def test_the_provenance_is_compared_with_the_other_build_alone(twice: tuple[Path, Path]) -> None:
+    """It names code and versions of tools, which golden.json must outlive; two builds of one program agree in it."""
+    assert check.digests(twice[0]).keys() - check.recorded(twice[0]).keys() == {PROVENANCE_FILE}
+    path = twice[1] / PROVENANCE_FILE
+    path.write_bytes(path.read_bytes().replace(b"2.21", b"2.22", 1))
+    assert [difference.path for difference in check.between(*twice)] == [PROVENANCE_FILE]
 
 
 def test_files_come_in_the_order_of_the_stages(twice: tuple[Path, Path]) -> None:
@@ -67,7 +76,7 @@ def test_one_byte_of_a_text_is_found(twice: tuple[Path, Path]) -> None:
 
 def test_a_missing_and_an_additional_claim_are_differences(twice: tuple[Path, Path]) -> None:
     """What golden.json has and the build has not counts, and the other way round."""
-    claims = dict(check.digests(twice[0]))
+    claims = check.recorded(twice[0])
     del claims["labels.txt"]
     claims["more.txt"] = "0" * 64
     assert {(row.path, row.left, row.right[:7]) for row in check.against(claims, twice[0])} == {

@@ -64,8 +64,8 @@ def test_a_change_of_calib_redoes_only_what_depends_on_it(small_build: Request) 
 
 
 def test_a_change_of_limit_redoes_the_evaluation_alone(small_build: Request) -> None:
-    """Evaluating on fewer pictures changes the evaluation and the card, and nothing else."""
-    assert _built(build(replace(small_build, limit=3))) == {"evaluate", "card"}
+    """Evaluating on fewer pictures changes the evaluation, the card and the provenance, and nothing else."""
+    assert _built(build(replace(small_build, limit=3))) == {"evaluate", "card", "attest"}
 
 
 @pytest.mark.parametrize(
@@ -160,6 +160,7 @@ def test_a_changed_module_makes_its_stages_stale(small_build: Request, monkeypat
     assert {name for name, row in rows.items() if row.state == "fresh"} == {stage.name for stage in STAGES} - {
         "verify",
         "card",
+        "attest",
     }
 
 

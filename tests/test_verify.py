@@ -15,6 +15,7 @@ from pipeline import golden, verify
 from pipeline.console import NoBars
 from pipeline.evaluate import Proportion
 from pipeline.resolve import Request, resolve
+from pipeline.rows import Row, holds
 from recreate_model import convert
 from recreate_model.digest import digest_bytes
 from recreate_model.recipe import Checkpoint, Model, Recipe
@@ -44,14 +45,14 @@ def origin(finished_build: Request, small_float: bytes) -> Origin:
     return small_float, from_json(path.read_text(), "ranges").spans
 
 
-def _verdicts(table: tuple[verify.Row, ...]) -> dict[str, str]:
+def _verdicts(table: tuple[Row, ...]) -> dict[str, str]:
     return {row.what: row.verdict for row in table}
 
 
 def test_everything_claimed_of_a_good_model_holds(recipe: Recipe, model: bytes, origin: Origin) -> None:
     """With golden's digest every claim matches; the published bytes are not claimed of a seeded build."""
     table = verify.rows(recipe, model, *origin, digest_bytes(model), EXACT)
-    assert verify.holds(table)
+    assert holds(table)
     assert _verdicts(table)["SHA-256"] == _verdicts(table)["float weights"] == "match"
     assert _verdicts(table)["SHA-1"] == _verdicts(table)["size"] == "not claimed"
     assert all(row.why for row in table)

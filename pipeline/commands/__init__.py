@@ -1,4 +1,6 @@
-"""The commands that are no stage, one module each. To add one, add a module and its row in `pipeline.cli`.
+"""The commands that are no stage, and the options that replace a stage's build, one module each.
+
+To add one, add a module and its row in `pipeline.cli`.
 
 What a command needs is imported inside its `run`, as `--help` reads every one of these modules.
 """
@@ -19,3 +21,15 @@ class Command(Protocol):
 
     def run(self, arguments: argparse.Namespace) -> int:
         """Runs the command and returns its exit status."""
+
+
+class Variant(Protocol):
+    """An option that makes a stage's command do something else than build the stage."""
+
+    FLAG: str  # under which the parser keeps the option; None where it was not given
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Adds the option to those of a build."""
+
+    def run(self, arguments: argparse.Namespace) -> int:
+        """Does what the option asks for and returns the exit status."""

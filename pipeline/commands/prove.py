@@ -9,6 +9,7 @@ from pathlib import Path
 
 SUMMARY = "whether a published INT8 model is what a checkpoint gives, without its calibration pictures"
 
+# The weaker verdicts refute.
 ACCEPTED = ("IDENTICAL", "CONSISTENT")
 
 
@@ -20,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--toolchain",
         metavar="NAME[,NAME...]",
-        help="to rebuild with: 2.5.0, 2.6.0, 2.4.4, today, each also as NAME-old, or none (default those that fit)",
+        help="to make it again with: 2.5.0, 2.6.0, 2.4.4 or today, each also with -old; or none (default: what fits)",
     )
     add(
         "--accept",
@@ -33,32 +34,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from pipeline import claims, console, proof_text
+    from pipeline import console, proof
+    from pipeline.resolve import Request, resolve
     from recreate_model import resources, toolchain
     from recreate_model.model_view import read_file
     from recreate_model.prove import prove
+    from recreate_model.verdict import Verdict
 
     chains = None if arguments.toolchain is None else toolchain.parse(arguments.toolchain)
     published = read_file(arguments.published)
-    progress = console.progress(arguments)
+    progress = console.progress(arguments.quiet or arguments.json)
+    recipe, machine = resolve(Request.given(arguments, images="procedural"), progress, may_fetch=True)
     cache = resources.cache_folder()
 
-    def announce(sentence: str) -> None:
-        print(sentence, file=sys.stderr, flush=True)
+    def python_of(chain: toolchain.Toolchain) -> Path:
+        return toolchain.ensure(chain, cache, lambda sentence: print(sentence, file=sys.stderr, flush=True))
 
-    with claims.checkpoint(arguments, progress) as (checkpoint, origin):
-        with progress.bar("proving"):
-            proof = prove(
-                published,
-                str(arguments.published),
-                checkpoint,
-                chains,
-                lambda chain: toolchain.ensure(chain, cache, announce),
-            )
-    document = proof_text.document(proof, arguments.published, published, origin, arguments.accept)
+    with proof.checkpoint(recipe, machine) as checkpoint:
+        found = prove(published, str(arguments.published), checkpoint, chains, python_of)
+    asked = Verdict[arguments.accept]
+    document = proof.document(found, recipe, arguments.published, published, asked)
     if arguments.json:
         print(json.dumps(document, indent=2))
     elif not arguments.quiet:
-        console.print_blocks(proof_text.blocks(document))
-    proof_text.check(proof, arguments.published, origin, arguments.accept)
+        console.print_blocks(proof.blocks(document))
+    proof.check(found, recipe, arguments.published, asked)
     return 0

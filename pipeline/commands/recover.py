@@ -10,28 +10,40 @@ SUMMARY = "find the activation ranges of a published INT8 model, as a table for 
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("published", type=Path, metavar="PUBLISHED", help="a full-integer INT8 .tflite file")
-    parser.add_argument("--model", help="member of the family: width_resolution (default 1.0_224)")
-    parser.add_argument("--checkpoint", metavar="auto|official|seeded|PATH", help="float weights (default auto)")
-    parser.add_argument(
-        "--output", type=Path, metavar="FILE", help="where to write the table (default PUBLISHED's name + .ranges.json)"
-    )
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="where build folders are made (default artifacts)")
+    add = parser.add_argument
+    add("published", type=Path, metavar="PUBLISHED", help="a full-integer INT8 .tflite file")
+    add("--model", help="member of the family: width_resolution (default 1.0_224)")
+    add("--checkpoint", metavar="auto|official|seeded|PATH", help="float weights (default auto)")
+    add("--output", type=Path, metavar="FILE", help="the table to write (default: PUBLISHED's name, .ranges.json)")
+    add("--out", type=Path, metavar="FOLDER", help="where build folders are made (default artifacts)")
 
 
 def run(arguments: argparse.Namespace) -> int:
     from calibration import ranges
-    from pipeline import claims, console
+    from pipeline import console, recovery, runner
+    from pipeline.resolve import Request, resolve
+    from pipeline.stages import STAGES
+    from pipeline.work import FREEZE_FILE, float_model_file
     from recreate_model.model_view import read_file
 
-    progress = console.progress(arguments)
     published = read_file(arguments.published)
-    claim = claims.claim(arguments, progress)
-    table, recovered = claims.recovered_table(published, str(arguments.published), claim)
+    progress = console.progress(arguments.quiet or arguments.json)
+    recipe, machine = resolve(Request.given(arguments, images="procedural"), progress, may_fetch=True)
+    folder = machine.out / recipe.name
+    needed = runner.with_needs(("freeze",), STAGES)
+    runner.build(needed, recipe, machine, force=(), on_wait=lambda: console.waiting(folder))
+    recovered, table = recovery.recovered_table(
+        published,
+        str(arguments.published),
+        recipe,
+        (folder / float_model_file(recipe)).read_bytes(),
+        json.loads((folder / FREEZE_FILE).read_text())["graph_sha256"],
+    )
     target = arguments.output or Path(arguments.published.name).with_suffix(".ranges.json")
-    claims.write_new(target, ranges.to_json(table))
+    recovery.write_new(target, ranges.to_json(table))
+    found = recovery.document(recovered, table, target)
     if arguments.json:
-        print(json.dumps(claims.recovered_json(recovered, table, target), indent=2))
+        print(json.dumps(found, indent=2))
     elif not arguments.quiet:
-        console.print_blocks(claims.recovered_blocks(recovered, table, target, arguments))
+        console.print_blocks(recovery.blocks(found, machine, recipe))
     return 0

@@ -6,6 +6,7 @@ from dataclasses import asdict
 
 from calibration import ranges
 from pipeline import golden, verify
+from pipeline.rows import holds
 from pipeline.work import FREEZE_FILE, RANGES_FILE, VERIFY_FILE, Work, float_model_file
 from recreate_model.digest import readable_json
 
@@ -20,5 +21,5 @@ def run(work: Work) -> None:
         golden.model_claims(work.recipe),
         frozen_graph,
     )
-    document = {"build": work.recipe.name, "holds": verify.holds(table), "rows": [asdict(row) for row in table]}
+    document = {"build": work.recipe.name, "holds": holds(table), "rows": [asdict(row) for row in table]}
     work.write(VERIFY_FILE, readable_json(document))

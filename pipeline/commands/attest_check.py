@@ -1,0 +1,38 @@
+"""`attest --check FILE`: whether every digest of a provenance statement holds."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+FLAG = "statement"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--check",
+        dest=FLAG,
+        type=Path,
+        metavar="FILE",
+        help="check a statement and the files beside it instead; --checkpoint PATH names the archive it is about",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    import json
+
+    from pipeline import attest_check, console
+    from pipeline.rows import holds, raise_unless_holds
+    from pipeline.statement import read_statement
+
+    path: Path = arguments.statement
+    statement = read_statement(path)
+    named = arguments.checkpoint not in (None, "auto", "official", "seeded")
+    table = attest_check.rows(statement, path.parent, Path(arguments.checkpoint) if named else None)
+    if arguments.json:
+        found = {"build": statement.recipe.name, "recipe": statement.recipe.id, "holds": holds(table)}
+        print(json.dumps({**found, "rows": [vars(row) for row in table]}, indent=2))
+    elif not arguments.quiet:
+        console.print_rows(f"attest --check {path}", table)
+    raise_unless_holds(table, "get the files of one and the same build, or build again: python -m pipeline all")
+    return 0

