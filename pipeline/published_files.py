@@ -19,6 +19,7 @@ from recreate_model import resources
 from recreate_model.archive import placeholder
 from recreate_model.convert import INT8_INPUT_NAME, INT8_OUTPUT_NAME
 from recreate_model.errors import InputError, ResourceError
+from recreate_model.model_view import read_file
 from recreate_model.network import Array
 from recreate_model.resources import RESOURCES, Resource
 
@@ -72,6 +73,20 @@ class Files:
 def fetched(cache: Path, progress: Progress) -> Files:
     """The pinned files, from the cache or a mirror."""
     return Files(*(_fetched(RESOURCES[name], cache, progress) for name in (_MODEL, _INPUT, _OUTPUT)))
+
+
+def model(path: Path | None, progress: Progress) -> tuple[bytes, Path]:
+    """The model that the user names, or the pinned one where none is named, and where it lies.
+
+    Raises:
+        InputError, ResourceError: it cannot be read, or cannot be had.
+    """
+    if path is None:
+        file = _fetched(RESOURCES[_MODEL], resources.cache_folder(), progress)
+        if file.missing:
+            raise file.missing
+        path = Path(file.where)
+    return read_file(path), path
 
 
 def _fetched(resource: Resource, cache: Path, progress: Progress) -> File:

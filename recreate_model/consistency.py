@@ -58,10 +58,12 @@ def compare(view: ModelView, layers: Sequence[Layer], values: Mapping[str, Array
 
     The caller has seen to it that there are as many convolutions as layers, of the same shapes.
     """
-    return tuple(
-        _layer(view, operator, factors(layer, values))
-        for operator, layer in zip(convolutions(view), layers, strict=True)
-    )
+    # A channel without a scale gives infinities, which refute it or are within no bound.
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        return tuple(
+            _layer(view, operator, factors(layer, values))
+            for operator, layer in zip(convolutions(view), layers, strict=True)
+        )
 
 
 def possible_shifts(found: Channels, given: Factors, compared: Layerwise, wanted: Array) -> Array:
@@ -76,7 +78,8 @@ def possible_shifts(found: Channels, given: Factors, compared: Layerwise, wanted
     for shift in shifts:
         factor = moved(given.exact.astype(np.float32), np.full(len(largest), shift))
         scales = largest * np.abs(factor) / np.float32(LARGEST_WEIGHT)
-        bias = (given.beta - given.mean * factor) / found.bias_scales.astype(np.float64)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            bias = (given.beta - given.mean * factor) / found.bias_scales.astype(np.float64)
         # The quantisers round a quotient in three ways, which differ by a level at most, and in the last bits.
         near = np.abs(bias - found.bias) <= 1 + np.abs(bias) * 2.0**-23
         rows.append(((compared.lowest <= shift) & (shift <= compared.highest), near, scales == found.scales))
@@ -111,7 +114,7 @@ def _layer(view: ModelView, operator: Operator, given: Factors) -> Layerwise:
     bias_low, bias_high = _bias_bounds(found, given, low, high)
     exact_bias = round_away((given.beta - given.mean * given.exact) / found.bias_scales.astype(np.float64))
     refutations = (
-        *_refuted_weights(weights_name, found, given, low > high),
+        *_refuted_weights(weights_name, found, given, ~(low <= high)),  # so that no number refutes too
         *_refuted_scales(weights_name, found, given, accepted),
         *_refuted_biases(bias_name, found, input_scale, bias_low, bias_high),
     )
@@ -159,20 +162,19 @@ def _factor_bounds(found: Channels, given: Factors, natural: Array) -> tuple[Arr
     allowed = given.ulps * unit
     magnitude = np.abs(given.exact)[:, None]
     # weight * factor / scale must be within half a level of the level found.
-    slope = given.weights * np.sign(given.exact)[:, None] / found.scales[:, None].astype(np.float64)
+    folded = given.weights * np.sign(given.exact)[:, None]
+    slope = np.where(folded == 0, 0, folded / found.scales[:, None].astype(np.float64))
     exact = slope * magnitude
-    with np.errstate(divide="ignore", invalid="ignore"):
-        slack = (np.abs(exact) + 1) * _ROUNDING
-        below = np.where(found.weights == -LARGEST_WEIGHT, -np.inf, found.weights - 0.5 - slack)
-        above = np.where(found.weights == LARGEST_WEIGHT, np.inf, found.weights + 0.5 + slack)
-        ends = np.stack([(below - exact) / slope, (above - exact) / slope])
+    slack = (np.abs(exact) + 1) * _ROUNDING
+    below = np.where(found.weights == -LARGEST_WEIGHT, -np.inf, found.weights - 0.5 - slack)
+    above = np.where(found.weights == LARGEST_WEIGHT, np.inf, found.weights + 0.5 + slack)
+    ends = np.stack([(below - exact) / slope, (above - exact) / slope])
     dead = slope == 0
     low = np.where(dead, np.where((below <= 0) & (above >= 0), -np.inf, np.inf), ends.min(axis=0)).max(axis=1)
     high = np.where(dead, np.inf, ends.max(axis=0)).min(axis=1)
     largest = np.abs(given.weights).max(axis=1)
     scaled = found.scales.astype(np.float64) * LARGEST_WEIGHT
-    with np.errstate(divide="ignore", invalid="ignore"):
-        bounds = [scaled * (1 + side * _ROUNDING) / largest - magnitude[:, 0] for side in (-1, 1)]
+    bounds = [scaled * (1 + side * _ROUNDING) / largest - magnitude[:, 0] for side in (-1, 1)]
     bounded = natural & (largest > 0)
     low = np.maximum(low, np.where(bounded, bounds[0], -np.inf))
     high = np.minimum(high, np.where(bounded, bounds[1], np.inf))
@@ -188,9 +190,8 @@ def _bias_bounds(found: Channels, given: Factors, low: Array, high: Array) -> tu
     slack = (np.abs(given.beta) + np.abs(given.mean * given.exact)) * 3 * 2.0**-24 + np.abs(ends).max(
         axis=0
     ) * _ROUNDING
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        bottom = (ends.min(axis=0) - slack) / scales - 0.5
-        top = (ends.max(axis=0) + slack) / scales + 0.5
+    bottom = (ends.min(axis=0) - slack) / scales - 0.5
+    top = (ends.max(axis=0) + slack) / scales + 0.5
     return np.clip(np.ceil(bottom), -(2.0**31), _BIAS_LIMIT), np.clip(np.floor(top), -(2.0**31), _BIAS_LIMIT)
 
 
@@ -224,7 +225,8 @@ def _refuted_biases(name: str, found: Channels, input_scale: float, low: Array, 
             f"{product[channel]:.9g}, the product of the scales of input and weights",
             f"{float(found.bias_scales[channel])!r}",
         )
-    for channel in np.flatnonzero((found.bias < low) | (found.bias > high)):
+    # The old quantizer gives a channel of zeros the scale 0, and then a bias means nothing.
+    for channel in np.flatnonzero(~((low <= found.bias) & (found.bias <= high)) & (found.bias_scales > 0)):
         yield Refutation(
             name, f"bias of channel {channel}", f"{low[channel]:.0f} to {high[channel]:.0f}", f"{found.bias[channel]}"
         )

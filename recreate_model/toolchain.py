@@ -265,8 +265,10 @@ def find_python() -> Path:
 def _pythons() -> Iterator[Path]:
     if found := shutil.which("python3.8"):
         yield Path(found)
+    # Under pyenv, as the user's or as the one this program itself runs from, versions lie side by side.
     root = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
-    yield from sorted(root.glob("versions/3.8*/bin/python"), reverse=True)
+    for versions in dict.fromkeys((root / "versions", Path(sys.base_prefix).parent)):
+        yield from sorted(versions.glob("*3.8*/bin/python3.8"), reverse=True)
     if uv := shutil.which("uv"):
         done = _run((uv, "python", "find", "3.8"), 60)
         if done.returncode == 0:

@@ -15,7 +15,7 @@ ACCEPTED = ("IDENTICAL", "CONSISTENT")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("published", type=Path, metavar="PUBLISHED", help="a full-integer INT8 .tflite file")
+    add("published", type=Path, nargs="?", metavar="PUBLISHED", help="an INT8 .tflite (default: the card's, fetched)")
     add("--model", help="member of the family: width_resolution (default 1.0_224)")
     add("--checkpoint", metavar="auto|official|seeded|PATH", help="float weights (default auto)")
     add(
@@ -34,16 +34,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from pipeline import console, proof
+    from pipeline import console, proof, published_files
     from pipeline.resolve import Request, resolve
     from recreate_model import resources, toolchain
-    from recreate_model.model_view import read_file
     from recreate_model.prove import prove
     from recreate_model.verdict import Verdict
 
     chains = None if arguments.toolchain is None else toolchain.parse(arguments.toolchain)
-    published = read_file(arguments.published)
     progress = console.progress(arguments.quiet or arguments.json)
+    published, path = published_files.model(arguments.published, progress)
     recipe, machine = resolve(Request.given(arguments, images="procedural"), progress, may_fetch=True)
     cache = resources.cache_folder()
 
@@ -51,12 +50,12 @@ def run(arguments: argparse.Namespace) -> int:
         return toolchain.ensure(chain, cache, lambda sentence: print(sentence, file=sys.stderr, flush=True))
 
     with proof.checkpoint(recipe, machine) as checkpoint:
-        found = prove(published, str(arguments.published), checkpoint, chains, python_of)
+        found = prove(published, str(path), checkpoint, chains, python_of)
     asked = Verdict[arguments.accept]
-    document = proof.document(found, recipe, arguments.published, published, asked)
+    document = proof.document(found, recipe, path, published, asked)
     if arguments.json:
         print(json.dumps(document, indent=2))
     elif not arguments.quiet:
         console.print_blocks(proof.blocks(document))
-    proof.check(found, recipe, arguments.published, asked)
+    proof.check(found, recipe, path, asked)
     return 0

@@ -11,7 +11,7 @@ SUMMARY = "find the activation ranges of a published INT8 model, as a table for 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("published", type=Path, metavar="PUBLISHED", help="a full-integer INT8 .tflite file")
+    add("published", type=Path, nargs="?", metavar="PUBLISHED", help="an INT8 .tflite (default: the card's, fetched)")
     add("--model", help="member of the family: width_resolution (default 1.0_224)")
     add("--checkpoint", metavar="auto|official|seeded|PATH", help="float weights (default auto)")
     add("--output", type=Path, metavar="FILE", help="the table to write (default: PUBLISHED's name, .ranges.json)")
@@ -20,26 +20,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from calibration import ranges
-    from pipeline import console, recovery, runner
+    from pipeline import console, published_files, recovery, runner
     from pipeline.resolve import Request, resolve
     from pipeline.stages import STAGES
     from pipeline.work import FREEZE_FILE, float_model_file
-    from recreate_model.model_view import read_file
 
-    published = read_file(arguments.published)
     progress = console.progress(arguments.quiet or arguments.json)
+    published, path = published_files.model(arguments.published, progress)
     recipe, machine = resolve(Request.given(arguments, images="procedural"), progress, may_fetch=True)
     folder = machine.out / recipe.name
     needed = runner.with_needs(("freeze",), STAGES)
     runner.build(needed, recipe, machine, force=(), on_wait=lambda: console.waiting(folder))
     recovered, table = recovery.recovered_table(
         published,
-        str(arguments.published),
+        str(path),
         recipe,
         (folder / float_model_file(recipe)).read_bytes(),
         json.loads((folder / FREEZE_FILE).read_text())["graph_sha256"],
     )
-    target = arguments.output or Path(arguments.published.name).with_suffix(".ranges.json")
+    target = arguments.output or Path(path.name).with_suffix(".ranges.json")
     recovery.write_new(target, ranges.to_json(table))
     found = recovery.document(recovered, table, target)
     if arguments.json:
