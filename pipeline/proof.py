@@ -85,7 +85,7 @@ def blocks(found: Json) -> list[Block]:
         ("checkpoint", f"{found['model']}, {checkpoint['kind']} {checkpoint['sha256'][:16]}".strip()),
         (
             "ranges",
-            f"{ranges['recovered']} recovered, {len(ranges['left_out'])} that no byte depends on or without one",
+            f"{ranges['recovered']} recovered, {len(ranges['left_out'])} left out",
         ),
         ("arithmetic", f"of TensorFlow {ranges['arithmetic']}"),
     ]
