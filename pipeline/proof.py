@@ -21,6 +21,7 @@ from recreate_model.recipe import Recipe, as_json
 from recreate_model.verdict import Verdict, printable
 
 _SHOWN = 8  # of refutations
+_NO_GRAPH = "the checkpoint has no frozen graph that a toolchain could convert"
 
 
 @contextlib.contextmanager
@@ -60,6 +61,7 @@ def document(proof: Proof, recipe: Recipe, path: Path, published: bytes, asked: 
             "biases_on_a_tie": sum(layer.biases_on_a_tie for layer in proof.layers),
         },
         "refutations": [asdict(each) for each in proof.refutations],
+        "has_frozen_graph": proof.has_graph,
         "rebuilt": [_attempt(each) for each in proof.attempts],
     }
 
@@ -102,6 +104,8 @@ def blocks(found: Json) -> list[Block]:
     if found["rebuilt"]:
         table = [(each["with"], each["verdict"] or "not made", _remark(each)) for each in found["rebuilt"]]
         said.append(("made again", ("with", "verdict", "remark"), table))
+    if found["verdict"] == "CONSISTENT" and not found["has_frozen_graph"]:
+        said.append(f"No other was tried: {_NO_GRAPH}.")
     if found["refutations"]:
         shown = [
             (printable(each["tensor"].split(";")[0]), each["what"], each["expected"], printable(each["found"]))
@@ -154,6 +158,8 @@ def _unproved(proof: Proof, recipe: Recipe, path: Path, asked: Verdict) -> Pipel
             return attempt.failure
     return CheckError(
         expected=expected,
-        found=f"{proof.verdict.name}: no toolchain that was tried gives its bytes",
-        next_step="try others with --toolchain, or accept it with --accept CONSISTENT",
+        found=f"{proof.verdict.name}: {'no toolchain that was tried gives its bytes' if proof.has_graph else _NO_GRAPH}",
+        next_step="try others with --toolchain, or accept it with --accept CONSISTENT"
+        if proof.has_graph
+        else "give an archive with a frozen graph, or accept it with --accept CONSISTENT",
     )
