@@ -156,10 +156,13 @@ def _unproved(proof: Proof, recipe: Recipe, path: Path, asked: Verdict) -> Pipel
     for attempt in proof.attempts:
         if attempt.failure is not None:
             return attempt.failure
+    reason, other = (
+        ("no toolchain that was tried gives its bytes", "try others with --toolchain")
+        if proof.has_graph
+        else (_NO_GRAPH, "give an archive with one")
+    )
     return CheckError(
         expected=expected,
-        found=f"{proof.verdict.name}: {'no toolchain that was tried gives its bytes' if proof.has_graph else _NO_GRAPH}",
-        next_step="try others with --toolchain, or accept it with --accept CONSISTENT"
-        if proof.has_graph
-        else "give an archive with a frozen graph, or accept it with --accept CONSISTENT",
+        found=f"{proof.verdict.name}: {reason}",
+        next_step=f"{other}, or accept it with --accept CONSISTENT",
     )
