@@ -59,6 +59,7 @@ def document(proof: Proof, recipe: Recipe, path: Path, published: bytes, asked: 
             "weights_on_a_tie": sum(layer.on_a_tie for layer in proof.layers),
             "biases": sum(layer.biases for layer in proof.layers),
             "biases_on_a_tie": sum(layer.biases_on_a_tie for layer in proof.layers),
+            "biases_without_scale": sum(layer.without_scale for layer in proof.layers),
         },
         "refutations": [asdict(each) for each in proof.refutations],
         "has_frozen_graph": proof.has_graph,
@@ -91,15 +92,18 @@ def blocks(found: Json) -> list[Block]:
         ),
         ("arithmetic", f"of TensorFlow {ranges['arithmetic']}"),
     ]
+    unscaled = numbers["biases_without_scale"]
     if not found["refutations"]:
         rows += [
             ("INT8 weights", _explained(numbers["weights"], numbers["weights_on_a_tie"])),
-            ("INT32 biases", _explained(numbers["biases"], numbers["biases_on_a_tie"])),
+            ("INT32 biases", _explained(numbers["biases"] - unscaled, numbers["biases_on_a_tie"])),
             (
                 "tolerance",
                 f"one folding factor a channel, at most {numbers['factor_ulps']} units in the last place off",
             ),
         ]
+        if unscaled:
+            rows.append(("not looked at", f"{unscaled:,} biases of channels whose scale is 0"))
     said: list[Block] = [("", ("", ""), rows)]
     if found["rebuilt"]:
         table = [(each["with"], each["verdict"] or "not made", _remark(each)) for each in found["rebuilt"]]

@@ -59,8 +59,8 @@ class Factors:
 
 
 def moved(values: Array, ulps: Array) -> Array:
-    """float32 values, none of them zero or huge, moved away from zero by whole units in the last place."""
-    return (values.view(np.int32) + ulps.astype(np.int32)).view(np.float32)
+    """float32 values moved away from zero by whole units in the last place; a zero stays one."""
+    return np.where(values == 0, values, (values.view(np.int32) + ulps.astype(np.int32)).view(np.float32))
 
 
 def convolutions(view: ModelView) -> tuple[Operator, ...]:

@@ -14,14 +14,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recreate_model.channels import Channels, Factors, channels, convolutions, factors, moved
+from recreate_model.channels import Channels, Factors, channels, convolutions, factors
 from recreate_model.model_view import ModelView, Operator
 from recreate_model.network import Array, Layer
-from recreate_model.quantiser import LARGEST_WEIGHT, SMALLEST_HALF_RANGE, round_away
+from recreate_model.quantiser import (
+    LARGEST_WEIGHT,
+    SMALLEST_HALF_RANGE,
+    SMALLEST_SCALE,
+    Generation,
+    activation_parameters,
+    round_away,
+)
 
 # What rounding to float32 adds between factor and level, relative: weight, reciprocal of the scale, product.
 _ROUNDING = 4 * 2.0**-24
-_SCALE_FLOOR = 1e-6  # below it TensorFlow 2.5 and 2.6 do not go
 _BIAS_LIMIT = 2.0**31 - 1  # the quantisers widen a scale until the bias needs half of it
 
 
@@ -41,6 +47,7 @@ class Layerwise:
 
     Attributes:
         on_a_tie: weights that round to another level with the exact factor, and to this one within the tolerance.
+        without_scale: biases whose scale is 0, as the old quantizer gives it to a channel of zeros: they mean nothing.
         lowest, highest: bounds, in ulps from the exact one, on the factors that explain each channel.
     """
 
@@ -48,63 +55,42 @@ class Layerwise:
     biases: int
     on_a_tie: int
     biases_on_a_tie: int
+    without_scale: int
     lowest: Array
     highest: Array
     refutations: tuple[Refutation, ...]
 
 
-def compare(view: ModelView, layers: Sequence[Layer], values: Mapping[str, Array]) -> tuple[Layerwise, ...]:
+def compare(
+    view: ModelView, layers: Sequence[Layer], values: Mapping[str, Array], generation: Generation
+) -> tuple[Layerwise, ...]:
     """Compares every convolution of an INT8 model with a checkpoint's variables, in order.
 
     The caller has seen to it that there are as many convolutions as layers, of the same shapes.
+
+    Args:
+        generation: by whose arithmetic the model was quantised.
     """
     # A channel without a scale gives infinities, which refute it or are within no bound.
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         return tuple(
-            _layer(view, operator, factors(layer, values))
+            _layer(view, operator, factors(layer, values), generation)
             for operator, layer in zip(convolutions(view), layers, strict=True)
         )
 
 
-def possible_shifts(found: Channels, given: Factors, compared: Layerwise, wanted: Array) -> Array:
-    """Of each channel, the shifts for `Factors.fold` that can explain it, the smallest first: (channels, tries).
-
-    Args:
-        wanted: the channels that matter; of the others there is one try, without a meaning.
-    """
-    shifts = np.array(sorted(range(-given.ulps, given.ulps + 1), key=abs))
-    largest = np.abs(given.weights).max(axis=1)
-    rows = []
-    for shift in shifts:
-        factor = moved(given.exact.astype(np.float32), np.full(len(largest), shift))
-        scales = largest * np.abs(factor) / np.float32(LARGEST_WEIGHT)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            bias = (given.beta - given.mean * factor) / found.bias_scales.astype(np.float64)
-        # The quantisers round a quotient in three ways, which differ by a level at most, and in the last bits.
-        near = np.abs(bias - found.bias) <= 1 + np.abs(bias) * 2.0**-23
-        rows.append(((compared.lowest <= shift) & (shift <= compared.highest), near, scales == found.scales))
-    inside, near, same_scale = (np.stack(column, axis=1) for column in zip(*rows, strict=True))
-    possible = inside & wanted[:, None]
-    # A scale that was widened says nothing of the factor, nor does a bias that did not fit.
-    for hint in (same_scale, near):
-        possible = np.where((possible & hint).any(axis=1)[:, None], possible & hint, possible)
-    order = np.argsort(~possible, axis=1, kind="stable")
-    result: Array = shifts[order]
-    # Where a channel has fewer tries than another, its first stands for the rest.
-    result = np.where(np.take_along_axis(possible, order, axis=1), result, result[:, :1])
-    return result[:, : max(1, int(possible.sum(axis=1).max()))]
-
-
-def _layer(view: ModelView, operator: Operator, given: Factors) -> Layerwise:
+def _layer(view: ModelView, operator: Operator, given: Factors, generation: Generation) -> Layerwise:
     found = channels(view, operator)
     weights_name, bias_name = (view.tensors[index].name for index in operator.inputs[1:3])
     if found is None or found.weights.shape != given.weights.shape:
         refutation = Refutation(weights_name, "weights", f"int8 {given.weights.shape}", "other types or shapes")
         none = np.zeros(len(given.exact))
-        return Layerwise(given.weights.size, len(given.exact), 0, 0, none, none, (refutation,))
-    source = view.tensors[operator.inputs[0]].quantisation
-    input_scale = source.scales[0] if source else 0.0
-    natural, accepted = _scale_origins(found, given, input_scale)
+        return Layerwise(given.weights.size, len(given.exact), 0, 0, 0, none, none, (refutation,))
+    source = view.tensors[operator.inputs[0]]
+    input_scale = source.quantisation.scales[0] if source.quantisation else 0.0
+    # The old quantizer made room for the bias before a pooled activation took over the scale of what was pooled.
+    own_scale = activation_parameters(source.minimum[0], source.maximum[0], generation)[0] if source.minimum else 0.0
+    natural, accepted = _scale_origins(found, given, generation, (input_scale, own_scale))
     low, high = _factor_bounds(found, given, natural)
     exact_weights = np.clip(
         round_away(given.weights * given.exact[:, None] / found.scales[:, None].astype(np.float64)),
@@ -114,8 +100,10 @@ def _layer(view: ModelView, operator: Operator, given: Factors) -> Layerwise:
     bias_low, bias_high = _bias_bounds(found, given, low, high)
     exact_bias = round_away((given.beta - given.mean * given.exact) / found.bias_scales.astype(np.float64))
     refutations = (
-        *_refuted_weights(weights_name, found, given, ~(low <= high)),  # so that no number refutes too
+        *_refuted_quantisation(view, operator, len(found.scales)),
         *_refuted_scales(weights_name, found, given, accepted),
+        *_refuted_recorded(weights_name, found, given),
+        *_refuted_weights(weights_name, found, given, ~(low <= high)),  # so that no number refutes too
         *_refuted_biases(bias_name, found, input_scale, bias_low, bias_high),
     )
     unit = np.abs(np.spacing(given.exact.astype(np.float32))).astype(np.float64)
@@ -126,30 +114,38 @@ def _layer(view: ModelView, operator: Operator, given: Factors) -> Layerwise:
         weights=found.weights.size,
         biases=len(found.bias),
         on_a_tie=int((exact_weights != found.weights).sum()),
-        biases_on_a_tie=int((exact_bias != found.bias).sum()),
+        biases_on_a_tie=int(((exact_bias != found.bias) & (found.bias_scales > 0)).sum()),
+        without_scale=int((found.bias_scales == 0).sum()),
         lowest=lowest,
         highest=highest,
         refutations=refutations,
     )
 
 
-def _scale_origins(found: Channels, given: Factors, input_scale: float) -> tuple[Array, Array]:
+def _scale_origins(
+    found: Channels, given: Factors, generation: Generation, input_scales: Sequence[float]
+) -> tuple[Array, Array]:
     """Of each channel: whether its scale is the largest weight's 127th, and whether it is any that a quantiser gives.
 
-    A scale that is too small for the bias to fit 32 bits, or for the quantiser, is widened.
+    A scale too small for the bias to fit 32 bits, or for the quantiser, is widened, by each generation in its own way.
     """
     tolerance = given.ulps * 2.0**-23 + _ROUNDING
     largest = np.abs(given.weights).max(axis=1) * np.abs(given.exact)
     exact = largest / LARGEST_WEIGHT
-    bias = np.abs(given.beta - given.mean * given.exact)
-    limited = 2 * bias / _BIAS_LIMIT / input_scale if input_scale > 0 else np.zeros_like(bias)
     natural = np.abs(found.scales - exact) <= exact * tolerance
-    # A bias is a difference, so it is less certain than a product.
-    widened = (limited > exact) & (np.abs(found.scales - limited) <= limited * tolerance * 64)
-    smallest = SMALLEST_HALF_RANGE / LARGEST_WEIGHT
-    narrow = (largest < SMALLEST_HALF_RANGE) & (np.abs(found.scales - smallest) <= smallest * _ROUNDING)
-    floor = (exact < _SCALE_FLOOR) & (np.abs(found.scales - _SCALE_FLOOR) <= _SCALE_FLOOR * _ROUNDING)
-    return natural, natural | widened | narrow | floor
+    accepted = natural.copy()
+    if generation in (Generation.TODAY, Generation.STORED):
+        bias = np.abs(given.beta - given.mean * given.exact)
+        for limited in (2 * bias / _BIAS_LIMIT / scale for scale in input_scales if scale > 0):
+            # A bias is a difference, so it is less certain than a product.
+            accepted |= (limited > exact) & (np.abs(found.scales - limited) <= limited * tolerance * 64)
+    if generation in (Generation.TODAY, Generation.DOUBLE):
+        smallest = SMALLEST_HALF_RANGE / LARGEST_WEIGHT
+        accepted |= (largest < SMALLEST_HALF_RANGE) & (np.abs(found.scales - smallest) <= smallest * _ROUNDING)
+    if generation is Generation.SCALE_FLOOR:
+        at_floor = np.abs(found.scales - SMALLEST_SCALE) <= SMALLEST_SCALE * _ROUNDING
+        accepted |= (exact < SMALLEST_SCALE) & at_floor
+    return natural, accepted
 
 
 def _factor_bounds(found: Channels, given: Factors, natural: Array) -> tuple[Array, Array]:
@@ -159,7 +155,8 @@ def _factor_bounds(found: Channels, given: Factors, natural: Array) -> tuple[Arr
         natural: of each channel, whether its scale is to be the largest weight's 127th.
     """
     unit = np.abs(np.spacing(given.exact.astype(np.float32))).astype(np.float64)
-    allowed = given.ulps * unit
+    # Half a unit lies between the exact factor and the rounded one that units are counted from.
+    allowed = (given.ulps + 0.5) * unit if given.ulps else np.zeros_like(unit)
     magnitude = np.abs(given.exact)[:, None]
     # weight * factor / scale must be within half a level of the level found.
     folded = given.weights * np.sign(given.exact)[:, None]
@@ -194,6 +191,34 @@ def _bias_bounds(found: Channels, given: Factors, low: Array, high: Array) -> tu
     top = (ends.max(axis=0) + slack) / scales + 0.5
     # A bias that does not fit ends at one of two lowest numbers, depending on the quantiser.
     return np.clip(np.ceil(bottom), -(2.0**31), _BIAS_LIMIT), np.clip(np.floor(top), -_BIAS_LIMIT, _BIAS_LIMIT)
+
+
+def _refuted_quantisation(view: ModelView, operator: Operator, count: int) -> Iterator[Refutation]:
+    axis = 3 if operator.name == "DEPTHWISE_CONV_2D" else 0
+    for index, wanted in zip(operator.inputs[1:], (axis, 0), strict=True):
+        tensor = view.tensors[index]
+        quantisation = tensor.quantisation
+        if quantisation and any(quantisation.zero_points):
+            yield Refutation(tensor.name, "zero points", "0 for every channel", "others")
+        if quantisation and count > 1 and quantisation.axis != wanted:
+            yield Refutation(tensor.name, "axis of the scales", f"{wanted}", f"{quantisation.axis}")
+
+
+def _refuted_recorded(name: str, found: Channels, given: Factors) -> Iterator[Refutation]:
+    """The extremes of each channel that the old quantizer writes down: of the weights, or of the scale it widened."""
+    if not found.recorded.any():
+        return
+    folded = given.weights * given.exact[:, None]
+    ends = np.stack([folded.min(axis=1), folded.max(axis=1)], axis=1)
+    widened = found.scales.astype(np.float64)[:, None] * LARGEST_WEIGHT * np.array([-1, 1])
+    tolerance = given.ulps * 2.0**-23 + _ROUNDING
+    fits = np.zeros(len(folded), bool)
+    for expected in (ends, widened):
+        fits |= (np.abs(found.recorded - expected) <= np.abs(expected) * tolerance).all(axis=1)
+    for channel in np.flatnonzero(~fits):
+        low, high = ends[channel]
+        recorded = ", ".join(f"{value:.9g}" for value in found.recorded[channel])
+        yield Refutation(name, f"recorded range of channel {channel}", f"{low:.9g}, {high:.9g}", recorded)
 
 
 def _refuted_weights(name: str, found: Channels, given: Factors, crossed: Array) -> Iterator[Refutation]:

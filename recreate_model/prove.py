@@ -15,7 +15,7 @@ import numpy as np
 
 from recreate_model import consistency, convert, network
 from recreate_model.consistency import Layerwise, Refutation
-from recreate_model.diff import Comparison, Verdict, compare
+from recreate_model.diff import Comparison, Kind, Verdict, compare
 from recreate_model.errors import PipelineError
 from recreate_model.membership import check_member
 from recreate_model.model_view import ModelView, Tensor, read_model
@@ -114,15 +114,18 @@ def prove(
     """
     view = read_model(published, source)
     check_member(view, checkpoint.model, source)
-    compared = consistency.compare(view, network.layers(checkpoint.model), checkpoint.values)
-    case = _Case(published, view, checkpoint, recover(view, source), compared)
+    recovered = recover(view, source)
+    layers = network.layers(checkpoint.model)
+    compared = consistency.compare(view, layers, checkpoint.values, recovered.generation)
+    case = _Case(published, view, checkpoint, recovered, compared)
     ours = _ours(case)
     # Ours has the checkpoint's graph, so a graph that differs from it is not the checkpoint's.
     same_graph = (ours.verdict if ours.apart_from_ends is None else ours.apart_from_ends).reaches(Verdict.SAME_GRAPH)
     refutations = (
         *(() if same_graph else _refuted_graph(ours)),
-        *_refuted_ranges(view, case.recovered),
+        *_refuted_ends(view),
         *(each for layer in compared for each in layer.refutations),
+        *_refuted_ranges(view, recovered),
     )
     attempts = [Attempt(OURS, ours)]
     if ours.verdict is Verdict.IDENTICAL:
@@ -131,13 +134,13 @@ def prove(
         verdict = Verdict.SAME_GRAPH if same_graph else Verdict.DIFFERENT
     else:
         verdict = Verdict.CONSISTENT
-        for chain in candidates(view, case.recovered.generation) if toolchains is None else toolchains:
+        for chain in candidates(view, recovered.generation) if toolchains is None else toolchains:
             if checkpoint.frozen_graph is not None:
                 attempts.append(_attempt(case, chain, python_of, checkpoint.frozen_graph))
             if attempts[-1].identical:
                 verdict = Verdict.IDENTICAL
                 break
-    return Proof(verdict, case.recovered, compared, refutations, tuple(attempts), checkpoint.frozen_graph is not None)
+    return Proof(verdict, recovered, compared, refutations, tuple(attempts), checkpoint.frozen_graph is not None)
 
 
 def candidates(view: ModelView, generation: Generation) -> tuple[Toolchain, ...]:
@@ -156,21 +159,33 @@ def candidates(view: ModelView, generation: Generation) -> tuple[Toolchain, ...]
 def _refuted_ranges(view: ModelView, recovered: Recovered) -> Iterator[Refutation]:
     for activation in recovered.activations:
         if activation.span is None and not activation.without_range:
-            yield Refutation(activation.tensor, "scale", "one that a range gives", activation.why)
+            yield Refutation(activation.tensor, "scale and zero point", "those of some range", activation.why)
     for operator in network_operators(view):
         if operator.name in WITHOUT_RANGE:
             tensor, given = (view.tensors[index] for index in (operator.outputs[0], operator.inputs[0]))
-            expected, found = _parameters(given, 0), _parameters(tensor, 0)
-            expected = SOFTMAX if operator.name == "SOFTMAX" else expected
-            if found != expected:
-                yield Refutation(tensor.name, f"scale and zero point of the {operator.name}", f"{expected}", f"{found}")
-    for operator in view.operators:
+            expected = SOFTMAX if operator.name == "SOFTMAX" else _parameters(given, 0)
+            if _parameters(tensor, 0) != expected:
+                what = f"scale and zero point of the {operator.name}"
+                yield Refutation(tensor.name, what, f"{expected}", f"{_parameters(tensor, 0)}")
+
+
+def _refuted_ends(view: ModelView) -> Iterator[Refutation]:
+    """An operator at an end may turn the int8 activation from or to float32 or uint8, once, and do nothing else."""
+    ends = [operator for operator in view.operators if operator not in network_operators(view)]
+    for operator in ends:
+        first, last = (view.tensors[index] for index in (operator.inputs[0], operator.outputs[0]))
+        at_input = operator is view.operators[0] and operator.inputs[0] == view.inputs[0]
+        at_output = operator is view.operators[-1] and operator.outputs[0] == view.outputs[0]
+        outer, inner = (first, last) if at_input else (last, first)
         # From uint8 and back the levels only move; another scale would compute something else.
-        tensors = [view.tensors[index] for index in (operator.inputs[0], operator.outputs[0])]
-        if operator.name == "QUANTIZE" and {tensor.dtype for tensor in tensors} == {"int8", "uint8"}:
-            signed, unsigned = sorted(tensors, key=lambda tensor: tensor.dtype)
-            if _parameters(unsigned, -128) != _parameters(signed, 0):
-                yield Refutation(unsigned.name, "scale and zero point", f"{_parameters(signed, 128)}", "others")
+        whole = outer.dtype == "uint8" and _parameters(outer, -128) == _parameters(inner, 0)
+        floating = outer.dtype == "float32" and operator.name == ("QUANTIZE" if at_input else "DEQUANTIZE")
+        if not (
+            (at_input or at_output) and (whole or floating) and inner.dtype == "int8" and outer.shape == inner.shape
+        ):
+            yield Refutation(
+                outer.name, f"the {operator.name}", "int8 from or to float32 or uint8, at an end", "another"
+            )
 
 
 def _parameters(tensor: Tensor, shift: int) -> tuple[float, int] | None:
@@ -180,7 +195,10 @@ def _parameters(tensor: Tensor, shift: int) -> tuple[float, int] | None:
 
 
 def _refuted_graph(comparison: Comparison) -> Iterator[Refutation]:
-    for each in comparison.decisive:
+    """Where a file's graph is not ours; operators at its ends are looked at by themselves."""
+    for each in comparison.differences:
+        if each.kind is Kind.ENDS or each.kind.leaves.reaches(Verdict.SAME_GRAPH):
+            continue
         yield Refutation(each.name, f"{each.kind.label} of {each.where}", "the checkpoint's network", each.what)
 
 

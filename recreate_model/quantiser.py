@@ -22,7 +22,10 @@ WITHOUT_RANGE = ("AVERAGE_POOL_2D", "RESHAPE", "SOFTMAX")
 # Half the range of a channel of weights, in real units, below which the new quantizer takes this instead.
 SMALLEST_HALF_RANGE = 5e-7
 
-_NARROW = 1e-6
+# The smallest scale that TensorFlow 2.5 and 2.6 write.
+SMALLEST_SCALE = 1e-6
+
+_NARROW = 1e-6  # width of a range that today's converter widens
 
 
 class Generation(Enum):
@@ -55,8 +58,8 @@ def activation_parameters(low: float, high: float, generation: Generation = Gene
     if generation is Generation.DOUBLE:
         return _nudged(low, high)
     scale = float((np.float32(high) - np.float32(low)) / np.float32(LEVELS))
-    if generation is Generation.SCALE_FLOOR and scale < _NARROW:
-        return float(np.float32(_NARROW)), 0
+    if generation is Generation.SCALE_FLOOR and scale < SMALLEST_SCALE:
+        return float(np.float32(SMALLEST_SCALE)), 0
     if scale == 0:
         return 0.0, -128
     if generation is Generation.STORED:

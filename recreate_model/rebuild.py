@@ -14,11 +14,21 @@ from pathlib import Path
 import numpy as np
 
 from recreate_model import toolchain
-from recreate_model.channels import Channels, Factors, by_channel, channels, convolutions, factors, from_channels
-from recreate_model.consistency import Layerwise, possible_shifts
+from recreate_model.channels import (
+    Channels,
+    Factors,
+    by_channel,
+    channels,
+    convolutions,
+    factors,
+    from_channels,
+    moved,
+)
+from recreate_model.consistency import Layerwise
 from recreate_model.diff import Kind, compare
 from recreate_model.model_view import ModelView, Operator, read_model
 from recreate_model.network import Array, Layer
+from recreate_model.quantiser import LARGEST_WEIGHT
 from recreate_model.toolchain import Converted, Edits, Job, Toolchain
 
 # What other constants can change in a model; other names or operators are another toolchain's.
@@ -47,7 +57,7 @@ class Moves:
 
 @dataclass(frozen=True, eq=False)
 class Rebuilt:
-    """The nearest a toolchain came; `moves` is None where nothing was moved."""
+    """What a toolchain made; `moves` is None where nothing was moved, as it was not needed or did not help."""
 
     model: bytes
     moves: Moves | None
@@ -94,12 +104,14 @@ def rebuild(
         return Rebuilt(untouched, None)
     table = _table(read_model(published), layers, values, compared)
     wrong = _wrong(untouched, table)
+    if not any(mask.any() for mask in wrong):
+        return Rebuilt(untouched, None)  # what differs is in no constant
     local = tuple(
         (by_channel(weights.reshape(row.shape), row.operator), bias)
         for row, (weights, bias) in zip(table, first.constants, strict=True)
     )
     choices = [
-        possible_shifts(row.published, row.given, row.compared, mask) for row, mask in zip(table, wrong, strict=True)
+        _possible_shifts(row.published, row.given, row.compared, mask) for row, mask in zip(table, wrong, strict=True)
     ]
     rounds = max(choice.shape[1] for choice in choices)
     tries = [[choice[:, min(turn, choice.shape[1] - 1)] for choice in choices] for turn in range(rounds)]
@@ -116,7 +128,12 @@ def rebuild(
                 chosen[index][solved] = shifts[index][solved]
                 left[index] &= mask
     final = run(Edits(edits.spans, _constants(table, local, wrong, chosen))).models[0]
-    return Rebuilt(final, _moves(untouched, final, table, wrong, chosen))
+    # Where moving gives no identity, the difference is not another CPU's, and nothing is claimed to be moved.
+    return (
+        Rebuilt(final, _moves(untouched, final, table, wrong, chosen))
+        if final == published
+        else Rebuilt(untouched, None)
+    )
 
 
 def _table(
@@ -152,8 +169,7 @@ def _wrong(model: bytes, table: Sequence[_Convolution]) -> list[Array]:
 def _differing(one: Channels, two: Channels) -> Array:
     mask: Array = (one.weights != two.weights).any(axis=1)
     mask |= (one.recorded != two.recorded).any(axis=1)
-    for field in ("scales", "bias", "bias_scales"):
-        mask |= getattr(one, field) != getattr(two, field)
+    mask |= (one.scales != two.scales) | (one.bias != two.bias)
     return mask
 
 
@@ -192,3 +208,32 @@ def _moves(
         scales=changed(lambda numbers: numbers.scales),
         biases=changed(lambda numbers: numbers.bias),
     )
+
+
+def _possible_shifts(found: Channels, given: Factors, compared: Layerwise, wanted: Array) -> Array:
+    """Of each channel, the shifts for `Factors.fold` that can explain it, the smallest first: (channels, tries).
+
+    Args:
+        wanted: the channels that matter; of the others there is one try, without a meaning.
+    """
+    shifts = np.array(sorted(range(-given.ulps, given.ulps + 1), key=abs))
+    largest = np.abs(given.weights).max(axis=1)
+    rows = []
+    for shift in shifts:
+        factor = moved(given.exact.astype(np.float32), np.full(len(largest), shift))
+        scales = largest * np.abs(factor) / np.float32(LARGEST_WEIGHT)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            bias = (given.beta - given.mean * factor) / found.bias_scales.astype(np.float64)
+        # The quantisers round a quotient in three ways, which differ by a level at most, and in the last bits.
+        near = np.abs(bias - found.bias) <= 1 + np.abs(bias) * 2.0**-23
+        rows.append(((compared.lowest <= shift) & (shift <= compared.highest), near, scales == found.scales))
+    inside, near, same_scale = (np.stack(column, axis=1) for column in zip(*rows, strict=True))
+    possible = inside & wanted[:, None]
+    # A scale that was widened says nothing of the factor, nor does a bias that did not fit.
+    for hint in (same_scale, near):
+        possible = np.where((possible & hint).any(axis=1)[:, None], possible & hint, possible)
+    order = np.argsort(~possible, axis=1, kind="stable")
+    result: Array = shifts[order]
+    # Where a channel has fewer tries than another, its first stands for the rest.
+    result = np.where(np.take_along_axis(possible, order, axis=1), result, result[:, :1])
+    return result[:, : max(1, int(possible.sum(axis=1).max()))]

@@ -20,6 +20,7 @@ from recreate_model.quantiser import (
     LARGEST_WEIGHT,
     LEVELS,
     SMALLEST_HALF_RANGE,
+    SMALLEST_SCALE,
     WITHOUT_RANGE,
     Generation,
     activation_parameters,
@@ -94,8 +95,8 @@ def recover(view: ModelView, source: str) -> Recovered:
                 without_range=True,
                 why=f"no byte of the file depends on the range of a {without[index]}",
             )
-            if index in without
-            else _activation(tensor, generation, widths.get(index, _ANY))
+            if index in without and generation is not Generation.STORED
+            else _activation(tensor, generation, widths.get(index, _ANY), index in without)
             for index, tensor in zip(indices, tensors, strict=True)
         ),
     )
@@ -108,12 +109,18 @@ def generation_of(view: ModelView) -> Generation:
         return Generation.STORED
     if any(name == "CONVERSION_METADATA" for name, _ in view.metadata):
         return Generation.TODAY
+    scales = [
+        min(tensor.quantisation.scales) for tensor in view.tensors if tensor.dtype == "int8" and tensor.quantisation
+    ]
+    if scales and min(scales) < np.float32(SMALLEST_SCALE):
+        return Generation.DOUBLE  # the only other one without metadata, and it has no such floor
+    unequal = total = 0
     for _, weights, bias, scale in _scales(view, operators):
-        # Scales at the floor multiply otherwise; they are in files of 2.5 and 2.6 alone.
-        plain = weights > np.float32(1.001e-6)
-        if scale > np.float32(1.001e-6) and (bias != weights * scale)[plain].any():
-            return Generation.DOUBLE
-    return Generation.SCALE_FLOOR
+        plain = weights > np.float32(1.001 * SMALLEST_SCALE)
+        unequal += int((bias != weights * scale)[plain].sum())
+        total += int(plain.sum())
+    # A third of the channels differ where scales are multiplied in float64; a few that were changed do not decide.
+    return Generation.DOUBLE if unequal > total / 50 else Generation.SCALE_FLOOR
 
 
 def span_for(scale: float, zero_point: int, generation: Generation, width: Width = _ANY) -> Span | None:
@@ -122,20 +129,24 @@ def span_for(scale: float, zero_point: int, generation: Generation, width: Width
     Args:
         width: bounds on maximum - minimum, exclusive of neither.
     """
+    if not np.isfinite(np.float32(LEVELS * scale)):
+        return None
     for low, high in _candidates(scale, zero_point, generation, width):
         if activation_parameters(low, high, generation) == (scale, zero_point):
             return low, high
     return None
 
 
-def _activation(tensor: Tensor, generation: Generation, width: Width) -> Activation:
+def _activation(tensor: Tensor, generation: Generation, width: Width, without_range: bool) -> Activation:
     quantisation = tensor.quantisation
     assert quantisation is not None  # checked before
     wanted = quantisation.scales[0], quantisation.zero_points[0]
     if generation is Generation.STORED:
         span: Span | None = (tensor.minimum[0], tensor.maximum[0]) if tensor.minimum and tensor.maximum else None
-        if span is None or activation_parameters(*span, generation) != wanted:
-            return Activation(tensor.name, None, why="the range stored beside it is missing or gives another scale")
+        # A pooled activation keeps its own range beside the scale of what was pooled, a softmax beside its fixed one.
+        if span is None or not (without_range or activation_parameters(*span, generation) == wanted):
+            why = "the range stored beside it is missing or gives another scale"
+            return Activation(tensor.name, None, without_range=without_range, why=why)
     else:
         span = span_for(*wanted, Generation.TODAY, width)
         # Where a range suits today's converter and the file's own, that is the one to give.
@@ -143,9 +154,9 @@ def _activation(tensor: Tensor, generation: Generation, width: Width) -> Activat
             span = span_for(*wanted, generation, width)
     if span is None:
         return Activation(tensor.name, None, why=f"no range gives the scale {wanted[0]!r} and zero point {wanted[1]}")
-    today = activation_parameters(*span) == wanted
+    today = without_range or activation_parameters(*span) == wanted
     why = "" if today else "today's converter gives another scale or zero point for any range"
-    return Activation(tensor.name, span, today, why=why)
+    return Activation(tensor.name, span, today, without_range, why)
 
 
 def _candidates(scale: float, zero_point: int, generation: Generation, width: Width) -> Iterator[Span]:
@@ -166,7 +177,10 @@ def _around(low: float, high: float, width: Width) -> Iterator[Span]:
     steps = steps[far.view(np.int32) + steps > 0] if far > 0 else steps[:1]
     ends = (far.view(np.int32) + steps).astype(np.int32).view(np.float32)
     bounded = width[1] < np.inf
-    for target in np.unique([width[0], np.mean(width), width[1]]) if bounded else [high - low]:
+    if bounded:  # most ranges begin at zero, as a ReLU gives them
+        fitting = ends[(ends >= width[0]) & (ends <= width[1])][:1]
+        yield from ((-float(end), 0.0) if swapped else (0.0, float(end)) for end in fitting)
+    for target in (np.mean(width), *width) if bounded else (high - low,):  # the bounds themselves may be rounding ties
         # What is left for the near end, and its neighbours, since rounding may take the sum to the wrong side.
         near = np.maximum(target - ends.astype(np.float64), 0).astype(np.float32)
         for shift in (0, 1, -1, 2, -2):
@@ -240,7 +254,7 @@ def _check_int8(tensor: Tensor, source: str) -> None:
         of_floats = ", as dynamic-range and float16 models have it" if tensor.dtype.startswith("float") else ""
         raise _not_int8(source, f"{tensor.dtype} in {tensor.name}{of_floats}")
     scale = quantisation.scales[0]
-    if len(quantisation.scales) != 1 or not (np.isfinite(scale) and scale >= 0):
+    if len(quantisation.scales) != 1 or not (np.isfinite(scale) and scale > 0):
         raise _not_int8(source, f"{len(quantisation.scales)} scales for {tensor.name}, the first {scale!r}")
 
 
