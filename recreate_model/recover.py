@@ -116,7 +116,8 @@ def generation_of(view: ModelView) -> Generation:
         return Generation.DOUBLE  # the only other one without metadata, and it has no such floor
     unequal = total = 0
     for _, weights, bias, scale in _scales(view, operators):
-        plain = weights > np.float32(1.001 * SMALLEST_SCALE)
+        # Scales at the floor multiply otherwise.
+        plain = (weights > np.float32(1.001 * SMALLEST_SCALE)) & (scale > np.float32(1.001 * SMALLEST_SCALE))
         unequal += int((bias != weights * scale)[plain].sum())
         total += int(plain.sum())
     # A third of the channels differ where scales are multiplied in float64; a few that were changed do not decide.
