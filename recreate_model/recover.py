@@ -166,7 +166,8 @@ def _around(low: float, high: float, width: Width) -> Iterator[Span]:
     steps = steps[far.view(np.int32) + steps > 0] if far > 0 else steps[:1]
     ends = (far.view(np.int32) + steps).astype(np.int32).view(np.float32)
     bounded = width[1] < np.inf
-    for target in np.unique([width[0], np.mean(width), width[1]]) if bounded else [high - low]:
+    # At a bound a bias scale may be rounded to either side, so what is well within comes first.
+    for target in (np.mean(width), *width) if bounded else (high - low,):
         # What is left for the near end, and its neighbours, since rounding may take the sum to the wrong side.
         near = np.maximum(target - ends.astype(np.float64), 0).astype(np.float32)
         for shift in (0, 1, -1, 2, -2):
