@@ -166,6 +166,11 @@ def _around(low: float, high: float, width: Width) -> Iterator[Span]:
     steps = steps[far.view(np.int32) + steps > 0] if far > 0 else steps[:1]
     ends = (far.view(np.int32) + steps).astype(np.int32).view(np.float32)
     bounded = width[1] < np.inf
+    if min(-low, high) < np.spacing(far):
+        # Most activations begin at zero, as after ReLU6.
+        for end in ends[:9]:
+            if width[0] < end < width[1]:
+                yield (-float(end), 0.0) if swapped else (0.0, float(end))
     # At a bound a bias scale may be rounded to either side, so what is well within comes first.
     for target in (np.mean(width), *width) if bounded else (high - low,):
         # What is left for the near end, and its neighbours, since rounding may take the sum to the wrong side.
