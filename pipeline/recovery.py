@@ -14,30 +14,31 @@ from recreate_model.digest import Json, digest_bytes
 from recreate_model.errors import InputError, ResourceError
 from recreate_model.membership import check_member
 from recreate_model.model_view import read_model
-from recreate_model.recipe import Recipe
+from recreate_model.recipe import Model, Recipe
 from recreate_model.recover import Recovered, recover
 from recreate_model.verdict import printable
 
 _FLOAT32_BITS = 24  # of mantissa: recovered ranges are not rounded
 
 
-def recovered_table(
-    published: bytes, source: str, recipe: Recipe, float_model: bytes, graph_sha256: str
-) -> tuple[Recovered, Ranges]:
-    """What was recovered from a published model, and the same by the names of our float model.
+def ranges_of(published: bytes, source: str, model: Model) -> Recovered:
+    """What is recovered from a published model.
 
     Args:
         source: what to call the file in an error.
-        float_model: of the recipe's network; `graph_sha256` is of its float graph.
 
     Raises:
         InputError: no full-integer INT8 model, or another network's.
     """
     view = read_model(published, source)
-    check_member(view, recipe.model, source)
-    recovered = recover(view, source)
+    check_member(view, model, source)
+    return recover(view, source)
+
+
+def as_table(recovered: Recovered, published: bytes, recipe: Recipe, float_model: bytes, graph_sha256: str) -> Ranges:
+    """The same by the names of our float model of the recipe's network; `graph_sha256` is of its float graph."""
     pairs = list(zip(convert.activations(float_model), recovered.activations, strict=True))
-    table = Ranges(
+    return Ranges(
         spans={name: activation.span for name, activation in pairs if activation.span is not None},
         network=recipe.network,
         graph_sha256=graph_sha256,
@@ -47,7 +48,6 @@ def recovered_table(
         recovered_from=digest_bytes(published),
         left_out={name: activation.why for name, activation in pairs if activation.span is None},
     )
-    return recovered, table
 
 
 def write_new(path: Path, text: str) -> None:

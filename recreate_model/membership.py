@@ -37,9 +37,6 @@ def _fault(view: ModelView, model: Model) -> str | None:
     """The first thing that is not as in the member, or None."""
     if len(view.inputs) != 1 or len(view.outputs) != 1:
         return f"{len(view.inputs)} inputs and {len(view.outputs)} outputs"
-    for operator in view.operators:
-        if not operator.inputs or min(operator.inputs) < 0 or len(operator.outputs) != 1:
-            return f"a {operator.name} with the inputs {operator.inputs} and the outputs {operator.outputs}"
     names = [operator.name for operator in network_operators(view)]
     wanted_names = _operators(model)
     for number, (name, wanted) in enumerate(zip(names, wanted_names, strict=False)):
@@ -47,6 +44,9 @@ def _fault(view: ModelView, model: Model) -> str | None:
             return f"{name} instead of {wanted} as operator {number}"
     if len(names) != len(wanted_names):
         return f"{len(names)} operators instead of {len(wanted_names)}"
+    for operator in view.operators:
+        if not operator.inputs or min(operator.inputs) < 0 or len(operator.outputs) != 1:
+            return f"a {operator.name} with the inputs {operator.inputs} and the outputs {operator.outputs}"
     for number, (shape, layer) in enumerate(zip(_shapes(view), network.layers(model), strict=True)):
         if shape != (layer.depthwise, layer.weights_shape):
             return f"weights of shape {shape[1]} instead of {layer.weights_shape} in convolution {number}"

@@ -32,7 +32,7 @@ Width = tuple[float, float]
 CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D")
 _ENDS = ("QUANTIZE", "DEQUANTIZE")  # what a converter adds around the network where a caller wants other types
 _STEPS = 2048  # ulps to both sides within which one end of a range is looked for
-_ANY: Width = (0.0, float("inf"))
+_ANY: Width = (-1.0, float("inf"))
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def span_for(scale: float, zero_point: int, generation: Generation, width: Width
     """A range of float32 values that gives this scale and zero point, or None where none near the obvious one does.
 
     Args:
-        width: bounds on maximum - minimum, exclusive of neither.
+        width: bounds on maximum - minimum; at a bound a bias scale may be rounded to either side, so it is not met.
     """
     if not np.isfinite(np.float32(LEVELS * scale)):
         return None
@@ -178,17 +178,20 @@ def _around(low: float, high: float, width: Width) -> Iterator[Span]:
     steps = steps[far.view(np.int32) + steps > 0] if far > 0 else steps[:1]
     ends = (far.view(np.int32) + steps).astype(np.int32).view(np.float32)
     bounded = width[1] < np.inf
-    if bounded:  # most ranges begin at zero, as a ReLU gives them
-        fitting = ends[(ends >= width[0]) & (ends <= width[1])][:1]
-        yield from ((-float(end), 0.0) if swapped else (0.0, float(end)) for end in fitting)
-    for target in (np.mean(width), *width) if bounded else (high - low,):  # the bounds themselves may be rounding ties
+    if min(-low, high) < np.spacing(far):
+        # Most activations begin at zero, as after ReLU6.
+        for end in ends[:9].tolist():
+            if width[0] < end < width[1]:
+                yield (-end, 0.0) if swapped else (0.0, end)
+    # What is well within comes first: a bound may be a rounding tie.
+    for target in (np.mean(width), *width) if bounded else (high - low,):
         # What is left for the near end, and its neighbours, since rounding may take the sum to the wrong side.
         near = np.maximum(target - ends.astype(np.float64), 0).astype(np.float32)
         for shift in (0, 1, -1, 2, -2):
             bits = near.view(np.int32) + np.where(near > 0, shift, 0).astype(np.int32)
             shifted = np.maximum(bits, 0).astype(np.int32).view(np.float32)
             total = shifted.astype(np.float64) + ends
-            for index in np.flatnonzero((total >= width[0]) & (total <= width[1]))[: 64 if bounded else 8]:
+            for index in np.flatnonzero((total > width[0]) & (total < width[1]))[: 64 if bounded else 8]:
                 pair = float(shifted[index]), float(ends[index])
                 yield (-pair[1], pair[0]) if swapped else (-pair[0], pair[1])
 

@@ -28,16 +28,13 @@ def run(arguments: argparse.Namespace) -> int:
     progress = console.progress(arguments.quiet or arguments.json)
     published, path = published_files.model(arguments.published, progress)
     recipe, machine = resolve(Request.given(arguments, images="procedural"), progress, may_fetch=True)
+    recovered = recovery.ranges_of(published, str(path), recipe.model)
     folder = machine.out / recipe.name
     needed = runner.with_needs(("freeze",), STAGES)
     runner.build(needed, recipe, machine, force=(), on_wait=lambda: console.waiting(folder))
-    recovered, table = recovery.recovered_table(
-        published,
-        str(path),
-        recipe,
-        (folder / float_model_file(recipe)).read_bytes(),
-        json.loads((folder / FREEZE_FILE).read_text())["graph_sha256"],
-    )
+    float_model = (folder / float_model_file(recipe)).read_bytes()
+    graph_sha256 = json.loads((folder / FREEZE_FILE).read_text())["graph_sha256"]
+    table = recovery.as_table(recovered, published, recipe, float_model, graph_sha256)
     target = arguments.output or Path(path.name).with_suffix(".ranges.json")
     recovery.write_new(target, ranges.to_json(table))
     found = recovery.document(recovered, table, target)

@@ -1,0 +1,139 @@
+"""The quantiser's arithmetic, and its inversion: from a scale and a zero point back to a range that gives them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import assume, example, given, settings
+from hypothesis import strategies as st
+
+from recreate_model.model_view import ModelView, Operator, Quantisation, Tensor
+from recreate_model.quantiser import LARGEST_WEIGHT, LEVELS, Generation, activation_parameters
+from recreate_model.recover import generation_of, recover, span_for
+
+# The old quantizer writes ranges into the file, so that its scales are never inverted.
+INVERTED = (Generation.TODAY, Generation.SCALE_FLOOR, Generation.DOUBLE)
+
+_SIZE = st.floats(-12, 30).map(lambda exponent: 10.0**exponent)
+_SHARE = st.floats(0, 1)
+
+
+def _float32(*values: float) -> tuple[float, ...]:
+    return tuple(float(np.float32(value)) for value in values)
+
+
+# Minimum and maximum as a calibrator writes them: float32, in order, of any size.
+RANGES = st.one_of(
+    st.tuples(_SIZE, _SHARE).map(lambda one: _float32(-one[0] * one[1], one[0] * (1 - one[1]))),  # across zero
+    st.tuples(_SIZE, _SHARE).map(lambda one: _float32(one[0] * one[1], one[0])),  # above it
+    st.tuples(_SIZE, _SHARE).map(lambda one: _float32(-one[0], -one[0] * one[1])),  # below it
+    _SIZE.map(lambda size: _float32(-size, size)),  # a tie between two zero points
+    _SIZE.map(lambda size: _float32(0, size)),  # as after ReLU6
+    st.floats(0, 1e-5).map(lambda size: _float32(-size, size)),
+    st.sampled_from([(0.0, 0.0), (0.0, 6.0), (3.0, 3.0), (-3.0, -3.0), (0.0, 1e30), (-1e30, 1e30), (0.0, 1e-45)]),
+)
+
+
+@pytest.mark.parametrize("generation", INVERTED)
+@settings(max_examples=1000)
+@given(span=RANGES)
+@example(span=_float32(-1e-9, 1e-9))
+@example(span=_float32(-1.0, 1.0))
+def test_a_range_found_for_a_scale_gives_the_same_scale(generation: Generation, span: tuple[float, float]) -> None:
+    """Whatever the range was, another is found that gives its scale and zero point to the last bit."""
+    wanted = activation_parameters(*span, generation)
+    assert np.isfinite(wanted[0])
+    found = span_for(*wanted, generation)
+    assert found is not None
+    assert found == _float32(*found)
+    assert found[0] <= 0 <= found[1]
+    assert activation_parameters(*found, generation) == wanted
+
+
+def _activation(name: str, scale: float, zero_point: int, span: tuple[float, float] | None = None) -> Tensor:
+    recorded = () if span is None else ((span[0],), (span[1],))
+    return Tensor(name, (1, 4, 4, 2), "int8", 0, b"", Quantisation((scale,), (zero_point,), 0), *recorded)
+
+
+def _one_convolution(span: tuple[float, float], largest: list[float], generation: Generation) -> ModelView:
+    """An INT8 model of one convolution, with the scales that a quantiser gives these weights and this input range."""
+    low, high = span
+    scale, zero_point = activation_parameters(low, high, generation)
+    exact = np.array(largest, np.float32).astype(np.float64) / LARGEST_WEIGHT
+    weights = exact.astype(np.float32)
+    # In float64 to the end, or rounded on the way.
+    double = generation is Generation.DOUBLE
+    bias = (exact * ((high - low) / LEVELS)).astype(np.float32) if double else weights * np.float32(scale)
+    channels = len(largest)
+    return ModelView(
+        size=0,
+        version=3,
+        description="",
+        tensors=(
+            _activation("input", scale, zero_point, span if generation is Generation.STORED else None),
+            Tensor("weights", (channels, 1, 1, 2), "int8", 1, b"", Quantisation(_tuple(weights), (0,) * channels, 0)),
+            Tensor("bias", (channels,), "int32", 2, b"", Quantisation(_tuple(bias), (0,) * channels, 0)),
+            _activation("output", 0.5, 0, (-64.0, 63.5) if generation is Generation.STORED else None),
+        ),
+        operators=(Operator("CONV_2D", (0, 1, 2), (3,)),),
+        inputs=(0,),
+        outputs=(3,),
+        metadata=(("CONVERSION_METADATA", b""),) if generation is Generation.TODAY else (),
+    )
+
+
+def _tuple(values: np.ndarray) -> tuple[float, ...]:  # type: ignore[type-arg]
+    return tuple(map(float, values))
+
+
+@settings(max_examples=500)
+@given(
+    span=RANGES.filter(lambda span: 1e-6 < span[1] - span[0] < 1e20),
+    largest=st.lists(st.floats(2**-10, 8, width=32), min_size=8, max_size=64, unique=True),
+)
+def test_a_bias_scale_narrows_the_range_of_2_4(span: tuple[float, float], largest: list[float]) -> None:
+    """Where scales stay float64, the range found explains every bias scale, with a weight that explains its scale."""
+    view = _one_convolution(span, largest, Generation.DOUBLE)
+    assume(generation_of(view) is Generation.DOUBLE)
+    found = recover(view, "the model").activations[0].span
+    assert found is not None
+    weights, bias = (np.array(view.tensors[index].quantisation.scales, np.float32) for index in (1, 2))  # type: ignore[union-attr]
+    # Two float32 weights can have one scale, and nothing in a file says which of them it was.
+    near = np.array(largest, np.float32).view(np.int32) + np.arange(-2, 3, dtype=np.int32)[:, None]
+    exact = near.view(np.float32).astype(np.float64) / LARGEST_WEIGHT
+    explained = (exact * ((found[1] - found[0]) / LEVELS)).astype(np.float32) == bias
+    assert (explained & (exact.astype(np.float32) == weights)).any(axis=0).all()
+
+
+@pytest.mark.parametrize("generation", Generation)
+def test_the_generation_is_told_by_what_it_leaves_behind(generation: Generation) -> None:
+    """Stored ranges, metadata, bias scales that are no product of two float32: each generation has its own mark."""
+    largest = list(np.linspace(0.1, 3, 40))
+    assert generation_of(_one_convolution((-1.0, 2.0), largest, generation)) is generation
+
+
+@settings(max_examples=300)
+@given(span=RANGES)
+def test_the_old_quantizers_ranges_are_those_it_stored(span: tuple[float, float]) -> None:
+    """They are read and not searched for, and taken only if they give the scale beside them."""
+    assume(activation_parameters(*span, Generation.STORED)[0] > 0)
+    assume(span != (0.0, 0.0))
+    view = _one_convolution(span, [1.0], Generation.STORED)
+    assert recover(view, "the model").activations[0].span == span
+
+
+@pytest.mark.parametrize(
+    ("scale", "zero_point", "generation"),
+    [
+        (7e-9, 0, Generation.TODAY),  # a range of nothing is widened beyond it
+        (0.0, 0, Generation.TODAY),
+        (0.0, -128, Generation.SCALE_FLOOR),
+        (9e-7, 0, Generation.SCALE_FLOOR),  # below its floor
+        (float(np.float32(1e-6)), 5, Generation.SCALE_FLOOR),
+        (0.5, 128, Generation.TODAY),
+        (0.5, -129, Generation.DOUBLE),
+    ],
+)
+def test_what_no_range_gives_is_not_found(scale: float, zero_point: int, generation: Generation) -> None:
+    """A scale below the least, or a zero point that is no int8: nothing is invented."""
+    assert span_for(scale, zero_point, generation) is None
