@@ -92,7 +92,7 @@ def recover(view: ModelView, source: str) -> Recovered:
                 tensor.name,
                 None,
                 without_range=True,
-                why=f"no byte of the file depends on the range of a {without[index]}",
+                why=f"no byte of the file depends on the range of its {without[index]}",
             )
             if index in without
             else _activation(tensor, generation, widths.get(index, _ANY))
