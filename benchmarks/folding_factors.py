@@ -39,7 +39,7 @@ def main() -> None:
         del os.environ[name]  # what it says of this CPU would be wrong of the emulated one
     print(stand_ins.machine())
     shifts = range(-FACTOR_ULPS, FACTOR_ULPS + 1)
-    print(f"{'folded by':22}{'on':13}" + "".join(f"{shift:+7d}" for shift in shifts) + f"{'none':>7}")
+    print(f"{'folded by':20}{'on':13}" + "".join(f"{shift:+7d}" for shift in shifts) + f"{'none':>7}")
     with tempfile.TemporaryDirectory() as scratch, stand_ins.checkpoint(arguments.checkpoint) as source:
         for cpu in ("", *filter(None, arguments.cpus.split(","))):
             for chain in toolchain.parse(arguments.toolchain):
@@ -48,7 +48,7 @@ def main() -> None:
                     python = stand_ins.emulated(python, cpu, Path(scratch))
                 found = _shifts(source, toolchain.convert(chain, python, _job(source)).constants)
                 cells = "".join(f"{found[shift] or '':>7}" for shift in (*shifts, None))
-                print(f"{chain.name:22}{cpu or 'this CPU':13}{cells}", flush=True)
+                print(f"{chain.name:20}{cpu or 'this CPU':13}{cells}", flush=True)
 
 
 def _job(source: Checkpoint) -> Job:

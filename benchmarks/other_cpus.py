@@ -23,7 +23,7 @@ from recreate_model import toolchain
 from recreate_model.digest import digest_bytes
 from recreate_model.prove import prove
 
-_COLUMNS = f"{'made with':22}{'on':13}{'made':>8}  {'SHA-1':10}{'verdict':12}{'proved':>8}"
+_COLUMNS = f"{'made with':33}{'on':13}{'made':>8}  {'SHA-1':10}{'verdict':12}{'proved':>8}"
 _MOVED = f"{'factors moved':>18}{'weights':>9}{'scales':>8}{'biases':>8}{'ulps':>6}"
 
 
@@ -50,7 +50,7 @@ def main() -> None:
                 proof = prove(published, str(file), source, None, stand_ins.python_of)
                 seconds = time.perf_counter() - start
                 sha1 = digest_bytes(published, "sha1")[:8]
-                row = f"{chain.name:22}{cpu or 'this CPU':13}{made:6.1f} s  {sha1:10}{proof.verdict.name:12}"
+                row = f"{chain.name:33}{cpu or 'this CPU':13}{made:6.1f} s  {sha1:10}{proof.verdict.name:12}"
                 if moves := proof.attempts[-1].moves:
                     factors = f"{moves.channels:,} of {moves.of:,}"
                     moved = f"{factors:>18}{moves.weights:9,}{moves.scales:8,}{moves.biases:8,}{moves.ulps:6}"

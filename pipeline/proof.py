@@ -22,6 +22,7 @@ from recreate_model.recipe import Recipe, as_json
 from recreate_model.verdict import Verdict, printable
 
 _SHOWN = 8  # of refutations
+_NO_GRAPH = "the checkpoint has no frozen graph that a toolchain could convert"
 
 
 @contextlib.contextmanager
@@ -61,6 +62,7 @@ def document(proof: Proof, recipe: Recipe, path: Path, published: bytes, asked: 
             "biases_on_a_tie": sum(layer.biases_on_a_tie for layer in proof.layers),
         },
         "refutations": [asdict(each) for each in proof.refutations],
+        "has_frozen_graph": proof.has_graph,
         "rebuilt": [_attempt(each) for each in proof.attempts],
     }
 
@@ -86,7 +88,7 @@ def blocks(found: Json) -> list[Block]:
         ("checkpoint", f"{found['model']}, {checkpoint['kind']} {checkpoint['sha256'][:16]}".strip()),
         (
             "ranges",
-            f"{ranges['recovered']} recovered, {len(ranges['left_out'])} left out, as `recover` explains",
+            f"{ranges['recovered']} recovered, {len(ranges['left_out'])} left out",
         ),
         ("arithmetic", Generation(ranges["arithmetic"]).converter),
     ]
@@ -103,6 +105,8 @@ def blocks(found: Json) -> list[Block]:
     if found["rebuilt"]:
         table = [(each["with"], each["verdict"] or "not made", _remark(each)) for each in found["rebuilt"]]
         said.append(("made again", ("with", "verdict", "remark"), table))
+    if found["verdict"] == "CONSISTENT" and not found["has_frozen_graph"]:
+        said.append(f"No other was tried: {_NO_GRAPH}.")
     if found["refutations"]:
         shown = [
             (printable(each["tensor"].split(";")[0]), each["what"], each["expected"], printable(each["found"]))
@@ -157,8 +161,13 @@ def _unproved(proof: Proof, recipe: Recipe, path: Path, asked: Verdict) -> Pipel
     for attempt in proof.attempts:
         if attempt.failure is not None:
             return attempt.failure
+    reason, other = (
+        ("no toolchain that was tried gives its bytes", "try others with --toolchain")
+        if proof.has_graph
+        else (_NO_GRAPH, "give an archive with one")
+    )
     return CheckError(
         expected=expected,
-        found=f"{proof.verdict.name}: no toolchain that was tried gives its bytes",
-        next_step="try others with --toolchain, or accept it with --accept CONSISTENT",
+        found=f"{proof.verdict.name}: {reason}",
+        next_step=f"{other}, or accept it with --accept CONSISTENT",
     )

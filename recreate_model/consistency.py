@@ -192,7 +192,8 @@ def _bias_bounds(found: Channels, given: Factors, low: Array, high: Array) -> tu
     ) * _ROUNDING
     bottom = (ends.min(axis=0) - slack) / scales - 0.5
     top = (ends.max(axis=0) + slack) / scales + 0.5
-    return np.clip(np.ceil(bottom), -(2.0**31), _BIAS_LIMIT), np.clip(np.floor(top), -(2.0**31), _BIAS_LIMIT)
+    # A bias that does not fit ends at one of two lowest numbers, depending on the quantiser.
+    return np.clip(np.ceil(bottom), -(2.0**31), _BIAS_LIMIT), np.clip(np.floor(top), -_BIAS_LIMIT, _BIAS_LIMIT)
 
 
 def _refuted_weights(name: str, found: Channels, given: Factors, crossed: Array) -> Iterator[Refutation]:

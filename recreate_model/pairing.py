@@ -161,13 +161,16 @@ def _without(count: int, taken: set[int]) -> tuple[int, ...]:
 
 
 def _ends(view: ModelView, only: Sequence[int]) -> tuple[int, ...]:
-    """Of the operators without a partner those that quantise an input of the graph or turn an output back."""
+    """Of the operators without a partner those that quantise an input of the graph or turn an output back.
+
+    QUANTIZE also turns one integer type into another, as at both ends of a model with uint8 input and output.
+    """
     found, inputs, outputs = [], set(view.inputs), set(view.outputs)
     for index in only:
         operator = view.operators[index]
         if len(operator.inputs) == len(operator.outputs) == 1 and (
             (operator.name == "QUANTIZE" and operator.inputs[0] in inputs)
-            or (operator.name == "DEQUANTIZE" and operator.outputs[0] in outputs)
+            or (operator.name in ("QUANTIZE", "DEQUANTIZE") and operator.outputs[0] in outputs)
         ):
             found.append(index)
     return tuple(found)
@@ -177,7 +180,7 @@ def _inner(view: ModelView, ends: Sequence[int], tensors: Sequence[int]) -> list
     """The graph's inputs or outputs as they are behind, or before, the operators at its ends."""
     behind = {}
     for index in ends:
-        operator = view.operators[index]
-        outer, inner = operator.inputs[0], operator.outputs[0]
-        behind[outer if operator.name == "QUANTIZE" else inner] = inner if operator.name == "QUANTIZE" else outer
+        first, last = view.operators[index].inputs[0], view.operators[index].outputs[0]
+        outer, inner = (first, last) if first in view.inputs else (last, first)
+        behind[outer] = inner
     return [behind.get(index, index) for index in tensors]

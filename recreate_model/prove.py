@@ -18,7 +18,7 @@ from recreate_model.consistency import Layerwise, Refutation
 from recreate_model.diff import Comparison, Verdict, compare
 from recreate_model.errors import PipelineError
 from recreate_model.membership import check_member
-from recreate_model.model_view import ModelView, read_model
+from recreate_model.model_view import ModelView, Tensor, read_model
 from recreate_model.network import Array
 from recreate_model.quantiser import SOFTMAX, WITHOUT_RANGE, Generation
 from recreate_model.rebuild import Moves, rebuild
@@ -58,6 +58,10 @@ class Attempt:
     moves: Moves | None = None
     failure: PipelineError | None = None
 
+    @property
+    def identical(self) -> bool:
+        return self.comparison is not None and self.comparison.verdict is Verdict.IDENTICAL
+
 
 @dataclass(frozen=True, eq=False)
 class Proof:
@@ -69,6 +73,7 @@ class Proof:
         layers: every convolution against the checkpoint.
         refutations: what the checkpoint cannot give, in the order of the graph; empty where nothing is refuted.
         attempts: in the order they were made; the last one gave the bytes where the verdict is IDENTICAL.
+        has_graph: whether the checkpoint has a frozen graph, without which no toolchain can be tried.
     """
 
     verdict: Verdict
@@ -76,6 +81,18 @@ class Proof:
     layers: tuple[Layerwise, ...]
     refutations: tuple[Refutation, ...]
     attempts: tuple[Attempt, ...]
+    has_graph: bool
+
+
+@dataclass(frozen=True, eq=False)
+class _Case:
+    """A published file, the checkpoint, and what comparing the two gave."""
+
+    published: bytes
+    view: ModelView
+    checkpoint: Checkpoint
+    recovered: Recovered
+    compared: tuple[Layerwise, ...]
 
 
 def prove(
@@ -96,32 +113,31 @@ def prove(
         InputError: not a full-integer INT8 model, or one of another network.
     """
     view = read_model(published, source)
-    layers = network.layers(checkpoint.model)
     check_member(view, checkpoint.model, source)
-    recovered = recover(view, source)
-    compared = consistency.compare(view, layers, checkpoint.values)
-    refutations = [*_refuted_ranges(view, recovered), *(each for layer in compared for each in layer.refutations)]
-    ours = _ours(published, checkpoint, recovered)
-    attempts = [ours]
-    assert ours.comparison is not None
-    if ours.comparison.verdict is Verdict.IDENTICAL:
-        return Proof(Verdict.IDENTICAL, recovered, compared, (), tuple(attempts))
+    compared = consistency.compare(view, network.layers(checkpoint.model), checkpoint.values)
+    case = _Case(published, view, checkpoint, recover(view, source), compared)
+    ours = _ours(case)
     # Ours has the checkpoint's graph, so a graph that differs from it is not the checkpoint's.
-    without_ends = ours.comparison.apart_from_ends
-    same_graph = (ours.comparison.verdict if without_ends is None else without_ends).reaches(Verdict.SAME_GRAPH)
-    if not same_graph:
-        refutations = [*_refuted_graph(ours.comparison), *refutations]
-    if refutations:
+    same_graph = (ours.verdict if ours.apart_from_ends is None else ours.apart_from_ends).reaches(Verdict.SAME_GRAPH)
+    refutations = (
+        *(() if same_graph else _refuted_graph(ours)),
+        *_refuted_ranges(view, case.recovered),
+        *(each for layer in compared for each in layer.refutations),
+    )
+    attempts = [Attempt(OURS, ours)]
+    if ours.verdict is Verdict.IDENTICAL:
+        verdict, refutations = Verdict.IDENTICAL, ()
+    elif refutations:
         verdict = Verdict.SAME_GRAPH if same_graph else Verdict.DIFFERENT
-        return Proof(verdict, recovered, compared, tuple(refutations), tuple(attempts))
-    for chain in candidates(view, recovered.generation) if toolchains is None else toolchains:
-        if checkpoint.frozen_graph is None:
-            break
-        attempt = _attempt(published, chain, python_of, checkpoint.frozen_graph, checkpoint, view, recovered, compared)
-        attempts.append(attempt)
-        if attempt.comparison is not None and attempt.comparison.verdict is Verdict.IDENTICAL:
-            return Proof(Verdict.IDENTICAL, recovered, compared, (), tuple(attempts))
-    return Proof(Verdict.CONSISTENT, recovered, compared, (), tuple(attempts))
+    else:
+        verdict = Verdict.CONSISTENT
+        for chain in candidates(view, case.recovered.generation) if toolchains is None else toolchains:
+            if checkpoint.frozen_graph is not None:
+                attempts.append(_attempt(case, chain, python_of, checkpoint.frozen_graph))
+            if attempts[-1].identical:
+                verdict = Verdict.IDENTICAL
+                break
+    return Proof(verdict, case.recovered, compared, refutations, tuple(attempts), checkpoint.frozen_graph is not None)
 
 
 def candidates(view: ModelView, generation: Generation) -> tuple[Toolchain, ...]:
@@ -144,13 +160,23 @@ def _refuted_ranges(view: ModelView, recovered: Recovered) -> Iterator[Refutatio
     for operator in network_operators(view):
         if operator.name in WITHOUT_RANGE:
             tensor, given = (view.tensors[index] for index in (operator.outputs[0], operator.inputs[0]))
-            of_input, found = (
-                (each.quantisation.scales[0], each.quantisation.zero_points[0]) if each.quantisation else None
-                for each in (given, tensor)
-            )
-            expected = SOFTMAX if operator.name == "SOFTMAX" else of_input
+            expected, found = _parameters(given, 0), _parameters(tensor, 0)
+            expected = SOFTMAX if operator.name == "SOFTMAX" else expected
             if found != expected:
                 yield Refutation(tensor.name, f"scale and zero point of the {operator.name}", f"{expected}", f"{found}")
+    for operator in view.operators:
+        # From uint8 and back the levels only move; another scale would compute something else.
+        tensors = [view.tensors[index] for index in (operator.inputs[0], operator.outputs[0])]
+        if operator.name == "QUANTIZE" and {tensor.dtype for tensor in tensors} == {"int8", "uint8"}:
+            signed, unsigned = sorted(tensors, key=lambda tensor: tensor.dtype)
+            if _parameters(unsigned, -128) != _parameters(signed, 0):
+                yield Refutation(unsigned.name, "scale and zero point", f"{_parameters(signed, 128)}", "others")
+
+
+def _parameters(tensor: Tensor, shift: int) -> tuple[float, int] | None:
+    """Scale and zero point of an activation, the latter shifted."""
+    quantisation = tensor.quantisation
+    return (quantisation.scales[0], quantisation.zero_points[0] + shift) if quantisation else None
 
 
 def _refuted_graph(comparison: Comparison) -> Iterator[Refutation]:
@@ -158,46 +184,38 @@ def _refuted_graph(comparison: Comparison) -> Iterator[Refutation]:
         yield Refutation(each.name, f"{each.kind.label} of {each.where}", "the checkpoint's network", each.what)
 
 
-def _ours(published: bytes, checkpoint: Checkpoint, recovered: Recovered) -> Attempt:
-    """This program's own build with the recovered ranges: BatchNorm folded in float64, today's converter."""
-    model = checkpoint.model
-    graph = network.frozen_graph(model, network.fold_all(model, checkpoint.values))
+def _ours(case: _Case) -> Comparison:
+    """With this program's own build from the recovered ranges: BatchNorm folded in float64, today's converter."""
+    model = case.checkpoint.model
+    graph = network.frozen_graph(model, network.fold_all(model, case.checkpoint.values))
     float_model = convert.convert_float(graph)
     names = convert.activations(float_model)
     spans = {
         name: activation.span
-        for name, activation in zip(names, recovered.activations, strict=True)
+        for name, activation in zip(names, case.recovered.activations, strict=True)
         if activation.span is not None
     }
     # A range that was not found is reported; any other will do here, where the graph is what matters.
     spans |= {name: (0.0, 1.0) for name in convert.activations_with_a_range(float_model) if name not in spans}
-    return Attempt(OURS, compare(published, convert.quantize(float_model, spans)))
+    return compare(case.published, convert.quantize(float_model, spans))
 
 
-def _attempt(
-    published: bytes,
-    chain: Toolchain,
-    python_of: Callable[[Toolchain], Path],
-    graph: Path,
-    checkpoint: Checkpoint,
-    view: ModelView,
-    recovered: Recovered,
-    compared: Sequence[Layerwise],
-) -> Attempt:
-    resolution = checkpoint.model.resolution
-    spans = np.array([activation.span or (0.0, 1.0) for activation in recovered.activations], np.float32)
+def _attempt(case: _Case, chain: Toolchain, python_of: Callable[[Toolchain], Path], graph: Path) -> Attempt:
+    resolution = case.checkpoint.model.resolution
+    spans = np.array([activation.span or (0.0, 1.0) for activation in case.recovered.activations], np.float32)
     job = Job(
         graph=graph,
         input=network.INPUT_NAME,
         output=network.OUTPUT_NAME,
         input_shape=(1, resolution, resolution, 3),
-        input_type=view.input.dtype,
-        output_type=view.output.dtype,
+        input_type=case.view.input.dtype,
+        output_type=case.view.output.dtype,
         attempts=(Edits(spans),),
     )
+    layers = network.layers(case.checkpoint.model)
     try:
         python = python_of(chain)
-        rebuilt = rebuild(published, chain, python, job, network.layers(checkpoint.model), checkpoint.values, compared)
-        return Attempt(chain.name, compare(published, rebuilt.model), rebuilt.moves)
+        rebuilt = rebuild(case.published, chain, python, job, layers, case.checkpoint.values, case.compared)
+        return Attempt(chain.name, compare(case.published, rebuilt.model), rebuilt.moves)
     except PipelineError as error:
         return Attempt(chain.name, None, failure=error)
