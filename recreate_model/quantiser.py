@@ -23,7 +23,6 @@ WITHOUT_RANGE = ("AVERAGE_POOL_2D", "RESHAPE", "SOFTMAX")
 SMALLEST_HALF_RANGE = 5e-7
 
 _NARROW = 1e-6
-_NARROWEST = float(np.float32(_NARROW))  # the ends of an empty range once it is widened
 
 
 class Generation(Enum):
@@ -59,24 +58,29 @@ def activation_parameters(low: float, high: float, generation: Generation = Gene
     if generation is not Generation.DOUBLE:
         low, high = min(low, 0.0), max(high, 0.0)
     if generation is Generation.TODAY and high - low < _NARROW:
-        low, high = float(np.float32(low - _NARROW)), float(np.float32(high + _NARROW))
-    exact = (high - low) / LEVELS
+        low, high = low - _NARROW, high + _NARROW
     if generation is Generation.DOUBLE:
-        if high - low < np.finfo(np.float64).eps:
-            return 1.0, -128
-        scale = float(np.float32(exact))
-    else:
-        scale = float(np.float32(np.float32(high - low) / np.float32(LEVELS)))
+        return _nudged(low, high)
+    scale = float((np.float32(high) - np.float32(low)) / np.float32(LEVELS))
     if generation is Generation.SCALE_FLOOR and scale < _NARROW:
         return float(np.float32(_NARROW)), 0
-    if exact == 0:
+    if scale == 0:
         return 0.0, -128
-    if generation is Generation.TODAY and -low == high == _NARROWEST:
-        return scale, 0  # as measured; the formula below has a tie here, and would give -1
-    # Zero must be a level. Of the two ends the one with the smaller rounding error decides which.
-    from_low, from_high = -128 - low / exact, 127 - high / exact
-    nearer = from_low if 128 + abs(low / exact) < 127 + abs(high / exact) else from_high
-    return scale, int(np.clip(round_away(np.float64(nearer)), -128, 127))
+    if generation is Generation.STORED:
+        level = np.float32(-128) - np.float32(low) / np.float32(scale)
+    else:
+        level = np.float64(-128 - low / scale)
+    return scale, int(np.clip(round_away(level), -128, 127))
+
+
+def _nudged(low: float, high: float) -> tuple[float, int]:
+    """All in float64; zero must be a level, and of the two ends the one with the smaller error decides which."""
+    if high - low < np.finfo(np.float64).eps:
+        return 1.0, -128
+    scale = (high - low) / LEVELS
+    from_low, from_high = -128 - low / scale, 127 - high / scale
+    nearer = from_low if 128 + abs(low / scale) < 127 + abs(high / scale) else from_high
+    return float(np.float32(scale)), int(np.clip(round_away(np.float64(nearer)), -128, 127))
 
 
 def symmetric(values: Array, scales: Array) -> Array:

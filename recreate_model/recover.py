@@ -150,12 +150,12 @@ def _activation(tensor: Tensor, generation: Generation, width: Width) -> Activat
 
 def _candidates(scale: float, zero_point: int, generation: Generation, width: Width) -> Iterator[Span]:
     """Pairs of float32 values around the obvious range, nearest first, whose difference is within the width."""
-    low, high = -(zero_point + 128) * scale, (127 - zero_point) * scale
-    narrow = 0.0
-    if generation is Generation.TODAY and high - low < 4e-6:
-        narrow = 1e-6  # by which such a range was widened at both ends
-        yield 0.0, 0.0
-    yield from _around(min(low + narrow, 0.0), max(high - narrow, 0.0), width)
+    # Today's converter widens a narrow range at both ends by so much; what is wider it leaves alone.
+    margins = (1e-6, 0.0) if generation is Generation.TODAY and LEVELS * scale < 4e-6 else (0.0,)
+    for margin in margins:
+        wide = max(LEVELS * scale - 2 * margin, 0.0)
+        low = min(max(margin - (zero_point + 128) * scale, -wide), 0.0)
+        yield from _around(low, low + wide, width)
 
 
 def _around(low: float, high: float, width: Width) -> Iterator[Span]:
