@@ -164,7 +164,7 @@ def print_blocks(blocks: Sequence[Block]) -> None:
     console = _console()
     for block in blocks:
         if isinstance(block, str):
-            console.print(block)
+            console.print(block, soft_wrap=True)  # commands are copied from here
             continue
         title, columns, rows = block
         table = _table(title, *columns)

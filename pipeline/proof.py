@@ -17,6 +17,7 @@ from recreate_model.checkpoint import FROZEN, read_archive
 from recreate_model.digest import Json
 from recreate_model.errors import CheckError, PipelineError
 from recreate_model.prove import Attempt, Checkpoint, Proof
+from recreate_model.quantiser import Generation
 from recreate_model.recipe import Recipe, as_json
 from recreate_model.verdict import Verdict, printable
 
@@ -90,7 +91,7 @@ def blocks(found: Json) -> list[Block]:
             "ranges",
             f"{ranges['recovered']} recovered, {len(ranges['left_out'])} left out",
         ),
-        ("arithmetic", f"of TensorFlow {ranges['arithmetic']}"),
+        ("arithmetic", Generation(ranges["arithmetic"]).converter),
     ]
     unscaled = numbers["biases_without_scale"]
     if not found["refutations"]:
@@ -115,10 +116,14 @@ def blocks(found: Json) -> list[Block]:
             (printable(each["tensor"].split(";")[0]), each["what"], each["expected"], printable(each["found"]))
             for each in found["refutations"][:_SHOWN]
         ]
-        title = f"refuted by {len(found['refutations']):,} numbers"
+        title = f"refuted by {_numbers(len(found['refutations']))}"
         said.append((title, ("tensor", "what", "the checkpoint gives", "published"), shown))
     meaning = "refuted: the checkpoint does not give this file" if found["refutations"] else found["meaning"]
     return [*said, f"{found['verdict']}: {meaning}."]
+
+
+def _numbers(count: int) -> str:
+    return f"{count:,} number{'' if count == 1 else 's'}"
 
 
 def _explained(count: int, on_a_tie: int) -> str:
@@ -153,7 +158,7 @@ def _unproved(proof: Proof, recipe: Recipe, path: Path, asked: Verdict) -> Pipel
         return CheckError(
             expected=expected,
             found=f"{printable(first.what)} of {printable(first.tensor.split(';')[0])} is {printable(first.found)}, "
-            f"where the checkpoint gives {first.expected}; {len(proof.refutations):,} numbers refute it",
+            f"where the checkpoint gives {first.expected}; refuted by {_numbers(len(proof.refutations))}",
             next_step="give the checkpoint the file was made from, or look at --json",
         )
     # What could not be tried may have given the bytes.

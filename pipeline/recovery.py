@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import tempfile
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from recreate_model.digest import Json, digest_bytes
 from recreate_model.errors import InputError, ResourceError
 from recreate_model.membership import check_member
 from recreate_model.model_view import read_model
+from recreate_model.quantiser import Generation
 from recreate_model.recipe import Model, Recipe
 from recreate_model.recover import Recovered, recover
 from recreate_model.verdict import printable
@@ -93,7 +95,8 @@ def document(recovered: Recovered, table: Ranges, target: Path) -> Json:
 def blocks(found: Json, machine: Machine, recipe: Recipe) -> list[Block]:
     """The same for people, and the command that builds with the table."""
     said: list[Block] = [
-        f"{found['recovered']} ranges recovered, quantised as TensorFlow {found['arithmetic']} does: {found['table']}"
+        f"{found['recovered']} ranges recovered, quantised as {Generation(found['arithmetic']).converter} does: "
+        f"{found['table']}"
     ]
     if found["left_out"]:
         rows = [(printable(name), printable(why)) for name, why in found["left_out"].items()]
@@ -103,5 +106,6 @@ def blocks(found: Json, machine: Machine, recipe: Recipe) -> list[Block]:
         for name in found["not_todays"]
     ]
     options = f"--model {recipe.model.width}_{recipe.model.resolution}"
-    options += f" --checkpoint {machine.checkpoint or recipe.checkpoint.kind} --ranges {found['table']}"
+    checkpoint, table = (shlex.quote(str(each)) for each in (machine.checkpoint or "seeded", found["table"]))
+    options += f" --checkpoint {checkpoint} --ranges {table}"
     return [*said, f"Build with them: python -m pipeline quantize {options}"]

@@ -44,6 +44,13 @@ class Generation(Enum):
     DOUBLE = "2.4"
     STORED = "old quantizer"
 
+    @property
+    def converter(self) -> str:
+        """As a sentence calls it."""
+        return {"today": "TensorFlow of today", "old quantizer": "TensorFlow's old quantizer"}.get(
+            self.value, f"TensorFlow {self.value}"
+        )
+
 
 def activation_parameters(low: float, high: float, generation: Generation = Generation.TODAY) -> tuple[float, int]:
     """Scale (float32) and zero point of an activation with this range, in real units.

@@ -93,7 +93,7 @@ def recover(view: ModelView, source: str) -> Recovered:
                 tensor.name,
                 None,
                 without_range=True,
-                why=f"no byte of the file depends on the range of a {without[index]}",
+                why=f"no byte of the file depends on the range of its {without[index]}",
             )
             if index in without and generation is not Generation.STORED
             else _activation(tensor, generation, widths.get(index, _ANY), index in without)
@@ -152,7 +152,8 @@ def _activation(tensor: Tensor, generation: Generation, width: Width, without_ra
         span = span_for(*wanted, Generation.TODAY, width)
         # Where a range suits today's converter and the file's own, that is the one to give.
         if span is None or activation_parameters(*span, generation) != wanted:
-            span = span_for(*wanted, generation, width)
+            # Bounds that no range meets are no reason to have none: the bias scales will tell.
+            span = span_for(*wanted, generation, width) or span_for(*wanted, generation)
     if span is None:
         return Activation(tensor.name, None, why=f"no range gives the scale {wanted[0]!r} and zero point {wanted[1]}")
     today = without_range or activation_parameters(*span) == wanted

@@ -17,12 +17,12 @@ from pipeline import recovery
 from pipeline.resolve import Request
 from recreate_model import convert, network
 from recreate_model.errors import InputError
-from recreate_model.model_view import ModelView, read_model
+from recreate_model.model_view import read_model
 from recreate_model.quantiser import Generation
 from recreate_model.recipe import Calibration, Checkpoint, Evaluation, Preprocess, Recipe
 from recreate_model.recover import network_operators, recover
 from tests.conftest import SMALL
-from tests.edited_models import data, edited, operand, operator, result
+from tests.edited_models import edited, operator, result
 from tests.published_models import Order, publish
 from tests.test_bad_input import assert_one_error, run
 from tests.tiny_models import tiny_model

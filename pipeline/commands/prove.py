@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("published", type=Path, nargs="?", metavar="PUBLISHED", help="an INT8 .tflite (default: the card's, fetched)")
     add("--model", help="member of the family: width_resolution (default 1.0_224)")
-    add("--checkpoint", metavar="auto|official|seeded|PATH", help="float weights (default auto)")
+    add("--checkpoint", default="official", metavar="official|seeded|PATH", help="float weights (default official)")
     add(
         "--toolchain",
         metavar="NAME[,NAME...]",

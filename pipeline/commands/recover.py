@@ -13,8 +13,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("published", type=Path, nargs="?", metavar="PUBLISHED", help="an INT8 .tflite (default: the card's, fetched)")
     add("--model", help="member of the family: width_resolution (default 1.0_224)")
-    add("--checkpoint", metavar="auto|official|seeded|PATH", help="float weights (default auto)")
-    add("--output", type=Path, metavar="FILE", help="the table to write (default: PUBLISHED's name, .ranges.json)")
+    add("--checkpoint", default="official", metavar="official|seeded|PATH", help="float weights (default official)")
+    add(
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="the table to write (default: PUBLISHED's name with .ranges.json, in the current folder)",
+    )
     add("--out", type=Path, metavar="FOLDER", help="where build folders are made (default artifacts)")
 
 

@@ -1,0 +1,85 @@
+"""How far the factors by which a converter folds BatchNorm are off the exact ones, by CPU: what the tolerance rests on.
+
+    python benchmarks/folding_factors.py --checkpoint ARCHIVE
+    python benchmarks/folding_factors.py --checkpoint ARCHIVE --cpus Haswell --toolchain 2.5.0,today
+
+Prints how many channels have a factor that is so many units in the last place (float32) off the exact one rounded. A
+channel counts where every weight and the bias that the converter folded are, bit for bit, what that one factor gives;
+`none` are those that no factor within the tolerance gives. Layers without BatchNorm are left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import stand_ins
+
+from recreate_model import convert, network, toolchain
+from recreate_model.channels import FACTOR_ULPS, by_channel, convolutions, factors
+from recreate_model.model_view import read_model
+from recreate_model.prove import Checkpoint
+from recreate_model.toolchain import Edits, Job
+
+_ANY = (-1.0, 1.0)  # ranges decide nothing here
+
+
+def main() -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", required=True, metavar="ARCHIVE", help="a path, or `official`")
+    parser.add_argument("--cpus", default="", help="beside this one, as `qemu-x86_64 -cpu help` names them")
+    parser.add_argument("--toolchain", default="2.5.0,2.6.0,2.4.4,today", help="as `prove --toolchain` takes them")
+    arguments = parser.parse_args()
+    for name in [name for name in os.environ if name.startswith("OPENBLAS_")]:
+        del os.environ[name]  # what it says of this CPU would be wrong of the emulated one
+    print(stand_ins.machine())
+    shifts = range(-FACTOR_ULPS, FACTOR_ULPS + 1)
+    print(f"{'folded by':20}{'on':13}" + "".join(f"{shift:+7d}" for shift in shifts) + f"{'none':>7}")
+    with tempfile.TemporaryDirectory() as scratch, stand_ins.checkpoint(arguments.checkpoint) as source:
+        for cpu in ("", *filter(None, arguments.cpus.split(","))):
+            for chain in toolchain.parse(arguments.toolchain):
+                python = stand_ins.python_of(chain)
+                if cpu:
+                    python = stand_ins.emulated(python, cpu, Path(scratch))
+                found = _shifts(source, toolchain.convert(chain, python, _job(source)).constants)
+                cells = "".join(f"{found[shift] or '':>7}" for shift in (*shifts, None))
+                print(f"{chain.name:20}{cpu or 'this CPU':13}{cells}", flush=True)
+
+
+def _job(source: Checkpoint) -> Job:
+    assert source.frozen_graph is not None  # stand_ins.checkpoint has seen to it
+    shape = (1, source.model.resolution, source.model.resolution, 3)
+    spans = np.full((len(convert.activations(_float_model(source))), 2), _ANY, np.float32)
+    return Job(source.frozen_graph, network.INPUT_NAME, network.OUTPUT_NAME, shape, "int8", "int8", (Edits(spans),))
+
+
+def _float_model(source: Checkpoint) -> bytes:
+    return convert.convert_float(network.frozen_graph(source.model, network.fold_all(source.model, source.values)))
+
+
+def _shifts(source: Checkpoint, constants: tuple[tuple[np.ndarray, np.ndarray], ...]) -> Counter[int | None]:
+    view = read_model(_float_model(source))
+    result: Counter[int | None] = Counter()
+    for layer, operator, (weights, bias) in zip(
+        network.layers(source.model), convolutions(view), constants, strict=True
+    ):
+        if layer.batch_norm:
+            given = factors(layer, source.values)
+            channels = by_channel(weights.reshape(view.tensors[operator.inputs[1]].shape), operator)
+            left = np.full(len(bias), True)
+            for shift in sorted(range(-FACTOR_ULPS, FACTOR_ULPS + 1), key=abs):
+                folded, folded_bias = given.fold(np.full(len(bias), shift))
+                here = left & (folded == channels).all(axis=1) & (folded_bias == bias)
+                result[shift] += int(here.sum())
+                left &= ~here
+            result[None] += int(left.sum())
+    return result
+
+
+if __name__ == "__main__":
+    main()

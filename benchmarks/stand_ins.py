@@ -1,0 +1,106 @@
+"""What the benchmarks about published files share: an archive as `prove` reads it, and files made from it.
+
+A file is made by a converter's plain `convert()`, which calibrates by itself, so that nothing of what is measured has
+had a hand in it; on this CPU, or on one that `qemu-x86_64` emulates.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from pipeline import console, proof
+from pipeline.resolve import Request, resolve
+from recreate_model import network, resources, toolchain
+from recreate_model.prove import Checkpoint
+from recreate_model.toolchain import Toolchain
+
+ROOT = Path(__file__).resolve().parents[1]
+EMULATOR = "qemu-x86_64"
+_SCRIPT = Path(__file__).with_name("plain_convert.py")
+_LIMIT = 900  # seconds; under emulation a conversion was seen to take 15 to 60
+
+
+@contextlib.contextmanager
+def checkpoint(archive: str) -> Iterator[Checkpoint]:
+    """The archive's weights and its frozen graph."""
+    recipe, machine = resolve(Request(checkpoint=archive, images="procedural"), console.NoBars(), may_fetch=True)
+    with proof.checkpoint(recipe, machine) as found:
+        if found.frozen_graph is None:
+            raise SystemExit(f"error: expected an archive with a frozen graph; found none in {archive}")
+        yield found
+
+
+def python_of(chain: Toolchain) -> Path:
+    """The Python of the toolchain's environment, made on first use."""
+    return toolchain.ensure(chain, resources.cache_folder(), lambda text: print(text, file=sys.stderr, flush=True))
+
+
+def emulated(python: Path, cpu: str, folder: Path) -> Path:
+    """A program in the folder that runs this Python on an emulated CPU."""
+    emulator = shutil.which(EMULATOR)
+    if emulator is None:
+        raise SystemExit(
+            f"error: expected {EMULATOR}, to emulate other CPUs; found none on the PATH; done: nothing; "
+            "next: install it (Debian and Ubuntu: qemu-user)"
+        )
+    program = folder / f"python-{cpu}"
+    program.write_text(
+        f'#!/bin/sh\nexec {shlex.quote(emulator)} -cpu {shlex.quote(cpu)} {shlex.quote(str(python))} "$@"\n'
+    )
+    program.chmod(0o755)
+    return program
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a file is to be made; `cpu` as the emulator names it, empty for the one at hand."""
+
+    chain: Toolchain
+    ends: str = "int8"
+    cpu: str = ""
+    seed: int = 7
+    pictures: int = 2
+
+
+def make(plan: Plan, source: Checkpoint, out: Path) -> float:
+    """Makes the file and returns the seconds it took."""
+    job = {
+        "graph": str(source.frozen_graph),
+        "input": network.INPUT_NAME,
+        "output": network.OUTPUT_NAME,
+        "input_shape": (1, source.model.resolution, source.model.resolution, 3),
+        "ends": plan.ends,
+        "quantizer": plan.chain.quantizer,
+        "seed": plan.seed,
+        "pictures": plan.pictures,
+        "out": str(out),
+    }
+    python = python_of(plan.chain)
+    command = [emulated(python, plan.cpu, out.parent) if plan.cpu else python, "-I", _SCRIPT, json.dumps(job)]
+    # What is said of this CPU's caches and kernels would be wrong of the emulated one.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("OPENBLAS_")}
+    start = time.perf_counter()
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=_LIMIT, check=False)
+    if done.returncode:
+        raise SystemExit(f"error: {plan.chain.name} on {plan.cpu or 'this CPU'} failed: {done.stderr[-300:]}")
+    return time.perf_counter() - start
+
+
+def machine() -> str:
+    """What figures depend on, in a line."""
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
+    processors = len(os.sched_getaffinity(0))
+    return f"{platform.machine()}, {processors} processors, load {load:.1f}, Python {platform.python_version()}"
