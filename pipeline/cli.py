@@ -106,7 +106,7 @@ def _run(arguments: argparse.Namespace) -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.status
     except KeyboardInterrupt as stop:
-        print("stopped: finished stages are kept, run the same command to go on", file=sys.stderr)
+        print("stopped: what was finished is kept, run the same command to go on", file=sys.stderr)
         return 128 + (stop.args[0] if stop.args else signal.SIGINT)
     except Exception as error:
         if os.environ.get(_TRACEBACK):

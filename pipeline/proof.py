@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -15,7 +16,7 @@ from recreate_model import archive, seeded
 from recreate_model.channels import FACTOR_ULPS
 from recreate_model.checkpoint import FROZEN, read_archive
 from recreate_model.digest import Json
-from recreate_model.errors import CheckError, PipelineError
+from recreate_model.errors import CheckError, PipelineError, ResourceError
 from recreate_model.prove import Attempt, Checkpoint, Proof
 from recreate_model.quantiser import Generation
 from recreate_model.recipe import Recipe, as_json
@@ -118,8 +119,11 @@ def blocks(found: Json) -> list[Block]:
         ]
         title = f"refuted by {_numbers(len(found['refutations']))}"
         said.append((title, ("tensor", "what", "the checkpoint gives", "published"), shown))
-    meaning = "refuted: the checkpoint does not give this file" if found["refutations"] else found["meaning"]
-    return [*said, f"{found['verdict']}: {meaning}."]
+    if found["verdict"] == "CONSISTENT" and any(each["failure"] for each in found["rebuilt"]):
+        said.append("A converter that could have made the file could not be tried, so IDENTICAL is not ruled out.")
+    if found["refutations"]:
+        return [*said, f"Refuted: the checkpoint does not give this file ({found['verdict']})."]
+    return [*said, f"{found['verdict']}: {found['meaning']}."]
 
 
 def _numbers(count: int) -> str:
@@ -127,7 +131,7 @@ def _numbers(count: int) -> str:
 
 
 def _explained(count: int, on_a_tie: int) -> str:
-    return f"all {count:,} explained; {on_a_tie:,} of them lie on a rounding tie and need the tolerance"
+    return f"all {count:,} explained; {on_a_tie:,} of them would be another number in exact arithmetic"
 
 
 def _remark(attempt: Json) -> str:
@@ -143,6 +147,23 @@ def _remark(attempt: Json) -> str:
     elif attempt["verdict"] == "IDENTICAL":
         remarks.append("nothing was moved")
     return "; ".join(remarks)
+
+
+def keep(proof: Proof, folder: Path) -> None:
+    """Writes every model that was made again into a folder, so that `diff` can look at it.
+
+    Raises:
+        ResourceError: the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for attempt in proof.attempts:
+            if attempt.model:
+                (folder / f"{re.sub('[^a-z0-9.]+', '-', attempt.toolchain.lower())}.tflite").write_bytes(attempt.model)
+    except OSError as error:
+        raise ResourceError(
+            expected=f"to write into {folder}", found=error.strerror or str(error), next_step="give another --keep"
+        ) from error
 
 
 def check(proof: Proof, recipe: Recipe, path: Path, asked: Verdict) -> None:

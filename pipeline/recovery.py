@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import tempfile
 from pathlib import Path
@@ -12,7 +11,7 @@ from pipeline.console import Block
 from pipeline.work import Machine
 from recreate_model import convert
 from recreate_model.digest import Json, digest_bytes
-from recreate_model.errors import InputError, ResourceError
+from recreate_model.errors import CheckError, InputError, ResourceError
 from recreate_model.membership import check_member
 from recreate_model.model_view import read_model
 from recreate_model.quantiser import Generation
@@ -69,10 +68,10 @@ def write_new(path: Path, text: str) -> None:
                 done="it is kept, and nothing was written",
                 next_step="remove it, or give another --output",
             )
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".recovered-", delete=False) as stream:
-            stream.write(text)
-        os.chmod(stream.name, 0o644)
-        os.replace(stream.name, path)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".recovered-") as scratch:
+            whole = Path(scratch) / path.name
+            whole.write_text(text, encoding="utf-8")
+            whole.replace(path)
     except OSError as error:
         raise ResourceError(
             expected=f"to write {path}", found=error.strerror or str(error), next_step="give another --output"
@@ -88,8 +87,24 @@ def document(recovered: Recovered, table: Ranges, target: Path) -> Json:
         "arithmetic": recovered.generation.value,
         "recovered": len(table.spans),
         "left_out": dict(table.left_out),
+        "missing": _missing(recovered),
         "not_todays": [each.tensor for each in recovered.activations if not each.today],
     }
+
+
+def _missing(recovered: Recovered) -> list[str]:
+    return [each.tensor for each in recovered.activations if each.span is None and not each.without_range]
+
+
+def check(recovered: Recovered, source: str, target: Path) -> None:
+    """Raises CheckError where a range that a build needs was not found."""
+    if missing := _missing(recovered):
+        raise CheckError(
+            expected=f"a range for every activation of {source} whose range decides a byte",
+            found=f"none that gives the scale and zero point of {printable(missing[0])}, nor of {len(missing) - 1} others",
+            done=f"{target} has the others",
+            next_step="look at the file with `python -m pipeline prove`: a converter would not have written it",
+        )
 
 
 def blocks(found: Json, machine: Machine, recipe: Recipe) -> list[Block]:
@@ -105,6 +120,8 @@ def blocks(found: Json, machine: Machine, recipe: Recipe) -> list[Block]:
         f"{printable(name)}: no range gives its scale in today's converter; with this one it is off in the last bit."
         for name in found["not_todays"]
     ]
+    if found["missing"]:
+        return said
     options = f"--model {recipe.model.width}_{recipe.model.resolution}"
     checkpoint, table = (shlex.quote(str(each)) for each in (machine.checkpoint or "seeded", found["table"]))
     options += f" --checkpoint {checkpoint} --ranges {table}"

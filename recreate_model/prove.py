@@ -49,12 +49,14 @@ class Attempt:
 
     Attributes:
         comparison: of the published file with the one made; None where it could not be made.
+        model: the one made; empty where it could not be.
         moves: of folding constants, where those of this CPU did not give the bytes.
         failure: why it could not be made.
     """
 
     toolchain: str
     comparison: Comparison | None
+    model: bytes = b""
     moves: Moves | None = None
     failure: PipelineError | None = None
 
@@ -118,7 +120,8 @@ def prove(
     layers = network.layers(checkpoint.model)
     compared = consistency.compare(view, layers, checkpoint.values, recovered.generation)
     case = _Case(published, view, checkpoint, recovered, compared)
-    ours = _ours(case)
+    own = _own_build(case)
+    ours = compare(published, own)
     # Ours has the checkpoint's graph, so a graph that differs from it is not the checkpoint's.
     same_graph = (ours.verdict if ours.apart_from_ends is None else ours.apart_from_ends).reaches(Verdict.SAME_GRAPH)
     refutations = (
@@ -127,7 +130,7 @@ def prove(
         *(each for layer in compared for each in layer.refutations),
         *_refuted_ranges(view, recovered),
     )
-    attempts = [Attempt(OURS, ours)]
+    attempts = [Attempt(OURS, ours, own)]
     if ours.verdict is Verdict.IDENTICAL:
         verdict, refutations = Verdict.IDENTICAL, ()
     elif refutations:
@@ -202,8 +205,8 @@ def _refuted_graph(comparison: Comparison) -> Iterator[Refutation]:
         yield Refutation(each.name, f"{each.kind.label} of {each.where}", "the checkpoint's network", each.what)
 
 
-def _ours(case: _Case) -> Comparison:
-    """With this program's own build from the recovered ranges: BatchNorm folded in float64, today's converter."""
+def _own_build(case: _Case) -> bytes:
+    """This program's own build from the recovered ranges: BatchNorm folded in float64, today's converter."""
     model = case.checkpoint.model
     graph = network.frozen_graph(model, network.fold_all(model, case.checkpoint.values))
     float_model = convert.convert_float(graph)
@@ -215,7 +218,7 @@ def _ours(case: _Case) -> Comparison:
     }
     # A range that was not found is reported; any other will do here, where the graph is what matters.
     spans |= {name: (0.0, 1.0) for name in convert.activations_with_a_range(float_model) if name not in spans}
-    return compare(case.published, convert.quantize(float_model, spans))
+    return convert.quantize(float_model, spans)
 
 
 def _attempt(case: _Case, chain: Toolchain, python_of: Callable[[Toolchain], Path], graph: Path) -> Attempt:
@@ -234,6 +237,6 @@ def _attempt(case: _Case, chain: Toolchain, python_of: Callable[[Toolchain], Pat
     try:
         python = python_of(chain)
         rebuilt = rebuild(case.published, chain, python, job, layers, case.checkpoint.values, case.compared)
-        return Attempt(chain.name, compare(case.published, rebuilt.model), rebuilt.moves)
+        return Attempt(chain.name, compare(case.published, rebuilt.model), rebuilt.model, rebuilt.moves)
     except PipelineError as error:
         return Attempt(chain.name, None, failure=error)

@@ -23,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME[,NAME...]",
         help="to make it again with: 2.5.0, 2.6.0, 2.4.4 or today, each also with -old; or none (default: what fits)",
     )
+    add("--keep", type=Path, metavar="FOLDER", help="write the models that are made again there, for `diff`")
     add(
         "--accept",
         type=str.upper,
@@ -46,11 +47,14 @@ def run(arguments: argparse.Namespace) -> int:
     recipe, machine = resolve(Request.given(arguments, images="procedural"), progress, may_fetch=True)
     cache = resources.cache_folder()
 
-    def python_of(chain: toolchain.Toolchain) -> Path:
-        return toolchain.ensure(chain, cache, lambda sentence: print(sentence, file=sys.stderr, flush=True))
+    def announce(sentence: str) -> None:
+        if not arguments.quiet:
+            print(sentence, file=sys.stderr, flush=True)
 
-    with proof.checkpoint(recipe, machine) as checkpoint:
-        found = prove(published, str(path), checkpoint, chains, python_of)
+    with proof.checkpoint(recipe, machine) as checkpoint, progress.bar("proving"):
+        found = prove(published, str(path), checkpoint, chains, lambda chain: toolchain.ensure(chain, cache, announce))
+    if arguments.keep:
+        proof.keep(found, arguments.keep)
     asked = Verdict[arguments.accept]
     document = proof.document(found, recipe, path, published, asked)
     if arguments.json:

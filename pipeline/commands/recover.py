@@ -47,4 +47,5 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps(found, indent=2))
     elif not arguments.quiet:
         console.print_blocks(recovery.blocks(found, machine, recipe))
+    recovery.check(recovered, str(path), target)
     return 0
