@@ -157,7 +157,7 @@ def _shared_over_and_over(tree: Any) -> None:
         (_endless_shape, "2147483647, ...] and type int8 has 216 bytes"),
         (_missing_scale, "has 7 scales for 8 channels"),
         (_missing_zero_points, "has 1 scales and 0 zero points"),
-        (_no_number, "a scale that is no number"),
+        (_no_number, "has a scale that is not finite, as TensorFlow's old quantizer writes for an empty range"),
         (_other_file, "keeps its data in another file"),
         (_shared_over_and_over, "tensors that share buffers"),
         (lambda tree: tree.subgraphs.append(tree.subgraphs[0]), "2 subgraphs instead of one"),
@@ -206,6 +206,7 @@ def _metadata_in_buffer_0(tree: Any) -> None:
         (_both_custom_options, "operator 0 has data both in its table and at 16"),
         (_constant_in_buffer_0, "has its data in buffer 0, which stands for no data"),
         (_metadata_in_buffer_0, "metadata has its data in buffer 0"),
+        (_no_number, "not finite"),
     ],
 )
 def test_a_file_that_two_runtimes_read_as_two_models_is_refused_and_not_called_damaged(
