@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from recreate_model.elements import bias_restated, compare_elements, first_difference, same
 from recreate_model.model_view import ModelView, Operator, Signature, Tensor, read_model
 from recreate_model.pairing import Pairing, Place, constants, pair
+from recreate_model.scales import bound
 from recreate_model.verdict import Comparison, Difference, Kind, Verdict, comparison_json
 
 __all__ = ["Comparison", "Difference", "Kind", "Verdict", "compare", "comparison_json"]
@@ -91,6 +92,8 @@ def _operators(one: ModelView, two: ModelView, pairing: Pairing) -> Iterator[Dif
             yield _unequal(Kind.OPTIONS, where, "options", first.options_kind, second.options_kind)
         if first.custom_options != second.custom_options:
             yield _unequal(Kind.OPTIONS, where, "custom options", first.custom_options, second.custom_options)
+        if what := bound((one, first), (two, second)):
+            yield Difference(Kind.OPTIONS, where, "", what)
         for kind, fields in (
             (Kind.OPTIONS, _fields(first.options, second.options)),
             (Kind.OTHER, _fields(first.rest, second.rest)),
@@ -128,7 +131,8 @@ def _values(a: Tensor, b: Tensor, where: str, place: Place, constant: bool) -> I
     quantised = all(scaling)
     if not constant:
         # Numbers of what is no constant are a variable's first value; a range has one scale, and no axis.
-        kind = Kind.OPERANDS if elements else Kind.RANGES
+        # Integers without a scale are another type of numbers.
+        kind = Kind.OPERANDS if elements else Kind.RANGES if quantised else Kind.TYPES
         if quantised and any(field == "axis" for field, _, _ in unequal):
             kind = Kind.OTHER
     elif quantised or a.dtype != b.dtype or a.dtype.startswith("float"):
@@ -148,9 +152,10 @@ def _restated(one: ModelView, two: ModelView, pairing: Pairing, place: Place, a:
     both = []
     for view, bias, index in zip((one, two), (a, b), pairing.operators[place.operator], strict=True):
         source, weights = view.operators[index].inputs[:2]
-        if -1 in (source, weights):
+        if -1 in (source, weights, *view.operators[index].outputs) or not view.operators[index].outputs:
             return False
-        both.append((bias, view.tensors[source], view.tensors[weights]))
+        output = view.operators[index].outputs[0]
+        both.append([bias, *(view.tensors[each] for each in (source, weights, output))])
     return bias_restated(both[0], both[1])
 
 

@@ -74,11 +74,13 @@ def _bias_scale(tree: Any) -> None:
 
 
 def _activation_scale(tree: Any) -> None:
-    result(tree, "CONV_2D").quantization.scale = [ulp_up(result(tree, "CONV_2D").quantization.scale[0])]
+    scale = ulp_up(result(tree, "FULLY_CONNECTED").quantization.scale[0])
+    result(tree, "FULLY_CONNECTED").quantization.scale = [scale]
 
 
 def _zero_point(tree: Any) -> None:
-    result(tree, "CONV_2D").quantization.zeroPoint = [result(tree, "CONV_2D").quantization.zeroPoint[0] + 1]
+    zero_point = result(tree, "FULLY_CONNECTED").quantization.zeroPoint[0]
+    result(tree, "FULLY_CONNECTED").quantization.zeroPoint = [zero_point + 1]
 
 
 def _calibrated(tree: Any) -> None:
@@ -148,6 +150,26 @@ def _asymmetric(tree: Any) -> None:
     operator(tree, "FULLY_CONNECTED").builtinOptions.asymmetricQuantizeInputs = True
 
 
+def _no_scale(tree: Any) -> None:
+    result(tree, "CONV_2D").quantization = None
+
+
+def _softmax_scale(tree: Any) -> None:
+    result(tree, "SOFTMAX").quantization.scale = [1.0]
+
+
+def _softmax_zero_point(tree: Any) -> None:
+    result(tree, "SOFTMAX").quantization.zeroPoint = [5]
+
+
+def _reshape_scale(tree: Any) -> None:
+    result(tree, "RESHAPE").quantization.scale = [77.0]
+
+
+def _scale_that_reshape_does_not_keep(tree: Any) -> None:
+    operand(tree, "RESHAPE", 0).quantization.scale = [77.0]
+
+
 @pytest.mark.parametrize(
     ("change", "verdict", "kind", "said"),
     [
@@ -165,8 +187,13 @@ def _asymmetric(tree: Any) -> None:
         ),
         (_weight_scale, Verdict.SAME_GRAPH, Kind.WEIGHTS, "scale of 1 of 8 channels"),
         (_bias_scale, Verdict.SAME_GRAPH, Kind.BIASES, "scale of 1 of 8 channels"),
-        (_activation_scale, Verdict.SAME_WEIGHTS, Kind.RANGES, "scale 0.0"),
-        (_zero_point, Verdict.SAME_WEIGHTS, Kind.RANGES, "zero point -128 against -127"),
+        (_activation_scale, Verdict.SAME_WEIGHTS, Kind.RANGES, "scale "),
+        (_zero_point, Verdict.SAME_WEIGHTS, Kind.RANGES, "zero point "),
+        (_no_scale, Verdict.DIFFERENT, Kind.OPTIONS, "which RESHAPE takes from its input"),
+        (_softmax_scale, Verdict.DIFFERENT, Kind.OPTIONS, "output, which SOFTMAX fixes"),
+        (_softmax_zero_point, Verdict.DIFFERENT, Kind.OPTIONS, "output, which SOFTMAX fixes"),
+        (_reshape_scale, Verdict.DIFFERENT, Kind.OPTIONS, "output, which RESHAPE takes from its input"),
+        (_scale_that_reshape_does_not_keep, Verdict.DIFFERENT, Kind.OPTIONS, "which RESHAPE takes from its input"),
         (_calibrated, Verdict.SAME_WEIGHTS, Kind.RANGES, "recorded minimum"),
         (_stride, Verdict.DIFFERENT, Kind.OPTIONS, "stride_h 2 against 1"),
         (_padding, Verdict.DIFFERENT, Kind.OPTIONS, "padding SAME against VALID"),
@@ -365,6 +392,55 @@ def test_a_bias_in_a_new_scale_is_the_same_one_within_half_a_step() -> None:
     assert [one.kind for one in comparison.decisive] == [Kind.BIASES]
 
 
+@pytest.mark.parametrize("factor", [300.0, 1e9])
+def test_a_bias_that_vanishes_in_a_wide_step_is_another_one(factor: float) -> None:
+    """Zero is within half of any step that is wide enough; so wide a step shows nothing."""
+
+    def small(tree: Any) -> None:
+        data(tree, operand(tree, "CONV_2D", 2)).view(np.int32)[:] = [100, -77, 12, 0, -4, 30, -1, 1]
+
+    def widened(tree: Any) -> None:
+        source, bias = operand(tree, "CONV_2D", 0), operand(tree, "CONV_2D", 2)
+        source.quantization.scale = source.quantization.scale * np.float32(factor)
+        bias.quantization.scale = source.quantization.scale * operand(tree, "CONV_2D", 1).quantization.scale
+        data(tree, bias)[:] = 0
+
+    one = edited(tiny_model("int8"), small)
+    for comparison in (compare(one, edited(one, widened)), compare(edited(one, widened), one)):
+        assert comparison.verdict is Verdict.SAME_GRAPH
+        assert [each.kind for each in comparison.decisive] == [Kind.BIASES]
+
+
+def test_a_bias_may_not_move_by_more_than_an_output_is_rounded_by() -> None:
+    """Within half a step of each bias, but many levels of the output away."""
+
+    def rough(tree: Any) -> None:
+        output = result(tree, "CONV_2D").quantization
+        output.scale = output.scale * np.float32(1e-6)
+        operand(tree, "FULLY_CONNECTED", 0).quantization.scale = output.scale
+        data(tree, operand(tree, "CONV_2D", 2)).view(np.int32)[:] = 5
+
+    def rescaled(tree: Any) -> None:
+        source, bias = operand(tree, "CONV_2D", 0), operand(tree, "CONV_2D", 2)
+        source.quantization.scale = source.quantization.scale * np.float32(1.2)
+        bias.quantization.scale = source.quantization.scale * operand(tree, "CONV_2D", 1).quantization.scale
+        data(tree, bias).view(np.int32)[:] = 4
+
+    one = edited(tiny_model("int8"), rough)
+    assert Kind.BIASES in compare(one, edited(one, rescaled)).counts
+
+
+def test_a_range_that_an_operator_hands_on_is_one_range() -> None:
+    """Input and output of a RESHAPE with the same new scale: that is another calibration and nothing else."""
+
+    def change(tree: Any) -> None:
+        for tensor in (operand(tree, "RESHAPE", 0), result(tree, "RESHAPE")):
+            tensor.quantization.scale = [ulp_up(tensor.quantization.scale[0])]
+
+    comparison = compare(tiny_model("int8"), edited(tiny_model("int8"), change))
+    assert (comparison.verdict, comparison.counts) == (Verdict.SAME_WEIGHTS, {Kind.RANGES: 2})
+
+
 def test_float_and_int8_models_differ_in_types_and_are_paired_all_the_same() -> None:
     """Same operators in the same places: types differ, shapes do not."""
     comparison = compare(tiny_model("float"), tiny_model("int8"))
@@ -532,7 +608,7 @@ def test_the_status_is_0_only_for_the_verdict_that_was_asked(pair_of_files: tupl
     assert run("diff", one, one).returncode == 0
     result = run("diff", one, two, "--quiet")
     assert_one_error(
-        result, 1, "to be IDENTICAL", "found SAME_WEIGHTS: ranges, operator 0 CONV_2D, output 0", "--accept"
+        result, 1, "to be IDENTICAL", "found SAME_WEIGHTS: ranges, operator 2 FULLY_CONNECTED, output 0", "--accept"
     )
     for accepted, status in (("SAME_CONTENT", 1), ("same_weights", 0), ("SAME_GRAPH", 0), ("DIFFERENT", 0)):
         assert run("diff", one, two, "--accept", accepted, "--quiet").returncode == status
@@ -547,7 +623,8 @@ def test_json_holds_every_difference_and_both_digests(pair_of_files: tuple[Path,
     assert (document["verdict"], document["asked"], document["status"]) == ("SAME_WEIGHTS", "SAME_WEIGHTS", 0)
     assert [len(file["sha1"]) for file in document["files"]] == [40, 40]
     (difference,) = document["differences"]
-    assert (difference["one"]["zero_points"], difference["two"]["zero_points"]) == ([-128], [-127])
+    (before,) = difference["one"]["zero_points"]
+    assert difference["two"]["zero_points"] == [before + 1]
 
 
 def test_tables_are_bounded_and_hold_no_control_characters(tmp_path: Path) -> None:
