@@ -273,8 +273,9 @@ def _unused_tensor(tree: Any) -> None:
 
 def _signed(tree: Any) -> None:
     signature, names = schema.SignatureDefT(), schema.TensorMapT()
-    signature.signatureKey, signature.inputs, signature.outputs = b"serve", [names], []
+    signature.signatureKey, signature.inputs, signature.outputs = b"serve", [names], [schema.TensorMapT()]
     names.name, names.tensorIndex = b"x", int(tree.subgraphs[0].inputs[0])
+    signature.outputs[0].name, signature.outputs[0].tensorIndex = b"y", int(tree.subgraphs[0].outputs[0])
     tree.signatureDefs = [signature]
 
 
@@ -363,6 +364,73 @@ def test_swapped_outputs_and_signatures_are_another_wiring() -> None:
     assert compare(two_outputs("a", "b"), two_outputs("b", "a")).verdict is Verdict.DIFFERENT
     assert compare(two_outputs("a", "b"), two_outputs("c", "d")).verdict is Verdict.SAME_CONTENT
     assert compare(two_outputs("a", "a"), two_outputs("a", "b")).verdict is Verdict.SAME_CONTENT
+
+
+def _signed_inside(tree: Any) -> None:
+    _signed(tree)
+    tree.signatureDefs[0].outputs[0].tensorIndex = int(operator(tree, "CONV_2D").outputs[0])
+
+
+def _signed_inside_by_another_name(tree: Any) -> None:
+    _signed_inside(tree)
+    tree.signatureDefs[0].outputs[0].name = b"z"
+
+
+def _signed_without_output(tree: Any) -> None:
+    _signed(tree)
+    tree.signatureDefs[0].outputs = []
+
+
+@pytest.mark.parametrize("change", [_signed_inside, _signed_inside_by_another_name, _signed_without_output])
+def test_a_signature_that_leads_elsewhere_is_another_wiring(change: Change) -> None:
+    """Who calls by it gets another tensor than the graph's output, or none; alone or against the plain one."""
+    plain = tiny_model("int8")
+    for one in (plain, edited(plain, _signed)):
+        for comparison in (compare(one, edited(plain, change)), compare(edited(plain, change), one)):
+            assert comparison.verdict is Verdict.DIFFERENT
+            assert {each.kind for each in comparison.decisive} == {Kind.WIRING}
+
+
+def _with_metadata(name: bytes) -> Change:
+    def change(tree: Any) -> None:
+        entry, buffer = schema.MetadataT(), schema.BufferT()
+        buffer.data = np.frombuffer(b"fp16accfp16", np.uint8)
+        tree.buffers.append(buffer)
+        entry.name, entry.buffer = name, len(tree.buffers) - 1
+        tree.metadata.append(entry)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "name", ["reduced_precision_support", "model_control_dependencies", "OfflineMemoryAllocation", "TFLITE_METADATA"]
+)
+def test_metadata_that_runtimes_go_by_is_no_mere_metadata(name: str) -> None:
+    """It decides the precision, the order of operators, where tensors lie or what is done to the input."""
+    one = tiny_model("int8")
+    comparison = compare(one, edited(one, _with_metadata(name.encode())))
+    assert (comparison.verdict, comparison.decisive[0].kind) == (Verdict.DIFFERENT, Kind.OTHER)
+    assert compare(one, edited(one, _with_metadata(b"my notes"))).verdict is Verdict.SAME_CONTENT
+
+
+def test_a_memory_plan_is_of_the_tensors_in_their_order() -> None:
+    """The same plan for tensors in another order puts them elsewhere."""
+    one = edited(tiny_model("int8"), _with_metadata(b"OfflineMemoryAllocation"))
+    order = list(range(len(read_model(one).tensors)))[::-1]
+    assert compare(one, permuted(one, order)).verdict is Verdict.DIFFERENT
+    assert compare(one, edited(one, filler=b"12345678")).verdict is Verdict.SAME_CONTENT
+
+
+def test_a_program_behind_the_model_is_not_looked_at() -> None:
+    """LiteRT's operator for compiled code refers to bytes behind the flatbuffer, which are no mere packing."""
+
+    def change(tree: Any) -> None:
+        one = operator(tree, "SOFTMAX")
+        one.opcodeIndex = code(tree, "CUSTOM", custom=b"DISPATCH_OP")
+
+    one = edited(tiny_model("int8"), change)
+    assert compare(one + b"0", one + b"1").verdict is Verdict.DIFFERENT
+    assert compare(one + b"0", one + b"0").verdict is Verdict.IDENTICAL
 
 
 def test_a_bias_in_a_new_scale_is_the_same_one_within_half_a_step() -> None:
@@ -478,6 +546,51 @@ def test_operators_at_the_ends_are_said_and_the_rest_is_paired(kind: str, small:
     comparison = compare(one, edited(one, both))
     assert comparison.apart_from_ends is Verdict.SAME_GRAPH
     assert compare(edited(one, with_float_ends), edited(one, both)).verdict is Verdict.SAME_GRAPH
+
+
+def with_uint8_ends(tree: Any) -> None:
+    """QUANTIZE before the first operator and behind the last."""
+    with_float_ends(tree)
+    graph = tree.subgraphs[0]
+    graph.operators[-1].opcodeIndex = code(tree, "QUANTIZE")
+    for tensor in (graph.tensors[graph.inputs[0]], graph.tensors[graph.outputs[0]]):
+        tensor.type = schema.TensorType.UINT8
+
+
+def _dead_end(tree: Any) -> None:
+    with_uint8_ends(tree)
+    graph = tree.subgraphs[0]
+    dead = new_tensor(tree, graph.tensors[graph.inputs[0]], schema.TensorType.INT8, b"dead")
+    insert(tree, 0, code(tree, "QUANTIZE"), [int(graph.inputs[0])], [dead])
+
+
+def _dead_end_alone(tree: Any) -> None:
+    graph = tree.subgraphs[0]
+    dead = new_tensor(tree, graph.tensors[graph.inputs[0]], schema.TensorType.INT8, b"dead")
+    insert(tree, 0, code(tree, "QUANTIZE"), [int(graph.inputs[0])], [dead])
+
+
+def _end_of_another_shape(tree: Any) -> None:
+    with_uint8_ends(tree)
+    graph = tree.subgraphs[0]
+    graph.tensors[graph.inputs[0]].shape = [1, 8, 8, 4]
+
+
+def test_uint8_ends_are_ends() -> None:
+    """QUANTIZE on both sides turns uint8 into int8 and back."""
+    one = tiny_model("int8")
+    comparison = compare(one, edited(one, with_uint8_ends))
+    assert (comparison.counts[Kind.ENDS], comparison.apart_from_ends) == (2, Verdict.SAME_CONTENT)
+    assert Kind.OPERATORS not in comparison.counts
+
+
+@pytest.mark.parametrize("change", [_dead_end, _dead_end_alone, _end_of_another_shape])
+def test_an_operator_that_does_not_stand_for_an_input_is_no_end(change: Change) -> None:
+    """A second one at the same input, one that nothing reads, one that would change the shape."""
+    one = tiny_model("int8")
+    for comparison in (compare(one, edited(one, change)), compare(edited(one, change), one)):
+        assert Kind.OPERATORS in comparison.counts
+        assert comparison.apart_from_ends in (None, Verdict.DIFFERENT)
 
 
 def test_operators_in_one_model_alone_are_named_and_the_others_paired() -> None:
