@@ -151,7 +151,7 @@ def _asymmetric(tree: Any) -> None:
 
 
 def _no_scale(tree: Any) -> None:
-    result(tree, "CONV_2D").quantization = None
+    result(tree, "FULLY_CONNECTED").quantization = None
 
 
 def _softmax_scale(tree: Any) -> None:
@@ -189,7 +189,7 @@ def _scale_that_reshape_does_not_keep(tree: Any) -> None:
         (_bias_scale, Verdict.SAME_GRAPH, Kind.BIASES, "scale of 1 of 8 channels"),
         (_activation_scale, Verdict.SAME_WEIGHTS, Kind.RANGES, "scale "),
         (_zero_point, Verdict.SAME_WEIGHTS, Kind.RANGES, "zero point "),
-        (_no_scale, Verdict.DIFFERENT, Kind.OPTIONS, "which RESHAPE takes from its input"),
+        (_no_scale, Verdict.DIFFERENT, Kind.TYPES, ""),
         (_softmax_scale, Verdict.DIFFERENT, Kind.OPTIONS, "output, which SOFTMAX fixes"),
         (_softmax_zero_point, Verdict.DIFFERENT, Kind.OPTIONS, "output, which SOFTMAX fixes"),
         (_reshape_scale, Verdict.DIFFERENT, Kind.OPTIONS, "output, which RESHAPE takes from its input"),
