@@ -22,7 +22,7 @@ _PROJECT = "pkg:generic/recreate-mobilenet-v2-int8"
 BUILD_TYPE = f"{_PROJECT}?build_type=v1#docs/provenance.md"
 BUILDER = f"{_PROJECT}#pipeline"
 # The stages whose files a user takes away; those of the others tell how these came to be.
-_DELIVERING = ("quantize", "vela", "labels", "c-array", "card")
+DELIVERING = ("quantize", "vela", "labels", "c-array", "card")
 
 
 def statement(recipe: Recipe, records: Mapping[str, Json], manifest: Json, sha1: Mapping[str, str]) -> Json:
@@ -35,7 +35,7 @@ def statement(recipe: Recipe, records: Mapping[str, Json], manifest: Json, sha1:
     """
     parts = [KeyParts(**entry["parts"]) for entry in records.values()]
     files = {path: digest for entry in records.values() for path, digest in entry["outputs"].items()}
-    delivered = {path for stage in _DELIVERING for path in records[stage]["outputs"]}
+    delivered = {path for stage in DELIVERING for path in records[stage]["outputs"]}
     described = {path: _file(path, digest, sha1.get(path)) for path, digest in files.items()}
     return {
         "_type": STATEMENT_TYPE,

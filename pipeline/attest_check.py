@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from pipeline.attest import dependencies
+from pipeline.attest import DELIVERING, dependencies
 from pipeline.rows import Row, claim
 from pipeline.statement import Link, Statement
 from pipeline.store import LOCK_FILE, Record, Store
@@ -38,6 +38,7 @@ def rows(statement: Statement, folder: Path, archive: Path | None) -> tuple[Row,
     """
     return (
         *_files(statement, folder),
+        _subjects(statement),
         claim("recipe", statement.recipe_id, statement.recipe.id, "SHA-256 of the recipe in the statement"),
         *_chain(statement),
         _course(statement),
@@ -57,6 +58,20 @@ def _files(statement: Statement, folder: Path) -> Iterator[Row]:
             yield claim(what, expected, _digest_or_fault(folder, name, algorithm), "the file")
         if name not in made:
             yield Row(name, "made by a stage of the chain", "made by none", "differs", "the chain")
+
+
+def _subjects(statement: Statement) -> Row:
+    """The files a user takes away are what the statement is about, and the model has the digest the ML-zoo names."""
+    why, model = "the files of the stages that deliver", model_file(statement.recipe)
+    delivered = {path for link in statement.chain if link.parts.stage in DELIVERING for path in link.outputs}
+    if wrong := sorted(delivered ^ statement.subjects):
+        places = ("a subject", "a by-product, or not listed")
+        expected, found = places if wrong[0] in delivered else places[::-1]
+        return Row("subjects", f"{wrong[0]} as {expected}", found, "differs", why)
+    if "sha1" not in statement.files.get(model, {}):
+        return Row("subjects", f"{model} with its SHA-1", "without", "differs", "others know the model by it")
+    count = f"{len(delivered)} files"
+    return claim("subjects", count, f"{len(statement.subjects)} files", why)
 
 
 def _chain(statement: Statement) -> Iterator[Row]:

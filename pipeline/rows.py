@@ -32,14 +32,14 @@ def holds(table: Iterable[Row]) -> bool:
     return all(row.verdict != "differs" for row in table)
 
 
-def raise_unless_holds(table: Sequence[Row], next_step: str) -> None:
-    """Raises CheckError, naming the first row that differs."""
+def raise_unless_holds(table: Sequence[Row], done: str, next_step: str) -> None:
+    """Raises CheckError, naming the first row that differs, and what the command did besides looking."""
     differing = [row for row in table if row.verdict == "differs"]
     if differing:
         first = differing[0]
         raise CheckError(
             expected=f"{first.what} to be {first.expected}",
             found=f"{first.found} ({first.why}), the first of {len(differing)} that differ",
-            done="nothing was written",
+            done=done,
             next_step=next_step,
         )

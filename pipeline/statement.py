@@ -57,12 +57,14 @@ class Statement:
 
     Attributes:
         files: path below the statement's folder -> algorithm -> digest; subjects first, then by-products.
+        subjects: paths of those the statement is about.
         recipe_id: as stated.
         dependencies: each as it stands.
         chain: in the order of the stages; every stage once.
     """
 
     files: Mapping[str, Mapping[str, str]]
+    subjects: frozenset[str]
     recipe: Recipe
     recipe_id: str
     dependencies: tuple[Json, ...]
@@ -174,11 +176,15 @@ def _statement(document: dict[str, Json]) -> Statement:
         files[name] = {"sha256": known["sha256"], **known}
         for algorithm, value in known.items():
             _digest(value, algorithm)
-    return Statement(files, recipe, _digest(internal["recipeId"]), dependencies, chain)
+    subjects = frozenset(entry["name"] for entry in document["subject"])
+    return Statement(files, subjects, recipe, _digest(internal["recipeId"]), dependencies, chain)
 
 
 def _link(entry: Json, recipe: Recipe, dependencies: tuple[Json, ...]) -> Link:
     own = as_json(recipe)
+    if not own.keys().isdisjoint(entry["parameters"]):
+        # A stage that was run with another recipe than the one that is stated.
+        raise _RefusedError("a field of the recipe among the parameters of a stage")
     code = {d["name"]: d["digest"]["sha256"] for d in dependencies if d["annotations"]["role"] == "code"}
     tools = {
         d["name"]: unquote(d["uri"].rpartition("@")[2]) for d in dependencies if d["annotations"]["role"] == "tool"

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from recreate_model.elements import bias_restated, compare_elements, first_difference, same
 from recreate_model.model_view import ModelView, Operator, Signature, Tensor, read_model
 from recreate_model.pairing import Pairing, Place, constants, pair
+from recreate_model.scales import bound
 from recreate_model.verdict import Comparison, Difference, Kind, Verdict, comparison_json
 
 __all__ = ["Comparison", "Difference", "Kind", "Verdict", "compare", "comparison_json"]
@@ -23,6 +24,11 @@ _SHOWN = 60  # most characters of one value in a text; the value itself is in th
 _WHICH = ("first", "second")
 # Newer converters state the type of the bias here too; the tensor's own type is compared beside it.
 _HINTS = ("quantized_bias_type",)
+# Metadata that runtimes go by: the precision to compute in, the order of operators, where tensors lie, the chip it was
+# compiled for, and how TensorFlow's task libraries change the input before.
+_MEMORY_PLAN = "OfflineMemoryAllocation"
+_GONE_BY = ("reduced_precision_support", "model_control_dependencies", _MEMORY_PLAN, "LiteRtStamp", "TFLITE_METADATA")
+_BEHIND = ("DISPATCH_OP",)  # LiteRT's operator for what a vendor's compiler made; its bytes follow the flatbuffer
 # Fields of a quantisation, one entry a channel.
 _SINGULAR = {"scales": "scale", "zero_points": "zero point", "axis": "axis"}
 
@@ -72,7 +78,7 @@ def _differences(one: ModelView, two: ModelView, pairing: Pairing) -> Iterator[D
         else:
             yield from _values(a, b, where, place, indices[0] in fixed)
     yield from _signatures(one, two, pairing)
-    yield from _file(one, two)
+    yield from _file(one, two, pairing)
 
 
 def _operators(one: ModelView, two: ModelView, pairing: Pairing) -> Iterator[Difference]:
@@ -91,6 +97,8 @@ def _operators(one: ModelView, two: ModelView, pairing: Pairing) -> Iterator[Dif
             yield _unequal(Kind.OPTIONS, where, "options", first.options_kind, second.options_kind)
         if first.custom_options != second.custom_options:
             yield _unequal(Kind.OPTIONS, where, "custom options", first.custom_options, second.custom_options)
+        if what := bound((one, first), (two, second)):
+            yield Difference(Kind.OPTIONS, where, "", what)
         for kind, fields in (
             (Kind.OPTIONS, _fields(first.options, second.options)),
             (Kind.OTHER, _fields(first.rest, second.rest)),
@@ -128,7 +136,8 @@ def _values(a: Tensor, b: Tensor, where: str, place: Place, constant: bool) -> I
     quantised = all(scaling)
     if not constant:
         # Numbers of what is no constant are a variable's first value; a range has one scale, and no axis.
-        kind = Kind.OPERANDS if elements else Kind.RANGES
+        # Integers without a scale are another type of numbers.
+        kind = Kind.OPERANDS if elements else Kind.RANGES if quantised else Kind.TYPES
         if quantised and any(field == "axis" for field, _, _ in unequal):
             kind = Kind.OTHER
     elif quantised or a.dtype != b.dtype or a.dtype.startswith("float"):
@@ -148,31 +157,43 @@ def _restated(one: ModelView, two: ModelView, pairing: Pairing, place: Place, a:
     both = []
     for view, bias, index in zip((one, two), (a, b), pairing.operators[place.operator], strict=True):
         source, weights = view.operators[index].inputs[:2]
-        if -1 in (source, weights):
+        if -1 in (source, weights, *view.operators[index].outputs) or not view.operators[index].outputs:
             return False
-        both.append((bias, view.tensors[source], view.tensors[weights]))
+        output = view.operators[index].outputs[0]
+        both.append([bias, *(view.tensors[each] for each in (source, weights, output))])
     return bias_restated(both[0], both[1])
 
 
 def _signatures(one: ModelView, two: ModelView, pairing: Pairing) -> Iterator[Difference]:
-    """Names for inputs and outputs may differ; a name that both have must stand for the same tensor."""
+    """Names may differ; what they stand for may not."""
     known = {*pairing.tensors, *zip(one.inputs, two.inputs, strict=False), *zip(one.outputs, two.outputs, strict=False)}
     first, second = _keyed(one.signatures), _keyed(two.signatures)
     for key in dict.fromkeys((*first, *second)):
         if key not in first or key not in second:
-            which = _WHICH[key not in first]
-            yield Difference(Kind.METADATA, f"signature {key[1]}", "", f"in the {which} model alone")
+            which, view = (0, one) if key in first else (1, two)
+            signature = first[key] if key in first else second[key]
+            # A caller that goes by it gets what the graph gives, or something that the other model has no name for.
+            plain = _tensors(signature.inputs) == view.inputs and _tensors(signature.outputs) == view.outputs
+            what = f"in the {_WHICH[which]} model alone" + ("" if plain else ", not of the graph's inputs and outputs")
+            yield Difference(Kind.METADATA if plain else Kind.WIRING, f"signature {key[1]}", "", what)
             continue
         for side in ("inputs", "outputs"):
             a, b = getattr(first[key], side), getattr(second[key], side)
             where = f"signature {key[1]}, {side}"
             if [name for name, _ in a] != [name for name, _ in b]:
                 yield _unequal(Kind.METADATA, where, "names", [name for name, _ in a], [name for name, _ in b])
-            # Names that are there twice are told apart by their position.
+            if len(a) != len(b):
+                yield _unequal(Kind.WIRING, where, "number of tensors", len(a), len(b))
+            # Names that are there twice are told apart by their position, and so are those of one side alone.
             x, y = _keyed(a), _keyed(b)
-            for name in x:
-                if name in y and (x[name][1], y[name][1]) not in known:
-                    yield _unequal(Kind.WIRING, where, f"tensor {name[1]}", x[name][1], y[name][1])
+            alone = [x[name] for name in x if name not in y], [y[name] for name in y if name not in x]
+            for m, n in (*((x[name], y[name]) for name in x if name in y), *zip(*alone, strict=False)):
+                if (m[1], n[1]) not in known:
+                    yield _unequal(Kind.WIRING, where, f"tensor {m[0]}", m[1], n[1])
+
+
+def _tensors(names: Sequence[tuple[str, int]]) -> tuple[int, ...]:
+    return tuple(index for _, index in names)
 
 
 def _keyed(entries: Sequence[Any]) -> dict[tuple[int, str], Any]:
@@ -186,8 +207,8 @@ def _keyed(entries: Sequence[Any]) -> dict[tuple[int, str], Any]:
     return keyed
 
 
-def _file(one: ModelView, two: ModelView) -> Iterator[Difference]:
-    """Differences of what no computation sees."""
+def _file(one: ModelView, two: ModelView, pairing: Pairing) -> Iterator[Difference]:
+    """Differences of what no computation sees, but for the metadata that some runtimes go by."""
     for field, x, y in (
         ("description", one.description, two.description),
         ("name of the graph", one.graph_name, two.graph_name),
@@ -197,7 +218,12 @@ def _file(one: ModelView, two: ModelView) -> Iterator[Difference]:
             yield _unequal(Kind.METADATA, "file", field, x, y)
     first, second = _keyed(one.metadata), _keyed(two.metadata)
     for key, x, y in _fields(first, second):
-        yield _unequal(Kind.METADATA, "metadata", key[1], *(each and each[1] for each in (x, y)))
+        kind = Kind.OTHER if key[1] in _GONE_BY else Kind.METADATA
+        yield _unequal(kind, "metadata", key[1], *(each and each[1] for each in (x, y)))
+    if (0, _MEMORY_PLAN) in first and any(a != b for a, b in pairing.tensors):
+        yield Difference(Kind.OTHER, "metadata", "", f"{_MEMORY_PLAN} goes by the order of tensors, which is another")
+    if any(operator.custom_code in _BEHIND for operator in one.operators):
+        yield Difference(Kind.OTHER, "file", "", f"{_BEHIND[0]} has its program behind the model, where nobody looked")
     for label, x, y in (
         ("operator codes", _codes(one), _codes(two)),
         ("number of buffers", len(one.buffers), len(two.buffers)),

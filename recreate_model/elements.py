@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,8 @@ _NUMPY = {name: np.dtype(name).newbyteorder("<") for name in (*_INTEGERS, "float
 # Float32 rounds to one part in 2**24. A bias has been through a quotient and a product, its scale through a product.
 _ROUNDING = 2.0**-22
 _SCALE_ROUNDING = 2.0**-20
+# Of two ranges in 8 bits, one that is this many times as wide has a single level for all that the other tells apart.
+_WIDEST = 2.0**8
 
 
 @dataclass(frozen=True)
@@ -88,22 +91,30 @@ def _bytes(one: bytes, two: bytes) -> Elements:
     return Elements(differing, longer, first_difference(one, two), None, None, "bytes")
 
 
-def bias_restated(one: tuple[Tensor, Tensor, Tensor], two: tuple[Tensor, Tensor, Tensor]) -> bool:
+def bias_restated(one: Sequence[Tensor], two: Sequence[Tensor]) -> bool:
     """Whether two int32 biases are roundings of one real bias, each in the scale of its own model.
 
+    Steps so wide that the biases vanish in them show nothing: neither may be `_WIDEST` times the other, and the biases
+    must be nearer to each other than half a step of the output, which is what an output is rounded by anyway.
+
     Args:
-        one, two: bias, input and weights of the operator. The scale of a bias is that of the input times that of the
-            weights, channel by channel; a bias with another scale is not restated but changed.
+        one, two: bias, input, weights and output of the operator. The scale of a bias is that of the input times that
+            of the weights, channel by channel; a bias with another scale is not restated but changed.
     """
     if (one[0].dtype, one[0].shape) != (two[0].dtype, two[0].shape) or one[0].dtype != "int32":
         return False
-    scales = [scale for tensors in (one, two) if (scale := _bias_scales(*tensors)) is not None]
+    scales = [scale for tensors in (one, two) if (scale := _bias_scales(*tensors[:3])) is not None]
+    steps = [step for tensors in (one, two) if (q := tensors[3].quantisation) for step in q.scales]
     values = [np.frombuffer(tensors[0].data, "<i4").astype(np.float64) for tensors in (one, two)]
     if len(scales) < 2 or any(len(each) not in (1, len(values[0])) for each in (*scales, values[1])):
         return False
+    finer, coarser = np.minimum(*scales), np.maximum(*scales)
+    if len(steps) != 2 or not np.all((finer > 0) & (coarser < finer * _WIDEST)):
+        return False
     # Each is within half a step of the real bias, and float32 adds a little more to large ones.
     slack = [scale * (0.5 + np.abs(value) * _ROUNDING) for scale, value in zip(scales, values, strict=True)]
-    return bool(np.all(np.abs(values[0] * scales[0] - values[1] * scales[1]) <= slack[0] + slack[1]))
+    most = np.minimum(slack[0] + slack[1], min(steps) / 2)
+    return bool(np.all(np.abs(values[0] * scales[0] - values[1] * scales[1]) <= most))
 
 
 def _bias_scales(bias: Tensor, source: Tensor, weights: Tensor) -> _Array | None:

@@ -32,6 +32,10 @@ class FlatbufferError(ValueError):
         return super().__str__() + (f", in {self.where}" if self.where else "")
 
 
+class RefusedError(FlatbufferError):
+    """The file is whole, but has something that is not read here; says what."""
+
+
 class Reader:
     """A file's bytes, and the work that reading them may still cost."""
 

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from recreate_model.archive import placeholder
+from recreate_model.buffers import content, contents, stored
 from recreate_model.errors import InputError
-from recreate_model.flatbuffer import FlatbufferError, Reader
+from recreate_model.flatbuffer import FlatbufferError, Reader, RefusedError
 from recreate_model.schema import Record, decode, enum_names, many, rest_of
 from recreate_model.soundness import check_length, check_quantisation, check_sharing, entry, indices, short
 
 _FILE_IDENTIFIER = b"TFL3"
 _SHOWN = 60  # most characters of a name from the file in a message
-_INSIDE = 1  # an `offset` beyond it is a place in the file, outside the flatbuffer
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,8 @@ def read_model(data: bytes, source: str = "the model") -> ModelView:
     """Parses the bytes of a `.tflite` file with one subgraph.
 
     Raises:
-        InputError: not a TensorFlow Lite file, cut short, damaged, or with more than one subgraph.
+        InputError: not a TensorFlow Lite file, cut short, damaged, with more than one subgraph, or with data that two
+            runtimes look for in two places.
     """
     if stand_in := placeholder(data[:512]):
         raise _unreadable(source, f"{stand_in}: the file itself was not downloaded")
@@ -178,12 +179,14 @@ def read_model(data: bytes, source: str = "the model") -> ModelView:
         if len(graphs) != 1:
             raise _unreadable(source, f"{len(graphs)} subgraphs instead of one")
         return _view(reader, model, graphs[0], unknown)
+    except RefusedError as error:
+        raise _unreadable(source, str(error)) from error
     except FlatbufferError as error:
         raise _unreadable(source, f"a damaged or cut TensorFlow Lite file: {error}") from error
 
 
 def _view(reader: Reader, model: Record, graph: Record, unknown: tuple[str, ...]) -> ModelView:
-    buffers = tuple(_stored(reader, one["data"], one["offset"], one["size"]) for one in many(model["buffers"]))
+    buffers = contents(reader, many(model["buffers"]))
     codes = tuple(map(_operator_code, many(model["operator_codes"])))
     tensors = tuple(_tensor(number, record, buffers) for number, record in enumerate(many(graph["tensors"])))
     check_sharing(sum(len(tensor.data) for tensor in tensors), len(reader.data))
@@ -202,18 +205,12 @@ def _view(reader: Reader, model: Record, graph: Record, unknown: tuple[str, ...]
         operator_codes=codes,
         buffers=buffers,
         metadata=tuple(
-            (record["name"] or "", entry(buffers, record["buffer"], "buffer", "metadata"))
-            for record in many(model["metadata"])
+            (record["name"] or "", content(buffers, record["buffer"], "metadata")) for record in many(model["metadata"])
         ),
         signatures=tuple(_signature(record, count) for record in many(model["signature_defs"])),
         rest={"metadata_buffer": model["metadata_buffer"], "debug_metadata_index": graph["debug_metadata_index"]},
         unknown=unknown,
     )
-
-
-def _stored(reader: Reader, inline: bytes | None, offset: int, size: int) -> bytes:
-    """Bytes from their table or, as in files beyond 2 GB, from behind the flatbuffer."""
-    return reader.bytes_at(offset, size) if offset > _INSIDE else inline or b""
 
 
 def _operator_code(record: Record) -> OperatorCode:
@@ -227,12 +224,12 @@ def _tensor(number: int, record: Record, buffers: Sequence[bytes]) -> Tensor:
     name = record["name"] or ""
     what = f"tensor {number} {name[:_SHOWN]!r}"
     if record["external_buffer"]:
-        raise FlatbufferError(f"{what} keeps its data in another file")
+        raise RefusedError(f"{what} keeps its data in another file")
     dtype = enum_names("TensorType").get(record["type"], f"type {record['type']}").lower()
     shape = tuple(record["shape"] or ())
     if any(length < -1 for length in shape):
         raise FlatbufferError(f"{what} has the shape {short(shape)}")
-    data = entry(buffers, record["buffer"], "buffer", what)
+    data = content(buffers, record["buffer"], what)
     if data and record["sparsity"] is None:
         check_length(what, data, shape, dtype)
     quantisation = record["quantization"] or {}
@@ -283,7 +280,7 @@ def _operator(reader: Reader, number: int, record: Record, codes: Sequence[Opera
         options={**(record["builtin_options"] or {}), **(record["builtin_options_2"] or {})},
         options_kind=" and ".join(kind for kind in kinds.values() if kind != "NONE") or "NONE",
         custom_code=code.custom_code,
-        custom_options=_stored(reader, record["custom_options"], *large),
+        custom_options=stored(reader, what, record["custom_options"], *large),
         intermediates=indices(record["intermediates"], tensors, f"the intermediates of {what}", optional=True),
         rest=rest_of("Operator", record, taken),
     )

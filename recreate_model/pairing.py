@@ -7,6 +7,7 @@ tensors in the file matter. Not for: saying what differs between a pair (`diff`)
 from __future__ import annotations
 
 import difflib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -44,7 +45,7 @@ class Pairing:
     Attributes:
         operators: pairs of indices, in order.
         only: for each model the operators without a partner.
-        ends: for each model those of them that turn numbers at its inputs and outputs: QUANTIZE and DEQUANTIZE.
+        ends: for each model those of them that turn an input or an output into another type; one each at most.
         tensors: pairs of indices -> place, in the order of the graph.
         conflicts: places where the operands are connected otherwise, with the indices found there.
     """
@@ -163,15 +164,27 @@ def _without(count: int, taken: set[int]) -> tuple[int, ...]:
 def _ends(view: ModelView, only: Sequence[int]) -> tuple[int, ...]:
     """Of the operators without a partner those that quantise an input of the graph or turn an output back.
 
-    QUANTIZE also turns one integer type into another, as at both ends of a model with uint8 input and output.
+    QUANTIZE also turns one integer type into another, as at both ends of a model with uint8 input and output. The one
+    inside of the graph must have the shape of the one outside, and stand for it wherever the graph goes on: an operator
+    that nothing reads, or a second one at the same input, is no end.
     """
-    found, inputs, outputs = [], set(view.inputs), set(view.outputs)
+    read = Counter(index for operator in view.operators for index in operator.inputs)
+    written = Counter(index for operator in view.operators for index in operator.outputs)
+    found, inputs, outputs = [], Counter(view.inputs), Counter(view.outputs)
     for index in only:
         operator = view.operators[index]
-        if len(operator.inputs) == len(operator.outputs) == 1 and (
-            (operator.name == "QUANTIZE" and operator.inputs[0] in inputs)
-            or (operator.name in ("QUANTIZE", "DEQUANTIZE") and operator.outputs[0] in outputs)
+        if (
+            len(operator.inputs) != 1
+            or len(operator.outputs) != 1
+            or _LEFT_OUT in (*operator.inputs, *operator.outputs)
         ):
+            continue
+        (first,), (last,) = operator.inputs, operator.outputs
+        first_alone = read[first] + outputs[first] == 1 and written[last] == 1
+        last_alone = written[last] == 1 and read[last] + inputs[last] == 0
+        at_input = operator.name == "QUANTIZE" and inputs[first] == 1 and first_alone and read[last]
+        at_output = operator.name in ("QUANTIZE", "DEQUANTIZE") and outputs[last] == 1 and last_alone and written[first]
+        if (at_input or at_output) and view.tensors[first].shape == view.tensors[last].shape:
             found.append(index)
     return tuple(found)
 

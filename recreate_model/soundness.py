@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from typing import TypeVar
 
-from recreate_model.flatbuffer import FlatbufferError
+from recreate_model.flatbuffer import FlatbufferError, RefusedError
 
 # Bits of an element; types that are not here have elements of no fixed size.
 _BITS = {
@@ -55,7 +55,10 @@ def check_quantisation(
     if len(zero_points) != len(scales):
         raise FlatbufferError(f"{what} has {len(scales)} scales and {len(zero_points)} zero points")
     if not all(map(math.isfinite, scales)):
-        raise FlatbufferError(f"{what} has a scale that is no number")
+        # Whole all the same: TensorFlow 1 divided by ranges without width.
+        raise RefusedError(
+            f"{what} has a scale that is not finite, as TensorFlow's old quantizer writes for an empty range"
+        )
 
 
 def indices(values: Sequence[int] | None, count: int, what: str, optional: bool = False) -> tuple[int, ...]:

@@ -50,7 +50,7 @@ class Kind(Enum):
 
     UNKNOWN = ("unknown fields", Verdict.DIFFERENT)  # what cannot be read cannot be called the same
     OPERATORS = ("operators", Verdict.DIFFERENT)
-    ENDS = ("ends", Verdict.DIFFERENT)  # QUANTIZE at the inputs, DEQUANTIZE at the outputs
+    ENDS = ("ends", Verdict.DIFFERENT)  # QUANTIZE at the inputs, DEQUANTIZE or QUANTIZE at the outputs
     WIRING = ("wiring", Verdict.DIFFERENT)
     OPTIONS = ("options", Verdict.DIFFERENT)
     SHAPES = ("shapes", Verdict.DIFFERENT)

@@ -25,7 +25,7 @@ from pipeline.rows import Row, holds
 from pipeline.statement import read_statement
 from pipeline.work import PROVENANCE_FILE
 from recreate_model import resources
-from recreate_model.digest import digest_bytes, digest_file, readable_json
+from recreate_model.digest import digest_bytes, digest_file, digest_json, readable_json
 from recreate_model.errors import InputError, PipelineError, UsageError
 from recreate_model.resources import Resource, cache_path
 from tests.conftest import SMALL_REQUEST, build, contents
@@ -301,6 +301,55 @@ def test_what_is_wrong_is_named(folder: Path, change: Edit, what: str) -> None:
     """The first row that differs says where."""
     edit(folder, change)
     assert what in differing(check(folder))
+
+
+def _to_by_products(document: Any, *names: str) -> None:
+    moved = [entry for entry in document["subject"] if not names or entry["name"] in names]
+    document["subject"] = [entry for entry in document["subject"] if entry not in moved]
+    document["predicate"]["runDetails"]["byproducts"] += moved
+
+
+def _by_product_as_subject(document: Any) -> None:
+    document["subject"].append(document["predicate"]["runDetails"]["byproducts"].pop(0))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (_to_by_products, "README.md as a subject"),
+        (lambda d: _to_by_products(d, MODEL), f"{MODEL} as a subject"),
+        (_by_product_as_subject, " as a by-product, or not listed"),
+        (lambda d: [entry["digest"].pop("sha1", None) for entry in d["subject"]], f"{MODEL} with its SHA-1"),
+    ],
+)
+def test_what_a_statement_is_about_cannot_be_taken_out_of_it(folder: Path, change: Edit, said: str) -> None:
+    """Its subjects are the delivered files and no others, and the model has both digests."""
+    edit(folder, change)
+    (row,) = [row for row in check(folder) if row.verdict == "differs"]
+    assert row.what == "subjects"
+    assert said in row.expected
+
+
+@pytest.mark.parametrize("field", ["preprocess", "targets", "calibration"])
+def test_a_recipe_that_no_stage_was_run_with_is_refused(field: str, folder: Path) -> None:
+    """Another recipe with an id that fits, while the stages keep the old one as parameters of their own."""
+
+    def change(document: Any) -> None:
+        recipe = definition(document)["externalParameters"]["recipe"]
+        old = copy.deepcopy(recipe[field])
+        if field == "targets":
+            recipe[field] = []
+        else:
+            recipe[field].update({"preprocess": {"crop": "squash"}, "calibration": {"pictures": []}}[field])
+        definition(document)["internalParameters"]["recipeId"] = digest_json(recipe)
+        for link in chain(document).values():
+            if field in link["recipe"]:
+                link["recipe"].remove(field)
+                link["parameters"][field] = old
+
+    edit(folder, change)
+    with pytest.raises(InputError, match="a field of the recipe among the parameters of a stage"):
+        check(folder)
 
 
 def test_a_chain_that_leaves_the_ranges_out_is_noticed(folder: Path) -> None:
@@ -584,7 +633,14 @@ def test_the_command_names_the_first_file_that_differs(folder: Path) -> None:
     words = (f"labels.txt to be {before}", digest_bytes(path.read_bytes()))
     assert_one_error(run("attest", "--check", folder / PROVENANCE_FILE, "--quiet"), 1, *words)
     path.unlink()
-    assert_one_error(run("attest", "--check", folder / PROVENANCE_FILE, "--quiet"), 1, "found missing")
+    words = ("found missing", "done: all files were left")
+    assert_one_error(run("attest", "--check", folder / PROVENANCE_FILE, "--quiet"), 1, *words)
     assert_one_error(run("attest", "--check", folder / "README.md"), 3, "not JSON")
     assert_one_error(run("attest", "--check", folder), 3, "a folder")
     assert_one_error(run("attest", "--check"), 2, "--help")
+
+
+@pytest.mark.parametrize("options", [("--model", "bogus"), ("--force",), ("--preprocess", "squash", "--calib", "5")])
+def test_options_of_a_build_have_no_place_beside_check(options: tuple[str, ...], finished: Path) -> None:
+    """They would be ignored, while a user takes them for checked."""
+    assert_one_error(run("attest", "--check", finished / PROVENANCE_FILE, *options), 2, options[0], "leave them out")

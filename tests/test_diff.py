@@ -74,11 +74,13 @@ def _bias_scale(tree: Any) -> None:
 
 
 def _activation_scale(tree: Any) -> None:
-    result(tree, "CONV_2D").quantization.scale = [ulp_up(result(tree, "CONV_2D").quantization.scale[0])]
+    scale = ulp_up(result(tree, "FULLY_CONNECTED").quantization.scale[0])
+    result(tree, "FULLY_CONNECTED").quantization.scale = [scale]
 
 
 def _zero_point(tree: Any) -> None:
-    result(tree, "CONV_2D").quantization.zeroPoint = [result(tree, "CONV_2D").quantization.zeroPoint[0] + 1]
+    zero_point = result(tree, "FULLY_CONNECTED").quantization.zeroPoint[0]
+    result(tree, "FULLY_CONNECTED").quantization.zeroPoint = [zero_point + 1]
 
 
 def _calibrated(tree: Any) -> None:
@@ -148,6 +150,26 @@ def _asymmetric(tree: Any) -> None:
     operator(tree, "FULLY_CONNECTED").builtinOptions.asymmetricQuantizeInputs = True
 
 
+def _no_scale(tree: Any) -> None:
+    result(tree, "FULLY_CONNECTED").quantization = None
+
+
+def _softmax_scale(tree: Any) -> None:
+    result(tree, "SOFTMAX").quantization.scale = [1.0]
+
+
+def _softmax_zero_point(tree: Any) -> None:
+    result(tree, "SOFTMAX").quantization.zeroPoint = [5]
+
+
+def _reshape_scale(tree: Any) -> None:
+    result(tree, "RESHAPE").quantization.scale = [77.0]
+
+
+def _scale_that_reshape_does_not_keep(tree: Any) -> None:
+    operand(tree, "RESHAPE", 0).quantization.scale = [77.0]
+
+
 @pytest.mark.parametrize(
     ("change", "verdict", "kind", "said"),
     [
@@ -165,8 +187,13 @@ def _asymmetric(tree: Any) -> None:
         ),
         (_weight_scale, Verdict.SAME_GRAPH, Kind.WEIGHTS, "scale of 1 of 8 channels"),
         (_bias_scale, Verdict.SAME_GRAPH, Kind.BIASES, "scale of 1 of 8 channels"),
-        (_activation_scale, Verdict.SAME_WEIGHTS, Kind.RANGES, "scale 0.0"),
-        (_zero_point, Verdict.SAME_WEIGHTS, Kind.RANGES, "zero point -128 against -127"),
+        (_activation_scale, Verdict.SAME_WEIGHTS, Kind.RANGES, "scale "),
+        (_zero_point, Verdict.SAME_WEIGHTS, Kind.RANGES, "zero point "),
+        (_no_scale, Verdict.DIFFERENT, Kind.TYPES, ""),
+        (_softmax_scale, Verdict.DIFFERENT, Kind.OPTIONS, "output, which SOFTMAX fixes"),
+        (_softmax_zero_point, Verdict.DIFFERENT, Kind.OPTIONS, "output, which SOFTMAX fixes"),
+        (_reshape_scale, Verdict.DIFFERENT, Kind.OPTIONS, "output, which RESHAPE takes from its input"),
+        (_scale_that_reshape_does_not_keep, Verdict.DIFFERENT, Kind.OPTIONS, "which RESHAPE takes from its input"),
         (_calibrated, Verdict.SAME_WEIGHTS, Kind.RANGES, "recorded minimum"),
         (_stride, Verdict.DIFFERENT, Kind.OPTIONS, "stride_h 2 against 1"),
         (_padding, Verdict.DIFFERENT, Kind.OPTIONS, "padding SAME against VALID"),
@@ -246,8 +273,9 @@ def _unused_tensor(tree: Any) -> None:
 
 def _signed(tree: Any) -> None:
     signature, names = schema.SignatureDefT(), schema.TensorMapT()
-    signature.signatureKey, signature.inputs, signature.outputs = b"serve", [names], []
+    signature.signatureKey, signature.inputs, signature.outputs = b"serve", [names], [schema.TensorMapT()]
     names.name, names.tensorIndex = b"x", int(tree.subgraphs[0].inputs[0])
+    signature.outputs[0].name, signature.outputs[0].tensorIndex = b"y", int(tree.subgraphs[0].outputs[0])
     tree.signatureDefs = [signature]
 
 
@@ -338,6 +366,73 @@ def test_swapped_outputs_and_signatures_are_another_wiring() -> None:
     assert compare(two_outputs("a", "a"), two_outputs("a", "b")).verdict is Verdict.SAME_CONTENT
 
 
+def _signed_inside(tree: Any) -> None:
+    _signed(tree)
+    tree.signatureDefs[0].outputs[0].tensorIndex = int(operator(tree, "CONV_2D").outputs[0])
+
+
+def _signed_inside_by_another_name(tree: Any) -> None:
+    _signed_inside(tree)
+    tree.signatureDefs[0].outputs[0].name = b"z"
+
+
+def _signed_without_output(tree: Any) -> None:
+    _signed(tree)
+    tree.signatureDefs[0].outputs = []
+
+
+@pytest.mark.parametrize("change", [_signed_inside, _signed_inside_by_another_name, _signed_without_output])
+def test_a_signature_that_leads_elsewhere_is_another_wiring(change: Change) -> None:
+    """Who calls by it gets another tensor than the graph's output, or none; alone or against the plain one."""
+    plain = tiny_model("int8")
+    for one in (plain, edited(plain, _signed)):
+        for comparison in (compare(one, edited(plain, change)), compare(edited(plain, change), one)):
+            assert comparison.verdict is Verdict.DIFFERENT
+            assert {each.kind for each in comparison.decisive} == {Kind.WIRING}
+
+
+def _with_metadata(name: bytes) -> Change:
+    def change(tree: Any) -> None:
+        entry, buffer = schema.MetadataT(), schema.BufferT()
+        buffer.data = np.frombuffer(b"fp16accfp16", np.uint8)
+        tree.buffers.append(buffer)
+        entry.name, entry.buffer = name, len(tree.buffers) - 1
+        tree.metadata.append(entry)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "name", ["reduced_precision_support", "model_control_dependencies", "OfflineMemoryAllocation", "TFLITE_METADATA"]
+)
+def test_metadata_that_runtimes_go_by_is_no_mere_metadata(name: str) -> None:
+    """It decides the precision, the order of operators, where tensors lie or what is done to the input."""
+    one = tiny_model("int8")
+    comparison = compare(one, edited(one, _with_metadata(name.encode())))
+    assert (comparison.verdict, comparison.decisive[0].kind) == (Verdict.DIFFERENT, Kind.OTHER)
+    assert compare(one, edited(one, _with_metadata(b"my notes"))).verdict is Verdict.SAME_CONTENT
+
+
+def test_a_memory_plan_is_of_the_tensors_in_their_order() -> None:
+    """The same plan for tensors in another order puts them elsewhere."""
+    one = edited(tiny_model("int8"), _with_metadata(b"OfflineMemoryAllocation"))
+    order = list(range(len(read_model(one).tensors)))[::-1]
+    assert compare(one, permuted(one, order)).verdict is Verdict.DIFFERENT
+    assert compare(one, edited(one, filler=b"12345678")).verdict is Verdict.SAME_CONTENT
+
+
+def test_a_program_behind_the_model_is_not_looked_at() -> None:
+    """LiteRT's operator for compiled code refers to bytes behind the flatbuffer, which are no mere packing."""
+
+    def change(tree: Any) -> None:
+        one = operator(tree, "SOFTMAX")
+        one.opcodeIndex = code(tree, "CUSTOM", custom=b"DISPATCH_OP")
+
+    one = edited(tiny_model("int8"), change)
+    assert compare(one + b"0", one + b"1").verdict is Verdict.DIFFERENT
+    assert compare(one + b"0", one + b"0").verdict is Verdict.IDENTICAL
+
+
 def test_a_bias_in_a_new_scale_is_the_same_one_within_half_a_step() -> None:
     """Another input range restates the bias: that is the same weight. Two steps off is another one."""
 
@@ -363,6 +458,55 @@ def test_a_bias_in_a_new_scale_is_the_same_one_within_half_a_step() -> None:
     comparison = compare(one, edited(one, rescaled(2)))
     assert comparison.verdict is Verdict.SAME_GRAPH
     assert [one.kind for one in comparison.decisive] == [Kind.BIASES]
+
+
+@pytest.mark.parametrize("factor", [300.0, 1e9])
+def test_a_bias_that_vanishes_in_a_wide_step_is_another_one(factor: float) -> None:
+    """Zero is within half of any step that is wide enough; so wide a step shows nothing."""
+
+    def small(tree: Any) -> None:
+        data(tree, operand(tree, "CONV_2D", 2)).view(np.int32)[:] = [100, -77, 12, 0, -4, 30, -1, 1]
+
+    def widened(tree: Any) -> None:
+        source, bias = operand(tree, "CONV_2D", 0), operand(tree, "CONV_2D", 2)
+        source.quantization.scale = source.quantization.scale * np.float32(factor)
+        bias.quantization.scale = source.quantization.scale * operand(tree, "CONV_2D", 1).quantization.scale
+        data(tree, bias)[:] = 0
+
+    one = edited(tiny_model("int8"), small)
+    for comparison in (compare(one, edited(one, widened)), compare(edited(one, widened), one)):
+        assert comparison.verdict is Verdict.SAME_GRAPH
+        assert [each.kind for each in comparison.decisive] == [Kind.BIASES]
+
+
+def test_a_bias_may_not_move_by_more_than_an_output_is_rounded_by() -> None:
+    """Within half a step of each bias, but many levels of the output away."""
+
+    def rough(tree: Any) -> None:
+        output = result(tree, "CONV_2D").quantization
+        output.scale = output.scale * np.float32(1e-6)
+        operand(tree, "FULLY_CONNECTED", 0).quantization.scale = output.scale
+        data(tree, operand(tree, "CONV_2D", 2)).view(np.int32)[:] = 5
+
+    def rescaled(tree: Any) -> None:
+        source, bias = operand(tree, "CONV_2D", 0), operand(tree, "CONV_2D", 2)
+        source.quantization.scale = source.quantization.scale * np.float32(1.2)
+        bias.quantization.scale = source.quantization.scale * operand(tree, "CONV_2D", 1).quantization.scale
+        data(tree, bias).view(np.int32)[:] = 4
+
+    one = edited(tiny_model("int8"), rough)
+    assert Kind.BIASES in compare(one, edited(one, rescaled)).counts
+
+
+def test_a_range_that_an_operator_hands_on_is_one_range() -> None:
+    """Input and output of a RESHAPE with the same new scale: that is another calibration and nothing else."""
+
+    def change(tree: Any) -> None:
+        for tensor in (operand(tree, "RESHAPE", 0), result(tree, "RESHAPE")):
+            tensor.quantization.scale = [ulp_up(tensor.quantization.scale[0])]
+
+    comparison = compare(tiny_model("int8"), edited(tiny_model("int8"), change))
+    assert (comparison.verdict, comparison.counts) == (Verdict.SAME_WEIGHTS, {Kind.RANGES: 2})
 
 
 def test_float_and_int8_models_differ_in_types_and_are_paired_all_the_same() -> None:
@@ -402,6 +546,51 @@ def test_operators_at_the_ends_are_said_and_the_rest_is_paired(kind: str, small:
     comparison = compare(one, edited(one, both))
     assert comparison.apart_from_ends is Verdict.SAME_GRAPH
     assert compare(edited(one, with_float_ends), edited(one, both)).verdict is Verdict.SAME_GRAPH
+
+
+def with_uint8_ends(tree: Any) -> None:
+    """QUANTIZE before the first operator and behind the last."""
+    with_float_ends(tree)
+    graph = tree.subgraphs[0]
+    graph.operators[-1].opcodeIndex = code(tree, "QUANTIZE")
+    for tensor in (graph.tensors[graph.inputs[0]], graph.tensors[graph.outputs[0]]):
+        tensor.type = schema.TensorType.UINT8
+
+
+def _dead_end(tree: Any) -> None:
+    with_uint8_ends(tree)
+    graph = tree.subgraphs[0]
+    dead = new_tensor(tree, graph.tensors[graph.inputs[0]], schema.TensorType.INT8, b"dead")
+    insert(tree, 0, code(tree, "QUANTIZE"), [int(graph.inputs[0])], [dead])
+
+
+def _dead_end_alone(tree: Any) -> None:
+    graph = tree.subgraphs[0]
+    dead = new_tensor(tree, graph.tensors[graph.inputs[0]], schema.TensorType.INT8, b"dead")
+    insert(tree, 0, code(tree, "QUANTIZE"), [int(graph.inputs[0])], [dead])
+
+
+def _end_of_another_shape(tree: Any) -> None:
+    with_uint8_ends(tree)
+    graph = tree.subgraphs[0]
+    graph.tensors[graph.inputs[0]].shape = [1, 8, 8, 4]
+
+
+def test_uint8_ends_are_ends() -> None:
+    """QUANTIZE on both sides turns uint8 into int8 and back."""
+    one = tiny_model("int8")
+    comparison = compare(one, edited(one, with_uint8_ends))
+    assert (comparison.counts[Kind.ENDS], comparison.apart_from_ends) == (2, Verdict.SAME_CONTENT)
+    assert Kind.OPERATORS not in comparison.counts
+
+
+@pytest.mark.parametrize("change", [_dead_end, _dead_end_alone, _end_of_another_shape])
+def test_an_operator_that_does_not_stand_for_an_input_is_no_end(change: Change) -> None:
+    """A second one at the same input, one that nothing reads, one that would change the shape."""
+    one = tiny_model("int8")
+    for comparison in (compare(one, edited(one, change)), compare(edited(one, change), one)):
+        assert Kind.OPERATORS in comparison.counts
+        assert comparison.apart_from_ends in (None, Verdict.DIFFERENT)
 
 
 def test_operators_in_one_model_alone_are_named_and_the_others_paired() -> None:
@@ -532,7 +721,7 @@ def test_the_status_is_0_only_for_the_verdict_that_was_asked(pair_of_files: tupl
     assert run("diff", one, one).returncode == 0
     result = run("diff", one, two, "--quiet")
     assert_one_error(
-        result, 1, "to be IDENTICAL", "found SAME_WEIGHTS: ranges, operator 0 CONV_2D, output 0", "--accept"
+        result, 1, "to be IDENTICAL", "found SAME_WEIGHTS: ranges, operator 2 FULLY_CONNECTED, output 0", "--accept"
     )
     for accepted, status in (("SAME_CONTENT", 1), ("same_weights", 0), ("SAME_GRAPH", 0), ("DIFFERENT", 0)):
         assert run("diff", one, two, "--accept", accepted, "--quiet").returncode == status
@@ -547,7 +736,8 @@ def test_json_holds_every_difference_and_both_digests(pair_of_files: tuple[Path,
     assert (document["verdict"], document["asked"], document["status"]) == ("SAME_WEIGHTS", "SAME_WEIGHTS", 0)
     assert [len(file["sha1"]) for file in document["files"]] == [40, 40]
     (difference,) = document["differences"]
-    assert (difference["one"]["zero_points"], difference["two"]["zero_points"]) == ([-128], [-127])
+    (before,) = difference["one"]["zero_points"]
+    assert difference["two"]["zero_points"] == [before + 1]
 
 
 def test_tables_are_bounded_and_hold_no_control_characters(tmp_path: Path) -> None:

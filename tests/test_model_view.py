@@ -157,7 +157,7 @@ def _shared_over_and_over(tree: Any) -> None:
         (_endless_shape, "2147483647, ...] and type int8 has 216 bytes"),
         (_missing_scale, "has 7 scales for 8 channels"),
         (_missing_zero_points, "has 1 scales and 0 zero points"),
-        (_no_number, "a scale that is no number"),
+        (_no_number, "has a scale that is not finite, as TensorFlow's old quantizer writes for an empty range"),
         (_other_file, "keeps its data in another file"),
         (_shared_over_and_over, "tensors that share buffers"),
         (lambda tree: tree.subgraphs.append(tree.subgraphs[0]), "2 subgraphs instead of one"),
@@ -169,6 +169,66 @@ def test_a_model_whose_parts_do_not_fit_is_named(change: Callable[[Any], None], 
     with pytest.raises(InputError, match=said) as caught:
         read_model(edited(tiny_model("int8"), change), "it")
     assert "\n" not in str(caught.value)
+
+
+def _both_places(tree: Any) -> None:
+    buffer = tree.buffers[operand(tree, "CONV_2D", 1).buffer]
+    buffer.offset, buffer.size = 16, len(buffer.data)
+
+
+def _both_places_one_empty(tree: Any) -> None:
+    _both_places(tree)
+    tree.buffers[operand(tree, "CONV_2D", 1).buffer].data = np.zeros(0, np.uint8)
+
+
+def _both_custom_options(tree: Any) -> None:
+    one = operator(tree, "CONV_2D")
+    one.customOptions, one.largeCustomOptionsOffset, one.largeCustomOptionsSize = np.zeros(3, np.uint8), 16, 3
+
+
+def _constant_in_buffer_0(tree: Any) -> None:
+    tensor = operand(tree, "CONV_2D", 1)
+    tree.buffers[0].data, tensor.buffer = data(tree, tensor), 0
+
+
+def _metadata_in_buffer_0(tree: Any) -> None:
+    for one in (*tree.subgraphs[0].tensors, *tree.metadata):
+        one.buffer = one.buffer or 1
+    tree.buffers[1].data, tree.buffers[0].data = None, np.zeros(4, np.uint8)
+    tree.metadata[0].buffer = 0
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (_both_places, "buffer . has data both in its table and at 16, and a runtime uses the first alone"),
+        (_both_places_one_empty, "buffer . has data both in its table and at 16"),
+        (_both_custom_options, "operator 0 has data both in its table and at 16"),
+        (_constant_in_buffer_0, "has its data in buffer 0, which stands for no data"),
+        (_metadata_in_buffer_0, "metadata has its data in buffer 0"),
+        (_no_number, "not finite"),
+    ],
+)
+def test_a_file_that_two_runtimes_read_as_two_models_is_refused_and_not_called_damaged(
+    change: Callable[[Any], None], said: str
+) -> None:
+    """Genuine weights behind the file must not hide those that a runtime finds in the tables."""
+    with pytest.raises(InputError, match=said) as caught:
+        read_model(edited(tiny_model("int8"), change), "it")
+    assert "damaged" not in str(caught.value)
+
+
+def test_a_buffer_0_that_nothing_refers_to_may_hold_anything() -> None:
+    """It is a buffer that nothing uses, as any other."""
+
+    def change(tree: Any) -> None:
+        for tensor in tree.subgraphs[0].tensors:
+            if tensor.buffer == 0:
+                tree.buffers.append(schema.BufferT())
+                tensor.buffer = len(tree.buffers) - 1
+        tree.buffers[0].data = np.zeros(4, np.uint8)
+
+    assert read_model(edited(tiny_model("int8"), change)).buffers[0] == bytes(4)
 
 
 @pytest.mark.parametrize(

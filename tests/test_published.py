@@ -267,6 +267,7 @@ def test_one_changed_byte_is_noticed(name: str, pinned: StandIn, finished_build:
     assert caught.value.status == 1
     assert digest_bytes(bytes(data)) in caught.value.found
     assert caught.value.expected.startswith("published ")
+    assert "is built and kept" in caught.value.done
 
 
 def test_an_output_of_other_kernels_holds_within_the_tolerance(pinned: StandIn, recipe: Recipe) -> None:

@@ -6,6 +6,9 @@ import argparse
 from pathlib import Path
 
 FLAG = "statement"
+# What a build can be asked for; a statement says it itself.
+_NAMED_ALIKE = ("model", "images", "calib", "limit", "ranges", "targets", "out", "jobs", "force")
+_OF_A_BUILD = {**{name: f"--{name}" for name in _NAMED_ALIKE}, "crop": "--preprocess"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +27,15 @@ def run(arguments: argparse.Namespace) -> int:
     from pipeline import attest_check, console
     from pipeline.rows import holds, raise_unless_holds
     from pipeline.statement import read_statement
+    from recreate_model.errors import UsageError
 
+    if given := [flag for name, flag in _OF_A_BUILD.items() if getattr(arguments, name) not in (None, False)]:
+        raise UsageError(
+            expected="no options of a build beside --check, as the statement says of which build it is",
+            found=", ".join(given),
+            done="nothing was checked",
+            next_step="leave them out",
+        )
     path: Path = arguments.statement
     statement = read_statement(path)
     named = arguments.checkpoint not in (None, "auto", "official", "seeded")
@@ -34,5 +45,6 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps({**found, "rows": [vars(row) for row in table]}, indent=2))
     elif not arguments.quiet:
         console.print_rows(f"attest --check {path}", table)
-    raise_unless_holds(table, "get the files of one and the same build, or build again: python -m pipeline all")
+    next_step = "get the files of one and the same build, or build again: python -m pipeline all"
+    raise_unless_holds(table, "all files were left as they are", next_step)
     return 0

@@ -50,7 +50,8 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps({**found, "rows": [vars(row) for row in table]}, indent=2))
     elif not arguments.quiet:
         console.print_rows(f"verify --published, with {recipe.name}", table)
-    raise_unless_holds(table, "get the published files again, or leave PATH out to fetch them")
+    done = f"{recipe.name} is built and kept, and the published files are as they were"
+    raise_unless_holds(table, done, "get the published files again, or leave PATH out to fetch them")
     if missing:
         raise missing[0]
     return 0
