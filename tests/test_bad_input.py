@@ -302,5 +302,5 @@ def test_ctrl_c_is_one_line_and_the_next_run_goes_on(wait: float, tmp_path: Path
         os.killpg(process.pid, signal.SIGINT)
         out, error = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert (out, error.splitlines()) == ("", ["stopped: finished stages are kept, run the same command to go on"])
+    assert (out, error.splitlines()) == ("", ["stopped: what was finished is kept, run the same command to go on"])
     assert run(*small("freeze", tmp_path), "--json").stdout.count('"reused"') == 2
