@@ -114,6 +114,7 @@ def _layer(view: ModelView, operator: Operator, given: Factors) -> Layerwise:
     bias_low, bias_high = _bias_bounds(found, given, low, high)
     exact_bias = round_away((given.beta - given.mean * given.exact) / found.bias_scales.astype(np.float64))
     refutations = (
+        *_refuted_zero_points(view, operator),
         *_refuted_weights(weights_name, found, given, ~(low <= high)),  # so that no number refutes too
         *_refuted_scales(weights_name, found, given, accepted),
         *_refuted_biases(bias_name, found, input_scale, bias_low, bias_high),
@@ -194,6 +195,14 @@ def _bias_bounds(found: Channels, given: Factors, low: Array, high: Array) -> tu
     top = (ends.max(axis=0) + slack) / scales + 0.5
     # A bias that does not fit ends at one of two lowest numbers, depending on the quantiser.
     return np.clip(np.ceil(bottom), -(2.0**31), _BIAS_LIMIT), np.clip(np.floor(top), -_BIAS_LIMIT, _BIAS_LIMIT)
+
+
+def _refuted_zero_points(view: ModelView, operator: Operator) -> Iterator[Refutation]:
+    """Weights and biases are symmetric: their zero is 0."""
+    for tensor in (view.tensors[index] for index in operator.inputs[1:]):
+        for channel, zero_point in enumerate(tensor.quantisation.zero_points if tensor.quantisation else ()):
+            if zero_point:
+                yield Refutation(tensor.name, f"zero point of channel {channel}", "0", f"{zero_point}")
 
 
 def _refuted_weights(name: str, found: Channels, given: Factors, crossed: Array) -> Iterator[Refutation]:
