@@ -20,13 +20,15 @@ from recreate_model.errors import PipelineError
 from recreate_model.membership import check_member
 from recreate_model.model_view import ModelView, Tensor, read_model
 from recreate_model.network import Array
-from recreate_model.quantiser import SOFTMAX, WITHOUT_RANGE, Generation
+from recreate_model.quantiser import SOFTMAX, WITHOUT_RANGE, Generation, activation_parameters
 from recreate_model.rebuild import Moves, rebuild
 from recreate_model.recipe import Model
 from recreate_model.recover import Recovered, network_operators, recover
 from recreate_model.toolchain import TOOLCHAINS, Edits, Job, Toolchain
 
 OURS = "this program"
+_RELU6 = 6.0
+_NARROW = 1.001e-6  # scales of ranges that a quantiser may have widened
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,6 +159,14 @@ def _refuted_ranges(view: ModelView, recovered: Recovered) -> Iterator[Refutatio
     for activation in recovered.activations:
         if activation.span is None and not activation.without_range:
             yield Refutation(activation.tensor, "scale", "one that a range gives", activation.why)
+    for operator, activation in zip(network_operators(view), recovered.activations[1:], strict=True):
+        if operator.options.get("fused_activation_function") == "RELU6" and activation.span is not None:
+            low, high = activation.span
+            scale, zero_point = _parameters(view.tensors[operator.outputs[0]], 0) or (0.0, 0)
+            # A range that is empty, or next to it, is widened to both sides.
+            empty = (scale, zero_point) == activation_parameters(0.0, 0.0, recovered.generation)
+            if not (0 <= low and high <= _RELU6 or scale <= _NARROW or empty):
+                yield Refutation(activation.tensor, "range", "0 to at most 6, as ReLU6 gives", f"{low:.9g} to {high:.9g}")
     for operator in network_operators(view):
         if operator.name in WITHOUT_RANGE:
             tensor, given = (view.tensors[index] for index in (operator.outputs[0], operator.inputs[0]))
