@@ -165,8 +165,10 @@ def _refuted_ranges(view: ModelView, recovered: Recovered) -> Iterator[Refutatio
             scale, zero_point = _parameters(view.tensors[operator.outputs[0]], 0) or (0.0, 0)
             # A range that is empty, or next to it, is widened to both sides.
             empty = (scale, zero_point) == activation_parameters(0.0, 0.0, recovered.generation)
-            if not (0 <= low and high <= _RELU6 or scale <= _NARROW or empty):
-                yield Refutation(activation.tensor, "range", "0 to at most 6, as ReLU6 gives", f"{low:.9g} to {high:.9g}")
+            if not ((low >= 0 and high <= _RELU6) or scale <= _NARROW or empty):
+                yield Refutation(
+                    activation.tensor, "range", "0 to at most 6, as ReLU6 gives", f"{low:.9g} to {high:.9g}"
+                )
     for operator in network_operators(view):
         if operator.name in WITHOUT_RANGE:
             tensor, given = (view.tensors[index] for index in (operator.outputs[0], operator.inputs[0]))

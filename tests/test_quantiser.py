@@ -39,9 +39,7 @@ RANGES = st.one_of(
 @given(span=RANGES)
 @example(span=_float32(-1e-9, 1e-9))
 @example(span=_float32(-1.0, 1.0))
-def test_a_range_found_for_a_scale_gives_the_same_scale(
-    generation: Generation, span: tuple[float, float]
-) -> None:
+def test_a_range_found_for_a_scale_gives_the_same_scale(generation: Generation, span: tuple[float, float]) -> None:
     """Whatever the range was, another is found that gives its scale and zero point to the last bit."""
     wanted = activation_parameters(*span, generation)
     assert np.isfinite(wanted[0])

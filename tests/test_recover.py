@@ -17,12 +17,12 @@ from pipeline import recovery
 from pipeline.resolve import Request
 from recreate_model import convert, network
 from recreate_model.errors import InputError
-from recreate_model.model_view import ModelView, read_model
+from recreate_model.model_view import read_model
 from recreate_model.quantiser import Generation
 from recreate_model.recipe import Calibration, Checkpoint, Evaluation, Preprocess, Recipe
 from recreate_model.recover import network_operators, recover
 from tests.conftest import SMALL
-from tests.edited_models import data, edited, operand, operator, result
+from tests.edited_models import edited, operator, result
 from tests.published_models import Order, publish
 from tests.test_bad_input import assert_one_error, run
 from tests.tiny_models import tiny_model
@@ -40,10 +40,8 @@ LEFT_OUT = {
 
 
 @pytest.fixture(scope="module")
-def published(
-    tmp_path_factory: pytest.TempPathFactory, small_weights: dict[str, network.Array]
-) -> dict[Order, bytes]:
-    """The smallest network as today's TensorFlow quantises it by itself, with every kind of ends and both quantizers."""
+def published(tmp_path_factory: pytest.TempPathFactory, small_weights: dict[str, network.Array]) -> dict[Order, bytes]:
+    """The smallest network as today's TensorFlow quantises it, with every kind of ends and both quantizers."""
     graph = network.frozen_graph(SMALL, network.fold_all(SMALL, small_weights))
     return publish(graph, SMALL, ORDERS, tmp_path_factory.mktemp("published"))
 
@@ -128,8 +126,6 @@ def test_a_scale_that_no_range_gives_is_named_and_no_range_invented(small_float:
     assert table.left_out[name].startswith("no range gives the scale 9.9999997171806")
     with pytest.raises(InputError, match=f"none for {name}"):
         convert.quantize(small_float, table.spans)
-
-
 
 
 def _per_channel(tree: Any) -> None:
@@ -304,7 +300,7 @@ def strangers(
 def test_a_file_that_is_no_full_integer_model_is_bad_input(
     command: str, name: str, words: str, strangers: Path, tmp_path: Path
 ) -> None:
-    """Cut, empty, foreign, a pointer, floats, another network or no file: status 3, one line, and nothing is written."""
+    """Cut, empty, foreign, a pointer, floats, another network or no file: status 3, one line, nothing written."""
     result = run(command, *small_flags(command, strangers / name, tmp_path))
     assert_one_error(result, 3, str(strangers / name), words)
     assert not list(tmp_path.rglob("*"))
