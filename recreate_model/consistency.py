@@ -194,12 +194,14 @@ def _bias_bounds(found: Channels, given: Factors, low: Array, high: Array) -> tu
 
 
 def _refuted_quantisation(view: ModelView, operator: Operator, count: int) -> Iterator[Refutation]:
+    """Weights and biases are symmetric, so their zero is 0, and have a scale for each output channel."""
     axis = 3 if operator.name == "DEPTHWISE_CONV_2D" else 0
     for index, wanted in zip(operator.inputs[1:], (axis, 0), strict=True):
         tensor = view.tensors[index]
         quantisation = tensor.quantisation
-        if quantisation and any(quantisation.zero_points):
-            yield Refutation(tensor.name, "zero points", "0 for every channel", "others")
+        for channel, zero_point in enumerate(quantisation.zero_points if quantisation else ()):
+            if zero_point:
+                yield Refutation(tensor.name, f"zero point of channel {channel}", "0", f"{zero_point}")
         if quantisation and count > 1 and quantisation.axis != wanted:
             yield Refutation(tensor.name, "axis of the scales", f"{wanted}", f"{quantisation.axis}")
 

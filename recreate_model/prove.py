@@ -20,13 +20,15 @@ from recreate_model.errors import PipelineError
 from recreate_model.membership import check_member
 from recreate_model.model_view import ModelView, Tensor, read_model
 from recreate_model.network import Array
-from recreate_model.quantiser import SOFTMAX, WITHOUT_RANGE, Generation
+from recreate_model.quantiser import LEVELS, SOFTMAX, WITHOUT_RANGE, Generation, activation_parameters
 from recreate_model.rebuild import Moves, rebuild
 from recreate_model.recipe import Model
 from recreate_model.recover import Recovered, network_operators, recover
 from recreate_model.toolchain import TOOLCHAINS, Edits, Job, Toolchain
 
 OURS = "this program"
+_RELU6 = 6.00001  # a scale is rounded, so its 255 steps may reach a little further
+_NARROW = 1.001e-6  # scales of ranges that a quantiser may have widened
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,6 +165,17 @@ def _refuted_ranges(view: ModelView, recovered: Recovered) -> Iterator[Refutatio
     for activation in recovered.activations:
         if activation.span is None and not activation.without_range:
             yield Refutation(activation.tensor, "scale and zero point", "those of some range", activation.why)
+    for operator in network_operators(view):
+        found = _parameters(view.tensors[operator.outputs[0]], 0)
+        if operator.options.get("fused_activation_function") == "RELU6" and found is not None:
+            scale, zero_point = found
+            within = zero_point == -128 and LEVELS * scale <= _RELU6
+            # A range that is empty, or next to it, is widened to both sides.
+            empty = found == activation_parameters(0.0, 0.0, recovered.generation)
+            if not (within or scale <= _NARROW or empty):
+                low, high = -(zero_point + 128) * scale, (127 - zero_point) * scale
+                name = view.tensors[operator.outputs[0]].name
+                yield Refutation(name, "range", "0 to at most 6, as ReLU6 gives", f"{low:.9g} to {high:.9g}")
     for operator in network_operators(view):
         if operator.name in WITHOUT_RANGE:
             tensor, given = (view.tensors[index] for index in (operator.outputs[0], operator.inputs[0]))

@@ -41,7 +41,7 @@ LEFT_OUT = {
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory, small_weights: dict[str, network.Array]) -> dict[Order, bytes]:
-    """The smallest network as today's TensorFlow quantises it by itself, with every kind of ends and both quantizers."""
+    """The smallest network as today's TensorFlow quantises it, with every kind of ends and both quantizers."""
     graph = network.frozen_graph(SMALL, network.fold_all(SMALL, small_weights))
     return publish(graph, SMALL, ORDERS, tmp_path_factory.mktemp("published"))
 
@@ -300,7 +300,7 @@ def strangers(
 def test_a_file_that_is_no_full_integer_model_is_bad_input(
     command: str, name: str, words: str, strangers: Path, tmp_path: Path
 ) -> None:
-    """Cut, empty, foreign, a pointer, floats, another network or no file: status 3, one line, and nothing is written."""
+    """Cut, empty, foreign, a pointer, floats, another network or no file: status 3, one line, nothing written."""
     result = run(command, *small_flags(command, strangers / name, tmp_path))
     assert_one_error(result, 3, str(strangers / name), words)
     assert not list(tmp_path.rglob("*"))

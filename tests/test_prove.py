@@ -1,0 +1,590 @@
+"""Published files held against a checkpoint: proved to the byte where they come from it, refuted where they do not."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline import proof
+from pipeline.console import NoBars
+from pipeline.resolve import Request, resolve
+from recreate_model import consistency, convert, network, seeded, toolchain
+from recreate_model.channels import FACTOR_ULPS, convolutions, factors, from_channels
+from recreate_model.digest import digest_file
+from recreate_model.errors import InputError
+from recreate_model.model_view import read_model
+from recreate_model.prove import OURS, Checkpoint, Proof, prove
+from recreate_model.recover import recover
+from recreate_model.toolchain import Edits, Job, Toolchain
+from recreate_model.verdict import Verdict
+from tests import official_layout
+from tests.conftest import SMALL
+from tests.edited_models import edited, operator, result
+from tests.published_models import Order, publish
+from tests.test_bad_input import assert_one_error, run
+
+TODAY = Toolchain("", "new")
+LAYERS = network.layers(SMALL)
+TARGET = Order("one picture")
+ORDERS = [TARGET, Order("black", "float32"), Order("shrunk"), Order("noise", "uint8", "old")]
+Values = Mapping[str, network.Array]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(small_archive: Path) -> Iterator[Checkpoint]:
+    """The archive in the official layout, as the command line takes it."""
+    request = Request(model="0.35_96", checkpoint=str(small_archive), images="procedural", calib=1, limit=0)
+    recipe, machine = resolve(request, NoBars(), may_fetch=False)
+    with proof.checkpoint(recipe, machine) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def published(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> dict[Order, bytes]:
+    """What TensorFlow of today makes of the archive's frozen graph, calibrated on inputs nobody tells us of."""
+    assert checkpoint.frozen_graph is not None
+    return publish(checkpoint.frozen_graph.read_bytes(), SMALL, ORDERS, tmp_path_factory.mktemp("published"))
+
+
+@pytest.fixture(scope="module")
+def target(published: dict[Order, bytes]) -> bytes:
+    """The published file that is tampered with."""
+    return published[TARGET]
+
+
+def proved(model: bytes, checkpoint: Checkpoint) -> Proof:
+    """What `prove` finds, with TensorFlow of today to try where it fits."""
+    return prove(
+        model, "the model", checkpoint, None, lambda chain: toolchain.ensure(chain, Path("/nonexistent"), print)
+    )
+
+
+def refuted(model: bytes, checkpoint: Checkpoint) -> Proof:
+    """The same of a file that must be refuted, without any toolchain."""
+    found = proved(model, checkpoint)
+    assert found.refutations
+    assert not found.verdict.reaches(Verdict.CONSISTENT)
+    assert [attempt.toolchain for attempt in found.attempts] == [OURS]
+    return found
+
+
+def in_place(model: bytes, old: bytes, new: bytes) -> bytes:
+    """The file with some bytes replaced, which stand in it once, and no other touched."""
+    assert model.count(old) == 1
+    assert len(old) == len(new)
+    return model.replace(old, new)
+
+
+@pytest.mark.parametrize("order", ORDERS, ids=str)
+def test_a_file_converted_from_the_checkpoint_is_proved_to_the_byte(
+    order: Order, published: dict[Order, bytes], checkpoint: Checkpoint
+) -> None:
+    """Whatever it was calibrated on, its bytes are made again from the checkpoint, on this CPU without moving any."""
+    found = proved(published[order], checkpoint)
+    assert found.verdict is Verdict.IDENTICAL
+    assert found.refutations == ()
+    last = found.attempts[-1]
+    assert (last.toolchain, last.identical, last.moves) == (replace(TODAY, quantizer=order.quantizer).name, True, None)
+
+
+def test_our_own_build_of_seeded_weights_is_proved_by_this_program(small_weights: Values, small_float: bytes) -> None:
+    """Without a frozen graph no toolchain can be tried, and none is needed."""
+    names = convert.activations_with_a_range(small_float)
+    model = convert.quantize(
+        small_float,
+        {name: (-1.0 - index, 2.0) if "Relu6" not in name else (0.0, 6.0) for index, name in enumerate(names)},
+    )
+    found = proved(model, Checkpoint(SMALL, small_weights, None))
+    assert found.verdict is Verdict.IDENTICAL
+    assert [attempt.toolchain for attempt in found.attempts] == [OURS]
+    assert not found.has_graph
+
+
+def folded_elsewhere(checkpoint: Checkpoint, model: bytes, shifts: list[Callable[[int], network.Array]]) -> list[bytes]:
+    """Published files as from other CPUs: today's quantiser on constants whose factors are some ulps off."""
+    view = read_model(model)
+    spans = np.array([each.span or (0.0, 1.0) for each in recover(view, "the model").activations], np.float32)
+    attempts = []
+    for shift in shifts:
+        constants = []
+        for convolution, layer in zip(convolutions(view), LAYERS, strict=True):
+            given = factors(layer, checkpoint.values)
+            moved = shift(layer.outputs) if given.ulps else np.zeros(layer.outputs, int)
+            weights, bias = given.fold(moved)
+            shape = view.tensors[convolution.inputs[1]].shape
+            constants.append((from_channels(weights, shape, convolution), bias))
+        attempts.append(Edits(spans, constants))
+    assert checkpoint.frozen_graph is not None
+    shape = (1, SMALL.resolution, SMALL.resolution, 3)
+    job = Job(checkpoint.frozen_graph, network.INPUT_NAME, network.OUTPUT_NAME, shape, "int8", "int8", attempts)
+    return list(toolchain.convert(TODAY, Path(sys.executable), job).models)
+
+
+@pytest.fixture(scope="module")
+def elsewhere(checkpoint: Checkpoint, target: bytes) -> dict[int, bytes]:
+    """Files of CPUs that are up to so many units in the last place off; of the worst, every factor is."""
+    generator = np.random.default_rng(4)
+    within = [lambda count, most=most: generator.integers(-most, most + 1, count) for most in (2, 5)]
+    models = folded_elsewhere(checkpoint, target, [*within, lambda count: np.full(count, 12)])
+    return dict(zip((2, 5, 12), models, strict=True))
+
+
+@pytest.mark.parametrize("ulps", [2, pytest.param(5, marks=pytest.mark.slow)])
+def test_a_file_made_on_another_cpu_is_proved_by_moving_factors(
+    ulps: int, elsewhere: dict[int, bytes], target: bytes, checkpoint: Checkpoint
+) -> None:
+    """Its bytes are reached by folding factors within the tolerance, and what that changed is counted."""
+    assert elsewhere[ulps] != target
+    found = proved(elsewhere[ulps], checkpoint)
+    assert found.verdict is Verdict.IDENTICAL
+    moves = found.attempts[-1].moves
+    assert moves is not None
+    assert 0 < moves.channels <= moves.of == sum(layer.outputs for layer in LAYERS)
+    assert 0 < moves.ulps <= FACTOR_ULPS
+    assert moves.weights > 0
+    assert moves.scales > 0
+
+
+def test_factors_beyond_the_tolerance_are_refuted(elsewhere: dict[int, bytes], checkpoint: Checkpoint) -> None:
+    """Twelve units in the last place are more than any CPU is off by."""
+    refuted(elsewhere[12], checkpoint)
+
+
+def test_another_checkpoint_is_refuted(target: bytes, checkpoint: Checkpoint) -> None:
+    """The same network with other weights gives nothing of the file; the first convolution already says so."""
+    other = Checkpoint(SMALL, seeded.seeded_weights(SMALL, seed=1), None)
+    found = refuted(target, other)
+    assert found.refutations[0].tensor == weights_name(target, 0)
+    assert {layer.refutations != () for layer in found.layers} == {True}
+
+
+def weights_name(model: bytes, number: int) -> str:
+    """Name of a convolution's weights."""
+    view = read_model(model)
+    return view.tensors[convolutions(view)[number].inputs[1]].name
+
+
+def built(values: Values) -> bytes:
+    """Our own build of some weights, with plain ranges."""
+    float_model = convert.convert_float(network.frozen_graph(SMALL, network.fold_all(SMALL, values)))
+    names = convert.activations_with_a_range(float_model)
+    return convert.quantize(float_model, {name: (0.0 if "Relu6" in name else -6.0, 6.0) for name in names})
+
+
+def test_raw_variables_instead_of_averages_are_refuted(small_weights: Values, checkpoint: Checkpoint) -> None:
+    """The archive's raw variables are 2 % off its averages; a file of those is not the averages'."""
+    raw = {
+        name: value if "moving_" in name else value * official_layout.RAW_OFF_BY
+        for name, value in small_weights.items()
+    }
+    model = built(raw)
+    found = refuted(model, checkpoint)
+    assert found.refutations[0].tensor == weights_name(model, 0)
+    assert built(small_weights) != model
+    assert proved(built(small_weights), checkpoint).verdict is Verdict.IDENTICAL
+
+
+@pytest.mark.parametrize("part", ["gamma", "beta", "moving_mean", "moving_variance"])
+def test_one_variable_slightly_off_is_refuted(part: str, small_weights: Values, checkpoint: Checkpoint) -> None:
+    """A ten-thousandth in one vector of one layer: only that layer is refuted."""
+    name = f"MobilenetV2/expanded_conv_3/expand/BatchNorm/{part}"
+    found = refuted(built({**small_weights, name: small_weights[name] * np.float32(1.0001)}), checkpoint)
+    (number,) = (number for number, layer in enumerate(found.layers) if layer.refutations)
+    assert LAYERS[number].name == "MobilenetV2/expanded_conv_3/expand"
+
+
+@settings(max_examples=60)
+@given(data=st.data())
+def test_one_weight_off_by_one_is_refuted_or_lies_on_a_tie(
+    data: st.DataObject, target: bytes, checkpoint: Checkpoint
+) -> None:
+    """Whichever it is; one that passes lies halfway between two levels, as near as a CPU's factor is known."""
+    view = read_model(target)
+    number = data.draw(st.integers(0, len(LAYERS) - 1), "convolution")
+    convolution = convolutions(view)[number]
+    index = convolution.inputs[1]
+    tensor = view.tensors[index]
+    levels = np.frombuffer(tensor.data, np.int8).copy()
+    position = data.draw(st.integers(0, len(levels) - 1), "weight")
+    before = int(levels[position])
+    levels[position] += data.draw(st.sampled_from([-1, 1])) if abs(before) < 127 else -np.sign(before)
+    changed = replace(tensor, data=levels.tobytes())
+    tensors = (*view.tensors[:index], changed, *view.tensors[index + 1 :])
+    compared = consistency.compare(replace(view, tensors=tensors), LAYERS, checkpoint.values)
+    assert not any(layer.refutations for other, layer in enumerate(compared) if other != number)
+    if compared[number].refutations:
+        assert compared[number].refutations[0].tensor == tensor.name
+        return
+    folded = network.fold(LAYERS[number], checkpoint.values).weights.astype(np.float64)
+    if convolution.name != "DEPTHWISE_CONV_2D":
+        folded = np.moveaxis(folded, 3, 0)
+    assert tensor.quantisation is not None
+    channel = np.unravel_index(position, tensor.shape)[tensor.quantisation.axis]
+    exact = folded.ravel()[position] / tensor.quantisation.scales[channel]
+    halfway = (before + int(levels[position])) / 2
+    assert abs(exact - halfway) <= abs(exact) * (FACTOR_ULPS + 4) * 2.0**-23
+
+
+@settings(max_examples=4)
+@given(data=st.data())
+def test_one_weight_with_the_other_sign_is_refuted_by_prove(
+    data: st.DataObject, target: bytes, checkpoint: Checkpoint
+) -> None:
+    """In the file itself, one byte: the verdict and the tensor's name say so."""
+    view = read_model(target)
+    tensor = view.tensors[convolutions(view)[data.draw(st.integers(0, len(LAYERS) - 1), "convolution")].inputs[1]]
+    levels = np.frombuffer(tensor.data, np.int8).copy()
+    position = data.draw(st.sampled_from(np.flatnonzero(np.abs(levels) > 1).tolist()), "weight")
+    levels[position] *= -1
+    found = refuted(in_place(target, tensor.data, levels.tobytes()), checkpoint)
+    assert found.verdict is Verdict.SAME_GRAPH
+    assert found.refutations[0].tensor == tensor.name
+    assert found.refutations[0].found == str(levels[position])
+
+
+Change = Callable[[Any], None]
+
+
+def tampered(model: bytes, change: Change) -> bytes:
+    """The model after a change of its tree, in which scales and zero points can be written to."""
+
+    def thaw_and_change(tree: Any) -> None:
+        for tensor in tree.subgraphs[0].tensors:
+            quantization = tensor.quantization
+            if quantization is not None and quantization.scale is not None:
+                quantization.scale, quantization.zeroPoint = quantization.scale.copy(), quantization.zeroPoint.copy()
+        change(tree)
+
+    return edited(model, thaw_and_change)
+
+
+def _array(tree: Any, tensor: Any, dtype: str) -> network.Array:
+    """A constant's numbers, to be changed in place."""
+    buffer = tree.buffers[tensor.buffer]
+    buffer.data = buffer.data.copy()
+    return np.asarray(buffer.data).view(dtype)
+
+
+def _operands(tree: Any) -> list[Any]:
+    """Input, weights and bias of the first convolution."""
+    return [tree.subgraphs[0].tensors[index] for index in operator(tree, "CONV_2D").inputs]
+
+
+def _swapped_channels(tree: Any) -> None:
+    _, weights, bias = _operands(tree)
+    for values in (_array(tree, weights, "int8").reshape(16, -1), _array(tree, bias, "int32")):
+        values[[3, 5]] = values[[5, 3]]
+    for tensor in (weights, bias):
+        tensor.quantization.scale[[3, 5]] = tensor.quantization.scale[[5, 3]]
+
+
+def _bias(tree: Any) -> None:
+    _, _, bias = _operands(tree)
+    _array(tree, bias, "int32")[7] += 3
+
+
+def _weight_scale(tree: Any) -> None:
+    _, weights, bias = _operands(tree)
+    for tensor in (weights, bias):
+        tensor.quantization.scale[2] *= np.float32(1.0001)
+
+
+def _bias_scale(tree: Any) -> None:
+    _operands(tree)[2].quantization.scale[2] *= np.float32(1.0001)
+
+
+def _zero_scale(tree: Any) -> None:
+    for tensor in _operands(tree)[1:]:
+        tensor.quantization.scale[2] = 0
+
+
+def _negative_scale(tree: Any) -> None:
+    for tensor in _operands(tree)[1:]:
+        tensor.quantization.scale[2] *= -1
+
+
+def _weight_zero_point(tree: Any) -> None:
+    _operands(tree)[1].quantization.zeroPoint[2] = 1
+
+
+def _bias_zero_point(tree: Any) -> None:
+    _operands(tree)[2].quantization.zeroPoint[2] = 1
+
+
+def _per_tensor(tree: Any) -> None:
+    for tensor in _operands(tree)[1:]:
+        tensor.quantization.scale = tensor.quantization.scale[:1]
+        tensor.quantization.zeroPoint = tensor.quantization.zeroPoint[:1]
+
+
+def _least_weight(tree: Any) -> None:
+    _, weights, _ = _operands(tree)
+    values = _array(tree, weights, "int8")
+    values[values == -127] = -128
+
+
+def _relu6_zero_point(tree: Any) -> None:
+    result(tree, "CONV_2D").quantization.zeroPoint[0] = -127
+
+
+def _relu6_scale(tree: Any) -> None:
+    graph = tree.subgraphs[0]
+    first = operator(tree, "CONV_2D")
+    graph.tensors[first.outputs[0]].quantization.scale *= np.float32(2)
+    following = next(one for one in graph.operators if one.inputs[0] == first.outputs[0])
+    graph.tensors[following.inputs[2]].quantization.scale *= np.float32(2)
+    bias = _array(tree, graph.tensors[following.inputs[2]], "int32")
+    bias[:] = np.rint(bias / 2)
+
+
+def _pool_scale(tree: Any) -> None:
+    result(tree, "AVERAGE_POOL_2D").quantization.scale *= np.float32(1.5)
+
+
+def _softmax_zero_point(tree: Any) -> None:
+    result(tree, "SOFTMAX").quantization.zeroPoint[0] = -127
+
+
+def _stride(tree: Any) -> None:
+    operator(tree, "CONV_2D").builtinOptions.strideW = 1
+
+
+def _padding(tree: Any) -> None:
+    operator(tree, "DEPTHWISE_CONV_2D").builtinOptions.padding = 1
+
+
+def _activation(tree: Any) -> None:
+    operator(tree, "CONV_2D").builtinOptions.fusedActivationFunction = 0
+
+
+def _wiring(tree: Any) -> None:
+    # The sum of a block's output with itself: the same shape, other tensor.
+    one = operator(tree, "ADD")
+    one.inputs = [one.inputs[0], one.inputs[0]]
+
+
+def _beta(tree: Any) -> None:
+    operator(tree, "SOFTMAX").builtinOptions.beta = 2.0
+
+
+def _dead_bias(tree: Any) -> None:
+    _, _, bias = _operands(tree)
+    _array(tree, bias, "int32")[:] = 0
+
+
+@pytest.mark.parametrize(
+    ("change", "tensor", "what"),
+    [
+        (_swapped_channels, "weights", "of channel 3"),
+        (_bias, "bias", "bias of channel 7"),
+        (_dead_bias, "bias", "bias of channel 0"),
+        (_weight_scale, "weights", "of channel 2"),
+        (_bias_scale, "bias", "scale of channel 2"),
+        (_zero_scale, "weights", "of channel 2"),
+        (_negative_scale, "weights", "of channel 2"),
+        (_weight_zero_point, "weights", "zero point"),
+        (_bias_zero_point, "bias", "zero point"),
+        (_per_tensor, "weights", "weights"),
+        (_least_weight, "weights", "weight"),
+        (_relu6_zero_point, "output", "range"),
+        (_relu6_scale, "output", "range"),
+        (_pool_scale, "AvgPool", "AVERAGE_POOL_2D"),
+        (_softmax_zero_point, "", "SOFTMAX"),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_one_number_changed_is_refuted_by_name(
+    change: Change, tensor: str, what: str, target: bytes, checkpoint: Checkpoint
+) -> None:
+    """Channels, biases, scales, zero points: the graph is the same, and the first refutation names what was changed."""
+    found = refuted(tampered(target, change), checkpoint)
+    assert found.verdict is Verdict.SAME_GRAPH
+    view = read_model(target)
+    first = convolutions(view)[0]
+    places = {"weights": first.inputs[1], "bias": first.inputs[2], "output": first.outputs[0]}
+    name = view.tensors[places[tensor]].name if tensor in places else tensor
+    assert name in found.refutations[0].tensor
+    assert what in found.refutations[0].what
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (_stride, "stride_w"),
+        (_padding, "padding"),
+        (_activation, "fused_activation_function"),
+        (_wiring, "tensor"),
+        (_beta, "beta"),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_another_computation_is_refuted_before_any_number(
+    change: Change, words: str, target: bytes, checkpoint: Checkpoint
+) -> None:
+    """Options and wiring: not the checkpoint's graph, and the first refutation says in which operator."""
+    found = refuted(tampered(target, change), checkpoint)
+    assert found.verdict is Verdict.DIFFERENT
+    assert found.refutations[0].expected == "the checkpoint's network"
+    assert words in found.refutations[0].found
+    assert " of operator " in found.refutations[0].what
+
+
+def test_a_renamed_tensor_is_consistent_and_not_identical(target: bytes, checkpoint: Checkpoint) -> None:
+    """Every number is the checkpoint's, but no toolchain gives that name: nothing is refuted, nothing claimed."""
+    name = read_model(target).output.name.encode()
+    found = proved(in_place(target, name + b"\0", name[:-1] + b"x\0"), checkpoint)
+    assert found.verdict is Verdict.CONSISTENT
+    assert found.refutations == ()
+    last = found.attempts[-1]
+    assert (last.toolchain, last.moves) == (TODAY.name, None)
+    assert last.comparison is not None
+    assert last.comparison.verdict is Verdict.SAME_CONTENT
+
+
+@pytest.mark.parametrize("count", [12, pytest.param(150, marks=pytest.mark.slow)])
+def test_a_flipped_bit_is_refused_refuted_or_no_weight(count: int, target: bytes, checkpoint: Checkpoint) -> None:
+    """Anywhere in the file: whatever is still called consistent has the weights it had."""
+
+    def weights(model: bytes) -> list[bytes]:
+        view = read_model(model)
+        return [view.tensors[convolution.inputs[1]].data for convolution in convolutions(view)]
+
+    generator = np.random.default_rng(3)
+    refutations = 0
+    for position in generator.integers(0, len(target), count):
+        changed = bytearray(target)
+        changed[position] ^= 1 << int(generator.integers(8))
+        try:
+            found = prove(bytes(changed), "the model", checkpoint, (), lambda chain: Path(sys.executable))
+        except InputError:
+            continue
+        refutations += bool(found.refutations)
+        assert found.refutations or weights(bytes(changed)) == weights(target)
+        assert not found.verdict.reaches(Verdict.IDENTICAL)
+    assert refutations > count / 3  # most of the file is weights
+
+
+NEARLY_DEAD = (1e-3, 1e-6, 1e-9, 1e-20, 0.0, -1e-6, -1.0)
+
+
+@pytest.fixture(scope="module")
+def nearly_dead(small_weights: Values, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    """A checkpoint with channels that training switched off: factors and weights next to zero, or zero."""
+    values = {name: value.copy() for name, value in small_weights.items()}
+    for layer in LAYERS[1:-1:4]:
+        for channel, size in enumerate(NEARLY_DEAD):
+            values[f"{layer.name}/BatchNorm/gamma"][channel] *= np.float32(size)
+    for layer in LAYERS[2:-1:4]:
+        weights = values[layer.weights_name]
+        # Where a channel is one filter, and where it is a column.
+        weights[..., 0, :] *= 0
+        weights[..., 1, :] *= np.float32(1e-8)
+        values[f"{layer.name}/BatchNorm/beta"][2] = 0
+    path = tmp_path_factory.mktemp("dead") / "graph.pb"
+    path.write_bytes(official_layout.unfolded_graph(SMALL, values))
+    return Checkpoint(SMALL, values, path)
+
+
+@pytest.mark.parametrize("quantizer", ["new", pytest.param("old", marks=pytest.mark.slow)])
+def test_channels_next_to_dead_are_explained(quantizer: str, nearly_dead: Checkpoint, tmp_path: Path) -> None:
+    """Scales that a quantiser widened, and channels of zeros, refute nothing; the bytes are made again."""
+    assert nearly_dead.frozen_graph is not None
+    order = Order("blocks", "int8", quantizer)
+    model = publish(nearly_dead.frozen_graph.read_bytes(), SMALL, [order], tmp_path)[order]
+    found = proved(model, nearly_dead)
+    assert found.refutations == ()
+    assert found.verdict is Verdict.IDENTICAL
+
+
+def flags(path: Path, archive: Path, *more: object) -> list[object]:
+    """The command line that proves a file against an archive."""
+    return ["prove", path, "--model", "0.35_96", "--checkpoint", archive, *more]
+
+
+def told(*arguments: object, **environment: str) -> Any:
+    """What `--json` says, whose status is the exit status, and whose error line follows where it is not 0."""
+    result = run(*arguments, "--json", **environment)
+    found = json.loads(result.stdout)
+    assert found["status"] == result.returncode
+    lines = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == (result.returncode != 0)
+    return {**found, "error": lines[0] if lines else ""}
+
+
+def test_all_of_a_proof_is_in_the_json(target: bytes, small_archive: Path, tmp_path: Path) -> None:
+    """The command line on a file of today's TensorFlow: verdict, numbers, ranges, attempts and digests."""
+    path = tmp_path / "published.tflite"
+    path.write_bytes(target)
+    found = told(*flags(path, small_archive, "--accept", "identical"))
+    assert (found["status"], found["verdict"], found["asked"], found["error"]) == (0, "IDENTICAL", "IDENTICAL", "")
+    assert found["published"]["bytes"] == len(target)
+    assert found["published"]["sha1"] == hashlib.sha1(target).hexdigest()
+    assert found["checkpoint"]["sha256"] == digest_file(small_archive)
+    assert [attempt["with"] for attempt in found["rebuilt"]] == [OURS, TODAY.name]
+    assert [attempt["verdict"] for attempt in found["rebuilt"]][-1] == "IDENTICAL"
+    assert found["numbers"]["biases"] == sum(layer.outputs for layer in LAYERS)
+    assert found["numbers"]["weights"] == sum(int(np.prod(layer.weights_shape)) for layer in LAYERS)
+    assert len(found["ranges"]["left_out"]) == 3
+    assert found["refutations"] == []
+    assert found["has_frozen_graph"]
+
+
+@pytest.mark.parametrize(("accept", "status"), [("consistent", 0), ("identical", 1)])
+def test_without_a_toolchain_the_numbers_are_all_that_is_claimed(
+    accept: str, status: int, target: bytes, small_archive: Path, tmp_path: Path
+) -> None:
+    """`--toolchain none` ends with CONSISTENT, which is enough or not as the user asked."""
+    path = tmp_path / "published.tflite"
+    path.write_bytes(target)
+    found = told(*flags(path, small_archive, "--toolchain", "none", "--accept", accept))
+    assert (found["status"], found["verdict"]) == (status, "CONSISTENT")
+    assert [attempt["with"] for attempt in found["rebuilt"]] == [OURS]
+    assert ("--accept CONSISTENT" in found["error"]) is (status != 0)
+
+
+def test_a_toolchain_that_cannot_be_had_is_said(target: bytes, small_archive: Path, tmp_path: Path) -> None:
+    """With a Python 3.8 named that is none, CONSISTENT stands; asked for the bytes, that failure is the error."""
+    path = tmp_path / "published.tflite"
+    path.write_bytes(target)
+    environment = {"RECREATE_MODEL_PYTHON38": "/nonexistent/python", "RECREATE_MODEL_CACHE": str(tmp_path / "cache")}
+    found = told(*flags(path, small_archive, "--toolchain", "2.5.0", "--accept", "identical"), **environment)
+    assert (found["status"], found["verdict"]) == (4, "CONSISTENT")
+    last = found["rebuilt"][-1]
+    assert (last["with"], last["verdict"]) == ("TensorFlow 2.5.0", None)
+    assert "RECREATE_MODEL_PYTHON38=/nonexistent/python, which is none" in last["failure"]
+    assert "uv python install 3.8" in last["failure"]
+    assert "uv python install 3.8" in found["error"]
+    assert not list((tmp_path / "cache").rglob("*.complete"))
+
+
+def test_a_refuted_file_is_status_1_with_its_first_refutation(
+    target: bytes, small_archive: Path, tmp_path: Path
+) -> None:
+    """In the line on standard error, in --json and in the table for people."""
+    path = tmp_path / "published.tflite"
+    path.write_bytes(tampered(target, _bias))
+    found = told(*flags(path, small_archive))
+    assert (found["status"], found["verdict"]) == (1, "SAME_GRAPH")
+    assert len(found["refutations"]) == 1
+    assert "bias of channel 7" in found["refutations"][0]["what"]
+    assert "bias of channel 7" in found["error"]
+    said = str(proof.blocks(found))
+    assert "refuted by 1 numbers" in said
+    assert "the checkpoint does not give this file" in said
+
+
+@pytest.mark.parametrize("name", ["2.5.1", "", "none,2.5.0", "new"])
+def test_a_toolchain_that_does_not_exist_is_bad_usage(name: str, small_archive: Path, tmp_path: Path) -> None:
+    """Its name is said, with those that do; the file is not even looked at."""
+    arguments = flags(tmp_path / "nothing", small_archive, "--toolchain", name)
+    assert_one_error(run(*arguments), 2, "--toolchain to name some of 2.5.0", "2.4.4-old", "today", "or none")
