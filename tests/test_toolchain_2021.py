@@ -1,0 +1,345 @@
+"""TensorFlow of 2021 in environments of its own: its arithmetic, its bytes, and how the environments are made.
+
+The environments come from the download cache, and are made there where they are missing.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from recreate_model import resources, seeded, toolchain
+from recreate_model.channels import FACTOR_ULPS
+from recreate_model.errors import InputError, ResourceError, ToolError
+from recreate_model.model_view import read_model
+from recreate_model.network import INPUT_NAME, OUTPUT_NAME, Array
+from recreate_model.prove import Checkpoint, Proof, prove
+from recreate_model.quantiser import Generation, activation_parameters
+from recreate_model.recipe import Model
+from recreate_model.recover import generation_of, network_operators
+from recreate_model.toolchain import TOOLCHAINS, Edits, Job, Toolchain
+from recreate_model.verdict import Verdict
+from tests import official_layout
+from tests.conftest import SMALL
+from tests.published_models import Order, publish
+from tests.test_bad_input import ROOT, assert_one_error, run
+
+SETS = (
+    "one picture", "black", "white", "nothing", "blocks", "noise", "bell", "ramps", "dim", "shrunk", "vanishing",
+    "bright half", "dark half", "dot", "levels", "huge",
+)  # fmt: skip
+OTHERS = ("one picture", "shrunk", "ramps")
+GENERATIONS = {"": Generation.TODAY, "2.6.0": Generation.SCALE_FLOOR, "2.5.0": Generation.SCALE_FLOOR,
+               "2.4.4": Generation.DOUBLE}  # fmt: skip
+
+
+@functools.cache
+def python_of(chain: Toolchain) -> Path:
+    """The Python of a toolchain's environment; the test is skipped on a machine that cannot have it."""
+    try:
+        return toolchain.ensure(chain, resources.cache_folder(), print)
+    except ResourceError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory, small_weights: dict[str, Array]) -> Checkpoint:
+    """The smallest network, with a frozen graph as TF-Slim writes it."""
+    path = tmp_path_factory.mktemp("checkpoint") / "graph.pb"
+    path.write_bytes(official_layout.unfolded_graph(SMALL, small_weights))
+    return Checkpoint(SMALL, small_weights, path)
+
+
+def proved(model: bytes, checkpoint: Checkpoint) -> Proof:
+    """What `prove` finds, with every toolchain that fits."""
+    return prove(model, "the model", checkpoint, None, python_of)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("chain", TOOLCHAINS, ids=lambda chain: chain.option)
+def test_files_of_every_toolchain_are_proved(chain: Toolchain, checkpoint: Checkpoint, tmp_path: Path) -> None:
+    """Real calibrations on pictures, black, noise and next to nothing: each file's bytes are made again, none moved."""
+    sets = SETS if chain.option in ("2.5.0", "today") else OTHERS
+    orders = [Order(name, "int8", chain.quantizer) for name in sets]
+    orders += [Order("noise", ends, chain.quantizer) for ends in ("float32", "uint8")]
+    assert checkpoint.frozen_graph is not None
+    models = publish(checkpoint.frozen_graph.read_bytes(), SMALL, orders, tmp_path, python_of(chain))
+    for order, model in models.items():
+        found = proved(model, checkpoint)
+        assert (order, found.verdict, found.refutations) == (order, Verdict.IDENTICAL, ())
+        assert found.attempts[-1].moves is None
+        # The old quantizers of two versions can give the same bytes, and the first that does is named.
+        if chain.quantizer == "new":
+            assert found.attempts[-1].toolchain == chain.name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("chain", [one for one in TOOLCHAINS if one.quantizer == "old"], ids=lambda one: one.option)
+def test_an_empty_input_range_of_the_old_quantizer_is_refused(
+    chain: Toolchain, checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    """It divides by the input's scale of 0, and writes infinite scales that no runtime could use."""
+    order = Order("nothing", "int8", "old")
+    assert checkpoint.frozen_graph is not None
+    models = publish(checkpoint.frozen_graph.read_bytes(), SMALL, [order], tmp_path, python_of(chain))
+    with pytest.raises(InputError, match="a scale that is no number"):
+        proved(models[order], checkpoint)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("calibration", ["one picture", "shrunk"])
+def test_the_largest_common_member_is_proved_on_the_command_line(calibration: str, tmp_path: Path) -> None:
+    """1.0_224 as an archive in the official layout, converted by TensorFlow 2.5.0: the file is IDENTICAL."""
+    model, order = Model(), Order(calibration)
+    weights = seeded.seeded_weights(model)
+    archive = official_layout.write_archive(tmp_path / "mobilenet_v2_1.0_224.tgz", model, weights)
+    graph = official_layout.unfolded_graph(model, weights)
+    published = publish(graph, model, [order], tmp_path / "work", python_of(Toolchain("2.5.0", "new")))[order]
+    path = tmp_path / "published.tflite"
+    path.write_bytes(published)
+    result = run("prove", path, "--checkpoint", archive, "--accept", "IDENTICAL")
+    assert result.returncode == 0, result.stderr
+    assert "nothing was moved" in result.stdout
+
+
+def special_ranges() -> list[tuple[float, float]]:
+    """Ranges that quantisers treat each in its own way, and random ones: across zero, of equal ends, of any size."""
+    spans: list[tuple[float, float]] = [
+        (0, 0), (0, 1e-10), (-1e-8, 1e-8), (-1e-9, 1e-9), (-2e-9, 1e-9), (0, 9e-7), (0, 1.1e-6), (-5.1e-7, 5.1e-7),
+        (1, 2), (-2, -1), (3, 3), (-3, -3), (1e-3, 1e-3), (0, 6), (-1, 1), (0, 1e10), (-1e10, 0), (-1e10, 1e10),
+        (-8.180079460144043, 8.180079460144043), (0, 2.54e-4), (0, 2.56e-4), (5e-7, 6e-7), (-1, 2.5e-4), (0.5, 0.50001),
+    ]  # fmt: skip
+    generator = np.random.default_rng(5)
+    for size in 10 ** generator.uniform(-9, 3, 80):
+        share = generator.uniform(-0.5, 1.5)
+        spans += [(-size * share, size * (1 - share)), (-size, size)]
+    return [(float(low), float(high)) for low, high in np.array(spans, np.float32)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("chain", TOOLCHAINS, ids=lambda chain: chain.option)
+def test_scales_are_what_the_toolchain_computes(chain: Toolchain, checkpoint: Checkpoint) -> None:
+    """Each range is given to its quantiser: scale and zero point are those of our formula, to the last bit."""
+    spans = special_ranges()
+    if chain.quantizer == "old":
+        # Of an empty input it makes infinite scales.
+        spans = [span for span in spans if max(span[1], 0) - min(span[0], 0) > 3e-7]
+    # The last activations have no range of their own.
+    places = 60
+    attempts = []
+    for start in range(0, len(spans), places):
+        filled = [*spans[start : start + places], *[(-1.0, 1.0)] * 67][:67]
+        attempts.append(Edits(np.array(filled, np.float32)))
+    assert checkpoint.frozen_graph is not None
+    shape = (1, SMALL.resolution, SMALL.resolution, 3)
+    job = Job(checkpoint.frozen_graph, INPUT_NAME, OUTPUT_NAME, shape, "int8", "int8", attempts)
+    models = toolchain.convert(chain, python_of(chain), job).models
+    generation = Generation.STORED if chain.quantizer == "old" else GENERATIONS[chain.version]
+    found = []
+    for model in models:
+        view = read_model(model)
+        operators = network_operators(view)
+        assert generation_of(view) is generation
+        for index in [operators[0].inputs[0], *(one.outputs[0] for one in operators)][:places]:
+            quantisation = view.tensors[index].quantisation
+            assert quantisation is not None
+            found.append((quantisation.scales[0], quantisation.zero_points[0]))
+    expected = [activation_parameters(*span, generation) for span in spans]
+    assert list(zip(spans, found[: len(spans)], strict=True)) == list(zip(spans, expected, strict=True))
+
+
+@pytest.mark.slow
+def test_a_graph_that_cannot_be_converted_is_one_line(tmp_path: Path) -> None:
+    """The toolchain's own last words, and no traceback."""
+    chain = Toolchain("2.5.0", "new")
+    (tmp_path / "graph.pb").write_bytes(b"no graph")
+    job = Job(
+        tmp_path / "graph.pb", INPUT_NAME, OUTPUT_NAME, (1, 96, 96, 3), "int8", "int8", [Edits(np.zeros((67, 2)))]
+    )
+    with pytest.raises(ToolError, match=r"TensorFlow 2\.5\.0 to convert") as caught:
+        toolchain.convert(chain, python_of(chain), job)
+    assert "\n" not in str(caught.value)
+
+
+# How an environment is made, with a package of our own in place of 180 MB: real pip, real hashes, a real Python 3.8.
+
+
+QUICK = Toolchain("9.9", "new")
+
+
+def wheel(folder: Path, code: str) -> Path:
+    """A package called tensorflow that holds nothing but this code."""
+    path = folder / "tensorflow-9.9-py3-none-any.whl"
+    info = "tensorflow-9.9.dist-info"
+    files = {
+        "tensorflow.py": code,
+        f"{info}/METADATA": "Metadata-Version: 2.1\nName: tensorflow\nVersion: 9.9\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    record = "".join(f"{name},,\n" for name in (*files, f"{info}/RECORD"))
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in {**files, f"{info}/RECORD": record}.items():
+            archive.writestr(name, content)
+    return path
+
+
+@pytest.fixture
+def locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of locks with one for a TensorFlow 9.9, which is quick to install."""
+    try:
+        toolchain.find_python()
+    except ResourceError as error:
+        pytest.skip(str(error))
+    folder = tmp_path / "locks"
+    folder.mkdir()
+    monkeypatch.setattr(toolchain, "_FOLDER", folder)
+    lock(folder, wheel(tmp_path, "version = '9.9'\n"))
+    return folder
+
+
+def lock(folder: Path, package: Path, digest: str = "") -> None:
+    """Writes the lock of TensorFlow 9.9."""
+    digest = digest or hashlib.sha256(package.read_bytes()).hexdigest()
+    (folder / "tensorflow-9.9.lock").write_text(f"tensorflow @ {package.as_uri()} --hash=sha256:{digest}\n")
+
+
+def environments(cache: Path) -> list[Path]:
+    """The environments in a cache, whole or not."""
+    return [path for path in (cache / "toolchains").glob("*") if path.is_dir()]
+
+
+@pytest.mark.slow
+def test_an_environment_is_made_once(locks: Path, tmp_path: Path) -> None:
+    """From the lock, with a Python 3.8; the second time it is there, and another lock is another environment."""
+    said: list[str] = []
+    python = toolchain.ensure(QUICK, tmp_path / "cache", said.append)
+    code = "import sys, tensorflow; print(sys.version_info[:2] == (3, 8), tensorflow.version)"
+    assert subprocess.check_output([python, "-I", "-c", code], text=True) == "True 9.9\n"
+    assert len(said) == 1
+    assert said[0].startswith("making an environment for TensorFlow 9.9 in ")
+    assert toolchain.ensure(QUICK, tmp_path / "cache", said.append) == python
+    assert len(said) == 1
+    lock(locks, wheel(tmp_path, "version = '9.9.1'\n"))
+    assert toolchain.ensure(QUICK, tmp_path / "cache", said.append) != python
+    assert len(environments(tmp_path / "cache")) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", ["hash", "missing", "broken"])
+def test_a_package_that_is_not_the_locked_one_makes_no_environment(
+    fault: str, locks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another hash, no package, or one that cannot be imported: one line, and nothing is left behind."""
+    package = wheel(tmp_path, "raise ImportError('no such instruction')\n" if fault == "broken" else "")
+    lock(locks, package, "0" * 64 if fault == "hash" else "")
+    if fault == "missing":
+        package.unlink()
+    with pytest.raises(ResourceError, match=r"an environment with TensorFlow 9\.9") as caught:
+        toolchain.ensure(QUICK, tmp_path / "cache", print)
+    assert "\n" not in str(caught.value)
+    assert environments(tmp_path / "cache") == []
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from recreate_model import toolchain
+toolchain._FOLDER = Path(sys.argv[1])
+say = lambda text: print(text, flush=True)
+say(toolchain.ensure(toolchain.Toolchain("9.9", "new"), Path(sys.argv[2]), say))
+"""
+
+
+def making(locks: Path, cache: Path) -> subprocess.Popen[str]:
+    """Another process that makes the environment."""
+    return subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, str(locks), str(cache)],
+        cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_an_environment_that_was_half_made_is_made_again(locks: Path, tmp_path: Path) -> None:
+    """Killed in the middle, it is not taken for a whole one."""
+    cache = tmp_path / "cache"
+    with making(locks, cache) as process:
+        while not list(cache.glob("toolchains/*/bin/python")):
+            assert process.poll() is None
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGKILL)
+    (folder,) = environments(cache)
+    assert not (folder / ".complete").exists()
+    (folder / "left behind").touch()
+    python = toolchain.ensure(QUICK, cache, print)
+    assert environments(cache) == [folder]
+    assert not (folder / "left behind").exists()
+    assert subprocess.run([python, "-I", "-c", "import tensorflow"], check=False).returncode == 0
+
+
+@pytest.mark.slow
+def test_two_at_once_make_one_environment(locks: Path, tmp_path: Path) -> None:
+    """One makes it, and the other waits and then takes it."""
+    with making(locks, tmp_path / "cache") as one, making(locks, tmp_path / "cache") as two:
+        said = [process.communicate(timeout=300)[0].splitlines() for process in (one, two)]
+    assert [lines[-1] for lines in said] == [said[0][-1]] * 2
+    assert sorted(line.split()[0] for lines in said for line in lines[:-1]) == ["making", "waiting"]
+
+
+@pytest.mark.slow
+def test_an_environment_whose_python_is_gone_is_made_again(locks: Path, tmp_path: Path) -> None:
+    """Its Python is a link to one that the user may remove."""
+    python = toolchain.ensure(QUICK, tmp_path / "cache", print)
+    python.unlink()
+    python.symlink_to("/nonexistent/python3.8")
+    assert toolchain.ensure(QUICK, tmp_path / "cache", print) == python
+    assert python.exists()
+
+
+@pytest.mark.slow
+def test_a_cache_that_cannot_be_written_is_no_resource(locks: Path, tmp_path: Path) -> None:
+    """A file in the way of the folder: one line that says what to set."""
+    (tmp_path / "cache").write_text("mine")
+    with pytest.raises(ResourceError, match="RECREATE_MODEL_CACHE"):
+        toolchain.ensure(QUICK, tmp_path / "cache", print)
+    assert (tmp_path / "cache").read_text() == "mine"
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("name", ["calibration-unknown-a.tflite", "calibration-unknown-b.tflite"])
+def test_files_of_unknown_calibration_are_proved(name: str, shared: Path, tmp_path: Path) -> None:
+    """Real trained weights, made by others: IDENTICAL, by moving no factor beyond the tolerance."""
+    python_of(Toolchain("2.5.0", "new"))
+    archive = shared / "checkpoint" / "mobilenet_v2_1.0_224.tgz"
+    published = shared / "published" / name
+    result = run("prove", published, "--checkpoint", archive, "--accept", "IDENTICAL")
+    assert result.returncode == 0, result.stderr
+    assert "IDENTICAL: byte for byte the same." in result.stdout
+    moved = re.search(r"at most (\d+) units in the last place from", result.stdout)
+    assert moved is None or int(moved[1]) <= FACTOR_ULPS
+
+
+@pytest.mark.shared
+def test_a_bit_of_a_published_file_makes_another_file_of_it(shared: Path, tmp_path: Path) -> None:
+    """One bit of a weight, the lowest: refuted by its tensor's name."""
+    model = (shared / "published" / "calibration-unknown-a.tflite").read_bytes()
+    view = read_model(model)
+    tensor = view.tensors[network_operators(view)[20].inputs[1]]
+    assert model.count(tensor.data) == 1
+    changed = bytearray(model)
+    changed[model.index(tensor.data) + 100] ^= 1
+    path = tmp_path / "published.tflite"
+    path.write_bytes(changed)
+    archive = shared / "checkpoint" / "mobilenet_v2_1.0_224.tgz"
+    result = run("prove", path, "--checkpoint", archive, "--quiet")
+    assert_one_error(result, 1, tensor.name.split(";")[0], "refute it")
