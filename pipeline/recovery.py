@@ -101,7 +101,7 @@ def check(recovered: Recovered, source: str, target: Path) -> None:
     if missing := _missing(recovered):
         raise CheckError(
             expected=f"a range for every activation of {source} whose range decides a byte",
-            found=f"none that gives the scale and zero point of {printable(missing[0])}, nor of {len(missing) - 1} others",
+            found=f"none for {len(missing)} of them, the first {printable(missing[0])}",
             done=f"{target} has the others",
             next_step="look at the file with `python -m pipeline prove`: a converter would not have written it",
         )

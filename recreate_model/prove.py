@@ -127,10 +127,10 @@ def prove(
     # Ours has the checkpoint's graph, so a graph that differs from it is not the checkpoint's.
     same_graph = (ours.verdict if ours.apart_from_ends is None else ours.apart_from_ends).reaches(Verdict.SAME_GRAPH)
     refutations = (
+        *_refuted_ranges(view, recovered),
         *(() if same_graph else _refuted_graph(ours)),
         *_refuted_ends(view),
         *(each for layer in compared for each in layer.refutations),
-        *_refuted_ranges(view, recovered),
     )
     attempts = [Attempt(OURS, ours, own)]
     if ours.verdict is Verdict.IDENTICAL:
