@@ -24,6 +24,7 @@ from recreate_model.digest import digest_file
 from recreate_model.errors import InputError
 from recreate_model.model_view import read_model
 from recreate_model.prove import OURS, Checkpoint, Proof, prove
+from recreate_model.quantiser import Generation
 from recreate_model.recover import recover
 from recreate_model.toolchain import Edits, Job, Toolchain
 from recreate_model.verdict import Verdict
