@@ -582,7 +582,7 @@ def test_a_refuted_file_is_status_1_with_its_first_refutation(
     assert "bias of channel 7" in found["refutations"][0]["what"]
     assert "bias of channel 7" in found["error"]
     said = str(proof.blocks(found))
-    assert "refuted by 1 numbers" in said
+    assert "refuted by 1 number" in said
     assert "the checkpoint does not give this file" in said
 
 
