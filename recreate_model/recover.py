@@ -30,6 +30,8 @@ Width = tuple[float, float]
 
 CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D")
 _ENDS = ("QUANTIZE", "DEQUANTIZE")  # what a converter adds around the network where a caller wants other types
+# Parts of a level by which zero may be off: beyond a power of two the ends lie on a finer grid, which may be needed.
+_OFFSETS = (0.0, 0.24, -0.24, 0.48, -0.48)
 _STEPS = 2048  # ulps to both sides within which one end of a range is looked for
 _ANY: Width = (-1.0, float("inf"))
 
@@ -154,8 +156,9 @@ def _candidates(scale: float, zero_point: int, generation: Generation, width: Wi
     margins = (1e-6, 0.0) if generation is Generation.TODAY and LEVELS * scale < 4e-6 else (0.0,)
     for margin in margins:
         wide = max(LEVELS * scale - 2 * margin, 0.0)
-        low = min(max(margin - (zero_point + 128) * scale, -wide), 0.0)
-        yield from _around(low, low + wide, width)
+        for offset in _OFFSETS:
+            low = min(max(margin + (offset - zero_point - 128) * scale, -wide), 0.0)
+            yield from _around(low, low + wide, width)
 
 
 def _around(low: float, high: float, width: Width) -> Iterator[Span]:
