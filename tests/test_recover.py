@@ -292,7 +292,7 @@ def strangers(
         ("float", "float32 in input, as dynamic-range and float16 models have it"),
         ("float16", "float32 in input, as dynamic-range and float16 models have it"),
         ("dynamic range", "float32 in input, as dynamic-range and float16 models have it"),
-        ("tiny", "FULLY_CONNECTED instead of DEPTHWISE_CONV_2D as operator 1"),
+        ("tiny", "RESHAPE instead of DEPTHWISE_CONV_2D as operator 1"),
         ("nothing", "No such file"),
         ("folder", "a folder"),
     ],
