@@ -136,7 +136,7 @@ def _activation(tensor: Tensor, generation: Generation, width: Width) -> Activat
     wanted = quantisation.scales[0], quantisation.zero_points[0]
     if generation is Generation.STORED:
         span: Span | None = (tensor.minimum[0], tensor.maximum[0]) if tensor.minimum and tensor.maximum else None
-        if span is None or activation_parameters(*span, generation) != wanted:
+        if span is None or not np.isfinite(span).all() or activation_parameters(*span, generation) != wanted:
             return Activation(tensor.name, None, why="the range stored beside it is missing or gives another scale")
     else:
         span = span_for(*wanted, Generation.TODAY, width)
@@ -152,6 +152,8 @@ def _activation(tensor: Tensor, generation: Generation, width: Width) -> Activat
 
 def _candidates(scale: float, zero_point: int, generation: Generation, width: Width) -> Iterator[Span]:
     """Pairs of float32 values around the obvious range, nearest first, whose difference is within the width."""
+    if LEVELS * scale > float(np.finfo(np.float32).max):
+        return
     # Today's converter widens a narrow range at both ends by so much; what is wider it leaves alone.
     margins = (1e-6, 0.0) if generation is Generation.TODAY and LEVELS * scale < 4e-6 else (0.0,)
     for margin in margins:
