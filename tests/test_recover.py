@@ -172,11 +172,6 @@ def _no_subgraphs(tree: Any) -> None:
     tree.subgraphs = []
 
 
-def _no_buffers(tree: Any) -> None:
-    for tensor in tree.subgraphs[0].tensors:
-        tensor.buffer = 0
-
-
 def _no_bias(tree: Any) -> None:
     one = operator(tree, "CONV_2D")
     one.inputs = one.inputs[:2]
@@ -206,6 +201,7 @@ def _weights_left_out(tree: Any) -> None:
         (_no_outputs, "1 inputs and 0 outputs"),
         (_two_subgraphs, "2 subgraphs instead of one"),
         (_no_subgraphs, "0 subgraphs instead of one"),
+        (_no_bias, "weights of shape () instead of"),
         (_bias_left_out, "a CONV_2D with the inputs"),
         (_weights_left_out, "a CONV_2D with the inputs"),
     ],
