@@ -31,6 +31,8 @@ Width = tuple[float, float]
 
 CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D")
 _ENDS = ("QUANTIZE", "DEQUANTIZE")  # what a converter adds around the network where a caller wants other types
+# Parts of a level by which zero may be off: beyond a power of two the ends lie on a finer grid, which may be needed.
+_OFFSETS = (0.0, 0.24, -0.24, 0.48, -0.48)
 _STEPS = 2048  # ulps to both sides within which one end of a range is looked for
 _ANY: Width = (-1.0, float("inf"))
 
@@ -130,7 +132,7 @@ def span_for(scale: float, zero_point: int, generation: Generation, width: Width
     Args:
         width: bounds on maximum - minimum; at a bound a bias scale may be rounded to either side, so it is not met.
     """
-    if not np.isfinite(np.float32(LEVELS * scale)):
+    if LEVELS * scale > float(np.finfo(np.float32).max):
         return None
     for low, high in _candidates(scale, zero_point, generation, width):
         if activation_parameters(low, high, generation) == (scale, zero_point):
@@ -145,7 +147,8 @@ def _activation(tensor: Tensor, generation: Generation, width: Width, without_ra
     if generation is Generation.STORED:
         span: Span | None = (tensor.minimum[0], tensor.maximum[0]) if tensor.minimum and tensor.maximum else None
         # A pooled activation keeps its own range beside the scale of what was pooled, a softmax beside its fixed one.
-        if span is None or not (without_range or activation_parameters(*span, generation) == wanted):
+        fits = span is not None and bool(np.isfinite(span).all())
+        if span is None or not (fits and (without_range or activation_parameters(*span, generation) == wanted)):
             why = "the range stored beside it is missing or gives another scale"
             return Activation(tensor.name, None, without_range=without_range, why=why)
     else:
@@ -163,12 +166,15 @@ def _activation(tensor: Tensor, generation: Generation, width: Width, without_ra
 
 def _candidates(scale: float, zero_point: int, generation: Generation, width: Width) -> Iterator[Span]:
     """Pairs of float32 values around the obvious range, nearest first, whose difference is within the width."""
+    if LEVELS * scale > float(np.finfo(np.float32).max):
+        return
     # Today's converter widens a narrow range at both ends by so much; what is wider it leaves alone.
     margins = (1e-6, 0.0) if generation is Generation.TODAY and LEVELS * scale < 4e-6 else (0.0,)
     for margin in margins:
         wide = max(LEVELS * scale - 2 * margin, 0.0)
-        low = min(max(margin - (zero_point + 128) * scale, -wide), 0.0)
-        yield from _around(low, low + wide, width)
+        for offset in _OFFSETS:
+            low = min(max(margin + (offset - zero_point - 128) * scale, -wide), 0.0)
+            yield from _around(low, low + wide, width)
 
 
 def _around(low: float, high: float, width: Width) -> Iterator[Span]:

@@ -172,11 +172,6 @@ def _no_subgraphs(tree: Any) -> None:
     tree.subgraphs = []
 
 
-def _no_buffers(tree: Any) -> None:
-    for tensor in tree.subgraphs[0].tensors:
-        tensor.buffer = 0
-
-
 def _no_bias(tree: Any) -> None:
     one = operator(tree, "CONV_2D")
     one.inputs = one.inputs[:2]
@@ -199,13 +194,14 @@ def _weights_left_out(tree: Any) -> None:
         (_per_channel, "scales for "),
         (_no_scale, "every activation int8 with one scale"),
         (_negative, "the first -0.1"),
-        (_nan, "a scale that is no number"),
+        (_nan, "a scale that is not finite"),
         (_no_operators, "0 operators instead of"),
         (_no_inputs, "a CONV_2D with the inputs ()"),
         (_two_outputs, "a ADD with the inputs"),
         (_no_outputs, "1 inputs and 0 outputs"),
         (_two_subgraphs, "2 subgraphs instead of one"),
         (_no_subgraphs, "0 subgraphs instead of one"),
+        (_no_bias, "weights of shape () instead of"),
         (_bias_left_out, "a CONV_2D with the inputs"),
         (_weights_left_out, "a CONV_2D with the inputs"),
     ],
@@ -292,7 +288,7 @@ def strangers(
         ("float", "float32 in input, as dynamic-range and float16 models have it"),
         ("float16", "float32 in input, as dynamic-range and float16 models have it"),
         ("dynamic range", "float32 in input, as dynamic-range and float16 models have it"),
-        ("tiny", "FULLY_CONNECTED instead of DEPTHWISE_CONV_2D as operator 1"),
+        ("tiny", "RESHAPE instead of DEPTHWISE_CONV_2D as operator 1"),
         ("nothing", "No such file"),
         ("folder", "a folder"),
     ],

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from recreate_model import resources, seeded, toolchain
-from recreate_model.channels import FACTOR_ULPS
+from recreate_model.channels import FACTOR_ULPS, convolutions
 from recreate_model.errors import InputError, ResourceError, ToolError
 from recreate_model.model_view import read_model
 from recreate_model.network import INPUT_NAME, OUTPUT_NAME, Array
@@ -93,7 +93,7 @@ def test_an_empty_input_range_of_the_old_quantizer_is_refused(
     order = Order("nothing", "int8", "old")
     assert checkpoint.frozen_graph is not None
     models = publish(checkpoint.frozen_graph.read_bytes(), SMALL, [order], tmp_path, python_of(chain))
-    with pytest.raises(InputError, match="a scale that is no number"):
+    with pytest.raises(InputError, match="a scale that is not finite"):
         proved(models[order], checkpoint)
 
 
@@ -334,7 +334,7 @@ def test_a_bit_of_a_published_file_makes_another_file_of_it(shared: Path, tmp_pa
     """One bit of a weight, the lowest: refuted by its tensor's name."""
     model = (shared / "published" / "calibration-unknown-a.tflite").read_bytes()
     view = read_model(model)
-    tensor = view.tensors[network_operators(view)[20].inputs[1]]
+    tensor = view.tensors[convolutions(view)[20].inputs[1]]
     assert model.count(tensor.data) == 1
     changed = bytearray(model)
     changed[model.index(tensor.data) + 100] ^= 1
