@@ -97,7 +97,7 @@ def recover(view: ModelView, source: str) -> Recovered:
                 without_range=True,
                 why=f"no byte of the file depends on the range of its {without[index]}",
             )
-            if index in without and generation is not Generation.STORED
+            if index in without and not tensor.minimum  # the old quantizer writes some of those down
             else _activation(tensor, generation, widths.get(index, _ANY), index in without)
             for index, tensor in zip(indices, tensors, strict=True)
         ),
