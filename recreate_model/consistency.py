@@ -25,6 +25,7 @@ from recreate_model.quantiser import (
     activation_parameters,
     round_away,
 )
+from recreate_model.recover import recorded_span
 
 # What rounding to float32 adds between factor and level, relative: weight, reciprocal of the scale, product.
 _ROUNDING = 4 * 2.0**-24
@@ -89,7 +90,8 @@ def _layer(view: ModelView, operator: Operator, given: Factors, generation: Gene
     source = view.tensors[operator.inputs[0]]
     input_scale = source.quantisation.scales[0] if source.quantisation else 0.0
     # The old quantizer made room for the bias before a pooled activation took over the scale of what was pooled.
-    own_scale = activation_parameters(source.minimum[0], source.maximum[0], generation)[0] if source.minimum else 0.0
+    own_span = recorded_span(source)
+    own_scale = activation_parameters(*own_span, generation)[0] if own_span else 0.0
     natural, accepted = _scale_origins(found, given, generation, (input_scale, own_scale))
     low, high = _factor_bounds(found, given, natural)
     exact_weights = np.clip(

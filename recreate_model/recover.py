@@ -140,15 +140,20 @@ def span_for(scale: float, zero_point: int, generation: Generation, width: Width
     return None
 
 
+def recorded_span(tensor: Tensor) -> Span | None:
+    """The range that the old quantizer stored beside an activation, or None where there is none, or no numbers."""
+    span = (*tensor.minimum[:1], *tensor.maximum[:1])
+    return span if len(span) == 2 and np.isfinite(span).all() else None
+
+
 def _activation(tensor: Tensor, generation: Generation, width: Width, without_range: bool) -> Activation:
     quantisation = tensor.quantisation
     assert quantisation is not None  # checked before
     wanted = quantisation.scales[0], quantisation.zero_points[0]
     if generation is Generation.STORED:
-        span: Span | None = (tensor.minimum[0], tensor.maximum[0]) if tensor.minimum and tensor.maximum else None
+        span = recorded_span(tensor)
         # A pooled activation keeps its own range beside the scale of what was pooled, a softmax beside its fixed one.
-        fits = span is not None and bool(np.isfinite(span).all())
-        if span is None or not (fits and (without_range or activation_parameters(*span, generation) == wanted)):
+        if span is None or not (without_range or activation_parameters(*span, generation) == wanted):
             why = "the range stored beside it is missing or gives another scale"
             return Activation(tensor.name, None, without_range=without_range, why=why)
     else:
@@ -166,8 +171,6 @@ def _activation(tensor: Tensor, generation: Generation, width: Width, without_ra
 
 def _candidates(scale: float, zero_point: int, generation: Generation, width: Width) -> Iterator[Span]:
     """Pairs of float32 values around the obvious range, nearest first, whose difference is within the width."""
-    if LEVELS * scale > float(np.finfo(np.float32).max):
-        return
     # Today's converter widens a narrow range at both ends by so much; what is wider it leaves alone.
     margins = (1e-6, 0.0) if generation is Generation.TODAY and LEVELS * scale < 4e-6 else (0.0,)
     for margin in margins:
