@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import signal
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -48,9 +47,9 @@ def run(
     )
     try:
         with executor:
-            # All workers are spawned by this call. They inherit that Ctrl-C is ignored: it is for the parent to handle,
-            # and a traceback from each worker helps nobody.
-            with _ctrl_c_ignored():
+            # All workers are spawned by this call. Ctrl-C is for the parent to handle, and a traceback from each worker
+            # helps nobody; but one that comes just now must not be lost.
+            with _ctrl_c_held_back():
                 results = executor.map(_Call(task), items)
             # Leaving this loop early, by an error or Ctrl-C, cancels what has not started.
             yield from results
@@ -63,15 +62,13 @@ def run(
 
 
 @contextlib.contextmanager
-def _ctrl_c_ignored() -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may set handlers, and only it gets Ctrl-C
-        return
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _ctrl_c_held_back() -> Iterator[None]:
+    """Processes started here never see Ctrl-C, as they inherit the mask; this one sees it a moment later."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _die_with_parent() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,6 +29,8 @@ PROCEDURAL = Inputs(ProceduralSource(), Preprocess(), 96)
 IDS = st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(0, 50)), unique=True, min_size=1, max_size=60).map(
     lambda pairs: [Picture(f"{folder}/{number}.JPEG") for folder, number in pairs]
 )
+
+ROOT = Path(__file__).parents[1]
 
 
 @given(IDS, st.randoms(use_true_random=False))
@@ -246,3 +250,18 @@ def test_measuring_real_pictures_gives_tensorflows_ranges(shared: Path) -> None:
     # A range next to a rounding boundary may fall on either side; softmax multiplies last bits.
     assert [row for row in different if row[1] != pytest.approx(row[2], rel=1e-4)] == []
     assert len(different) <= 2
+
+
+def test_ctrl_c_while_workers_start_is_late_and_not_lost() -> None:
+    """It is held back until they run, and then stops this process."""
+    code = """
+import os, signal
+from calibration import workers
+with workers._ctrl_c_held_back():
+    os.kill(os.getpid(), signal.SIGINT)
+    print("workers start", flush=True)
+print("lost")
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stdout == "workers start\n"
+    assert "KeyboardInterrupt" in done.stderr
