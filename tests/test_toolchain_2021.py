@@ -342,4 +342,4 @@ def test_a_bit_of_a_published_file_makes_another_file_of_it(shared: Path, tmp_pa
     path.write_bytes(changed)
     archive = shared / "checkpoint" / "mobilenet_v2_1.0_224.tgz"
     result = run("prove", path, "--checkpoint", archive, "--quiet")
-    assert_one_error(result, 1, tensor.name.split(";")[0], "refute it")
+    assert_one_error(result, 1, tensor.name.split(";")[0], "refuted by 1 number")
