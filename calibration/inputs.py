@@ -33,8 +33,8 @@ class Inputs:
         if picture.sha256 not in ("", digest):
             raise InputError(
                 expected=f"{picture.id} to have SHA-256 {picture.sha256}",
-                found=f"{digest}: the picture changed while it was in use",
-                next_step="run again",
+                found=f"{digest}: not the picture that was chosen",
+                next_step="restore it, or choose again with --calib N",
             )
         value = normalise(pixels, self.preprocess, self.resolution)
         return value, Picture(picture.id, digest, picture.label)

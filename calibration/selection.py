@@ -1,19 +1,20 @@
-"""Which pictures calibrate and which evaluate: fixed by the pictures' names alone, spread over the classes, apart.
+"""Which pictures calibrate and which evaluate: fixed by names, classes and a seed, spread over the classes, apart.
 
-Pictures are taken in rounds, one of each class, shuffled by the digest of their names. Calibration begins with one end
-of each class and evaluation with the other, so a larger `--calib` keeps the pictures of a smaller one, and evaluation
-keeps its own while there is room. No content is in both, whatever names it has.
+Pictures are taken in rounds, one of each class, shuffled by the digest of their file names: neither the file system,
+nor the folders or shards they lie in, nor the number of pictures asked for changes their order. Calibration begins with
+one end of each class and evaluation with the other, so a larger `--calib` keeps the pictures of a smaller one, and
+evaluation keeps its own while there is room. No content is in both, whatever names it has.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from calibration.sources import FolderSource, ProceduralSource
+from calibration.procedural import ProceduralSource
+from calibration.sources import StoredSource
 from recreate_model.digest import digest_bytes
 from recreate_model.errors import InputError
 from recreate_model.recipe import Picture
@@ -24,56 +25,112 @@ _PROCEDURAL_EVALUATION_START = 1_000_000
 
 @dataclass(frozen=True)
 class Selection:
-    """Pictures with their digests; no picture is in both."""
+    """Pictures with their digests; no picture is in both.
+
+    Attributes:
+        overlap: how many pictures would have evaluated, had their content not calibrated.
+    """
 
     calibration: tuple[Picture, ...]
     evaluation: tuple[Picture, ...]
+    overlap: int = 0
 
 
-def spread(pictures: Sequence[Picture], backwards: bool = False) -> list[Picture]:
+def spread(pictures: Sequence[Picture], seed: int = 0, backwards: bool = False) -> list[Picture]:
     """The order in which pictures are taken, whatever the order they come in; `backwards` from the other ends."""
-    classes: dict[str, list[tuple[str, Picture]]] = defaultdict(list)
+    classes: dict[str, list[tuple[tuple[str, str], Picture]]] = defaultdict(list)
     for picture in pictures:
-        classes[picture.id.rpartition("/")[0]].append((digest_bytes(picture.id.encode()), picture))
+        folder, _, file_name = picture.id.rpartition("/")
+        # The id tells apart what has one file name in two folders.
+        order = (digest_bytes(f"{seed}/{file_name}".encode()), picture.id)
+        classes[folder if picture.label is None else str(picture.label)].append((order, picture))
     rounds = [
-        (turn, digest, picture)
+        (turn, order, picture)
         for members in classes.values()
-        for turn, (digest, picture) in enumerate(sorted(members, key=lambda member: member[0], reverse=backwards))
+        for turn, (order, picture) in enumerate(sorted(members, key=lambda member: member[0], reverse=backwards))
     ]
     rounds.sort(key=lambda row: row[1], reverse=backwards)
     return [picture for _, _, picture in sorted(rounds, key=lambda row: row[0])]
 
 
-def select_from_folder(
-    source: FolderSource, calib: int, limit: int, excluded: Collection[str] = frozenset()
+def select(
+    source: StoredSource,
+    calib: int | Sequence[Picture],
+    limit: int,
+    seed: int = 0,
+    excluded: Collection[str] = frozenset(),
 ) -> Selection:
-    """`calib` pictures to calibrate and up to `limit` others to evaluate, with the SHA-256 of each.
+    """Pictures to calibrate, and up to `limit` others to evaluate, with the SHA-256 of each.
 
     Args:
+        calib: how many calibrate, or which, as a manifest lists them.
+        seed: another one gives other pictures.
         excluded: digests of pictures that calibrated before, and so must not evaluate.
 
     Raises:
-        InputError: fewer pictures than `calib`, or one that cannot be read.
+        InputError: fewer pictures than `calib`, one of a manifest that is missing or changed, or an unreadable one.
     """
     pictures = source.pictures()
-    order = spread(pictures)
+    if isinstance(calib, int):
+        calibration = _first(source, spread(pictures, seed), calib)
+    else:
+        calibration = _listed(source, pictures, calib)
+    used = {picture.sha256 for picture in calibration} | set(excluded)
+    evaluation: list[Picture] = []
+    overlap = 0
+    for picture in _with_digests(source, spread(pictures, seed, backwards=True)):
+        if len(evaluation) == limit:
+            break
+        if picture.sha256 in used:
+            overlap += 1
+        else:
+            evaluation.append(picture)
+    return Selection(calibration, tuple(evaluation), overlap)
+
+
+def select_procedural(source: ProceduralSource, calib: int | Sequence[Picture], limit: int) -> Selection:
+    """As `select`. The digests are known once the pictures are made, which only measuring does; it compares them."""
+    calibration = source.pictures(0, calib) if isinstance(calib, int) else calib
+    evaluation = source.pictures(_PROCEDURAL_EVALUATION_START, limit)
+    used = {picture.id for picture in calibration}
+    others = tuple(picture for picture in evaluation if picture.id not in used)
+    return Selection(tuple(calibration), others, len(evaluation) - len(others))
+
+
+def _first(source: StoredSource, order: Sequence[Picture], calib: int) -> tuple[Picture, ...]:
     if len(order) < calib:
         raise InputError(
-            expected=f"{calib} pictures to calibrate on in {source.root}",
+            expected=f"{calib} pictures to calibrate on in {source.name}",
             found=f"{len(order)}",
             next_step=f"give --calib {len(order)} or fewer, or the folder above if this is one class of several",
         )
-    calibration = tuple(_with_digest(source, picture) for picture in order[:calib])
-    used = {picture.sha256 for picture in calibration} | set(excluded)
-    candidates = (_with_digest(source, picture) for picture in spread(pictures, backwards=True))
-    fresh = (picture for picture in candidates if picture.sha256 not in used)
-    return Selection(calibration, tuple(itertools.islice(fresh, limit)))
+    return tuple(_with_digests(source, order[:calib]))
 
 
-def select_procedural(source: ProceduralSource, calib: int, limit: int) -> Selection:
-    """`calib` pictures to calibrate and `limit` others to evaluate. Their digests are known once they are made."""
-    return Selection(tuple(source.pictures(0, calib)), tuple(source.pictures(_PROCEDURAL_EVALUATION_START, limit)))
+def _listed(source: StoredSource, pictures: Sequence[Picture], manifest: Sequence[Picture]) -> tuple[Picture, ...]:
+    by_id = {picture.id: picture for picture in pictures}
+    missing = [picture.id for picture in manifest if picture.id not in by_id]
+    here = list(_with_digests(source, (by_id[picture.id] for picture in manifest if picture.id in by_id)))
+    wanted = {picture.id: picture for picture in manifest}
+    changed = [picture.id for picture in here if picture.sha256 != wanted[picture.id].sha256]
+    changed += [
+        f"{picture.id} (class {picture.label} instead of {wanted[picture.id].label})"
+        for picture in here
+        if picture.label != wanted[picture.id].label
+    ]
+    faults = [f"{what} {', '.join(names)}" for what, names in (("missing:", missing), ("changed:", changed)) if names]
+    if faults:
+        raise InputError(
+            expected=f"the {len(manifest)} pictures of the manifest in {source.name}, unchanged",
+            found="; ".join(faults),
+            next_step="restore them, or choose others with --calib N",
+        )
+    return tuple(here)
 
 
-def _with_digest(source: FolderSource, picture: Picture) -> Picture:
-    return dataclasses.replace(picture, sha256=source.digest(picture.id))
+def _with_digests(source: StoredSource, pictures: Iterable[Picture]) -> Iterable[Picture]:
+    """The digest of each, as one goes along; a data set's are known already."""
+    return (
+        picture if picture.sha256 else dataclasses.replace(picture, sha256=source.digest(picture.id))
+        for picture in pictures
+    )

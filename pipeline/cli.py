@@ -82,10 +82,20 @@ def _add_build_arguments(parser: argparse.ArgumentParser) -> None:
     add("--model", help="member of the family: width_resolution (default 1.0_224)")
     add("--checkpoint", metavar="auto|official|seeded|PATH", help="float weights (default auto)")
     add("--images", metavar="auto|procedural|PATH", help="pictures: a folder of synset folders (default auto)")
-    add("--calib", type=int, metavar="N", help="pictures to calibrate on (default 100)")
+    add(
+        "--labels",
+        type=Path,
+        metavar="FILE",
+        help="rows of a picture's name and its class (default val.txt beside them)",
+    )
+    add("--label-base", type=int, choices=(0, 1), help="number of the first class (default: found out, or refused)")
+    ranges = parser.add_mutually_exclusive_group()
+    ranges.add_argument("--calib", type=int, metavar="N", help="pictures to calibrate on (default 100)")
+    ranges.add_argument("--manifest", type=Path, metavar="FILE", help="calibrate on the pictures listed there")
+    ranges.add_argument("--ranges", type=Path, metavar="FILE", help="use this range table and measure none")
+    add("--seed", type=int, metavar="N", help="another one takes other pictures (default 0)")
     add("--limit", type=int, metavar="N", help="pictures to evaluate on, at most (default 200)")
     add("--preprocess", dest="crop", choices=Preprocess.CROPS, help="how pictures are cut (central-crop)")
-    add("--ranges", type=Path, metavar="FILE", help="a range table to use instead of measuring one")
     add("--targets", metavar="NAME[,NAME...]", help="Ethos-U targets, such as ethos-u55-128 (default all eleven)")
     add("--out", type=Path, metavar="FOLDER", help="where build folders are made (default artifacts)")
     add("--jobs", type=int, metavar="N", help="processes (default: one for each processor)")

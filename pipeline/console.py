@@ -213,6 +213,8 @@ def _print_evaluate(console: Console, recipe: Recipe, document: Json) -> None:
             low, high = figure["interval_95"]
             hits = f"{figure['hits']} of {figure['n']}"
             table.add_row(title, f"{figure['value']:.4f}", f"{low:.4f} to {high:.4f}", hits)
+    if left_out := document["left_out_as_calibrated"]:
+        table.add_row("left out", f"{left_out}", "pictures that calibrated")
     console.print(table)
 
 

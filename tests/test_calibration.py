@@ -14,10 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from calibration import workers
+from calibration.folder import FolderSource
 from calibration.inputs import CHUNK, Inputs
 from calibration.measure import measure
-from calibration.selection import select_from_folder, select_procedural, spread
-from calibration.sources import FolderSource, ProceduralSource
+from calibration.procedural import ProceduralSource
+from calibration.selection import select, select_procedural, spread
 from recreate_model import convert
 from recreate_model.digest import digest_bytes
 from recreate_model.errors import InputError, ToolError
@@ -54,7 +55,7 @@ def test_the_order_is_spread_over_the_classes(found: list[Picture]) -> None:
 
 def test_no_picture_calibrates_and_evaluates(picture_folder: Path) -> None:
     """Calibration takes from the front of the order, evaluation from its back, and each picture has its digest."""
-    selection = select_from_folder(FolderSource(picture_folder), calib=7, limit=100)
+    selection = select(FolderSource(picture_folder), calib=7, limit=100)
     assert (len(selection.calibration), len(selection.evaluation)) == (7, 5)
     assert not set(selection.calibration) & set(selection.evaluation)
     for picture in (*selection.calibration, *selection.evaluation):
@@ -64,7 +65,7 @@ def test_no_picture_calibrates_and_evaluates(picture_folder: Path) -> None:
 def test_more_calibration_keeps_the_pictures_there_were(picture_folder: Path) -> None:
     """A larger --calib adds pictures at the end; what evaluates stays the same while there is room."""
     source = FolderSource(picture_folder)
-    few, more = (select_from_folder(source, calib=count, limit=4) for count in (3, 8))
+    few, more = (select(source, calib=count, limit=4) for count in (3, 8))
     assert more.calibration[:3] == few.calibration
     assert more.evaluation == few.evaluation
 
@@ -75,7 +76,7 @@ def test_evaluation_is_spread_over_the_classes(tmp_path: Path) -> None:
         folder = tmp_path / wnids()[0 if index < 20 else index]
         folder.mkdir(exist_ok=True)
         (folder / f"{index}.JPEG").write_bytes(pictures.jpeg(index))
-    chosen = select_from_folder(FolderSource(tmp_path), calib=5, limit=8).evaluation
+    chosen = select(FolderSource(tmp_path), calib=5, limit=8).evaluation
     assert len({picture.id.partition("/")[0] for picture in chosen}) >= 6
 
 
@@ -83,11 +84,11 @@ def test_the_same_picture_under_two_names_is_one(tmp_path: Path) -> None:
     """A copy of what calibrated does not evaluate, nor does a picture that a range table was measured on."""
     for index in range(6):
         (tmp_path / f"{index}.jpg").write_bytes(pictures.jpeg(index // 2))
-    selection = select_from_folder(FolderSource(tmp_path), calib=2, limit=6)
+    selection = select(FolderSource(tmp_path), calib=2, limit=6)
     used = {picture.sha256 for picture in selection.calibration}
     assert not used & {picture.sha256 for picture in selection.evaluation}
-    assert select_from_folder(FolderSource(tmp_path), 0, 6, excluded=used).calibration == ()
-    excluded = select_from_folder(FolderSource(tmp_path), 0, 6, excluded=used).evaluation
+    assert select(FolderSource(tmp_path), 0, 6, excluded=used).calibration == ()
+    excluded = select(FolderSource(tmp_path), 0, 6, excluded=used).evaluation
     assert len(excluded) == 6 - 2 * len(used)
 
 
@@ -101,7 +102,7 @@ def test_procedural_evaluation_does_not_depend_on_calibration() -> None:
 def test_fewer_pictures_than_asked_is_an_error_with_both_counts(picture_folder: Path) -> None:
     """Twelve pictures cannot give thirteen."""
     with pytest.raises(InputError, match=r"expected 13 pictures.*found 12"):
-        select_from_folder(FolderSource(picture_folder), calib=13, limit=0)
+        select(FolderSource(picture_folder), calib=13, limit=0)
 
 
 def test_labels_come_from_the_synset_folders(picture_folder: Path) -> None:
@@ -142,7 +143,7 @@ def _measure(model: bytes, root: Path, jobs: int, chosen: list[Picture]) -> tupl
 
 def test_ranges_do_not_depend_on_processes_or_order(model: bytes, picture_folder: Path) -> None:
     """One process, three processes and the reverse order give the same bits."""
-    chosen = list(select_from_folder(FolderSource(picture_folder), calib=12, limit=0).calibration)
+    chosen = list(select(FolderSource(picture_folder), calib=12, limit=0).calibration)
     alone, manifest = _measure(model, picture_folder, 1, chosen)
     together, manifest_together = _measure(model, picture_folder, 3, chosen)
     backwards, _ = _measure(model, picture_folder, 1, chosen[::-1])
@@ -183,8 +184,8 @@ def test_residual_inputs_keep_their_true_range(model: bytes) -> None:
 
 def test_a_picture_that_changed_is_noticed(model: bytes, picture_folder: Path) -> None:
     """The digest taken when the picture was chosen must hold when it is read."""
-    (first, *_) = select_from_folder(FolderSource(picture_folder), calib=1, limit=0).calibration
-    with pytest.raises(InputError, match="changed while it was in use"):
+    (first, *_) = select(FolderSource(picture_folder), calib=1, limit=0).calibration
+    with pytest.raises(InputError, match="not the picture that was chosen"):
         _measure(model, picture_folder, 1, [replace(first, sha256="0" * 64)])
 
 
@@ -229,7 +230,7 @@ def test_measuring_real_pictures_gives_tensorflows_ranges(shared: Path) -> None:
     weights = read_archive(shared / "checkpoint" / "mobilenet_v2_1.0_224.tgz", Model()).values
     model = convert.convert_float(network.frozen_graph(Model(), network.fold_all(Model(), weights)))
     source = FolderSource(shared / "imagenet_sample")
-    chosen = select_from_folder(source, calib=30, limit=0).calibration
+    chosen = select(source, calib=30, limit=0).calibration
     ours = measure(model, Inputs(source, Preprocess(), 224), chosen, 2, lambda count: None).spans
 
     def dataset() -> object:

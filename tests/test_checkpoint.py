@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from calibration.folder import FolderSource
 from calibration.preprocess import normalise
-from calibration.sources import FolderSource
 from recreate_model import convert, network
 from recreate_model.archive import unpack
 from recreate_model.checkpoint import read_archive

@@ -188,15 +188,15 @@ def test_accuracy_is_counted_on_labelled_pictures(small_build: Request, picture_
 
 def test_a_classifier_that_knows_the_answer_scores_one(picture_folder: Path, small_weights: dict[str, object]) -> None:
     """A network whose classifier always says one class is right on that class's pictures and on no others."""
+    from calibration.folder import FolderSource
     from calibration.inputs import Inputs
-    from calibration.selection import select_from_folder
-    from calibration.sources import FolderSource
+    from calibration.selection import select
     from pipeline.evaluate import evaluate
     from recreate_model import network
     from recreate_model.recipe import Preprocess
     from tests.conftest import SMALL
 
-    selection = select_from_folder(FolderSource(picture_folder), calib=0, limit=100)
+    selection = select(FolderSource(picture_folder), calib=0, limit=100)
     label = selection.evaluation[0].label
     assert label is not None
     name = "MobilenetV2/Logits/Conv2d_1c_1x1"

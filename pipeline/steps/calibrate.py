@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from calibration import ranges
+from calibration import manifest, ranges
 from calibration.inputs import Inputs
 from calibration.measure import measure
 from pipeline.work import FREEZE_FILE, MANIFEST_FILE, RANGES_FILE, Work, float_model_file
 from recreate_model import convert
-from recreate_model.digest import readable_json
 from recreate_model.errors import InputError
 from recreate_model.recipe import as_json
 
@@ -25,15 +24,12 @@ def _measured(work: Work, float_model: bytes) -> ranges.Ranges:
     inputs = Inputs(work.machine.source, recipe.preprocess, recipe.model.resolution)
     with work.machine.progress.bar("measuring ranges", len(recipe.calibration.pictures)) as advance:
         measured = measure(float_model, inputs, recipe.calibration.pictures, work.machine.jobs, advance)
-    manifest = readable_json(
-        {
-            "network": recipe.network,
-            "source": recipe.calibration.kind,
-            "preprocess": as_json(recipe.preprocess),
-            "pictures": [as_json(picture) for picture in measured.pictures],
-        }
-    )
-    work.write(MANIFEST_FILE, manifest)
+    made_for = {
+        "network": recipe.network,
+        "source": recipe.calibration.kind,
+        "preprocess": as_json(recipe.preprocess),
+    }
+    work.write(MANIFEST_FILE, manifest.to_json(measured.pictures, made_for))
     names = convert.activations(float_model)
     rounded = ranges.round_mantissa(measured.spans, recipe.calibration.mantissa_bits)
     return ranges.Ranges(

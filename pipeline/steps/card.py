@@ -10,8 +10,9 @@ from pipeline.keys import tools_here
 from pipeline.work import EVALUATE_FILE, VELA_FILE, VERIFY_FILE, Work
 from recreate_model.digest import Json, digest_file
 
-# As the card names them, and the key in definition.yaml.
-_DATASETS = {"folder": "user-folder", "procedural": "procedural-pictures"}
+# As the card names them, and the key in definition.yaml; a data set goes by its own name.
+_DATASETS = {"folder": "user-folder", "tfrecord": "user-tfrecords", "procedural": "procedural-pictures"}
+_OVERLAP_UNKNOWN = " (some may have calibrated)"
 # What a user takes away; lock.json lists everything.
 _DEPLOYED = (".tflite", ".c", ".h", ".txt")
 
@@ -45,7 +46,10 @@ def _measured(evaluation: Json, name: str) -> card.Measured | None:
     if figure is None:
         return None
     low, high = figure["interval_95"]
-    return card.Measured(figure["value"], low, high, figure["n"], _DATASETS[evaluation["source"]])
+    dataset = _DATASETS.get(evaluation["source"], evaluation["source"])
+    if evaluation["left_out_as_calibrated"] is None:
+        dataset += _OVERLAP_UNKNOWN
+    return card.Measured(figure["value"], low, high, figure["n"], dataset)
 
 
 def _ethos_u(variants: Json) -> card.Evidence:

@@ -24,6 +24,7 @@ def run(work: Work) -> None:
         "build": recipe.name,
         "source": recipe.evaluation.kind,
         "pictures": len(recipe.evaluation.pictures),
+        "left_out_as_calibrated": recipe.evaluation.overlap,
         "pictures_sha256": digest_json(as_json(recipe.evaluation.pictures)),
         "kernels": "xnnpack",
         "float_top1": _json(result.float_top1),

@@ -1,0 +1,157 @@
+"""Pictures in folders: one folder for each synset, or all in one, with their labels in a text file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from calibration.class_labels import Label, class_ids, class_of_synset, known_class
+from calibration.sources import StoredSource
+from recreate_model.errors import InputError
+from recreate_model.recipe import Picture
+
+LABEL_FILE = "val.txt"
+_SYNSETS = "give --images a folder of synset folders (n01440764/x.JPEG), or `procedural`"
+_SUFFIXES = (".jpeg", ".jpg", ".png")
+
+
+@dataclass(frozen=True)
+class FolderSource(StoredSource):
+    """Pictures below `root`, in it or one folder down.
+
+    A picture's class is that of its folder, if a synset names it; else that of its row in the label file, if there is
+    one; else, of an official validation picture, the one it is known to have.
+
+    Attributes:
+        label_file: rows of a file name and a label, as `val.txt`, which is taken when it lies in `root`.
+        label_base: number of the first class in that file, 0 or 1; None to find it out.
+    """
+
+    root: Path
+    label_file: Path | None = None
+    label_base: int | None = None
+
+    @property
+    def kind(self) -> str:
+        return "folder"
+
+    @property
+    def name(self) -> str:
+        return str(self.root)
+
+    def pictures(self) -> list[Picture]:
+        try:
+            ids = [path.relative_to(self.root).as_posix() for path in _picture_files(self.root)]
+        except OSError as error:
+            raise InputError(
+                expected=f"{self.root} to be a folder of pictures",
+                found=error.strerror or str(error),
+                next_step=_SYNSETS,
+            ) from error
+        for name in ids:
+            if not _is_utf8(name):
+                raise InputError(
+                    expected=f"the names of the pictures in {self.root} to be UTF-8",
+                    found=ascii(name),
+                    next_step="rename it",
+                )
+        if not ids:
+            raise InputError(
+                expected=f"pictures ({', '.join(_SUFFIXES)}) in {self.root}",
+                found="none there, and none one folder down",
+                next_step=_SYNSETS,
+            )
+        classes = {name: class_of_synset(Path(name).parent.name) for name in ids}
+        listed = self._listed([name for name, label in classes.items() if label is None])
+        return [Picture(name, label=classes[name] or listed.get(name) or known_class(name)) for name in ids]
+
+    def encoded(self, picture_id: str) -> bytes:
+        try:
+            return (self.root / picture_id).read_bytes()
+        except OSError as error:
+            raise InputError(
+                expected=f"{picture_id} to be readable in {self.root}",
+                found=error.strerror or str(error),
+                next_step="restore or remove that picture, then run again",
+            ) from error
+
+    def _listed(self, ids: list[str]) -> dict[str, int]:
+        """The classes the label file gives these pictures; none where there is no such file."""
+        file = self.label_file or self.root / LABEL_FILE
+        if not ids or not (self.label_file or file.is_file()):
+            return {}
+        rows = read_label_file(file)
+        by_file_name = {row.rpartition("/")[2]: label for row, label in rows.items()}
+        raw = {}
+        for name in ids:
+            label = rows.get(name, by_file_name.get(name.rpartition("/")[2]))
+            if label is None:
+                raise InputError(
+                    expected=f"{file} to have a row for each picture in {self.root}",
+                    found=f"none for {name}",
+                    next_step="add it, or move pictures without a label elsewhere",
+                )
+            raw[name] = label
+        return class_ids(raw, self.label_base, str(file))
+
+
+def read_label_file(path: Path) -> dict[str, Label]:
+    """File name -> label of rows such as `ILSVRC2012_val_00000001.JPEG 65` or `x.JPEG n01440764`.
+
+    Raises:
+        InputError: unreadable, a row that is not a name and a label, or a name that stands twice.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            expected=f"{path} to be a text file of labels",
+            found=getattr(error, "strerror", None) or "bytes that are not UTF-8",
+            next_step="give --labels a file of rows such as `ILSVRC2012_val_00000001.JPEG 65`",
+        ) from error
+    rows: dict[str, Label] = {}
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        # The label is the last word: names may have spaces.
+        name, _, label = line.strip().replace(",", " ").replace("\t", " ").rpartition(" ")
+        name = name.strip()
+        if not name or not (label.isdecimal() or class_of_synset(label)):
+            raise InputError(
+                expected=f"row {number} of {path} to be a file name and a class number or synset",
+                found=repr(line.strip()[:60]),
+                next_step="correct that row",
+            )
+        if name in rows:
+            raise InputError(
+                expected=f"each picture once in {path}",
+                found=f"{name} again in row {number}",
+                next_step="remove one of its rows",
+            )
+        rows[name] = int(label) if label.isdecimal() else label
+    return rows
+
+
+def _picture_files(root: Path) -> Iterator[Path]:
+    with os.scandir(root) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                with os.scandir(entry) as inner:
+                    yield from (Path(file.path) for file in inner if _is_picture(file))
+            elif _is_picture(entry):
+                yield Path(entry.path)
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _is_picture(entry: os.DirEntry[str]) -> bool:
+    # A dot in front hides a file; some systems keep notes on a picture under its name with one.
+    return entry.name.lower().endswith(_SUFFIXES) and not entry.name.startswith(".") and entry.is_file()

@@ -1,0 +1,64 @@
+"""The manifest of a calibration set: which pictures, by id, content and class. To be committed, and given back."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from recreate_model.digest import Json, readable_json
+from recreate_model.errors import InputError
+from recreate_model.recipe import Picture, as_json
+
+_FORMAT = "calibration-manifest/1"
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def to_json(pictures: Sequence[Picture], made_for: dict[str, Json]) -> str:
+    """Readable JSON; `made_for` tells the reader of network, source and preprocessing, and is not read back."""
+    return readable_json({"format": _FORMAT, **made_for, "pictures": [as_json(picture) for picture in pictures]})
+
+
+def read_manifest(path: Path) -> tuple[Picture, ...]:
+    """The pictures of a manifest, in its order.
+
+    Raises:
+        InputError: unreadable, not a manifest, empty, or a picture that stands twice.
+    """
+    try:
+        document: Json = json.loads(path.read_text(encoding="utf-8"))
+        if document["format"] != _FORMAT:
+            raise ValueError(f"format {document['format']!r}")
+        pictures = tuple(_picture(row) for row in document["pictures"])
+        if not pictures:
+            raise ValueError("no picture in it")
+        seen: set[str] = set()
+        for picture in pictures:
+            if picture.id in seen:
+                raise ValueError(f"{picture.id} in it twice")
+            seen.add(picture.id)
+        return pictures
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InputError(
+            expected=f"--manifest {path} to be a list of pictures ({_FORMAT})",
+            found=_what(error),
+            next_step="give a calibration/manifest.json that `python -m pipeline calibrate` wrote",
+        ) from error
+
+
+def _picture(row: Json) -> Picture:
+    label = row["label"]
+    if not isinstance(row["id"], str) or not _SHA256.fullmatch(row["sha256"]):
+        raise ValueError(f"{row} instead of an id and a SHA-256")
+    if not (label is None or type(label) is int):
+        raise ValueError(f"label {label!r} of {row['id']}")
+    return Picture(row["id"], row["sha256"], label)
+
+
+def _what(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    if isinstance(error, json.JSONDecodeError | UnicodeDecodeError):
+        return "a file that is not JSON"
+    return f"no {error}" if isinstance(error, KeyError) else str(error)
