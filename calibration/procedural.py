@@ -7,44 +7,14 @@ have no labels, so no accuracy can be measured on them.
 from __future__ import annotations
 
 import hashlib
-import re
-from dataclasses import dataclass
 
 import numpy as np
 
-from recreate_model.digest import digest_bytes
-from recreate_model.errors import InputError
 from recreate_model.network import Array
-from recreate_model.recipe import Picture
 
 SIZE = 256
-_ID = re.compile(r"procedural/(\d+)/(\d{7})")
 # Cells across the picture at each octave, and its share of the contrast in sixteenths.
 _OCTAVES = ((4, 8), (16, 4), (64, 2))
-
-
-@dataclass(frozen=True)
-class ProceduralSource:
-    """Pictures made from a seed, without labels. An id names the seed too, so any of these sources can make it."""
-
-    seed: int = 0
-    kind: str = "procedural"
-
-    def pictures(self, start: int, count: int) -> list[Picture]:
-        """`count` pictures of the series, from number `start`."""
-        return [Picture(f"procedural/{self.seed}/{index:07d}") for index in range(start, start + count)]
-
-    def read(self, picture_id: str) -> tuple[Array, str]:
-        """As `sources.Source.read`; the digest is of the pixels. Raises InputError for an id of no such picture."""
-        match = _ID.fullmatch(picture_id)
-        if match is None:
-            raise InputError(
-                expected="ids of procedural pictures, such as procedural/0/0000001",
-                found=picture_id,
-                next_step="give --images the pictures the manifest was made from",
-            )
-        pixels = picture(int(match[1]), int(match[2]))
-        return pixels, digest_bytes(np.ascontiguousarray(pixels).tobytes())
 
 
 def picture(seed: int, index: int, size: int = SIZE) -> Array:

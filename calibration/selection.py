@@ -13,8 +13,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from calibration.procedural import ProceduralSource
-from calibration.sources import StoredSource
+from calibration.sources import ProceduralSource, StoredSource
 from recreate_model.digest import digest_bytes
 from recreate_model.errors import InputError
 from recreate_model.recipe import Picture

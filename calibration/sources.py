@@ -1,4 +1,7 @@
-"""Where pictures come from: what every source has in common. Each lists pictures by id and gives the pixels of one.
+"""Where pictures come from: what every source has in common, and the one that makes its own.
+
+Each lists pictures by id and gives the pixels of one. The stored pictures' digests are in the recipe, so a build's key
+needs no code of their sources; the procedural ones are known by the code that makes them, which belongs in it.
 
 Not for: choosing among them (`selection`), making them fit the network (`preprocess`), or finding the source that a
 user means (`opening`).
@@ -6,13 +9,20 @@ user means (`opening`).
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import Protocol
 
-from calibration import preprocess
+import numpy as np
+
+from calibration import preprocess, procedural
 from recreate_model.digest import digest_bytes
+from recreate_model.errors import InputError
 from recreate_model.network import Array
 from recreate_model.recipe import Picture
+
+_PROCEDURAL_ID = re.compile(r"procedural/(\d+)/(\d{7})")
 
 
 class Source(Protocol):
@@ -59,3 +69,27 @@ class StoredSource(ABC):
     def digest(self, picture_id: str) -> str:
         """SHA-256 of the encoded picture, without decoding it."""
         return digest_bytes(self.encoded(picture_id))
+
+
+@dataclass(frozen=True)
+class ProceduralSource:
+    """Pictures made from a seed, without labels. An id names the seed too, so any of these sources can make it."""
+
+    seed: int = 0
+    kind: str = "procedural"
+
+    def pictures(self, start: int, count: int) -> list[Picture]:
+        """`count` pictures of the series, from number `start`."""
+        return [Picture(f"procedural/{self.seed}/{index:07d}") for index in range(start, start + count)]
+
+    def read(self, picture_id: str) -> tuple[Array, str]:
+        """As `Source.read`; the digest is of the pixels. Raises InputError for an id of no such picture."""
+        match = _PROCEDURAL_ID.fullmatch(picture_id)
+        if match is None:
+            raise InputError(
+                expected="ids of procedural pictures, such as procedural/0/0000001",
+                found=picture_id,
+                next_step="give --images the pictures the manifest was made from",
+            )
+        pixels = procedural.picture(int(match[1]), int(match[2]))
+        return pixels, digest_bytes(np.ascontiguousarray(pixels).tobytes())

@@ -17,10 +17,9 @@ from absl import logging
 
 from calibration.manifest import read_manifest
 from calibration.opening import Reading, open_source
-from calibration.procedural import ProceduralSource
 from calibration.ranges import Ranges, from_json
 from calibration.selection import Selection, select, select_procedural
-from calibration.sources import Source
+from calibration.sources import ProceduralSource, Source
 from pipeline import vela_targets
 from pipeline.work import Machine, Progress
 from recreate_model import resources

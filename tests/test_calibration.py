@@ -17,8 +17,8 @@ from calibration import workers
 from calibration.folder import FolderSource
 from calibration.inputs import CHUNK, Inputs
 from calibration.measure import measure
-from calibration.procedural import ProceduralSource
 from calibration.selection import select, select_procedural, spread
+from calibration.sources import ProceduralSource
 from recreate_model import convert
 from recreate_model.digest import digest_bytes
 from recreate_model.errors import InputError, ToolError
