@@ -8,6 +8,7 @@ that is an error which names the flag, as every accuracy would be wrong by one c
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from collections.abc import Mapping
 
 from recreate_model import labels
@@ -80,16 +81,19 @@ def _base(numbers: Mapping[str, int], given: int | None, where: str) -> int:
 def _base_by_name(numbers: Mapping[str, int], where: str) -> int | None:
     """What the official validation pictures among them tell; None where there is none."""
     distances = {name: number - known for name, number in numbers.items() if (known := known_class(name)) is not None}
+    if not distances:
+        return None
+    ((usual, _),) = Counter(distances.values()).most_common(1)
     for name, distance in distances.items():
         # One that differs from the rest is a wrong label, unless none fits: then the classes have another order.
-        if distance not in (0, -1) or distance != next(iter(distances.values())):
+        if distance not in (0, -1) or distance != usual:
             raise InputError(
                 expected=f"the labels in {where} to be the classes of the official validation pictures, in the order "
                 "of their synsets",
                 found=f"{numbers[name]} for {name}, whose class is {known_class(name)} counted from 1",
                 next_step="correct it; the ids of the challenge's development kit are in another order",
             )
-    return 1 + next(iter(distances.values())) if distances else None
+    return 1 + usual
 
 
 @functools.cache

@@ -43,7 +43,7 @@ class FolderSource(StoredSource):
 
     def pictures(self) -> list[Picture]:
         try:
-            ids = [path.relative_to(self.root).as_posix() for path in _picture_files(self.root)]
+            ids = sorted(path.relative_to(self.root).as_posix() for path in _picture_files(self.root))
         except OSError as error:
             raise InputError(
                 expected=f"{self.root} to be a folder of pictures",

@@ -65,7 +65,7 @@ def _decode_any(data: bytes, name: str) -> Array:
 
 def normalise(pixels: Array, preprocess: Preprocess, resolution: int) -> Array:
     """Crops, resizes and scales RGB pixels: float32, shape (1, resolution, resolution, 3), values -1..1."""
-    crop = _central_crop if preprocess.crop == "central-crop" else _resize
+    crop = {"central-crop": _central_crop, "inception": _central_fraction, "squash": _resize}[preprocess.crop]
     resized = crop(pixels.astype(np.float32), resolution, resolution)
     scaled: Array = resized / np.float32(127.5) - np.float32(1)
     return scaled[np.newaxis]
@@ -78,6 +78,12 @@ def _central_crop(pixels: Array, height: int, width: int) -> Array:
     resized = _resize(pixels, *(max(round(side * scale), 1) for side in pixels.shape[:2]))
     top, left = (resized.shape[0] - height) // 2, (resized.shape[1] - width) // 2
     return resized[top : top + height, left : left + width]
+
+
+def _central_fraction(pixels: Array, height: int, width: int) -> Array:
+    """Resizes the middle 87.5 % of each side, with margins rounded down as `tf.image.central_crop` does."""
+    top, left = (int((size - size * CENTRAL_FRACTION) / 2) for size in pixels.shape[:2])
+    return _resize(pixels[top : pixels.shape[0] - top, left : pixels.shape[1] - left], height, width)
 
 
 def _shortened(pixels: Array) -> Array:

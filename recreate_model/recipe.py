@@ -80,12 +80,13 @@ class Preprocess:
 
     Attributes:
         crop: `central-crop` keeps the aspect and takes a central square of 87.5 % of the shorter side, as TF-Slim's
-            VGG evaluation does; `squash` takes it all and changes the aspect, as the published recipe does.
+            VGG evaluation does; `inception` takes 87.5 % of each side and changes the aspect, as TF-Slim's Inception
+            evaluation does; `squash` takes it all and changes the aspect, as the published recipe does.
     """
 
     crop: str = "central-crop"
 
-    CROPS = ("central-crop", "squash")
+    CROPS = ("central-crop", "inception", "squash")
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import pytest
 from pipeline.store import Store
 from recreate_model import network, resources
 from tests import official_layout, pictures
-from tests.conftest import SMALL
+from tests.conftest import SMALL, contents
 from tests.local_server import HTML, serving
 
 ROOT = Path(__file__).parents[1]
@@ -67,6 +67,11 @@ def small(command: str, out: Path, **flags: object) -> list[object]:
         ({"calib": 0}, ("--calib to be at least 1", "found 0")),
         ({"calib": -3}, ("--calib to be at least 1", "found -3")),
         ({"limit": -1}, ("--limit to be at least 0",)),
+        ({"seed": -1}, ("--seed to be at least 0",)),
+        ({"labels": "val.txt"}, ("no --labels with procedural pictures", "leave --labels out")),
+        ({"label_base": 1}, ("no --label-base with procedural pictures",)),
+        ({"ranges": "a.json"}, ("argument --ranges: not allowed with argument --calib",)),
+        ({"manifest": "a.json"}, ("argument --manifest: not allowed with argument --calib",)),
         ({"jobs": 0}, ("--jobs to be at least 1",)),
         ({"model": "1.0_225"}, ("a model of the family", "'1.0_225'")),
         ({"targets": "ethos-u55-127"}, ("ethos-u55-127", "ethos-u55-128")),
@@ -221,6 +226,21 @@ def test_a_range_table_that_does_not_fit_is_bad_input(
         table.write_text("{" if change == "not JSON" else json.dumps(document))
     assert_one_error(run(*small("calibrate", tmp_path / "out", ranges=table, calib=None)), 3, *words)
     assert not list((tmp_path / "out").rglob("ranges.json"))
+
+
+def test_a_manifest_gives_the_same_build_again_or_names_what_changed(tmp_path: Path) -> None:
+    """What `calibrate` wrote is taken back with --manifest: the same files; a picture that changed is named."""
+    folder = pictures.write_folder(tmp_path / "pictures", count=12)
+    first = run(*small("quantize", tmp_path / "first", images=folder, limit=0))
+    assert first.returncode == 0, first.stderr
+    (manifest,) = (tmp_path / "first").rglob("manifest.json")
+    flags = {"images": folder, "limit": 0, "calib": None, "seed": 5, "manifest": manifest}
+    again = run(*small("quantize", tmp_path / "again", **flags))
+    assert again.returncode == 0, again.stderr
+    assert contents(tmp_path / "again") == contents(tmp_path / "first")
+    chosen = json.loads(manifest.read_text())["pictures"][2]["id"]
+    (folder / chosen).write_bytes(pictures.jpeg(77))
+    assert_one_error(run(*small("quantize", tmp_path / "again", **flags)), 3, f"changed: {chosen}")
 
 
 @pytest.mark.parametrize("fault", ["html", "wrong content"])

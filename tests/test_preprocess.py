@@ -102,6 +102,18 @@ def test_the_central_crop_keeps_the_aspect_and_cuts_the_border() -> None:
     assert value.any(axis=0).sum() == pytest.approx(160, abs=2)
 
 
+@pytest.mark.parametrize("size", [(375, 500), (1, 1), (7, 9), (224, 224), (1000, 33)])
+def test_the_inception_crop_is_tensorflows_central_crop(size: tuple[int, int]) -> None:
+    """87.5 % of each side, cut as tf.image.central_crop cuts and resized as tf.image.resize resizes."""
+    import tensorflow as tf
+
+    pixels = np.random.default_rng(1).integers(0, 256, (*size, 3), np.uint8)
+    theirs = tf.image.resize(tf.image.central_crop(tf.cast(pixels, tf.float32), 0.875), (224, 224)) / 127.5 - 1
+    ours = normalise(pixels, Preprocess("inception"), 224)
+    # The two compute positions in float32 by different formulas: a fortieth of a level at most.
+    assert np.abs(ours[0] - theirs.numpy()).max() < 1 / 127.5 / 40
+
+
 def test_squash_keeps_the_whole_picture() -> None:
     """The corners of the picture are the corners of the input."""
     pixels = np.zeros((300, 500, 3), np.uint8)

@@ -1,0 +1,223 @@
+"""Selection: which pictures calibrate and which evaluate, and the manifest that gives them back."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from calibration.folder import FolderSource
+from calibration.manifest import read_manifest, to_json
+from calibration.selection import select, select_procedural, spread
+from calibration.sources import ProceduralSource
+from recreate_model.digest import digest_bytes
+from recreate_model.errors import InputError
+from recreate_model.labels import wnids
+from recreate_model.recipe import Picture
+from tests import pictures
+
+IDS = st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(0, 50)), unique=True, min_size=1, max_size=60).map(
+    lambda pairs: [Picture(f"{folder}/{number}.JPEG") for folder, number in pairs]
+)
+
+
+@given(IDS, st.randoms(use_true_random=False))
+def test_the_order_does_not_depend_on_the_file_system(found: list[Picture], chance: random.Random) -> None:
+    """However the pictures are listed, they are taken in one order."""
+    assert spread(chance.sample(found, len(found))) == spread(found)
+
+
+@given(IDS)
+def test_the_order_is_spread_over_the_classes(found: list[Picture]) -> None:
+    """No class has its next turn before every class that still has pictures had this one."""
+    order = spread(found)
+    assert sorted(picture.id for picture in order) == sorted(picture.id for picture in found)
+    turns: dict[str, int] = {}
+    for picture in order:
+        folder = picture.id.partition("/")[0]
+        turns[folder] = turns.get(folder, 0) + 1
+        rest = {p.id.partition("/")[0] for p in order[order.index(picture) + 1 :]}
+        assert all(turns.get(other, 0) >= turns[folder] - 1 for other in rest)
+
+
+def test_no_picture_calibrates_and_evaluates(picture_folder: Path) -> None:
+    """Calibration takes from the front of the order, evaluation from its back, and each picture has its digest."""
+    selection = select(FolderSource(picture_folder), calib=7, limit=100)
+    assert (len(selection.calibration), len(selection.evaluation)) == (7, 5)
+    assert not set(selection.calibration) & set(selection.evaluation)
+    for picture in (*selection.calibration, *selection.evaluation):
+        assert picture.sha256 == digest_bytes((picture_folder / picture.id).read_bytes())
+
+
+def test_more_calibration_keeps_the_pictures_there_were(picture_folder: Path) -> None:
+    """A larger --calib adds pictures at the end; what evaluates stays the same while there is room."""
+    source = FolderSource(picture_folder)
+    few, more = (select(source, calib=count, limit=4) for count in (3, 8))
+    assert more.calibration[:3] == few.calibration
+    assert more.evaluation == few.evaluation
+
+
+def test_evaluation_is_spread_over_the_classes(tmp_path: Path) -> None:
+    """One class with most of the pictures gets no more of the evaluation than its turn in each round."""
+    for index in range(30):
+        folder = tmp_path / wnids()[0 if index < 20 else index]
+        folder.mkdir(exist_ok=True)
+        (folder / f"{index}.JPEG").write_bytes(pictures.jpeg(index))
+    chosen = select(FolderSource(tmp_path), calib=5, limit=8).evaluation
+    assert len({picture.id.partition("/")[0] for picture in chosen}) >= 6
+
+
+def test_the_same_picture_under_two_names_is_one(tmp_path: Path) -> None:
+    """A copy of what calibrated does not evaluate, nor does a picture that a range table was measured on."""
+    for index in range(6):
+        (tmp_path / f"{index}.jpg").write_bytes(pictures.jpeg(index // 2))
+    selection = select(FolderSource(tmp_path), calib=2, limit=6)
+    used = {picture.sha256 for picture in selection.calibration}
+    assert not used & {picture.sha256 for picture in selection.evaluation}
+    assert select(FolderSource(tmp_path), 0, 6, excluded=used).calibration == ()
+    excluded = select(FolderSource(tmp_path), 0, 6, excluded=used).evaluation
+    assert len(excluded) == 6 - 2 * len(used)
+
+
+def test_procedural_evaluation_does_not_depend_on_calibration() -> None:
+    """The two series are far apart and fixed."""
+    few, more = (select_procedural(ProceduralSource(), calib=count, limit=4) for count in (3, 800))
+    assert few.evaluation == more.evaluation
+    assert not set(more.calibration) & set(more.evaluation)
+
+
+def test_fewer_pictures_than_asked_is_an_error_with_both_counts(picture_folder: Path) -> None:
+    """Twelve pictures cannot give thirteen."""
+    with pytest.raises(InputError, match=r"expected 13 pictures.*found 12"):
+        select(FolderSource(picture_folder), calib=13, limit=0)
+
+
+@given(IDS, st.integers(0, 3))
+def test_a_seed_gives_one_order_and_another_seed_another(found: list[Picture], seed: int) -> None:
+    """The same pictures in every round, in an order of its own."""
+    assert spread(found, seed) == spread(found[::-1], seed)
+    assert sorted(p.id for p in spread(found, seed)) == sorted(p.id for p in found)
+    many = [Picture(f"a/{number}.JPEG") for number in range(40)]
+    assert spread(many, seed) != spread(many, seed + 1)
+
+
+@given(IDS, st.integers(0, 3))
+def test_backwards_takes_the_other_end_of_every_class(found: list[Picture], seed: int) -> None:
+    """What is first of its class forwards is last of it backwards."""
+    for folder in {picture.id[0] for picture in found}:
+        forwards, backwards = (
+            [p for p in spread(found, seed, backwards=turned) if p.id[0] == folder] for turned in (False, True)
+        )
+        assert forwards == backwards[::-1]
+
+
+@given(IDS)
+def test_the_order_does_not_depend_on_the_folders_or_shards(found: list[Picture]) -> None:
+    """With classes known, the same file names in other folders, or in none, are taken in the same order."""
+    labelled = [replace(p, label=ord(p.id[0]), id=f"{p.id[0]}/{p.id.replace('/', '_')}") for p in found]
+    moved = [replace(p, id=p.id.rpartition("/")[2]) for p in labelled]
+    assert [p.id for p in spread(moved)] == [p.id.rpartition("/")[2] for p in spread(labelled)]
+
+
+def test_overlap_is_counted(picture_folder: Path) -> None:
+    """Pictures that would have evaluated but for calibration are counted, by content."""
+    source = FolderSource(picture_folder)
+    assert select(source, calib=2, limit=4).overlap == 0
+    short = select(source, calib=10, limit=12)
+    assert (len(short.evaluation), short.overlap) == (2, 10)
+    again = select(source, 0, 12, excluded={p.sha256 for p in short.calibration})
+    assert (len(again.evaluation), again.overlap) == (2, 10)
+
+
+# The manifest
+
+
+@pytest.fixture
+def manifest(picture_folder: Path, tmp_path: Path) -> Path:
+    """Five pictures of the folder, as `calibrate` writes them down."""
+    path = tmp_path / "manifest.json"
+    path.write_text(to_json(select(FolderSource(picture_folder), 5, 0).calibration, {"source": "folder"}))
+    return path
+
+
+def test_a_manifest_gives_its_pictures_back(picture_folder: Path, manifest: Path) -> None:
+    """The same pictures in the same order, whatever --calib would choose; none of them evaluates."""
+    source = FolderSource(picture_folder)
+    again = select(source, read_manifest(manifest), limit=12)
+    assert again.calibration == select(source, 5, 0).calibration
+    assert not set(again.calibration) & set(again.evaluation)
+    assert (len(again.evaluation), again.overlap) == (7, 5)
+
+
+def test_every_picture_missing_or_changed_is_named(picture_folder: Path, manifest: Path, tmp_path: Path) -> None:
+    """A picture that is gone, one with other content and one in another class, all in one line."""
+    folder = tmp_path / "copy"
+    shutil.copytree(picture_folder, folder)
+    gone, changed, moved, *_ = read_manifest(manifest)
+    (folder / gone.id).unlink()
+    (folder / changed.id).write_bytes(pictures.jpeg(99))
+    document = json.loads(manifest.read_text())
+    document["pictures"][2]["label"] = 5
+    manifest.write_text(json.dumps(document))
+    with pytest.raises(InputError) as error:
+        select(FolderSource(folder), read_manifest(manifest), limit=0)
+    expected = f"missing: {gone.id}; changed: {changed.id}, {moved.id} (class {moved.label} instead of 5)"
+    assert expected in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_manifest_of_procedural_pictures_is_given_back_too() -> None:
+    """Their content is compared when they are made; what they evaluate on is apart."""
+    source = ProceduralSource()
+    (listed,) = source.pictures(1_000_000, 1)
+    selection = select_procedural(source, [listed], 3)
+    assert selection.calibration == (listed,)
+    assert (len(selection.evaluation), selection.overlap) == (2, 1)
+    with pytest.raises(InputError, match="ids of procedural pictures"):
+        source.read("n01440764/a.JPEG")
+
+
+def test_another_seed_makes_other_procedural_pictures() -> None:
+    """The id names the seed, so a build's key does too."""
+    (first,), (other,) = (ProceduralSource(seed).pictures(0, 1) for seed in (0, 1))
+    assert first.id != other.id
+    digest, same = (ProceduralSource(seed).read(other.id)[1] for seed in (0, 1))
+    assert digest == same != ProceduralSource().read(first.id)[1]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: d.update(format="other/1"), "format 'other/1'"),
+        (lambda d: d.pop("pictures"), "no 'pictures'"),
+        (lambda d: d["pictures"].clear(), "no picture in it"),
+        (lambda d: d["pictures"].append(d["pictures"][0]), "in it twice"),
+        (lambda d: d["pictures"][0].update(sha256="ab"), "instead of an id and a SHA-256"),
+        (lambda d: d["pictures"][0].update(id=3), "instead of an id and a SHA-256"),
+        (lambda d: d["pictures"][0].update(label="cat"), "label 'cat'"),
+        (lambda d: d["pictures"][0].pop("label"), "no 'label'"),
+    ],
+)
+def test_what_is_no_manifest_is_refused(change: object, message: str, manifest: Path) -> None:
+    """The message says what is wrong with it, in one line."""
+    document = json.loads(manifest.read_text())
+    change(document)  # type: ignore[operator]
+    manifest.write_text(json.dumps(document))
+    with pytest.raises(InputError, match=f"to be a list of pictures.*{message}"):
+        read_manifest(manifest)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"\xff\xfe", b"[" * 100_000])
+def test_other_files_are_no_manifest(content: bytes, manifest: Path) -> None:
+    """Nothing but a manifest is taken for one."""
+    manifest.write_bytes(content)
+    with pytest.raises(InputError, match="to be a list of pictures"):
+        read_manifest(manifest)
+    with pytest.raises(InputError, match="No such file"):
+        read_manifest(manifest.parent / "missing.json")

@@ -1,0 +1,214 @@
+"""Sources in folders: which pictures they have, and how their classes are found out."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from calibration.class_labels import Label, class_ids, known_class
+from calibration.folder import FolderSource, read_label_file
+from calibration.opening import Reading, open_source
+from recreate_model.digest import digest_bytes
+from recreate_model.errors import InputError
+from recreate_model.labels import validation_classes, wnids
+from tests import pictures
+
+# Official validation pictures and their classes, 1..1000, as the data set's own table has them.
+OFFICIAL = {"ILSVRC2012_val_00000001.JPEG": 66, "ILSVRC2012_val_00000002.JPEG": 971}
+
+
+def test_labels_come_from_the_synset_folders(picture_folder: Path) -> None:
+    """The class is the place of the synset among the 1000, from 1; the background is 0."""
+    for picture in FolderSource(picture_folder).pictures():
+        assert picture.label == wnids().index(picture.id.partition("/")[0]) + 1
+
+
+def test_other_folders_and_flat_pictures_have_no_label(tmp_path: Path) -> None:
+    """A folder that is no synset, and no folder at all, are taken without a label; other files are left alone."""
+    (tmp_path / "cats").mkdir()
+    (tmp_path / "cats" / "a.JPG").write_bytes(pictures.jpeg(1))
+    (tmp_path / "b.png").write_bytes(pictures.png(1))
+    (tmp_path / "synsets.txt").write_text("not a picture")
+    (tmp_path / "._b.png").write_bytes(b"notes on a picture")
+    found = FolderSource(tmp_path).pictures()
+    assert sorted((picture.id, picture.label) for picture in found) == [("b.png", None), ("cats/a.JPG", None)]
+
+
+def test_a_folder_without_pictures_is_refused(tmp_path: Path) -> None:
+    """An empty folder and a missing one are told apart."""
+    with pytest.raises(InputError, match="found none there"):
+        FolderSource(tmp_path).pictures()
+    with pytest.raises(InputError, match="No such file or directory"):
+        FolderSource(tmp_path / "missing").pictures()
+
+
+def _flat(root: Path, rows: str | None, names: list[str]) -> Path:
+    root.mkdir(parents=True, exist_ok=True)
+    for index, name in enumerate(names):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(pictures.jpeg(index))
+    if rows is not None:
+        (root / "val.txt").write_text(rows)
+    return root
+
+
+def _labels(source: FolderSource) -> dict[str, int | None]:
+    return {picture.id: picture.label for picture in source.pictures()}
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        "a.JPEG 0\nb.JPEG 998\n",
+        "a.JPEG n01440764\nb.JPEG n13133613\n",
+        "a.JPEG,0\n\n  b.JPEG\t998",
+        "x/a.JPEG 0\nb.JPEG 998",
+    ],
+    ids=["from 0", "synsets", "commas, tabs and empty rows", "with folders"],
+)
+def test_val_txt_gives_flat_pictures_their_classes(rows: str, tmp_path: Path) -> None:
+    """Numbers from 0, or names of synsets; rows of pictures that are not there do no harm."""
+    assert wnids()[998] == "n13133613"
+    root = _flat(tmp_path, rows + "\nc.JPEG 5", ["a.JPEG", "b.JPEG"])
+    if "n0" in rows:
+        root.joinpath("val.txt").write_text(rows)
+    assert _labels(FolderSource(root)) == {"a.JPEG": 1, "b.JPEG": 999}
+
+
+def test_a_thousand_means_that_classes_count_from_one(tmp_path: Path) -> None:
+    """1000 is no class of a count from 0."""
+    root = _flat(tmp_path, "a.JPEG 1\nb.JPEG 1000\n", ["a.JPEG", "b.JPEG"])
+    assert _labels(FolderSource(root)) == {"a.JPEG": 1, "b.JPEG": 1000}
+
+
+def test_labels_that_fit_both_counts_are_refused_until_a_base_is_given(tmp_path: Path) -> None:
+    """Neither 0 nor 1000 among them: a guess would be wrong by one class for every picture."""
+    root = _flat(tmp_path, "a.JPEG 7\nb.JPEG 8\n", ["a.JPEG", "b.JPEG"])
+    with pytest.raises(InputError, match=r"found 2 labels from 7 to 8, which fit both.*--label-base 0"):
+        FolderSource(root).pictures()
+    assert _labels(FolderSource(root, label_base=0)) == {"a.JPEG": 8, "b.JPEG": 9}
+    assert _labels(FolderSource(root, label_base=1)) == {"a.JPEG": 7, "b.JPEG": 8}
+
+
+@pytest.mark.parametrize("base", [0, 1])
+def test_official_pictures_tell_the_base(base: int, tmp_path: Path) -> None:
+    """Their classes are known, so a label file of a few of them is not ambiguous; a wrong flag is refused."""
+    rows = "".join(f"{name} {label - 1 + base}\n" for name, label in OFFICIAL.items())
+    root = _flat(tmp_path, rows, list(OFFICIAL))
+    assert _labels(FolderSource(root)) == OFFICIAL
+    with pytest.raises(InputError, match=f"counted from {base}"):
+        FolderSource(root, label_base=1 - base).pictures()
+
+
+def test_official_pictures_need_no_label_file(tmp_path: Path) -> None:
+    """The classes of the 50,000 validation pictures are known by name."""
+    assert _labels(FolderSource(_flat(tmp_path, None, list(OFFICIAL)))) == OFFICIAL
+    assert known_class("other.JPEG") is None
+
+
+def test_the_known_classes_are_those_of_the_data_set() -> None:
+    """TensorFlow Datasets carries the same table for all 50,000, as synsets in the order of the names."""
+    import tensorflow_datasets
+
+    path = Path(tensorflow_datasets.__file__).parent / "datasets" / "imagenet2012" / "validation_labels.txt"
+    theirs = [wnids().index(wnid) + 1 for wnid in path.read_text().split()]
+    known = validation_classes()
+    assert [known[name] for name in sorted(known)] == theirs
+
+
+def test_labels_in_the_order_of_the_development_kit_are_refused(tmp_path: Path) -> None:
+    """ILSVRC2012_validation_ground_truth.txt counts classes in another order, which would pass for a label file."""
+    root = _flat(tmp_path, "".join(f"{name} {490 + i}\n" for i, name in enumerate(OFFICIAL)), list(OFFICIAL))
+    with pytest.raises(InputError, match=r"found 49\d for ILSVRC2012_val_0.*, whose class is .*another order"):
+        FolderSource(root).pictures()
+
+
+@pytest.mark.parametrize("wrong", ["ILSVRC2012_val_00000001.JPEG", "ILSVRC2012_val_00000013.JPEG"])
+def test_one_wrong_label_among_official_pictures_is_named(wrong: str, tmp_path: Path) -> None:
+    """It is the one that differs from the rest."""
+    rows = {**{name: label - 1 for name, label in list(validation_classes().items())[:20]}}
+    rows[wrong] += 1
+    root = _flat(tmp_path, "".join(f"{name} {label}\n" for name, label in rows.items()), list(rows))
+    with pytest.raises(InputError, match=f"found .* for {wrong}, whose class is"):
+        FolderSource(root).pictures()
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("a.JPEG 0\nb.JPEG 1001\n", "found 1001 for b.JPEG"),
+        ("a.JPEG 0\nb.JPEG 1000\n", "found 2 labels from 0 to 1000, which fit neither"),
+        ("a.JPEG 0\nb.JPEG\n", "row 2 of .* to be a file name and a class number or synset; found 'b.JPEG'"),
+        ("a.JPEG 0\nb.JPEG -1\n", "found 'b.JPEG -1'"),
+        ("a.JPEG 0\nb.JPEG n99999999\n", "found 'b.JPEG n99999999'"),
+        ("a.JPEG 0\na.JPEG 1\n", "each picture once.*found a.JPEG again in row 2"),
+        ("a.JPEG 0\n", "a row for each picture.*found none for b.JPEG"),
+        ("", "found none for"),
+    ],
+)
+def test_a_label_file_that_does_not_fit_is_refused(rows: str, message: str, tmp_path: Path) -> None:
+    """Out of range, not a label, twice or missing: the row or the picture is named."""
+    with pytest.raises(InputError, match=message):
+        FolderSource(_flat(tmp_path, rows, ["a.JPEG", "b.JPEG"])).pictures()
+
+
+def test_a_label_file_elsewhere_is_given_by_name(tmp_path: Path) -> None:
+    """As Caffe leaves it, beside the folder; one that is missing or no text is refused."""
+    root = _flat(tmp_path / "val", None, ["a.JPEG"])
+    (tmp_path / "val.txt").write_text("a.JPEG 0")
+    assert _labels(FolderSource(root, tmp_path / "val.txt")) == {"a.JPEG": 1}
+    with pytest.raises(InputError, match=r"missing\.txt to be a text file of labels; found No such file"):
+        FolderSource(root, tmp_path / "missing.txt").pictures()
+    with pytest.raises(InputError, match="bytes that are not UTF-8"):
+        FolderSource(root, root / "a.JPEG").pictures()
+
+
+def test_the_published_recipes_layout_is_known(tmp_path: Path) -> None:
+    """data/validation_data/{val.txt,validation_images/}: the folder above or the folder itself may be named."""
+    names = [f"validation_images/{name}" for name in OFFICIAL]
+    rows = "".join(f"{name} {label - 1}\n" for name, label in OFFICIAL.items())
+    _flat(tmp_path / "data" / "validation_data", rows, names)
+    for folder in (tmp_path / "data", tmp_path / "data" / "validation_data"):
+        found = open_source(str(folder), Reading()).pictures()
+        assert sorted((picture.id, picture.label) for picture in found) == sorted(
+            zip(names, OFFICIAL.values(), strict=True)
+        )
+
+
+@given(st.lists(st.integers(0, 999), min_size=1), st.sampled_from([0, 1]))
+def test_a_given_base_shifts_every_label(numbers: list[int], base: int) -> None:
+    """Class ids are 1..1000 whatever the count began with."""
+    raw: dict[str, Label] = {str(index): number + base for index, number in enumerate(numbers)}
+    assert list(class_ids(raw, base, "it").values()) == [number + 1 for number in numbers]
+
+
+@given(st.lists(st.integers(-2, 1002), min_size=1, max_size=30))
+def test_a_base_is_found_only_where_one_fits(numbers: list[int]) -> None:
+    """Whatever the labels, they are refused or lie within 1..1000 by the only shift that allows it."""
+    raw: dict[str, Label] = {str(index): number for index, number in enumerate(numbers)}
+    fits = [shift for shift in (0, 1) if all(1 <= number + shift <= 1000 for number in numbers)]
+    try:
+        found = list(class_ids(raw, None, "it").values())
+    except InputError:
+        assert len(fits) != 1 or not {0, 1000} & set(numbers)
+    else:
+        assert [found[0] - numbers[0]] == fits
+
+
+def test_a_source_survives_pickling_and_gives_content_and_digest(picture_folder: Path) -> None:
+    """Workers get a copy of it."""
+    source: FolderSource = pickle.loads(pickle.dumps(FolderSource(picture_folder)))
+    (first, *_) = source.pictures()
+    pixels, digest = source.read(first.id)
+    assert pixels.ndim == 3
+    assert digest == source.digest(first.id) == digest_bytes((picture_folder / first.id).read_bytes())
+
+
+def test_rows_are_read_as_they_stand(tmp_path: Path) -> None:
+    """Names may have spaces; the label is the last word."""
+    (tmp_path / "rows.txt").write_text("my cat.JPEG 281\n")
+    assert read_label_file(tmp_path / "rows.txt") == {"my cat.JPEG": 281}
