@@ -10,14 +10,14 @@ import contextlib
 import json
 import os
 import platform
-import shlex
-import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+import emulator
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -28,7 +28,6 @@ from recreate_model.prove import Checkpoint
 from recreate_model.toolchain import Toolchain
 
 ROOT = Path(__file__).resolve().parents[1]
-EMULATOR = "qemu-x86_64"
 _SCRIPT = Path(__file__).with_name("plain_convert.py")
 _LIMIT = 900  # seconds; under emulation a conversion was seen to take 15 to 60
 
@@ -46,22 +45,6 @@ def checkpoint(archive: str) -> Iterator[Checkpoint]:
 def python_of(chain: Toolchain) -> Path:
     """The Python of the toolchain's environment, made on first use."""
     return toolchain.ensure(chain, resources.cache_folder(), lambda text: print(text, file=sys.stderr, flush=True))
-
-
-def emulated(python: Path, cpu: str, folder: Path) -> Path:
-    """A program in the folder that runs this Python on an emulated CPU."""
-    emulator = shutil.which(EMULATOR)
-    if emulator is None:
-        raise SystemExit(
-            f"error: expected {EMULATOR}, to emulate other CPUs; found none on the PATH; done: nothing; "
-            "next: install it (Debian and Ubuntu: qemu-user)"
-        )
-    program = folder / f"python-{cpu}"
-    program.write_text(
-        f'#!/bin/sh\nexec {shlex.quote(emulator)} -cpu {shlex.quote(cpu)} {shlex.quote(str(python))} "$@"\n'
-    )
-    program.chmod(0o755)
-    return program
 
 
 @dataclass(frozen=True)
@@ -89,11 +72,11 @@ def make(plan: Plan, source: Checkpoint, out: Path) -> float:
         "out": str(out),
     }
     python = python_of(plan.chain)
-    command = [emulated(python, plan.cpu, out.parent) if plan.cpu else python, "-I", _SCRIPT, json.dumps(job)]
-    # What is said of this CPU's caches and kernels would be wrong of the emulated one.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("OPENBLAS_")}
+    command = [emulator.emulated(python, plan.cpu, out.parent) if plan.cpu else python, "-I", _SCRIPT, json.dumps(job)]
     start = time.perf_counter()
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=_LIMIT, check=False)
+    done = subprocess.run(
+        command, env=emulator.environment(), capture_output=True, text=True, timeout=_LIMIT, check=False
+    )
     if done.returncode:
         raise SystemExit(f"error: {plan.chain.name} on {plan.cpu or 'this CPU'} failed: {done.stderr[-300:]}")
     return time.perf_counter() - start

@@ -1,0 +1,137 @@
+"""The same bytes on any CPU: builds from a recorded range table, and ranges measured, here and on emulated CPUs.
+
+    python benchmarks/any_cpu.py
+    python benchmarks/any_cpu.py --model 0.35_96,1.0_224 --cpus Haswell,EPYC,SandyBridge --sets 3 --calib 10
+
+Needs `qemu-x86_64`. For each model it makes the seeded INT8 model from the table in `calibration/recorded/`, on this
+CPU and on each emulated one, with every stage before it run there as well, and compares the bytes. Then it measures
+ranges of some sets of procedural pictures in each place, and counts the minima and maxima that differ from those
+measured here: as measured, and rounded as a build rounds them. Ends with status 1 unless all the models' bytes are the
+same. An emulated build takes half a minute to two.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import emulator
+import numpy as np
+import stand_ins
+
+from calibration import ranges
+from calibration.inputs import Inputs
+from calibration.measure import measure
+from calibration.sources import ProceduralSource
+from recreate_model import convert, network, seeded
+from recreate_model.digest import digest_bytes
+from recreate_model.network import Array
+from recreate_model.recipe import Calibration, Model, Preprocess
+
+_RECORDED = stand_ins.ROOT / "calibration" / "recorded"
+_LIMIT = 1800  # seconds for one emulated run
+
+
+def main() -> int:
+    """Builds, measures and prints; the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="0.35_96,1.0_224")
+    parser.add_argument("--cpus", default="Haswell,EPYC,SandyBridge", help="as `qemu-x86_64 -cpu help` names them")
+    parser.add_argument("--sets", type=int, default=3, help="calibration sets to measure, of other pictures each")
+    parser.add_argument("--calib", type=int, default=10, help="pictures in a set")
+    parser.add_argument("--measure-to", type=Path, metavar="FILE", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.measure_to:
+        np.save(arguments.measure_to, _measured(Model.parse(arguments.model), arguments.sets, arguments.calib))
+        return 0
+    print(stand_ins.machine())
+    print(f"{'model':10}{'CPU':14}{'built':>8}  {'INT8 SHA-1':42}{'values that differ':>20}{'rounded':>9}{'ulps':>6}")
+    same = True
+    for name in arguments.model.split(","):
+        with tempfile.TemporaryDirectory() as scratch:
+            same &= _compare(name, arguments, Path(scratch))
+    return 0 if same else 1
+
+
+def _compare(name: str, arguments: argparse.Namespace, folder: Path) -> bool:
+    first: tuple[str, Array] | None = None
+    same = True
+    for cpu in ("", *arguments.cpus.split(",")):
+        python = emulator.emulated(Path(sys.executable), cpu, folder) if cpu else Path(sys.executable)
+        start = time.perf_counter()
+        sha1 = _built(python, name, folder / (cpu or "here"))
+        seconds = time.perf_counter() - start
+        spans = np.zeros((0, 0, 2), np.float32)
+        if arguments.sets:
+            spans = _measured_there(python, name, arguments, folder / f"{cpu}.npy")
+        first = first or (sha1, spans)
+        same &= sha1 == first[0]
+        differing = f"{np.count_nonzero(spans != first[1]):,} of {spans.size:,}"
+        bits = Calibration.mantissa_bits
+        rounded = np.count_nonzero(ranges.round_mantissa(spans, bits) != ranges.round_mantissa(first[1], bits))
+        row = f"{name:10}{cpu or 'this CPU':14}{seconds:6.1f} s  {sha1:42}"
+        print(f"{row}{differing:>20}{rounded:9,}{_ulps(spans, first[1]):6,}", flush=True)
+    return same
+
+
+def _built(python: Path, name: str, out: Path) -> str:
+    """SHA-1 of the INT8 model that the pipeline builds from the recorded table."""
+    table = _RECORDED / f"mobilenet_v2_{name}_seeded.json"
+    flags = ["--model", name, "--checkpoint", "seeded", "--images", "procedural", "--ranges", table, "--limit", "0"]
+    _run([python, "-m", "pipeline", "quantize", *flags, "--jobs", "1", "--quiet", "--out", out])
+    (model,) = out.glob("*/*_INT8.tflite")
+    return digest_bytes(model.read_bytes(), "sha1")
+
+
+def _measured_there(python: Path, name: str, arguments: argparse.Namespace, file: Path) -> Array:
+    sets = ["--sets", str(arguments.sets), "--calib", str(arguments.calib)]
+    _run([python, __file__, "--model", name, *sets, "--measure-to", file])
+    spans: Array = np.load(file)
+    return spans
+
+
+def _run(command: list[Path | str]) -> None:
+    done = subprocess.run(
+        command,
+        cwd=stand_ins.ROOT,
+        env=emulator.environment(),
+        capture_output=True,
+        text=True,
+        timeout=_LIMIT,
+        check=False,
+    )
+    if done.returncode:
+        raise SystemExit(f"error: {' '.join(map(str, command))} failed: {done.stderr[-500:]}")
+
+
+def _measured(model: Model, sets: int, calib: int) -> Array:
+    """Ranges as measured: float32 (sets, activations, 2)."""
+    folded = network.fold_all(model, seeded.seeded_weights(model))
+    float_model = convert.convert_float(network.frozen_graph(model, folded))
+    return np.stack(
+        [
+            measure(
+                float_model,
+                Inputs(ProceduralSource(seed), Preprocess(), model.resolution),
+                ProceduralSource(seed).pictures(0, calib),
+                1,
+                lambda count: None,
+            ).spans
+            for seed in range(sets)
+        ]
+    )
+
+
+def _ulps(values: Array, others: Array) -> int:
+    """The largest distance in units in the last place; values of opposite signs do not occur."""
+    if not values.size:
+        return 0
+    return int(np.abs(values.view(np.int32).astype(np.int64) - others.view(np.int32)).max())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
