@@ -32,10 +32,24 @@ def test_a_jpeg_decodes_as_pillow_decodes_it() -> None:
     ("mode", "form"), [("L", "JPEG"), ("CMYK", "JPEG"), ("P", "PNG"), ("RGBA", "PNG"), ("RGB", "PNG")]
 )
 def test_every_kind_of_picture_becomes_rgb(mode: str, form: str) -> None:
-    """Grey, CMYK, palette and transparent pictures all give three channels."""
-    image = Image.fromarray(procedural.picture(1, 1, 64)).convert(mode)
-    pixels = decode(_save(image, form), "x")
+    """Grey, CMYK, palette and transparent pictures all give three channels of the picture that was meant."""
+    original = Image.fromarray(procedural.picture(1, 1, 64))
+    pixels = decode(_save(original.convert(mode), form), "x")
     assert (pixels.shape, pixels.dtype) == ((64, 64, 3), np.uint8)
+    meant = np.asarray(original.convert("L").convert("RGB") if mode == "L" else original)
+    # Coarse: JPEG and palettes lose detail. Inverted, as some decoders give CMYK, it would be some 100 levels off.
+    assert np.abs(pixels.astype(int) - meant).mean() < 20
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"mode": "L"}, {"mode": "CMYK"}, {"subsampling": 2}])
+def test_a_jpeg_decodes_as_tensorflow_decodes_it(options: dict[str, object]) -> None:
+    """Baseline, progressive, grey, CMYK and subsampled: TensorFlow's accurate DCT gives the same pixels."""
+    import tensorflow as tf
+
+    image = Image.fromarray(procedural.picture(1, 2, 96)).convert(str(options.get("mode", "RGB")))
+    data = _save(image, "JPEG", quality=90, **{name: value for name, value in options.items() if name != "mode"})
+    theirs = tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE", fancy_upscaling=True).numpy()
+    assert np.array_equal(decode(data, "x"), theirs)
 
 
 def test_a_png_under_a_jpegs_name_is_read() -> None:
@@ -80,6 +94,19 @@ def test_a_decompression_bomb_is_refused() -> None:
     bomb = Image.new("1", (20_000, 20_000))
     with pytest.raises(InputError, match=r"expected bomb\.png to be a whole.*400000000 pixels"):
         decode(_save(bomb, "PNG"), "bomb.png")
+    data = pictures.jpeg(1, (64, 48))
+    size = data.index(b"\xff\xc0") + 5  # height and width in the frame header
+    huge = data[:size] + (20_000).to_bytes(2, "big") * 2 + data[size + 4 :]
+    with pytest.raises(InputError, match=r"expected bomb\.jpg to be a whole.*20000 x 20000 pixels"):
+        decode(huge, "bomb.jpg")
+
+
+def test_one_pixel_is_a_picture() -> None:
+    """JPEG and PNG of 1 x 1 fill the whole input with their one colour."""
+    for data in (pictures.jpeg(1, (1, 1)), pictures.png(1, (1, 1))):
+        for crop in Preprocess.CROPS:
+            value = normalise(decode(data, "x"), Preprocess(crop), 96)
+            assert np.ptp(value.reshape(-1, 3), axis=0).max() < 1e-5
 
 
 @pytest.mark.parametrize("crop", Preprocess.CROPS)
