@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from recreate_model.model_view import ModelView, Operator, Tensor
-from recreate_model.network import EPSILON, Array, Layer
+from recreate_model.network import Array, Layer, folding_factor
 from recreate_model.recover import CONVOLUTIONS, network_operators
 
 # Most units in the last place (float32) that a factor may be off: approximations with one Newton step, as CPUs have
@@ -95,11 +95,8 @@ def factors(layer: Layer, values: Mapping[str, Array]) -> Factors:
     if not layer.batch_norm:
         ones = np.ones(layer.outputs)
         return Factors(flat, values[f"{layer.name}/biases"], np.zeros(layer.outputs, np.float32), ones, 0)
-    gamma, beta, mean, variance = (
-        values[f"{layer.name}/BatchNorm/{part}"] for part in ("gamma", "beta", "moving_mean", "moving_variance")
-    )
-    exact = gamma.astype(np.float64) / np.sqrt(variance.astype(np.float64) + EPSILON)
-    return Factors(flat, beta, mean, exact, FACTOR_ULPS)
+    beta, mean = (values[f"{layer.name}/BatchNorm/{part}"] for part in ("beta", "moving_mean"))
+    return Factors(flat, beta, mean, folding_factor(layer, values), FACTOR_ULPS)
 
 
 def by_channel(values: Array, operator: Operator) -> Array:
