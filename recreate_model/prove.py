@@ -18,9 +18,9 @@ from recreate_model.consistency import Layerwise, Refutation
 from recreate_model.diff import Comparison, Kind, Verdict, compare
 from recreate_model.errors import PipelineError
 from recreate_model.membership import check_member
-from recreate_model.model_view import ModelView, Tensor, read_model
+from recreate_model.model_view import ModelView, read_model
 from recreate_model.network import Array
-from recreate_model.quantiser import LEVELS, SOFTMAX, WITHOUT_RANGE, Generation, activation_parameters
+from recreate_model.quantiser import LEVELS, SOFTMAX, WITHOUT_RANGE, Generation, activation_parameters, parameters_of
 from recreate_model.rebuild import Moves, rebuild
 from recreate_model.recipe import Model
 from recreate_model.recover import Recovered, network_operators, recover
@@ -166,7 +166,7 @@ def _refuted_ranges(view: ModelView, recovered: Recovered) -> Iterator[Refutatio
         if activation.span is None and not activation.without_range:
             yield Refutation(activation.tensor, "scale and zero point", "those of some range", activation.why)
     for operator in network_operators(view):
-        found = _parameters(view.tensors[operator.outputs[0]], 0)
+        found = parameters_of(view.tensors[operator.outputs[0]])
         if operator.options.get("fused_activation_function") == "RELU6" and found is not None:
             scale, zero_point = found
             within = zero_point == -128 and LEVELS * scale <= _RELU6
@@ -179,10 +179,10 @@ def _refuted_ranges(view: ModelView, recovered: Recovered) -> Iterator[Refutatio
     for operator in network_operators(view):
         if operator.name in WITHOUT_RANGE:
             tensor, given = (view.tensors[index] for index in (operator.outputs[0], operator.inputs[0]))
-            expected = SOFTMAX if operator.name == "SOFTMAX" else _parameters(given, 0)
-            if _parameters(tensor, 0) != expected:
+            found, expected = parameters_of(tensor), SOFTMAX if operator.name == "SOFTMAX" else parameters_of(given)
+            if found != expected:
                 what = f"scale and zero point of the {operator.name}"
-                yield Refutation(tensor.name, what, f"{expected}", f"{_parameters(tensor, 0)}")
+                yield Refutation(tensor.name, what, f"{expected}", f"{found}")
 
 
 def _refuted_ends(view: ModelView) -> Iterator[Refutation]:
@@ -194,7 +194,8 @@ def _refuted_ends(view: ModelView) -> Iterator[Refutation]:
         at_output = operator is view.operators[-1] and operator.outputs[0] == view.outputs[0]
         outer, inner = (first, last) if at_input else (last, first)
         # From uint8 and back the levels only move; another scale would compute something else.
-        whole = outer.dtype == "uint8" and _parameters(outer, -128) == _parameters(inner, 0)
+        scale, zero_point = parameters_of(outer) or (0.0, 0)
+        whole = outer.dtype == "uint8" and (scale, zero_point - 128) == parameters_of(inner)
         floating = outer.dtype == "float32" and operator.name == ("QUANTIZE" if at_input else "DEQUANTIZE")
         if not (
             (at_input or at_output) and (whole or floating) and inner.dtype == "int8" and outer.shape == inner.shape
@@ -202,12 +203,6 @@ def _refuted_ends(view: ModelView) -> Iterator[Refutation]:
             yield Refutation(
                 outer.name, f"the {operator.name}", "int8 from or to float32 or uint8, at an end", "another"
             )
-
-
-def _parameters(tensor: Tensor, shift: int) -> tuple[float, int] | None:
-    """Scale and zero point of an activation, the latter shifted."""
-    quantisation = tensor.quantisation
-    return (quantisation.scales[0], quantisation.zero_points[0] + shift) if quantisation else None
 
 
 def _refuted_graph(comparison: Comparison) -> Iterator[Refutation]:
