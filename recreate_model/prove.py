@@ -23,7 +23,7 @@ from recreate_model.network import Array
 from recreate_model.quantiser import LEVELS, SOFTMAX, WITHOUT_RANGE, Generation, activation_parameters, parameters_of
 from recreate_model.rebuild import Moves, rebuild
 from recreate_model.recipe import Model
-from recreate_model.recover import Recovered, network_operators, recover
+from recreate_model.recover import Recovered, by_todays_converter, network_operators, recover
 from recreate_model.toolchain import TOOLCHAINS, Edits, Job, Toolchain
 
 OURS = "this program"
@@ -150,12 +150,11 @@ def prove(
 
 def candidates(view: ModelView, generation: Generation) -> tuple[Toolchain, ...]:
     """The toolchains that leave the marks a file has, the most likely first."""
-    today = any(name == "CONVERSION_METADATA" for name, _ in view.metadata)
     versions = {
         Generation.TODAY: ("",),
         Generation.SCALE_FLOOR: ("2.5.0", "2.6.0"),
         Generation.DOUBLE: ("2.4.4",),
-        Generation.STORED: ("",) if today else ("2.5.0", "2.6.0", "2.4.4"),
+        Generation.STORED: ("",) if by_todays_converter(view) else ("2.5.0", "2.6.0", "2.4.4"),
     }[generation]
     quantizer = "old" if generation is Generation.STORED else "new"
     return tuple(chain for chain in TOOLCHAINS if chain.quantizer == quantizer and chain.version in versions)

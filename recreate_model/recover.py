@@ -106,12 +106,17 @@ def recover(view: ModelView, source: str) -> Recovered:
     )
 
 
+def by_todays_converter(view: ModelView) -> bool:
+    """Whether the file has the metadata that no converter of 2021 writes, whichever quantizer it went through."""
+    return any(name == "CONVERSION_METADATA" for name, _ in view.metadata)
+
+
 def generation_of(view: ModelView) -> Generation:
     """By which arithmetic the file was quantised, from what only that one leaves behind."""
     operators = network_operators(view)
     if any(view.tensors[index].minimum for operator in operators for index in operator.outputs):
         return Generation.STORED
-    if any(name == "CONVERSION_METADATA" for name, _ in view.metadata):
+    if by_todays_converter(view):
         return Generation.TODAY
     scales = [
         min(tensor.quantisation.scales) for tensor in view.tensors if tensor.dtype == "int8" and tensor.quantisation
