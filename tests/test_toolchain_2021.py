@@ -77,7 +77,8 @@ def test_files_of_every_toolchain_are_proved(chain: Toolchain, checkpoint: Check
     models = publish(checkpoint.frozen_graph.read_bytes(), SMALL, orders, tmp_path, python_of(chain))
     for order, model in models.items():
         found = proved(model, checkpoint)
-        assert (order, found.verdict, found.refutations) == (order, Verdict.IDENTICAL, ())
+        failures = [str(attempt.failure) for attempt in found.attempts if attempt.failure]
+        assert (order, found.verdict, found.refutations, failures) == (order, Verdict.IDENTICAL, (), [])
         assert found.attempts[-1].moves is None
         # The old quantizers of two versions can give the same bytes, and the first that does is named.
         if chain.quantizer == "new":
