@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
-import tempfile
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
 from pipeline import diff_text
 from pipeline.console import Block
 from pipeline.work import Machine
-from recreate_model import archive, seeded
+from recreate_model import seeded
 from recreate_model.channels import FACTOR_ULPS
-from recreate_model.checkpoint import FROZEN, read_archive
+from recreate_model.checkpoint import read_archive
 from recreate_model.digest import Json
 from recreate_model.errors import CheckError, PipelineError, ResourceError
 from recreate_model.prove import Attempt, Checkpoint, Proof
@@ -26,17 +23,13 @@ _SHOWN = 8  # of refutations
 _NO_GRAPH = "the checkpoint has no frozen graph that a toolchain could convert"
 
 
-@contextlib.contextmanager
-def checkpoint(recipe: Recipe, machine: Machine) -> Iterator[Checkpoint]:
-    """The recipe's float weights, and the archive's frozen graph as a file for as long as the context lasts."""
+def checkpoint(recipe: Recipe, machine: Machine) -> Checkpoint:
+    """The recipe's float weights, and the archive's frozen graph."""
     if machine.checkpoint is None:
-        yield Checkpoint(recipe.model, seeded.seeded_weights(recipe.model, recipe.checkpoint.seed), None)
-        return
+        return Checkpoint(recipe.model, seeded.seeded_weights(recipe.model, recipe.checkpoint.seed), None)
     weights = read_archive(machine.checkpoint, recipe.model)
-    with tempfile.TemporaryDirectory(prefix="recreate_model-") as scratch:
-        unpacked = archive.unpack(machine.checkpoint, Path(scratch), lambda member: member.endswith(FROZEN))
-        frozen = next((file for name, file in unpacked.items() if Path(name).name == recipe.model.name + FROZEN), None)
-        yield Checkpoint(recipe.model, weights.values, frozen)
+    graph = weights.frozen_graph
+    return Checkpoint(recipe.model, weights.values, None if graph is None else graph.data)
 
 
 def document(proof: Proof, recipe: Recipe, path: Path, published: bytes, asked: Verdict) -> Json:

@@ -37,12 +37,12 @@ class Checkpoint:
 
     Attributes:
         values: variables, as in `checkpoint.FloatWeights`.
-        frozen_graph: the archive's own, as a file; None where it has none, and then no toolchain can be tried.
+        frozen_graph: the archive's own, serialised; None where it has none, and then no toolchain can be tried.
     """
 
     model: Model
     values: Mapping[str, Array]
-    frozen_graph: Path | None
+    frozen_graph: bytes | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,7 +228,7 @@ def _own_build(case: _Case) -> bytes:
     return convert.quantize(float_model, spans)
 
 
-def _attempt(case: _Case, chain: Toolchain, python_of: Callable[[Toolchain], Path], graph: Path) -> Attempt:
+def _attempt(case: _Case, chain: Toolchain, python_of: Callable[[Toolchain], Path], graph: bytes) -> Attempt:
     resolution = case.checkpoint.model.resolution
     spans = np.array([activation.span or (0.0, 1.0) for activation in case.recovered.activations], np.float32)
     job = Job(

@@ -102,14 +102,14 @@ class Job:
     """One frozen graph to convert.
 
     Attributes:
-        graph: path of the serialised GraphDef.
+        graph: a serialised GraphDef.
         input, output: names of its nodes.
         input_shape: with the batch.
         input_type, output_type: of the model: `int8`, `uint8` or `float32`.
         attempts: a model is made for each.
     """
 
-    graph: Path
+    graph: bytes
     input: str
     output: str
     input_shape: tuple[int, ...]
@@ -138,9 +138,10 @@ def convert(toolchain: Toolchain, python: Path, job: Job) -> Converted:
     with tempfile.TemporaryDirectory(prefix="recreate_model-") as scratch:
         folder = Path(scratch)
         attempts = [_write_attempt(folder / f"attempt_{index}", edits) for index, edits in enumerate(job.attempts)]
-        constants = folder / "constants.npz"
+        graph, constants = folder / "graph.pb", folder / "constants.npz"
+        graph.write_bytes(job.graph)
         document = {
-            "graph": str(job.graph),
+            "graph": str(graph),
             "input": job.input,
             "output": job.output,
             "input_shape": job.input_shape,

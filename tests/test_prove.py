@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -43,19 +43,18 @@ Values = Mapping[str, network.Array]
 
 
 @pytest.fixture(scope="module")
-def checkpoint(small_archive: Path) -> Iterator[Checkpoint]:
+def checkpoint(small_archive: Path) -> Checkpoint:
     """The archive in the official layout, as the command line takes it."""
     request = Request(model="0.35_96", checkpoint=str(small_archive), images="procedural", calib=1, limit=0)
     recipe, machine = resolve(request, NoBars(), may_fetch=False)
-    with proof.checkpoint(recipe, machine) as found:
-        yield found
+    return proof.checkpoint(recipe, machine)
 
 
 @pytest.fixture(scope="module")
 def published(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> dict[Order, bytes]:
     """What TensorFlow of today makes of the archive's frozen graph, calibrated on inputs nobody tells us of."""
     assert checkpoint.frozen_graph is not None
-    return publish(checkpoint.frozen_graph.read_bytes(), SMALL, ORDERS, tmp_path_factory.mktemp("published"))
+    return publish(checkpoint.frozen_graph, SMALL, ORDERS, tmp_path_factory.mktemp("published"))
 
 
 @pytest.fixture(scope="module")
@@ -605,7 +604,7 @@ NEARLY_DEAD = (1e-3, 1e-6, 1e-9, 1e-20, 0.0, -1e-6, -1.0)
 
 
 @pytest.fixture(scope="module")
-def nearly_dead(small_weights: Values, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+def nearly_dead(small_weights: Values) -> Checkpoint:
     """A checkpoint with channels that training switched off: factors and weights next to zero, or zero."""
     values = {name: value.copy() for name, value in small_weights.items()}
     for layer in LAYERS[1:-1:4]:
@@ -617,9 +616,7 @@ def nearly_dead(small_weights: Values, tmp_path_factory: pytest.TempPathFactory)
         weights[..., 0, :] *= 0
         weights[..., 1, :] *= np.float32(1e-8)
         values[f"{layer.name}/BatchNorm/beta"][2] = 0
-    path = tmp_path_factory.mktemp("dead") / "graph.pb"
-    path.write_bytes(official_layout.unfolded_graph(SMALL, values))
-    return Checkpoint(SMALL, values, path)
+    return Checkpoint(SMALL, values, official_layout.unfolded_graph(SMALL, values))
 
 
 @pytest.mark.parametrize("quantizer", ["new", pytest.param("old", marks=pytest.mark.slow)])
@@ -627,7 +624,7 @@ def test_channels_next_to_dead_are_explained(quantizer: str, nearly_dead: Checkp
     """Scales that a quantiser widened, and channels of zeros, refute nothing; the bytes are made again."""
     assert nearly_dead.frozen_graph is not None
     order = Order("blocks", "int8", quantizer)
-    model = publish(nearly_dead.frozen_graph.read_bytes(), SMALL, [order], tmp_path)[order]
+    model = publish(nearly_dead.frozen_graph, SMALL, [order], tmp_path)[order]
     found = proved(model, nearly_dead)
     assert found.refutations == ()
     assert found.verdict is Verdict.IDENTICAL

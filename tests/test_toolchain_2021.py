@@ -54,11 +54,9 @@ def python_of(chain: Toolchain) -> Path:
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory, small_weights: dict[str, Array]) -> Checkpoint:
+def checkpoint(small_weights: dict[str, Array]) -> Checkpoint:
     """The smallest network, with a frozen graph as TF-Slim writes it."""
-    path = tmp_path_factory.mktemp("checkpoint") / "graph.pb"
-    path.write_bytes(official_layout.unfolded_graph(SMALL, small_weights))
-    return Checkpoint(SMALL, small_weights, path)
+    return Checkpoint(SMALL, small_weights, official_layout.unfolded_graph(SMALL, small_weights))
 
 
 def proved(model: bytes, checkpoint: Checkpoint) -> Proof:
@@ -74,7 +72,7 @@ def test_files_of_every_toolchain_are_proved(chain: Toolchain, checkpoint: Check
     orders = [Order(name, "int8", chain.quantizer) for name in sets]
     orders += [Order("noise", ends, chain.quantizer) for ends in ("float32", "uint8")]
     assert checkpoint.frozen_graph is not None
-    models = publish(checkpoint.frozen_graph.read_bytes(), SMALL, orders, tmp_path, python_of(chain))
+    models = publish(checkpoint.frozen_graph, SMALL, orders, tmp_path, python_of(chain))
     for order, model in models.items():
         found = proved(model, checkpoint)
         failures = [str(attempt.failure) for attempt in found.attempts if attempt.failure]
@@ -93,7 +91,7 @@ def test_an_empty_input_range_of_the_old_quantizer_is_refused(
     """It divides by the input's scale of 0, and writes infinite scales that no runtime could use."""
     order = Order("nothing", "int8", "old")
     assert checkpoint.frozen_graph is not None
-    models = publish(checkpoint.frozen_graph.read_bytes(), SMALL, [order], tmp_path, python_of(chain))
+    models = publish(checkpoint.frozen_graph, SMALL, [order], tmp_path, python_of(chain))
     with pytest.raises(InputError, match="a scale that is not finite"):
         proved(models[order], checkpoint)
 
@@ -161,13 +159,10 @@ def test_scales_are_what_the_toolchain_computes(chain: Toolchain, checkpoint: Ch
 
 
 @pytest.mark.slow
-def test_a_graph_that_cannot_be_converted_is_one_line(tmp_path: Path) -> None:
+def test_a_graph_that_cannot_be_converted_is_one_line() -> None:
     """The toolchain's own last words, and no traceback."""
     chain = Toolchain("2.5.0", "new")
-    (tmp_path / "graph.pb").write_bytes(b"no graph")
-    job = Job(
-        tmp_path / "graph.pb", INPUT_NAME, OUTPUT_NAME, (1, 96, 96, 3), "int8", "int8", [Edits(np.zeros((67, 2)))]
-    )
+    job = Job(b"no graph", INPUT_NAME, OUTPUT_NAME, (1, 96, 96, 3), "int8", "int8", [Edits(np.zeros((67, 2)))])
     with pytest.raises(ToolError, match=r"TensorFlow 2\.5\.0 to convert") as caught:
         toolchain.convert(chain, python_of(chain), job)
     assert "\n" not in str(caught.value)

@@ -51,7 +51,8 @@ def run(arguments: argparse.Namespace) -> int:
         if not arguments.quiet:
             print(sentence, file=sys.stderr, flush=True)
 
-    with proof.checkpoint(recipe, machine) as checkpoint, progress.bar("proving"):
+    checkpoint = proof.checkpoint(recipe, machine)
+    with progress.bar("proving"):
         found = prove(published, str(path), checkpoint, chains, lambda chain: toolchain.ensure(chain, cache, announce))
     if arguments.keep:
         proof.keep(found, arguments.keep)
