@@ -243,7 +243,7 @@ def _attempt(case: _Case, chain: Toolchain, python_of: Callable[[Toolchain], Pat
     layers = network.layers(case.checkpoint.model)
     try:
         python = python_of(chain)
-        rebuilt = rebuild(case.published, chain, python, job, layers, case.checkpoint.values, case.compared)
-        return Attempt(chain.name, compare(case.published, rebuilt.model), rebuilt.model, rebuilt.moves)
+        rebuilt = rebuild(case.published, case.view, chain, python, job, layers, case.checkpoint.values, case.compared)
+        return Attempt(chain.name, rebuilt.comparison, rebuilt.model, rebuilt.moves)
     except PipelineError as error:
         return Attempt(chain.name, None, failure=error)
