@@ -57,6 +57,7 @@ def document(proof: Proof, recipe: Recipe, path: Path, published: bytes, asked: 
             "biases_without_scale": sum(layer.without_scale for layer in proof.layers),
         },
         "refutations": [asdict(each) for each in proof.refutations],
+        "remarks": [asdict(each) for each in proof.remarks],
         "has_frozen_graph": proof.has_graph,
         "rebuilt": [_attempt(each) for each in proof.attempts],
     }
@@ -105,18 +106,24 @@ def blocks(found: Json) -> list[Block]:
         said.append(("made again", ("with", "verdict", "remark"), table))
     if found["verdict"] == "CONSISTENT" and not found["has_frozen_graph"]:
         said.append(f"No other was tried: {_NO_GRAPH}.")
-    if found["refutations"]:
-        shown = [
-            (printable(each["tensor"].split(";")[0]), each["what"], each["expected"], printable(each["found"]))
-            for each in found["refutations"][:_SHOWN]
-        ]
-        title = f"refuted by {_numbers(len(found['refutations']))}"
-        said.append((title, ("tensor", "what", "the checkpoint gives", "published"), shown))
+    if refutations := found["refutations"]:
+        said.append(_table(f"refuted by {_numbers(len(refutations))}", "the checkpoint gives", refutations))
+    if remarks := found["remarks"]:
+        said.append(_table(f"{_numbers(len(remarks))} that no calibration gives", "a calibration gives", remarks))
     if found["verdict"] == "CONSISTENT" and any(each["failure"] for each in found["rebuilt"]):
         said.append("A converter that could have made the file could not be tried, so IDENTICAL is not ruled out.")
     if found["refutations"]:
         return [*said, f"Refuted: the checkpoint does not give this file ({found['verdict']})."]
-    return [*said, f"{found['verdict']}: {found['meaning']}."]
+    but = ", but no pictures give such ranges" if found["remarks"] else ""
+    return [*said, f"{found['verdict']}: {found['meaning']}{but}."]
+
+
+def _table(title: str, expected: str, refutations: list[Json]) -> Block:
+    rows = [
+        (printable(each["tensor"].split(";")[0]), each["what"], each["expected"], printable(each["found"]))
+        for each in refutations[:_SHOWN]
+    ]
+    return title, ("tensor", "what", expected, "published"), rows
 
 
 def _numbers(count: int) -> str:

@@ -76,6 +76,7 @@ class Proof:
         recovered: the ranges of the published file.
         layers: every convolution against the checkpoint.
         refutations: what the checkpoint cannot give, in the order of the graph; empty where nothing is refuted.
+        remarks: of a file that is IDENTICAL, the ranges that no calibration gives; elsewhere they refute.
         attempts: in the order they were made; the last one gave the bytes where the verdict is IDENTICAL.
         has_graph: whether the checkpoint has a frozen graph, without which no toolchain can be tried.
     """
@@ -84,6 +85,7 @@ class Proof:
     recovered: Recovered
     layers: tuple[Layerwise, ...]
     refutations: tuple[Refutation, ...]
+    remarks: tuple[Refutation, ...]
     attempts: tuple[Attempt, ...]
     has_graph: bool
 
@@ -126,15 +128,18 @@ def prove(
     ours = compare(published, own)
     # Ours has the checkpoint's graph, so a graph that differs from it is not the checkpoint's.
     same_graph = (ours.verdict if ours.apart_from_ends is None else ours.apart_from_ends).reaches(Verdict.SAME_GRAPH)
+    ranges = tuple(_refuted_ranges(view, recovered))
     refutations = (
-        *_refuted_ranges(view, recovered),
+        *ranges,
         *(() if same_graph else _refuted_graph(ours)),
         *_refuted_ends(view),
         *(each for layer in compared for each in layer.refutations),
     )
     attempts = [Attempt(OURS, ours, own)]
+    remarks: tuple[Refutation, ...] = ()
     if ours.verdict is Verdict.IDENTICAL:
-        verdict, refutations = Verdict.IDENTICAL, ()
+        # The bytes are the checkpoint's, so nothing refutes; but the ranges are the file's, and may have been made up.
+        verdict, refutations, remarks = Verdict.IDENTICAL, (), ranges
     elif refutations:
         verdict = Verdict.SAME_GRAPH if same_graph else Verdict.DIFFERENT
     else:
@@ -145,7 +150,8 @@ def prove(
             if attempts[-1].identical:
                 verdict = Verdict.IDENTICAL
                 break
-    return Proof(verdict, recovered, compared, refutations, tuple(attempts), checkpoint.frozen_graph is not None)
+    has_graph = checkpoint.frozen_graph is not None
+    return Proof(verdict, recovered, compared, refutations, remarks, tuple(attempts), has_graph)
 
 
 def candidates(view: ModelView, generation: Generation) -> tuple[Toolchain, ...]:

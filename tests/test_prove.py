@@ -6,7 +6,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +109,40 @@ def test_our_own_build_of_seeded_weights_is_proved_by_this_program(small_weights
     assert found.verdict is Verdict.IDENTICAL
     assert [attempt.toolchain for attempt in found.attempts] == [OURS]
     assert not found.has_graph
+
+
+def test_a_range_that_no_calibration_gives_is_remarked_beside_identical_bytes(
+    small_weights: Values, small_float: bytes, small_archive: Path, tmp_path: Path
+) -> None:
+    """Built here from a made-up range table: IDENTICAL stands, and the ReLU6 that reaches to 8 is told everywhere."""
+    names = convert.activations_with_a_range(small_float)
+    spans = {name: (0.0 if "Relu6" in name else -6.0, 6.0) for name in names}
+    odd = next(name for name in names if "Relu6" in name)
+    model = convert.quantize(small_float, {**spans, odd: (0.0, 8.0)})
+    found = proved(model, Checkpoint(SMALL, small_weights, None))
+    assert (found.verdict, found.refutations) == (Verdict.IDENTICAL, ())
+    (remark,) = found.remarks
+    assert (remark.tensor.split(";")[0], remark.what) == (odd, "range")
+    assert remark.found.startswith("0 to 8.0")
+    (tmp_path / "published.tflite").write_bytes(model)
+    document = told(*flags(tmp_path / "published.tflite", small_archive, "--accept", "identical"))
+    assert (document["status"], document["verdict"], document["refutations"]) == (0, "IDENTICAL", [])
+    assert document["remarks"] == [asdict(remark)]
+    said = str(proof.blocks(document))
+    assert "1 number that no calibration gives" in said
+    assert "IDENTICAL: byte for byte the same, but no pictures give such ranges." in said
+    assert proved(convert.quantize(small_float, spans), Checkpoint(SMALL, small_weights, None)).remarks == ()
+
+
+def test_our_own_build_with_a_widened_scale_is_proved_without_a_remark(small_weights: Values) -> None:
+    """A channel of small weights with a large bias, whose scale is not its largest weight's: nothing odd in that."""
+    values = {name: value.copy() for name, value in small_weights.items()}
+    assert not LAYERS[2].depthwise
+    values[LAYERS[2].weights_name][..., 1] *= np.float32(1e-8)
+    values[f"{LAYERS[2].name}/BatchNorm/beta"][1] = 50
+    found = proved(built(values), Checkpoint(SMALL, values, None))
+    assert not any(layer.refutations for layer in found.layers)
+    assert (found.verdict, found.refutations, found.remarks) == (Verdict.IDENTICAL, (), ())
 
 
 def folded_elsewhere(checkpoint: Checkpoint, model: bytes, shifts: list[Callable[[int], network.Array]]) -> list[bytes]:
