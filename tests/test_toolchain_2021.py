@@ -10,6 +10,7 @@ import hashlib
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -281,6 +282,56 @@ def test_an_environment_that_was_half_made_is_made_again(locks: Path, tmp_path: 
     assert environments(cache) == [folder]
     assert not (folder / "left behind").exists()
     assert subprocess.run([python, "-I", "-c", "import tensorflow"], check=False).returncode == 0
+
+
+@pytest.mark.slow
+def test_pip_dies_with_the_process_that_runs_it(locks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed while pip waits for a server that never answers: pip's connection ends, as nobody else could end it."""
+    for name, value in {"PIP_DEFAULT_TIMEOUT": "600", "PIP_RETRIES": "0", "NO_PROXY": "127.0.0.1"}.items():
+        monkeypatch.setenv(name, value)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(300)
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/tensorflow-9.9-py3-none-any.whl"
+        (locks / "tensorflow-9.9.lock").write_text(f"tensorflow @ {url} --hash=sha256:{'0' * 64}\n")
+        with making(locks, tmp_path / "cache") as process:
+            connection, _ = server.accept()
+            with connection:
+                connection.settimeout(60)
+                assert connection.recv(1 << 16).startswith(b"GET /tensorflow-9.9")
+                process.kill()
+                assert connection.recv(1) == b""
+
+
+@pytest.mark.slow
+def test_what_a_killed_step_has_started_keeps_others_waiting(locks: Path, tmp_path: Path) -> None:
+    """A process of a process is not killed with the first, but while it runs nobody else makes the environment."""
+    started, go_on = tmp_path / "started", tmp_path / "go on"
+    child = f"""
+import os, time
+open({str(started)!r}, "w").close()
+while not os.path.exists({str(go_on)!r}):
+    time.sleep(0.01)
+"""
+    code = f"""
+import os, subprocess, sys
+if not os.path.exists({str(started)!r}):
+    subprocess.run([sys.executable, "-I", "-c", {child!r}])
+"""
+    lock(locks, wheel(tmp_path, code))
+    with making(locks, tmp_path / "cache") as one:
+        while not started.exists():
+            assert one.poll() is None
+            time.sleep(0.01)
+        one.kill()
+    with making(locks, tmp_path / "cache") as two:
+        assert two.stdout is not None
+        try:
+            assert two.stdout.readline().startswith("waiting for another process")
+        finally:
+            go_on.touch()
+        assert two.stdout.readline().startswith("making an environment")
+        assert Path(two.stdout.readline().strip()).exists()
+    assert two.returncode == 0
 
 
 @pytest.mark.slow
