@@ -76,6 +76,8 @@ def channels(view: ModelView, operator: Operator) -> Channels | None:
     weights, bias = (view.tensors[index] for index in operator.inputs[1:])
     if (weights.dtype, bias.dtype) != ("int8", "int32") or not (weights.data and bias.data):
         return None
+    if any(tensor.rest.get("sparsity") is not None for tensor in (weights, bias)):
+        return None  # its data is not one number after the other
     values = by_channel(values_of(weights), operator)
     scales, bias_scales = scales_of(weights), scales_of(bias)
     numbers = np.frombuffer(bias.data, np.int32)

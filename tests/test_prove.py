@@ -500,6 +500,15 @@ def _wide_bias(tree: Any) -> None:
     tree.buffers[bias.buffer].data = np.zeros(2 * len(tree.buffers[bias.buffer].data), np.uint8)
 
 
+def _sparse(operand: int) -> Change:
+    def change(tree: Any) -> None:
+        tensor = _operands(tree)[operand]
+        tensor.sparsity = schema.SparsityParametersT()
+        tree.buffers[tensor.buffer].data = tree.buffers[tensor.buffer].data[:10]
+
+    return change
+
+
 def _unscaled_weights(tree: Any) -> None:
     _operands(tree)[1].quantization = None
 
@@ -565,6 +574,8 @@ def _weights_as_output(tree: Any) -> None:
         _shared_buffer,
         _float_weights,
         _wide_bias,
+        _sparse(1),
+        _sparse(2),
         _unscaled_weights,
         _unscaled_bias,
         _every_scale(1e-45),
