@@ -52,13 +52,12 @@ $(VENV)/.development: requirements/development.lock $(VENV)/.runtime
 	touch $@
 
 # No index address enters a lock: hashes say what is meant, wherever it comes from.
-LOCK = uv pip compile --universal --python-version 3.10 --generate-hashes --no-strip-extras --no-header --no-annotate \
-  --no-emit-index-url --no-emit-find-links --quiet
+LOCKING = uv pip compile --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links --quiet
+LOCK = $(LOCKING) --universal --python-version 3.10 --no-strip-extras
 
 # Wheels for Python 3.8 alone, and nothing but what is listed: nothing is compiled, and no build tool is fetched.
 TOOLCHAINS := 2.4.4 2.5.0 2.6.0
-LOCK_2021 = uv pip compile --python-version 3.8 --python-platform x86_64-manylinux2014 --no-deps --only-binary :all: \
-  --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links --quiet
+LOCK_2021 = $(LOCKING) --python-version 3.8 --python-platform x86_64-manylinux2014 --no-deps --only-binary :all:
 
 lock:
 	echo pip | $(LOCK) - -o requirements/pip.lock

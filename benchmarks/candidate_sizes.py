@@ -28,7 +28,8 @@ def main() -> None:
     parser.add_argument("--checkpoint", required=True, metavar="ARCHIVE", help="a path, or `official`")
     arguments = parser.parse_args()
     print(f"{'made with':34}{'int8 ends':>11}{'float ends':>12}  names of input and output, int8 ends")
-    with tempfile.TemporaryDirectory() as scratch, stand_ins.checkpoint(arguments.checkpoint) as source:
+    source = stand_ins.checkpoint(arguments.checkpoint)
+    with tempfile.TemporaryDirectory() as scratch:
         for chain in TOOLCHAINS:
             files = {ends: Path(scratch) / f"{chain.option}-{ends}.tflite" for ends in _ENDS}
             for ends, file in files.items():

@@ -40,7 +40,8 @@ def main() -> None:
     print(stand_ins.machine())
     shifts = range(-FACTOR_ULPS, FACTOR_ULPS + 1)
     print(f"{'folded by':20}{'on':13}" + "".join(f"{shift:+7d}" for shift in shifts) + f"{'none':>7}")
-    with tempfile.TemporaryDirectory() as scratch, stand_ins.checkpoint(arguments.checkpoint) as source:
+    source = stand_ins.checkpoint(arguments.checkpoint)
+    with tempfile.TemporaryDirectory() as scratch:
         for cpu in ("", *filter(None, arguments.cpus.split(","))):
             for chain in toolchain.parse(arguments.toolchain):
                 python = stand_ins.python_of(chain)

@@ -38,7 +38,8 @@ def main() -> None:
     arguments = parser.parse_args()
     print(stand_ins.machine())
     print(_COLUMNS + _MOVED)
-    with tempfile.TemporaryDirectory() as scratch, stand_ins.checkpoint(arguments.checkpoint) as source:
+    source = stand_ins.checkpoint(arguments.checkpoint)
+    with tempfile.TemporaryDirectory() as scratch:
         folder = arguments.keep or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
         for chain in toolchain.parse(arguments.toolchain):

@@ -88,10 +88,10 @@ def _how(document: dict) -> str:
 def _made(checkpoint: str, folder: Path) -> list[Path]:
     """Two files of the archive from other pictures; or of the seeded weights, one by today's converter."""
     if checkpoint != "seeded":
-        with stand_ins.checkpoint(checkpoint) as source:
-            files = [folder / f"pictures-{seed}.tflite" for seed in (1, 2)]
-            for seed, file in enumerate(files, 1):
-                stand_ins.make(Plan(TOOLCHAINS[0], seed=seed), source, file)
+        source = stand_ins.checkpoint(checkpoint)
+        files = [folder / f"pictures-{seed}.tflite" for seed in (1, 2)]
+        for seed, file in enumerate(files, 1):
+            stand_ins.make(Plan(TOOLCHAINS[0], seed=seed), source, file)
         return files
     files = []
     for count in ("1", "2"):

@@ -6,14 +6,13 @@ had a hand in it; on this CPU, or on one that `qemu-x86_64` emulates.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import platform
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,14 +31,13 @@ _SCRIPT = Path(__file__).with_name("plain_convert.py")
 _LIMIT = 900  # seconds; under emulation a conversion was seen to take 15 to 60
 
 
-@contextlib.contextmanager
-def checkpoint(archive: str) -> Iterator[Checkpoint]:
+def checkpoint(archive: str) -> Checkpoint:
     """The archive's weights and its frozen graph."""
     recipe, machine = resolve(Request(checkpoint=archive, images="procedural"), console.NoBars(), may_fetch=True)
-    with proof.checkpoint(recipe, machine) as found:
-        if found.frozen_graph is None:
-            raise SystemExit(f"error: expected an archive with a frozen graph; found none in {archive}")
-        yield found
+    found = proof.checkpoint(recipe, machine)
+    if found.frozen_graph is None:
+        raise SystemExit(f"error: expected an archive with a frozen graph; found none in {archive}")
+    return found
 
 
 def python_of(chain: Toolchain) -> Path:
@@ -61,7 +59,6 @@ class Plan:
 def make(plan: Plan, source: Checkpoint, out: Path) -> float:
     """Makes the file and returns the seconds it took."""
     job = {
-        "graph": str(source.frozen_graph),
         "input": network.INPUT_NAME,
         "output": network.OUTPUT_NAME,
         "input_shape": (1, source.model.resolution, source.model.resolution, 3),
@@ -72,14 +69,19 @@ def make(plan: Plan, source: Checkpoint, out: Path) -> float:
         "out": str(out),
     }
     python = python_of(plan.chain)
-    command = [emulator.emulated(python, plan.cpu, out.parent) if plan.cpu else python, "-I", _SCRIPT, json.dumps(job)]
-    start = time.perf_counter()
-    done = subprocess.run(
-        command, env=emulator.environment(), capture_output=True, text=True, timeout=_LIMIT, check=False
-    )
+    program = emulator.emulated(python, plan.cpu, out.parent) if plan.cpu else python
+    assert source.frozen_graph is not None  # `checkpoint` has seen to it
+    with tempfile.TemporaryDirectory() as scratch:
+        graph = Path(scratch) / "graph.pb"
+        graph.write_bytes(source.frozen_graph)
+        command = [program, "-I", _SCRIPT, json.dumps({"graph": str(graph), **job})]
+        environment = emulator.environment()
+        start = time.perf_counter()
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=_LIMIT, check=False)
+        seconds = time.perf_counter() - start
     if done.returncode:
         raise SystemExit(f"error: {plan.chain.name} on {plan.cpu or 'this CPU'} failed: {done.stderr[-300:]}")
-    return time.perf_counter() - start
+    return seconds
 
 
 def machine() -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import os
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -15,12 +16,12 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
 from recreate_model.errors import ToolError
+from recreate_model.processes import die_with_parent
 
 State = TypeVar("State")
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 # What `setup` returned in this worker process.
 _state: Any = None
 
@@ -43,7 +44,10 @@ def run(
         yield from (task(state, item) for item in items)
         return
     executor = ProcessPoolExecutor(
-        jobs, mp_context=multiprocessing.get_context("spawn"), initializer=_initialise, initargs=(setup,)
+        jobs,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_initialise,
+        initargs=(os.getpid(), setup),
     )
     try:
         with executor:
@@ -71,14 +75,6 @@ def _ctrl_c_held_back() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _die_with_parent() -> None:
-    """A parent killed without warning cannot stop its workers, and they would go on writing into its folders."""
-    import ctypes
-
-    with contextlib.suppress(AttributeError):  # a system that is not Linux has no prctl
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
 class _Call:
     """The task, bound to the state of whichever worker runs it."""
 
@@ -89,7 +85,7 @@ class _Call:
         return self._task(_state, item)
 
 
-def _initialise(setup: Callable[[], Any]) -> None:
-    _die_with_parent()
+def _initialise(parent: int, setup: Callable[[], Any]) -> None:
+    die_with_parent(parent)
     global _state
     _state = setup()

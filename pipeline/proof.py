@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
-import tempfile
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
 from pipeline import diff_text
 from pipeline.console import Block
 from pipeline.work import Machine
-from recreate_model import archive, seeded
+from recreate_model import seeded
 from recreate_model.channels import FACTOR_ULPS
-from recreate_model.checkpoint import FROZEN, read_archive
+from recreate_model.checkpoint import read_archive
 from recreate_model.digest import Json
 from recreate_model.errors import CheckError, PipelineError, ResourceError
 from recreate_model.prove import Attempt, Checkpoint, Proof
@@ -26,17 +23,13 @@ _SHOWN = 8  # of refutations
 _NO_GRAPH = "the checkpoint has no frozen graph that a toolchain could convert"
 
 
-@contextlib.contextmanager
-def checkpoint(recipe: Recipe, machine: Machine) -> Iterator[Checkpoint]:
-    """The recipe's float weights, and the archive's frozen graph as a file for as long as the context lasts."""
+def checkpoint(recipe: Recipe, machine: Machine) -> Checkpoint:
+    """The recipe's float weights, and the archive's frozen graph."""
     if machine.checkpoint is None:
-        yield Checkpoint(recipe.model, seeded.seeded_weights(recipe.model, recipe.checkpoint.seed), None)
-        return
+        return Checkpoint(recipe.model, seeded.seeded_weights(recipe.model, recipe.checkpoint.seed), None)
     weights = read_archive(machine.checkpoint, recipe.model)
-    with tempfile.TemporaryDirectory(prefix="recreate_model-") as scratch:
-        unpacked = archive.unpack(machine.checkpoint, Path(scratch), lambda member: member.endswith(FROZEN))
-        frozen = next((file for name, file in unpacked.items() if Path(name).name == recipe.model.name + FROZEN), None)
-        yield Checkpoint(recipe.model, weights.values, frozen)
+    graph = weights.frozen_graph
+    return Checkpoint(recipe.model, weights.values, None if graph is None else graph.data)
 
 
 def document(proof: Proof, recipe: Recipe, path: Path, published: bytes, asked: Verdict) -> Json:
@@ -64,6 +57,7 @@ def document(proof: Proof, recipe: Recipe, path: Path, published: bytes, asked: 
             "biases_without_scale": sum(layer.without_scale for layer in proof.layers),
         },
         "refutations": [asdict(each) for each in proof.refutations],
+        "remarks": [asdict(each) for each in proof.remarks],
         "has_frozen_graph": proof.has_graph,
         "rebuilt": [_attempt(each) for each in proof.attempts],
     }
@@ -112,18 +106,24 @@ def blocks(found: Json) -> list[Block]:
         said.append(("made again", ("with", "verdict", "remark"), table))
     if found["verdict"] == "CONSISTENT" and not found["has_frozen_graph"]:
         said.append(f"No other was tried: {_NO_GRAPH}.")
-    if found["refutations"]:
-        shown = [
-            (printable(each["tensor"].split(";")[0]), each["what"], each["expected"], printable(each["found"]))
-            for each in found["refutations"][:_SHOWN]
-        ]
-        title = f"refuted by {_numbers(len(found['refutations']))}"
-        said.append((title, ("tensor", "what", "the checkpoint gives", "published"), shown))
+    if refutations := found["refutations"]:
+        said.append(_table(f"refuted by {_numbers(len(refutations))}", "the checkpoint gives", refutations))
+    if remarks := found["remarks"]:
+        said.append(_table(f"{_numbers(len(remarks))} that no calibration gives", "a calibration gives", remarks))
     if found["verdict"] == "CONSISTENT" and any(each["failure"] for each in found["rebuilt"]):
         said.append("A converter that could have made the file could not be tried, so IDENTICAL is not ruled out.")
     if found["refutations"]:
         return [*said, f"Refuted: the checkpoint does not give this file ({found['verdict']})."]
-    return [*said, f"{found['verdict']}: {found['meaning']}."]
+    but = ", but no pictures give such ranges" if found["remarks"] else ""
+    return [*said, f"{found['verdict']}: {found['meaning']}{but}."]
+
+
+def _table(title: str, expected: str, refutations: list[Json]) -> Block:
+    rows = [
+        (printable(each["tensor"].split(";")[0]), each["what"], each["expected"], printable(each["found"]))
+        for each in refutations[:_SHOWN]
+    ]
+    return title, ("tensor", "what", expected, "published"), rows
 
 
 def _numbers(count: int) -> str:

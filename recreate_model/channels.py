@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from recreate_model.model_view import ModelView, Operator, Tensor
-from recreate_model.network import EPSILON, Array, Layer
+from recreate_model.network import Array, Layer, folding_factor
+from recreate_model.quantiser import scales_of
 from recreate_model.recover import CONVOLUTIONS, network_operators
 
 # Most units in the last place (float32) that a factor may be off: approximations with one Newton step, as CPUs have
@@ -75,8 +76,10 @@ def channels(view: ModelView, operator: Operator) -> Channels | None:
     weights, bias = (view.tensors[index] for index in operator.inputs[1:])
     if (weights.dtype, bias.dtype) != ("int8", "int32") or not (weights.data and bias.data):
         return None
-    values = by_channel(np.frombuffer(weights.data, np.int8).reshape(weights.shape), operator)
-    scales, bias_scales = _scales(weights), _scales(bias)
+    if any(tensor.rest.get("sparsity") is not None for tensor in (weights, bias)):
+        return None  # its data is not one number after the other
+    values = by_channel(values_of(weights), operator)
+    scales, bias_scales = scales_of(weights), scales_of(bias)
     numbers = np.frombuffer(bias.data, np.int32)
     if not len(values) == len(scales) == len(bias_scales) == len(numbers):
         return None
@@ -95,16 +98,23 @@ def factors(layer: Layer, values: Mapping[str, Array]) -> Factors:
     if not layer.batch_norm:
         ones = np.ones(layer.outputs)
         return Factors(flat, values[f"{layer.name}/biases"], np.zeros(layer.outputs, np.float32), ones, 0)
-    gamma, beta, mean, variance = (
-        values[f"{layer.name}/BatchNorm/{part}"] for part in ("gamma", "beta", "moving_mean", "moving_variance")
-    )
-    exact = gamma.astype(np.float64) / np.sqrt(variance.astype(np.float64) + EPSILON)
-    return Factors(flat, beta, mean, exact, FACTOR_ULPS)
+    beta, mean = (values[f"{layer.name}/BatchNorm/{part}"] for part in ("beta", "moving_mean"))
+    return Factors(flat, beta, mean, folding_factor(layer, values), FACTOR_ULPS)
+
+
+def values_of(tensor: Tensor) -> Array:
+    """The numbers of a constant, in its shape; its type is one that numpy has by the same name."""
+    return np.frombuffer(tensor.data, np.dtype(tensor.dtype)).reshape(tensor.shape)
+
+
+def channel_axis(operator: Operator) -> int:
+    """Which axis of a convolution's weights counts the output channels."""
+    return 3 if operator.name == "DEPTHWISE_CONV_2D" else 0
 
 
 def by_channel(values: Array, operator: Operator) -> Array:
     """A weight tensor as (channels, everything else)."""
-    axis = 3 if operator.name == "DEPTHWISE_CONV_2D" else 0
+    axis = channel_axis(operator)
     return np.moveaxis(values, axis, 0).reshape(values.shape[axis], -1)
 
 
@@ -112,7 +122,3 @@ def from_channels(values: Array, shape: tuple[int, ...], operator: Operator) -> 
     """The flat array of a weight tensor of this shape, from its values by channel."""
     flat = values.T if operator.name == "DEPTHWISE_CONV_2D" else values
     return np.ascontiguousarray(flat).reshape(shape).ravel()
-
-
-def _scales(tensor: Tensor) -> Array:
-    return np.array(tensor.quantisation.scales if tensor.quantisation else (), np.float32)

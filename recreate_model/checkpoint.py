@@ -22,33 +22,35 @@ from recreate_model.recipe import Model
 
 _STATISTICS = ("/moving_mean", "/moving_variance")
 _AVERAGE = "/ExponentialMovingAverage"
-FROZEN = "_frozen.pb"
+_FROZEN = "_frozen.pb"
 _PARTS = ("ckpt.data-00000-of-00001", "ckpt.index")
 
 
 @dataclass(frozen=True)
-class FrozenGraphCheck:
-    """How the archive's own frozen graph compares with the variables read.
+class FrozenGraph:
+    """The archive's own frozen graph, and how it compares with the variables read.
 
     Attributes:
+        data: a serialised GraphDef.
         compared: number of constants found in both.
         largest_difference: over all of them, in the unit of the constants.
     """
 
+    data: bytes
     compared: int
     largest_difference: float
 
 
 @dataclass(frozen=True, eq=False)
 class FloatWeights:
-    """Every variable of `network.variables`, float32, and how the archive's frozen graph compares if it has one."""
+    """Every variable of `network.variables`, float32, and the archive's frozen graph if it has one."""
 
     values: Mapping[str, Array]
-    frozen_graph: FrozenGraphCheck | None
+    frozen_graph: FrozenGraph | None
 
 
 def read_archive(path: Path, model: Model) -> FloatWeights:
-    """Reads the moving averages of `model`'s variables.
+    """Reads the moving averages of `model`'s variables, and the frozen graph.
 
     Raises:
         InputError: not such an archive, another model's, or a variable that is missing, misshapen or not finite.
@@ -62,10 +64,10 @@ def read_archive(path: Path, model: Model) -> FloatWeights:
                     found=", ".join(sorted(names)) or "no file at all",
                     next_step="give --model the name of the archive's model, or another --checkpoint",
                 )
-        files = archive.unpack(path, Path(scratch), lambda member: member.endswith((*_PARTS, FROZEN)))
+        files = archive.unpack(path, Path(scratch), lambda member: member.endswith((*_PARTS, _FROZEN)))
         by_name = {Path(member).name: file for member, file in files.items()}
         values = _read_variables(by_name[f"{model.name}.ckpt.index"].with_suffix(""), model, path)
-        frozen = by_name.get(f"{model.name}{FROZEN}")
+        frozen = by_name.get(f"{model.name}{_FROZEN}")
         return FloatWeights(values, _compare(values, frozen, path) if frozen else None)
 
 
@@ -119,15 +121,16 @@ def _damaged(source: Path, part: str, error: Exception) -> InputError:
     )
 
 
-def _compare(values: Mapping[str, Array], frozen: Path, source: Path) -> FrozenGraphCheck:
-    """Compares every constant of the frozen graph that has a variable's name with that variable."""
+def _compare(values: Mapping[str, Array], frozen: Path, source: Path) -> FrozenGraph:
+    """Reads the frozen graph, and compares every constant of it that has a variable's name with that variable."""
     from google.protobuf.message import DecodeError
     from tensorflow.core.framework import graph_pb2
     from tensorflow.python.framework import tensor_util
 
+    data = frozen.read_bytes()
     graph = graph_pb2.GraphDef()
     try:
-        graph.ParseFromString(frozen.read_bytes())
+        graph.ParseFromString(data)
     except DecodeError as error:
         raise _damaged(source, frozen.name, error) from error
     differences = []
@@ -146,4 +149,4 @@ def _compare(values: Mapping[str, Array], frozen: Path, source: Path) -> FrozenG
                 next_step="fetch the archive again, or give another --checkpoint",
             )
         differences.append(float(np.abs(constant - values[node.name]).max()))
-    return FrozenGraphCheck(len(differences), max(differences, default=0.0))
+    return FrozenGraph(data, len(differences), max(differences, default=0.0))

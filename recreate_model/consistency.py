@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recreate_model.channels import Channels, Factors, channels, convolutions, factors
+from recreate_model.channels import Channels, Factors, channel_axis, channels, convolutions, factors
 from recreate_model.model_view import ModelView, Operator
 from recreate_model.network import Array, Layer
 from recreate_model.quantiser import (
@@ -23,6 +23,7 @@ from recreate_model.quantiser import (
     SMALLEST_SCALE,
     Generation,
     activation_parameters,
+    parameters_of,
     round_away,
 )
 from recreate_model.recover import recorded_span
@@ -88,7 +89,7 @@ def _layer(view: ModelView, operator: Operator, given: Factors, generation: Gene
         none = np.zeros(len(given.exact))
         return Layerwise(given.weights.size, len(given.exact), 0, 0, 0, none, none, (refutation,))
     source = view.tensors[operator.inputs[0]]
-    input_scale = source.quantisation.scales[0] if source.quantisation else 0.0
+    input_scale, _ = parameters_of(source) or (0.0, 0)
     # The old quantizer made room for the bias before a pooled activation took over the scale of what was pooled.
     own_span = recorded_span(source)
     own_scale = activation_parameters(*own_span, generation)[0] if own_span else 0.0
@@ -197,8 +198,7 @@ def _bias_bounds(found: Channels, given: Factors, low: Array, high: Array) -> tu
 
 def _refuted_quantisation(view: ModelView, operator: Operator, count: int) -> Iterator[Refutation]:
     """Weights and biases are symmetric, so their zero is 0, and have a scale for each output channel."""
-    axis = 3 if operator.name == "DEPTHWISE_CONV_2D" else 0
-    for index, wanted in zip(operator.inputs[1:], (axis, 0), strict=True):
+    for index, wanted in zip(operator.inputs[1:], (channel_axis(operator), 0), strict=True):
         tensor = view.tensors[index]
         quantisation = tensor.quantisation
         for channel, zero_point in enumerate(quantisation.zero_points if quantisation else ()):

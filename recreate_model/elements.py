@@ -103,6 +103,8 @@ def bias_restated(one: Sequence[Tensor], two: Sequence[Tensor]) -> bool:
     """
     if (one[0].dtype, one[0].shape) != (two[0].dtype, two[0].shape) or one[0].dtype != "int32":
         return False
+    if any(tensors[0].rest.get("sparsity") is not None for tensors in (one, two)):
+        return False  # its data is not one number after the other
     scales = [scale for tensors in (one, two) if (scale := _bias_scales(*tensors[:3])) is not None]
     steps = [step for tensors in (one, two) if (q := tensors[3].quantisation) for step in q.scales]
     values = [np.frombuffer(tensors[0].data, "<i4").astype(np.float64) for tensors in (one, two)]

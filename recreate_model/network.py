@@ -29,7 +29,7 @@ INPUT_NAME = "input"
 OUTPUT_NAME = "MobilenetV2/Predictions/Reshape_1"
 
 _ROOT = "MobilenetV2"
-EPSILON = float(np.float32(0.001))  # as the graph holds it
+_EPSILON = float(np.float32(0.001))  # as the graph holds it
 # Expansion factor, output channels, repeats, stride of the first: table 2 of the paper.
 _BLOCKS = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 _LAST_CHANNELS = 1280
@@ -130,19 +130,25 @@ def variables(model: Model) -> dict[str, tuple[int, ...]]:
     return {name: shape for layer in layers(model) for name, shape in layer.variables.items()}
 
 
-def fold(layer: Layer, values: Mapping[str, Array]) -> Folded:
-    """Folds BatchNorm into weights and bias, in float64, rounded to float32 once at the end.
+def folding_factor(layer: Layer, values: Mapping[str, Array]) -> Array:
+    """gamma / sqrt(variance + epsilon) of a layer with BatchNorm, float64 (outputs,).
 
-    Multiplication, division and square root of float64 are exactly rounded on every CPU, so the result is one.
+    Addition, division and square root of float64 are exactly rounded on every CPU, so the result is one.
     """
+    gamma, variance = (
+        np.asarray(values[f"{layer.name}/BatchNorm/{part}"], np.float64) for part in ("gamma", "moving_variance")
+    )
+    factor: Array = gamma / np.sqrt(variance + _EPSILON)
+    return factor
+
+
+def fold(layer: Layer, values: Mapping[str, Array]) -> Folded:
+    """Folds BatchNorm into weights and bias, in float64, rounded to float32 once at the end."""
     weights = np.asarray(values[layer.weights_name], np.float64)
     if not layer.batch_norm:
         return Folded(weights.astype(np.float32), np.asarray(values[f"{layer.name}/biases"], np.float32))
-    gamma, beta, mean, variance = (
-        np.asarray(values[f"{layer.name}/BatchNorm/{part}"], np.float64)
-        for part in ("gamma", "beta", "moving_mean", "moving_variance")
-    )
-    factor = gamma / np.sqrt(variance + EPSILON)
+    beta, mean = (np.asarray(values[f"{layer.name}/BatchNorm/{part}"], np.float64) for part in ("beta", "moving_mean"))
+    factor = folding_factor(layer, values)
     channel_axis = (1, 1, -1, 1) if layer.depthwise else (1, 1, 1, -1)
     return Folded(
         (weights * factor.reshape(channel_axis)).astype(np.float32), (beta - mean * factor).astype(np.float32)

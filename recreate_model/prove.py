@@ -18,12 +18,12 @@ from recreate_model.consistency import Layerwise, Refutation
 from recreate_model.diff import Comparison, Kind, Verdict, compare
 from recreate_model.errors import PipelineError
 from recreate_model.membership import check_member
-from recreate_model.model_view import ModelView, Tensor, read_model
+from recreate_model.model_view import ModelView, read_model
 from recreate_model.network import Array
-from recreate_model.quantiser import LEVELS, SOFTMAX, WITHOUT_RANGE, Generation, activation_parameters
+from recreate_model.quantiser import LEVELS, SOFTMAX, WITHOUT_RANGE, Generation, activation_parameters, parameters_of
 from recreate_model.rebuild import Moves, rebuild
 from recreate_model.recipe import Model
-from recreate_model.recover import Recovered, network_operators, recover
+from recreate_model.recover import Recovered, by_todays_converter, network_operators, recover
 from recreate_model.toolchain import TOOLCHAINS, Edits, Job, Toolchain
 
 OURS = "this program"
@@ -37,12 +37,12 @@ class Checkpoint:
 
     Attributes:
         values: variables, as in `checkpoint.FloatWeights`.
-        frozen_graph: the archive's own, as a file; None where it has none, and then no toolchain can be tried.
+        frozen_graph: the archive's own, serialised; None where it has none, and then no toolchain can be tried.
     """
 
     model: Model
     values: Mapping[str, Array]
-    frozen_graph: Path | None
+    frozen_graph: bytes | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +76,7 @@ class Proof:
         recovered: the ranges of the published file.
         layers: every convolution against the checkpoint.
         refutations: what the checkpoint cannot give, in the order of the graph; empty where nothing is refuted.
+        remarks: of a file that is IDENTICAL, the ranges that no calibration gives; elsewhere they refute.
         attempts: in the order they were made; the last one gave the bytes where the verdict is IDENTICAL.
         has_graph: whether the checkpoint has a frozen graph, without which no toolchain can be tried.
     """
@@ -84,6 +85,7 @@ class Proof:
     recovered: Recovered
     layers: tuple[Layerwise, ...]
     refutations: tuple[Refutation, ...]
+    remarks: tuple[Refutation, ...]
     attempts: tuple[Attempt, ...]
     has_graph: bool
 
@@ -126,15 +128,18 @@ def prove(
     ours = compare(published, own)
     # Ours has the checkpoint's graph, so a graph that differs from it is not the checkpoint's.
     same_graph = (ours.verdict if ours.apart_from_ends is None else ours.apart_from_ends).reaches(Verdict.SAME_GRAPH)
+    ranges = tuple(_refuted_ranges(view, recovered))
     refutations = (
-        *_refuted_ranges(view, recovered),
+        *ranges,
         *(() if same_graph else _refuted_graph(ours)),
         *_refuted_ends(view),
         *(each for layer in compared for each in layer.refutations),
     )
     attempts = [Attempt(OURS, ours, own)]
+    remarks: tuple[Refutation, ...] = ()
     if ours.verdict is Verdict.IDENTICAL:
-        verdict, refutations = Verdict.IDENTICAL, ()
+        # The bytes are the checkpoint's, so nothing refutes; but the ranges are the file's, and may have been made up.
+        verdict, refutations, remarks = Verdict.IDENTICAL, (), ranges
     elif refutations:
         verdict = Verdict.SAME_GRAPH if same_graph else Verdict.DIFFERENT
     else:
@@ -145,17 +150,17 @@ def prove(
             if attempts[-1].identical:
                 verdict = Verdict.IDENTICAL
                 break
-    return Proof(verdict, recovered, compared, refutations, tuple(attempts), checkpoint.frozen_graph is not None)
+    has_graph = checkpoint.frozen_graph is not None
+    return Proof(verdict, recovered, compared, refutations, remarks, tuple(attempts), has_graph)
 
 
 def candidates(view: ModelView, generation: Generation) -> tuple[Toolchain, ...]:
     """The toolchains that leave the marks a file has, the most likely first."""
-    today = any(name == "CONVERSION_METADATA" for name, _ in view.metadata)
     versions = {
         Generation.TODAY: ("",),
         Generation.SCALE_FLOOR: ("2.5.0", "2.6.0"),
         Generation.DOUBLE: ("2.4.4",),
-        Generation.STORED: ("",) if today else ("2.5.0", "2.6.0", "2.4.4"),
+        Generation.STORED: ("",) if by_todays_converter(view) else ("2.5.0", "2.6.0", "2.4.4"),
     }[generation]
     quantizer = "old" if generation is Generation.STORED else "new"
     return tuple(chain for chain in TOOLCHAINS if chain.quantizer == quantizer and chain.version in versions)
@@ -166,7 +171,7 @@ def _refuted_ranges(view: ModelView, recovered: Recovered) -> Iterator[Refutatio
         if activation.span is None and not activation.without_range:
             yield Refutation(activation.tensor, "scale and zero point", "those of some range", activation.why)
     for operator in network_operators(view):
-        found = _parameters(view.tensors[operator.outputs[0]], 0)
+        found = parameters_of(view.tensors[operator.outputs[0]])
         if operator.options.get("fused_activation_function") == "RELU6" and found is not None:
             scale, zero_point = found
             within = zero_point == -128 and LEVELS * scale <= _RELU6
@@ -179,10 +184,10 @@ def _refuted_ranges(view: ModelView, recovered: Recovered) -> Iterator[Refutatio
     for operator in network_operators(view):
         if operator.name in WITHOUT_RANGE:
             tensor, given = (view.tensors[index] for index in (operator.outputs[0], operator.inputs[0]))
-            expected = SOFTMAX if operator.name == "SOFTMAX" else _parameters(given, 0)
-            if _parameters(tensor, 0) != expected:
+            found, expected = parameters_of(tensor), SOFTMAX if operator.name == "SOFTMAX" else parameters_of(given)
+            if found != expected:
                 what = f"scale and zero point of the {operator.name}"
-                yield Refutation(tensor.name, what, f"{expected}", f"{_parameters(tensor, 0)}")
+                yield Refutation(tensor.name, what, f"{expected}", f"{found}")
 
 
 def _refuted_ends(view: ModelView) -> Iterator[Refutation]:
@@ -194,7 +199,8 @@ def _refuted_ends(view: ModelView) -> Iterator[Refutation]:
         at_output = operator is view.operators[-1] and operator.outputs[0] == view.outputs[0]
         outer, inner = (first, last) if at_input else (last, first)
         # From uint8 and back the levels only move; another scale would compute something else.
-        whole = outer.dtype == "uint8" and _parameters(outer, -128) == _parameters(inner, 0)
+        scale, zero_point = parameters_of(outer) or (0.0, 0)
+        whole = outer.dtype == "uint8" and (scale, zero_point - 128) == parameters_of(inner)
         floating = outer.dtype == "float32" and operator.name == ("QUANTIZE" if at_input else "DEQUANTIZE")
         if not (
             (at_input or at_output) and (whole or floating) and inner.dtype == "int8" and outer.shape == inner.shape
@@ -202,12 +208,6 @@ def _refuted_ends(view: ModelView) -> Iterator[Refutation]:
             yield Refutation(
                 outer.name, f"the {operator.name}", "int8 from or to float32 or uint8, at an end", "another"
             )
-
-
-def _parameters(tensor: Tensor, shift: int) -> tuple[float, int] | None:
-    """Scale and zero point of an activation, the latter shifted."""
-    quantisation = tensor.quantisation
-    return (quantisation.scales[0], quantisation.zero_points[0] + shift) if quantisation else None
 
 
 def _refuted_graph(comparison: Comparison) -> Iterator[Refutation]:
@@ -234,7 +234,7 @@ def _own_build(case: _Case) -> bytes:
     return convert.quantize(float_model, spans)
 
 
-def _attempt(case: _Case, chain: Toolchain, python_of: Callable[[Toolchain], Path], graph: Path) -> Attempt:
+def _attempt(case: _Case, chain: Toolchain, python_of: Callable[[Toolchain], Path], graph: bytes) -> Attempt:
     resolution = case.checkpoint.model.resolution
     spans = np.array([activation.span or (0.0, 1.0) for activation in case.recovered.activations], np.float32)
     job = Job(
@@ -249,7 +249,7 @@ def _attempt(case: _Case, chain: Toolchain, python_of: Callable[[Toolchain], Pat
     layers = network.layers(case.checkpoint.model)
     try:
         python = python_of(chain)
-        rebuilt = rebuild(case.published, chain, python, job, layers, case.checkpoint.values, case.compared)
-        return Attempt(chain.name, compare(case.published, rebuilt.model), rebuilt.model, rebuilt.moves)
+        rebuilt = rebuild(case.published, case.view, chain, python, job, layers, case.checkpoint.values, case.compared)
+        return Attempt(chain.name, rebuilt.comparison, rebuilt.model, rebuilt.moves)
     except PipelineError as error:
         return Attempt(chain.name, None, failure=error)

@@ -10,6 +10,7 @@ from enum import Enum
 
 import numpy as np
 
+from recreate_model.model_view import Tensor
 from recreate_model.network import Array
 
 LEVELS = 255  # between the lowest and the highest int8
@@ -50,6 +51,17 @@ class Generation(Enum):
         return {"today": "TensorFlow of today", "old quantizer": "TensorFlow's old quantizer"}.get(
             self.value, f"TensorFlow {self.value}"
         )
+
+
+def parameters_of(tensor: Tensor) -> tuple[float, int] | None:
+    """Scale and zero point that a file gives an activation; None where it gives none."""
+    quantisation = tensor.quantisation
+    return (quantisation.scales[0], quantisation.zero_points[0]) if quantisation else None
+
+
+def scales_of(tensor: Tensor) -> Array:
+    """float32 scales of a tensor, one or one a channel; empty where it has none."""
+    return np.array(tensor.quantisation.scales if tensor.quantisation else (), np.float32)
 
 
 def activation_parameters(low: float, high: float, generation: Generation = Generation.TODAY) -> tuple[float, int]:

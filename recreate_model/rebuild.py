@@ -25,7 +25,7 @@ from recreate_model.channels import (
     moved,
 )
 from recreate_model.consistency import Layerwise
-from recreate_model.diff import Kind, compare
+from recreate_model.diff import Comparison, Kind, compare
 from recreate_model.model_view import ModelView, Operator, read_model
 from recreate_model.network import Array, Layer
 from recreate_model.quantiser import LARGEST_WEIGHT
@@ -57,9 +57,15 @@ class Moves:
 
 @dataclass(frozen=True, eq=False)
 class Rebuilt:
-    """What a toolchain made; `moves` is None where nothing was moved, as it was not needed or did not help."""
+    """What a toolchain made.
+
+    Attributes:
+        comparison: of the published file with it.
+        moves: None where nothing was moved, as it was not needed or did not help.
+    """
 
     model: bytes
+    comparison: Comparison
     moves: Moves | None
 
 
@@ -76,6 +82,7 @@ class _Convolution:
 
 def rebuild(
     published: bytes,
+    view: ModelView,
     chain: Toolchain,
     python: Path,
     job: Job,
@@ -86,6 +93,7 @@ def rebuild(
     """Makes the file again, first with the frozen graph untouched.
 
     Args:
+        view: of the published file.
         job: its only attempt has the recovered ranges and no constants.
         layers, values: of the checkpoint.
         compared: of `consistency.compare`, without a refutation.
@@ -100,12 +108,13 @@ def rebuild(
     (edits,) = job.attempts
     first = run(edits)
     untouched = first.models[0]
-    if untouched == published or not compare(published, untouched).counts.keys() <= _OF_CONSTANTS:
-        return Rebuilt(untouched, None)
-    table = _table(read_model(published), layers, values, compared)
+    as_is = Rebuilt(untouched, compare(published, untouched), None)
+    if untouched == published or not as_is.comparison.counts.keys() <= _OF_CONSTANTS:
+        return as_is
+    table = _table(view, layers, values, compared)
     wrong = _wrong(untouched, table)
     if not any(mask.any() for mask in wrong):
-        return Rebuilt(untouched, None)  # what differs is in no constant
+        return as_is  # what differs is in no constant
     local = tuple(
         (by_channel(weights.reshape(row.shape), row.operator), bias)
         for row, (weights, bias) in zip(table, first.constants, strict=True)
@@ -128,12 +137,9 @@ def rebuild(
                 chosen[index][solved] = shifts[index][solved]
                 left[index] &= mask
     final = run(Edits(edits.spans, _constants(table, local, wrong, chosen))).models[0]
-    # Where moving gives no identity, the difference is not another CPU's, and nothing is claimed to be moved.
-    return (
-        Rebuilt(final, _moves(untouched, final, table, wrong, chosen))
-        if final == published
-        else Rebuilt(untouched, None)
-    )
+    if final != published:
+        return as_is  # the difference is not another CPU's, and nothing is claimed to be moved
+    return Rebuilt(final, compare(published, final), _moves(untouched, final, table, wrong, chosen))
 
 
 def _table(

@@ -24,6 +24,8 @@ from recreate_model.quantiser import (
     WITHOUT_RANGE,
     Generation,
     activation_parameters,
+    parameters_of,
+    scales_of,
 )
 
 Span = tuple[float, float]
@@ -104,12 +106,17 @@ def recover(view: ModelView, source: str) -> Recovered:
     )
 
 
+def by_todays_converter(view: ModelView) -> bool:
+    """Whether the file has the metadata that no converter of 2021 writes, whichever quantizer it went through."""
+    return any(name == "CONVERSION_METADATA" for name, _ in view.metadata)
+
+
 def generation_of(view: ModelView) -> Generation:
     """By which arithmetic the file was quantised, from what only that one leaves behind."""
     operators = network_operators(view)
     if any(view.tensors[index].minimum for operator in operators for index in operator.outputs):
         return Generation.STORED
-    if any(name == "CONVERSION_METADATA" for name, _ in view.metadata):
+    if by_todays_converter(view):
         return Generation.TODAY
     scales = [
         min(tensor.quantisation.scales) for tensor in view.tensors if tensor.dtype == "int8" and tensor.quantisation
@@ -147,9 +154,8 @@ def recorded_span(tensor: Tensor) -> Span | None:
 
 
 def _activation(tensor: Tensor, generation: Generation, width: Width, without_range: bool) -> Activation:
-    quantisation = tensor.quantisation
-    assert quantisation is not None  # checked before
-    wanted = quantisation.scales[0], quantisation.zero_points[0]
+    wanted = parameters_of(tensor)
+    assert wanted is not None  # checked before
     if generation is Generation.STORED:
         span = recorded_span(tensor)
         # A pooled activation keeps its own range beside the scale of what was pooled, a softmax beside its fixed one.
@@ -254,10 +260,7 @@ def _scales(view: ModelView, operators: tuple[Operator, ...]) -> Iterator[tuple[
     """Of each convolution: index of its input, scales of weights and of bias by channel, and the input's scale."""
     for operator in operators:
         if operator.name in CONVOLUTIONS and len(operator.inputs) == 3:
-            tensors = [view.tensors[index].quantisation for index in operator.inputs]
-            source, weights, bias = (
-                np.array(quantisation.scales if quantisation else (), np.float32) for quantisation in tensors
-            )
+            source, weights, bias = (scales_of(view.tensors[index]) for index in operator.inputs)
             if weights.shape == bias.shape and len(source) == 1:
                 yield operator.inputs[0], weights, bias, source[0]
 

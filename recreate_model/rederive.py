@@ -13,10 +13,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from recreate_model.channels import by_channel, values_of
 from recreate_model.convert import activation_name
 from recreate_model.model_view import ModelView, Operator, Tensor
 from recreate_model.network import Array
-from recreate_model.quantiser import LARGEST_WEIGHT, SOFTMAX, WITHOUT_RANGE, activation_parameters, symmetric
+from recreate_model.quantiser import (
+    LARGEST_WEIGHT,
+    SOFTMAX,
+    WITHOUT_RANGE,
+    activation_parameters,
+    parameters_of,
+    scales_of,
+    symmetric,
+)
+from recreate_model.recover import CONVOLUTIONS
 
 
 @dataclass(frozen=True)
@@ -58,7 +68,7 @@ def rederive(float_model: ModelView, int8_model: ModelView, spans: Mapping[str, 
     activations += _matches(int8_model.input, expected)
     for given, made in pairs:
         activations += _activation(float_model, int8_model, given, made, spans)
-        if given.name in ("CONV_2D", "DEPTHWISE_CONV_2D"):
+        if given.name in CONVOLUTIONS:
             for_weights, for_biases = _convolution(float_model, int8_model, given, made)
             weights, biases = weights + for_weights, biases + for_biases
     return Rederivation(activations, weights, biases)
@@ -72,57 +82,45 @@ def _activation(
     spans: Mapping[str, tuple[float, float]],
 ) -> Agreement:
     source, result = (int8_model.tensors[index] for index in (made.inputs[0], made.outputs[0]))
+    expected: tuple[float, int] | None
     if given.name == "SOFTMAX":
         expected = SOFTMAX
     elif given.name in WITHOUT_RANGE:
-        expected = _parameters(source)
+        expected = parameters_of(source)
     else:
         expected = activation_parameters(*spans[activation_name(float_model.tensors[given.outputs[0]].name)])
     return _matches(result, expected)
 
 
-def _matches(tensor: Tensor, expected: tuple[float, int]) -> Agreement:
-    same = _parameters(tensor) == expected
+def _matches(tensor: Tensor, expected: tuple[float, int] | None) -> Agreement:
+    same = parameters_of(tensor) == expected
     return Agreement(int(same), 1, "" if same else tensor.name)
 
 
 def _convolution(
     float_model: ModelView, int8_model: ModelView, given: Operator, made: Operator
 ) -> tuple[Agreement, Agreement]:
-    weights, biases = (_values(float_model.tensors[index], np.float32) for index in given.inputs[1:3])
+    source = int8_model.tensors[made.inputs[0]]
+    given_weights, given_biases = (float_model.tensors[index] for index in given.inputs[1:3])
     weight_tensor, bias_tensor = (int8_model.tensors[index] for index in made.inputs[1:3])
-    axis = 3 if given.name == "DEPTHWISE_CONV_2D" else 0  # of the output channels
-    largest = np.abs(weights).max(axis=tuple(set(range(4)) - {axis}))
-    live = largest > 0
-    scales = _scales(weight_tensor)
-    expected = ("int8", "int32", weights.shape, biases.shape, len(largest))
+    weights, biases = by_channel(values_of(given_weights), given), values_of(given_biases)
+    scales = scales_of(weight_tensor)
+    expected = ("int8", "int32", given_weights.shape, given_biases.shape, len(weights))
     if expected != (weight_tensor.dtype, bias_tensor.dtype, weight_tensor.shape, bias_tensor.shape, len(scales)):
         return Agreement(0, weights.size, weight_tensor.name), Agreement(0, biases.size, bias_tensor.name)
-    shape = [1, 1, 1, 1]
-    shape[axis] = -1
+    largest = np.abs(weights).max(axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
         same_scale = scales == largest / np.float32(LARGEST_WEIGHT)
-        same = _values(weight_tensor, np.int8) == symmetric(weights, scales.reshape(shape))
-    same_weights = (same & same_scale.reshape(shape)).compress(live, axis)
-    bias_scales = scales * np.float32(_parameters(int8_model.tensors[made.inputs[0]])[0])
-    same_biases = (_values(bias_tensor, np.int32) == symmetric(biases, bias_scales)) & (
-        _scales(bias_tensor) == bias_scales
+        same = by_channel(values_of(weight_tensor), made) == symmetric(weights, scales[:, None])
+    input_scale, _ = parameters_of(source) or (0.0, 0)
+    bias_scales = scales * np.float32(input_scale)
+    same_biases = (values_of(bias_tensor) == symmetric(biases, bias_scales)) & (scales_of(bias_tensor) == bias_scales)
+    live = largest > 0
+    return (
+        _agreement((same & same_scale[:, None])[live], weight_tensor),
+        _agreement(same_biases[live], bias_tensor),
     )
-    return _agreement(same_weights, weight_tensor), _agreement(same_biases[live], bias_tensor)
 
 
 def _agreement(same: Array, tensor: Tensor) -> Agreement:
     return Agreement(int(same.sum()), same.size, "" if same.all() else tensor.name)
-
-
-def _values(tensor: Tensor, dtype: type) -> Array:
-    return np.frombuffer(tensor.data, dtype).reshape(tensor.shape)
-
-
-def _scales(tensor: Tensor) -> Array:
-    return np.array(tensor.quantisation.scales if tensor.quantisation else (), np.float32)
-
-
-def _parameters(tensor: Tensor) -> tuple[float, int]:
-    quantisation = tensor.quantisation
-    return (quantisation.scales[0], quantisation.zero_points[0]) if quantisation else (0.0, 0)

@@ -16,9 +16,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -26,6 +27,7 @@ from recreate_model.digest import digest_file
 from recreate_model.errors import ResourceError, ToolError, UsageError
 from recreate_model.exclusive import exclusive
 from recreate_model.network import Array
+from recreate_model.processes import run_to_end
 
 _PYTHON_VARIABLE = "RECREATE_MODEL_PYTHON38"
 _FOLDER = Path(__file__).with_name("toolchains")
@@ -33,6 +35,8 @@ _SCRIPT = _FOLDER / "convert_job.py"
 _COMPLETE = ".complete"
 _CONVERT_LIMIT = 300  # seconds; a model takes about one
 _INSTALL_LIMIT = 1800  # seconds; over a slow line 180 MB take a while
+# TensorFlow's C++ log would drown its last words.
+_SETTINGS = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
 _PROBE = "import ensurepip, sys, venv; print('%d.%d' % sys.version_info[:2])"
 
 
@@ -102,14 +106,14 @@ class Job:
     """One frozen graph to convert.
 
     Attributes:
-        graph: path of the serialised GraphDef.
+        graph: a serialised GraphDef.
         input, output: names of its nodes.
         input_shape: with the batch.
         input_type, output_type: of the model: `int8`, `uint8` or `float32`.
         attempts: a model is made for each.
     """
 
-    graph: Path
+    graph: bytes
     input: str
     output: str
     input_shape: tuple[int, ...]
@@ -138,9 +142,10 @@ def convert(toolchain: Toolchain, python: Path, job: Job) -> Converted:
     with tempfile.TemporaryDirectory(prefix="recreate_model-") as scratch:
         folder = Path(scratch)
         attempts = [_write_attempt(folder / f"attempt_{index}", edits) for index, edits in enumerate(job.attempts)]
-        constants = folder / "constants.npz"
+        graph, constants = folder / "graph.pb", folder / "constants.npz"
+        graph.write_bytes(job.graph)
         document = {
-            "graph": str(job.graph),
+            "graph": str(graph),
             "input": job.input,
             "output": job.output,
             "input_shape": job.input_shape,
@@ -151,7 +156,7 @@ def convert(toolchain: Toolchain, python: Path, job: Job) -> Converted:
             "attempts": attempts,
         }
         (folder / "job.json").write_text(json.dumps(document))
-        done = _run([python, "-I", _SCRIPT, folder / "job.json"], _CONVERT_LIMIT)
+        done = run_to_end([python, "-I", _SCRIPT, folder / "job.json"], _CONVERT_LIMIT, _SETTINGS)
         if done.returncode:
             raise ToolError(
                 expected=f"{toolchain.name} to convert the checkpoint's frozen graph",
@@ -193,11 +198,11 @@ def ensure(toolchain: Toolchain, cache: Path, announce: Callable[[str], object])
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         wait = f"waiting for another process that makes the environment of TensorFlow {toolchain.version}"
-        with exclusive(folder.with_name(folder.name + ".lock"), lambda: announce(wait)):
+        with exclusive(folder.with_name(folder.name + ".lock"), lambda: announce(wait)) as held:
             if not _whole(folder):
                 base = find_python()
                 announce(f"making an environment for TensorFlow {toolchain.version} in {folder}, once (800 MB)")
-                _make(toolchain, base, folder, lock)
+                _make(toolchain, base, folder, lock, held)
     except OSError as error:
         raise ResourceError(
             expected=f"room and permission for an environment in {folder}",
@@ -212,7 +217,7 @@ def _whole(folder: Path) -> bool:
     return (folder / _COMPLETE).is_file() and (folder / "bin" / "python").is_file()
 
 
-def _make(toolchain: Toolchain, base: Path, folder: Path, lock: Path) -> None:
+def _make(toolchain: Toolchain, base: Path, folder: Path, lock: Path, held: BinaryIO) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     python = folder / "bin" / "python"
     pip = (python, "-I", "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
@@ -222,7 +227,8 @@ def _make(toolchain: Toolchain, base: Path, folder: Path, lock: Path) -> None:
         (python, "-I", "-c", "import tensorflow"),
     )
     for step in steps:
-        done = _run(step, _INSTALL_LIMIT)
+        # What a step starts outlives a killed parent for a moment (venv runs pip), and holds the folder so long.
+        done = run_to_end(step, _INSTALL_LIMIT, _SETTINGS, held)
         if done.returncode:
             shutil.rmtree(folder, ignore_errors=True)
             raise ResourceError(
@@ -252,7 +258,7 @@ def find_python() -> Path:
     named = os.environ.get(_PYTHON_VARIABLE)
     candidates = iter([Path(named).expanduser()]) if named else _pythons()
     for candidate in candidates:
-        done = _run((candidate, "-I", "-c", _PROBE), 60)
+        done = run_to_end((candidate, "-I", "-c", _PROBE), 60)
         if done.returncode == 0 and done.stdout.strip() == "3.8":
             return candidate
     raise ResourceError(
@@ -270,26 +276,9 @@ def _pythons() -> Iterator[Path]:
     for versions in dict.fromkeys((root / "versions", Path(sys.base_prefix).parent)):
         yield from sorted(versions.glob("*3.8*/bin/python3.8"), reverse=True)
     if uv := shutil.which("uv"):
-        done = _run((uv, "python", "find", "3.8"), 60)
+        done = run_to_end((uv, "python", "find", "3.8"), 60)
         if done.returncode == 0:
             yield Path(done.stdout.strip())
-
-
-def _run(command: Sequence[Path | str], limit: float) -> subprocess.CompletedProcess[str]:
-    """Runs a program to its end; one that cannot be started or takes too long has failed, with the reason as output."""
-    words = [str(word) for word in command]
-    try:
-        return subprocess.run(
-            words, capture_output=True, text=True, errors="replace", timeout=limit, env=_environment(), check=False
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        reason = error.strerror if isinstance(error, OSError) else f"no end after {limit:g} s"
-        return subprocess.CompletedProcess(words, -1, "", reason or str(error))
-
-
-def _environment() -> Mapping[str, str]:
-    # TensorFlow's C++ log would drown its last words.
-    return {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
 
 
 def _last_line(done: subprocess.CompletedProcess[str]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -99,6 +101,31 @@ def _die(state: None, item: int) -> int:
 
 def _nothing() -> None:
     return None
+
+
+def _hold(state: None, port: int) -> None:
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.recv(1)
+
+
+def test_workers_die_with_the_process_that_started_them() -> None:
+    """Killed, it cannot stop them; their connections end all the same, as nobody else could end them."""
+    code = """
+import sys
+from calibration import workers
+from tests import test_calibration as tests
+list(workers.run(tests._nothing, tests._hold, [int(sys.argv[1])] * 2, 2))
+"""
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        server.settimeout(300)
+        port = str(server.getsockname()[1])
+        process = stack.enter_context(subprocess.Popen([sys.executable, "-c", code, port], cwd=ROOT))
+        connections = [stack.enter_context(server.accept()[0]) for _ in range(2)]
+        process.kill()
+        for connection in connections:
+            connection.settimeout(60)
+            assert connection.recv(1) == b""
 
 
 def test_a_worker_that_dies_is_one_error() -> None:

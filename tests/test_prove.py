@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,19 +43,18 @@ Values = Mapping[str, network.Array]
 
 
 @pytest.fixture(scope="module")
-def checkpoint(small_archive: Path) -> Iterator[Checkpoint]:
+def checkpoint(small_archive: Path) -> Checkpoint:
     """The archive in the official layout, as the command line takes it."""
     request = Request(model="0.35_96", checkpoint=str(small_archive), images="procedural", calib=1, limit=0)
     recipe, machine = resolve(request, NoBars(), may_fetch=False)
-    with proof.checkpoint(recipe, machine) as found:
-        yield found
+    return proof.checkpoint(recipe, machine)
 
 
 @pytest.fixture(scope="module")
 def published(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> dict[Order, bytes]:
     """What TensorFlow of today makes of the archive's frozen graph, calibrated on inputs nobody tells us of."""
     assert checkpoint.frozen_graph is not None
-    return publish(checkpoint.frozen_graph.read_bytes(), SMALL, ORDERS, tmp_path_factory.mktemp("published"))
+    return publish(checkpoint.frozen_graph, SMALL, ORDERS, tmp_path_factory.mktemp("published"))
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +109,40 @@ def test_our_own_build_of_seeded_weights_is_proved_by_this_program(small_weights
     assert found.verdict is Verdict.IDENTICAL
     assert [attempt.toolchain for attempt in found.attempts] == [OURS]
     assert not found.has_graph
+
+
+def test_a_range_that_no_calibration_gives_is_remarked_beside_identical_bytes(
+    small_weights: Values, small_float: bytes, small_archive: Path, tmp_path: Path
+) -> None:
+    """Built here from a made-up range table: IDENTICAL stands, and the ReLU6 that reaches to 8 is told everywhere."""
+    names = convert.activations_with_a_range(small_float)
+    spans = {name: (0.0 if "Relu6" in name else -6.0, 6.0) for name in names}
+    odd = next(name for name in names if "Relu6" in name)
+    model = convert.quantize(small_float, {**spans, odd: (0.0, 8.0)})
+    found = proved(model, Checkpoint(SMALL, small_weights, None))
+    assert (found.verdict, found.refutations) == (Verdict.IDENTICAL, ())
+    (remark,) = found.remarks
+    assert (remark.tensor.split(";")[0], remark.what) == (odd, "range")
+    assert remark.found.startswith("0 to 8.0")
+    (tmp_path / "published.tflite").write_bytes(model)
+    document = told(*flags(tmp_path / "published.tflite", small_archive, "--accept", "identical"))
+    assert (document["status"], document["verdict"], document["refutations"]) == (0, "IDENTICAL", [])
+    assert document["remarks"] == [asdict(remark)]
+    said = str(proof.blocks(document))
+    assert "1 number that no calibration gives" in said
+    assert "IDENTICAL: byte for byte the same, but no pictures give such ranges." in said
+    assert proved(convert.quantize(small_float, spans), Checkpoint(SMALL, small_weights, None)).remarks == ()
+
+
+def test_our_own_build_with_a_widened_scale_is_proved_without_a_remark(small_weights: Values) -> None:
+    """A channel of small weights with a large bias, whose scale is not its largest weight's: nothing odd in that."""
+    values = {name: value.copy() for name, value in small_weights.items()}
+    assert not LAYERS[2].depthwise
+    values[LAYERS[2].weights_name][..., 1] *= np.float32(1e-8)
+    values[f"{LAYERS[2].name}/BatchNorm/beta"][1] = 50
+    found = proved(built(values), Checkpoint(SMALL, values, None))
+    assert not any(layer.refutations for layer in found.layers)
+    assert (found.verdict, found.refutations, found.remarks) == (Verdict.IDENTICAL, (), ())
 
 
 def folded_elsewhere(checkpoint: Checkpoint, model: bytes, shifts: list[Callable[[int], network.Array]]) -> list[bytes]:
@@ -467,6 +500,15 @@ def _wide_bias(tree: Any) -> None:
     tree.buffers[bias.buffer].data = np.zeros(2 * len(tree.buffers[bias.buffer].data), np.uint8)
 
 
+def _sparse(operand: int) -> Change:
+    def change(tree: Any) -> None:
+        tensor = _operands(tree)[operand]
+        tensor.sparsity = schema.SparsityParametersT()
+        tree.buffers[tensor.buffer].data = tree.buffers[tensor.buffer].data[:10]
+
+    return change
+
+
 def _unscaled_weights(tree: Any) -> None:
     _operands(tree)[1].quantization = None
 
@@ -532,6 +574,8 @@ def _weights_as_output(tree: Any) -> None:
         _shared_buffer,
         _float_weights,
         _wide_bias,
+        _sparse(1),
+        _sparse(2),
         _unscaled_weights,
         _unscaled_bias,
         _every_scale(1e-45),
@@ -605,7 +649,7 @@ NEARLY_DEAD = (1e-3, 1e-6, 1e-9, 1e-20, 0.0, -1e-6, -1.0)
 
 
 @pytest.fixture(scope="module")
-def nearly_dead(small_weights: Values, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+def nearly_dead(small_weights: Values) -> Checkpoint:
     """A checkpoint with channels that training switched off: factors and weights next to zero, or zero."""
     values = {name: value.copy() for name, value in small_weights.items()}
     for layer in LAYERS[1:-1:4]:
@@ -617,9 +661,7 @@ def nearly_dead(small_weights: Values, tmp_path_factory: pytest.TempPathFactory)
         weights[..., 0, :] *= 0
         weights[..., 1, :] *= np.float32(1e-8)
         values[f"{layer.name}/BatchNorm/beta"][2] = 0
-    path = tmp_path_factory.mktemp("dead") / "graph.pb"
-    path.write_bytes(official_layout.unfolded_graph(SMALL, values))
-    return Checkpoint(SMALL, values, path)
+    return Checkpoint(SMALL, values, official_layout.unfolded_graph(SMALL, values))
 
 
 @pytest.mark.parametrize("quantizer", ["new", pytest.param("old", marks=pytest.mark.slow)])
@@ -627,7 +669,7 @@ def test_channels_next_to_dead_are_explained(quantizer: str, nearly_dead: Checkp
     """Scales that a quantiser widened, and channels of zeros, refute nothing; the bytes are made again."""
     assert nearly_dead.frozen_graph is not None
     order = Order("blocks", "int8", quantizer)
-    model = publish(nearly_dead.frozen_graph.read_bytes(), SMALL, [order], tmp_path)[order]
+    model = publish(nearly_dead.frozen_graph, SMALL, [order], tmp_path)[order]
     found = proved(model, nearly_dead)
     assert found.refutations == ()
     assert found.verdict is Verdict.IDENTICAL

@@ -10,6 +10,7 @@ import hashlib
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -54,11 +55,9 @@ def python_of(chain: Toolchain) -> Path:
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory, small_weights: dict[str, Array]) -> Checkpoint:
+def checkpoint(small_weights: dict[str, Array]) -> Checkpoint:
     """The smallest network, with a frozen graph as TF-Slim writes it."""
-    path = tmp_path_factory.mktemp("checkpoint") / "graph.pb"
-    path.write_bytes(official_layout.unfolded_graph(SMALL, small_weights))
-    return Checkpoint(SMALL, small_weights, path)
+    return Checkpoint(SMALL, small_weights, official_layout.unfolded_graph(SMALL, small_weights))
 
 
 def proved(model: bytes, checkpoint: Checkpoint) -> Proof:
@@ -74,10 +73,11 @@ def test_files_of_every_toolchain_are_proved(chain: Toolchain, checkpoint: Check
     orders = [Order(name, "int8", chain.quantizer) for name in sets]
     orders += [Order("noise", ends, chain.quantizer) for ends in ("float32", "uint8")]
     assert checkpoint.frozen_graph is not None
-    models = publish(checkpoint.frozen_graph.read_bytes(), SMALL, orders, tmp_path, python_of(chain))
+    models = publish(checkpoint.frozen_graph, SMALL, orders, tmp_path, python_of(chain))
     for order, model in models.items():
         found = proved(model, checkpoint)
-        assert (order, found.verdict, found.refutations) == (order, Verdict.IDENTICAL, ())
+        failures = [str(attempt.failure) for attempt in found.attempts if attempt.failure]
+        assert (order, found.verdict, found.refutations, failures) == (order, Verdict.IDENTICAL, (), [])
         assert found.attempts[-1].moves is None
         # The old quantizers of two versions can give the same bytes, and the first that does is named.
         if chain.quantizer == "new":
@@ -92,7 +92,7 @@ def test_an_empty_input_range_of_the_old_quantizer_is_refused(
     """It divides by the input's scale of 0, and writes infinite scales that no runtime could use."""
     order = Order("nothing", "int8", "old")
     assert checkpoint.frozen_graph is not None
-    models = publish(checkpoint.frozen_graph.read_bytes(), SMALL, [order], tmp_path, python_of(chain))
+    models = publish(checkpoint.frozen_graph, SMALL, [order], tmp_path, python_of(chain))
     with pytest.raises(InputError, match="a scale that is not finite"):
         proved(models[order], checkpoint)
 
@@ -160,13 +160,10 @@ def test_scales_are_what_the_toolchain_computes(chain: Toolchain, checkpoint: Ch
 
 
 @pytest.mark.slow
-def test_a_graph_that_cannot_be_converted_is_one_line(tmp_path: Path) -> None:
+def test_a_graph_that_cannot_be_converted_is_one_line() -> None:
     """The toolchain's own last words, and no traceback."""
     chain = Toolchain("2.5.0", "new")
-    (tmp_path / "graph.pb").write_bytes(b"no graph")
-    job = Job(
-        tmp_path / "graph.pb", INPUT_NAME, OUTPUT_NAME, (1, 96, 96, 3), "int8", "int8", [Edits(np.zeros((67, 2)))]
-    )
+    job = Job(b"no graph", INPUT_NAME, OUTPUT_NAME, (1, 96, 96, 3), "int8", "int8", [Edits(np.zeros((67, 2)))])
     with pytest.raises(ToolError, match=r"TensorFlow 2\.5\.0 to convert") as caught:
         toolchain.convert(chain, python_of(chain), job)
     assert "\n" not in str(caught.value)
@@ -285,6 +282,56 @@ def test_an_environment_that_was_half_made_is_made_again(locks: Path, tmp_path: 
     assert environments(cache) == [folder]
     assert not (folder / "left behind").exists()
     assert subprocess.run([python, "-I", "-c", "import tensorflow"], check=False).returncode == 0
+
+
+@pytest.mark.slow
+def test_pip_dies_with_the_process_that_runs_it(locks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed while pip waits for a server that never answers: pip's connection ends, as nobody else could end it."""
+    for name, value in {"PIP_DEFAULT_TIMEOUT": "600", "PIP_RETRIES": "0", "NO_PROXY": "127.0.0.1"}.items():
+        monkeypatch.setenv(name, value)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(300)
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/tensorflow-9.9-py3-none-any.whl"
+        (locks / "tensorflow-9.9.lock").write_text(f"tensorflow @ {url} --hash=sha256:{'0' * 64}\n")
+        with making(locks, tmp_path / "cache") as process:
+            connection, _ = server.accept()
+            with connection:
+                connection.settimeout(60)
+                assert connection.recv(1 << 16).startswith(b"GET /tensorflow-9.9")
+                process.kill()
+                assert connection.recv(1) == b""
+
+
+@pytest.mark.slow
+def test_what_a_killed_step_has_started_keeps_others_waiting(locks: Path, tmp_path: Path) -> None:
+    """A process of a process is not killed with the first, but while it runs nobody else makes the environment."""
+    started, go_on = tmp_path / "started", tmp_path / "go on"
+    child = f"""
+import os, time
+open({str(started)!r}, "w").close()
+while not os.path.exists({str(go_on)!r}):
+    time.sleep(0.01)
+"""
+    code = f"""
+import os, subprocess, sys
+if not os.path.exists({str(started)!r}):
+    subprocess.run([sys.executable, "-I", "-c", {child!r}])
+"""
+    lock(locks, wheel(tmp_path, code))
+    with making(locks, tmp_path / "cache") as one:
+        while not started.exists():
+            assert one.poll() is None
+            time.sleep(0.01)
+        one.kill()
+    with making(locks, tmp_path / "cache") as two:
+        assert two.stdout is not None
+        try:
+            assert two.stdout.readline().startswith("waiting for another process")
+        finally:
+            go_on.touch()
+        assert two.stdout.readline().startswith("making an environment")
+        assert Path(two.stdout.readline().strip()).exists()
+    assert two.returncode == 0
 
 
 @pytest.mark.slow

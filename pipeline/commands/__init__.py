@@ -8,6 +8,7 @@ What a command needs is imported inside its `run`, as `--help` reads every one o
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Protocol
 
 
@@ -33,3 +34,11 @@ class Variant(Protocol):
 
     def run(self, arguments: argparse.Namespace) -> int:
         """Does what the option asks for and returns the exit status."""
+
+
+def add_published_and_checkpoint(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of a command that looks at a published model beside a checkpoint."""
+    add = parser.add_argument
+    add("published", type=Path, nargs="?", metavar="PUBLISHED", help="an INT8 .tflite (default: the card's, fetched)")
+    add("--model", help="member of the family: width_resolution (default 1.0_224)")
+    add("--checkpoint", default="official", metavar="official|seeded|PATH", help="float weights (default official)")

@@ -7,6 +7,8 @@ import json
 import sys
 from pathlib import Path
 
+from pipeline.commands import add_published_and_checkpoint
+
 SUMMARY = "whether a published INT8 model is what a checkpoint gives, without its calibration pictures"
 
 # The weaker verdicts refute.
@@ -14,10 +16,8 @@ ACCEPTED = ("IDENTICAL", "CONSISTENT")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_published_and_checkpoint(parser)
     add = parser.add_argument
-    add("published", type=Path, nargs="?", metavar="PUBLISHED", help="an INT8 .tflite (default: the card's, fetched)")
-    add("--model", help="member of the family: width_resolution (default 1.0_224)")
-    add("--checkpoint", default="official", metavar="official|seeded|PATH", help="float weights (default official)")
     add(
         "--toolchain",
         metavar="NAME[,NAME...]",
@@ -51,7 +51,8 @@ def run(arguments: argparse.Namespace) -> int:
         if not arguments.quiet:
             print(sentence, file=sys.stderr, flush=True)
 
-    with proof.checkpoint(recipe, machine) as checkpoint, progress.bar("proving"):
+    checkpoint = proof.checkpoint(recipe, machine)
+    with progress.bar("proving"):
         found = prove(published, str(path), checkpoint, chains, lambda chain: toolchain.ensure(chain, cache, announce))
     if arguments.keep:
         proof.keep(found, arguments.keep)

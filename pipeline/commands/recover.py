@@ -6,14 +6,14 @@ import argparse
 import json
 from pathlib import Path
 
+from pipeline.commands import add_published_and_checkpoint
+
 SUMMARY = "find the activation ranges of a published INT8 model, as a table for --ranges"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_published_and_checkpoint(parser)
     add = parser.add_argument
-    add("published", type=Path, nargs="?", metavar="PUBLISHED", help="an INT8 .tflite (default: the card's, fetched)")
-    add("--model", help="member of the family: width_resolution (default 1.0_224)")
-    add("--checkpoint", default="official", metavar="official|seeded|PATH", help="float weights (default official)")
     add(
         "--output",
         type=Path,

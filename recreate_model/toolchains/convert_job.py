@@ -46,12 +46,14 @@ def main(job_file):
     from tensorflow.lite.python.optimize import calibrator
 
     original = calibrator.Calibrator.__init__
-    for attempt in job["attempts"]:
+    for number, attempt in enumerate(job["attempts"]):
         edits = np.load(attempt["edits"])
 
-        def edited(self, model_content, *arguments, edits=edits, **keywords):
-            _save_constants(model_content, job["constants"])
-            model = _edited(model_content, edits)
+        def edited(self, model_content, *arguments, number=number, edits=edits, **keywords):
+            tree = _parsed(model_content)
+            if not number:  # TensorFlow folds them alike for each
+                _save_constants(tree, job["constants"])
+            model = _edited(tree, edits)
             original(self, model, *arguments, **keywords)
             self._calibrator = _NoPictures(self._calibrator, model)
 
@@ -82,6 +84,11 @@ def _schema():
     return schema_py_generated
 
 
+def _parsed(data):
+    schema = _schema()
+    return schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(bytearray(data), 0))
+
+
 def _weighted(model):
     """The buffers of weights and bias of every convolution, in the order of the operators."""
     graph = model.subgraphs[0]
@@ -90,8 +97,7 @@ def _weighted(model):
             yield tuple(model.buffers[graph.tensors[index].buffer] for index in operator.inputs[1:3])
 
 
-def _save_constants(data, path):
-    model = _schema().ModelT.InitFromObj(_schema().Model.GetRootAsModel(bytearray(data), 0))
+def _save_constants(model, path):
     arrays = {
         f"{what}_{index}": np.frombuffer(bytes(bytearray(buffer.data)), np.float32)
         for index, pair in enumerate(_weighted(model))
@@ -100,18 +106,17 @@ def _save_constants(data, path):
     np.savez(path, **arrays)
 
 
-def _edited(data, edits):
+def _edited(model, edits):
+    """The bytes of the model with the edits, which are made in its tree."""
     import flatbuffers
 
-    schema = _schema()
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(bytearray(data), 0))
     graph = model.subgraphs[0]
     activations = list(graph.inputs) + [index for operator in graph.operators for index in operator.outputs]
     spans = edits["spans"]
     if len(spans) != len(activations):
         raise ValueError(f"{len(spans)} ranges for {len(activations)} activations")
     for index, span in zip(activations, spans):
-        parameters = schema.QuantizationParametersT()
+        parameters = _schema().QuantizationParametersT()
         parameters.min, parameters.max = [span[0]], [span[1]]
         graph.tensors[index].quantization = parameters
     if "weights_0" in edits:
