@@ -9,15 +9,17 @@ import argparse
 import difflib
 import os
 import time
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from absl import logging
 
+from calibration.cluster import check_address
 from calibration.ranges import Ranges, from_json
 from calibration.selection import Selection, select_from_folder, select_procedural
 from calibration.sources import FolderSource, ProceduralSource, Source
+from calibration.workers import Workers
 from pipeline import vela_targets
 from pipeline.work import Machine, Progress
 from recreate_model import resources
@@ -45,7 +47,8 @@ class Request:
     ranges: Path | None = None
     targets: str = "all"
     out: Path = Path("artifacts")
-    jobs: int = field(default_factory=lambda: len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
+    jobs: int | None = None
+    cluster: str = ""
 
     @classmethod
     def given(cls, arguments: argparse.Namespace, **fixed: str) -> Request:
@@ -67,7 +70,7 @@ def resolve(request: Request, progress: Progress, may_fetch: bool) -> tuple[Reci
     """
     _check_least("--calib", request.calib, 1)
     _check_least("--limit", request.limit, 0)
-    _check_least("--jobs", request.jobs, 1)
+    workers = _workers(request)
     model = Model.parse(request.model)
     targets = vela_targets.parse_targets(request.targets)
     checkpoint, archive = _checkpoint(request.checkpoint, model, progress, may_fetch)
@@ -83,7 +86,7 @@ def resolve(request: Request, progress: Progress, may_fetch: bool) -> tuple[Reci
         checkpoint=archive,
         source=source,
         ranges=table,
-        jobs=request.jobs,
+        workers=workers,
         progress=progress,
     )
     return recipe, machine
@@ -92,6 +95,23 @@ def resolve(request: Request, progress: Progress, may_fetch: bool) -> tuple[Reci
 def _check_least(flag: str, value: int, least: int) -> None:
     if value < least:
         raise UsageError(expected=f"{flag} to be at least {least}", found=str(value), next_step=f"give {flag} {least}")
+
+
+def _workers(request: Request) -> Workers:
+    """One process for each processor, unless the user says otherwise."""
+    if request.jobs is not None:
+        _check_least("--jobs", request.jobs, 1)
+    if not request.cluster:
+        processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+        return Workers(request.jobs or processors)
+    check_address(request.cluster)
+    if request.jobs is not None:
+        raise UsageError(
+            expected="--jobs or --cluster, as a cluster has as many processes as it has",
+            found="both",
+            next_step="leave one of them out",
+        )
+    return Workers(cluster=request.cluster)
 
 
 def _checkpoint(wanted: str, model: Model, progress: Progress, may_fetch: bool) -> tuple[Checkpoint, Path | None]:
@@ -195,7 +215,8 @@ def _pictures(request: Request, table: Ranges | None, trained: bool) -> tuple[So
     if wanted == "procedural":
         procedural = ProceduralSource()
         return procedural, select_procedural(procedural, calib, request.limit)
-    folder = FolderSource(Path(wanted))
+    # Workers of a cluster start elsewhere, where a relative path would mean another folder.
+    folder = FolderSource(Path(wanted).absolute())
     selection = select_from_folder(folder, calib, request.limit, table.pictures if table else ())
     if len(selection.evaluation) < request.limit:
         logging.warning(

@@ -24,7 +24,7 @@ def _measured(work: Work, float_model: bytes) -> ranges.Ranges:
     recipe = work.recipe
     inputs = Inputs(work.machine.source, recipe.preprocess, recipe.model.resolution)
     with work.machine.progress.bar("measuring ranges", len(recipe.calibration.pictures)) as advance:
-        measured = measure(float_model, inputs, recipe.calibration.pictures, work.machine.jobs, advance)
+        measured = measure(float_model, inputs, recipe.calibration.pictures, work.machine.workers, advance)
     manifest = readable_json(
         {
             "network": recipe.network,
