@@ -10,6 +10,7 @@ import itertools
 import logging
 import pickle
 import re
+import socket
 import time
 import uuid
 import warnings
@@ -115,6 +116,7 @@ def _connected(address: str) -> Iterator[Any]:
         warnings.simplefilter("ignore", distributed.versions.VersionMismatchWarning)
         stack.enter_context(dask.config.set({"distributed.admin.large-graph-warning-threshold": "1TiB"}))
         try:
+            _knock(address)
             client = distributed.Client(address, timeout=_PATIENCE, set_as_default=False)
         except Exception as error:
             raise ResourceError(
@@ -132,6 +134,16 @@ def _connected(address: str) -> Iterator[Any]:
                 next_step=f"start some: `python -m dask worker {address} --nthreads 1` in this project's folder",
             ) from error
         yield client
+
+
+def _knock(address: str) -> None:
+    """Raises OSError where nobody listens, or somebody silent, for whom Dask would wait without a limit."""
+    match = _ADDRESS.fullmatch(address)
+    assert match
+    with socket.create_connection((match[2].strip("[]"), int(match[3])), _PATIENCE) as connection:
+        # With TLS the client speaks first.
+        if match[1] == "tcp" and not connection.recv(1):
+            raise OSError("the connection was closed")
 
 
 def _refuse_strangers(client: Any, address: str) -> None:

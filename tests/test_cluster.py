@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
+import re
 import shutil
 import signal
 import socket
@@ -219,8 +221,11 @@ def test_a_worker_without_our_code_is_refused(cluster: LocalCluster, small_float
 
 @pytest.mark.slow
 def test_a_worker_of_another_dask_is_refused(cluster: LocalCluster, small_float: bytes, tmp_path: Path) -> None:
-    """Both ends of a connection must be of one version; a worker that says it is older is named."""
-    (tmp_path / "sitecustomize.py").write_text("import distributed\ndistributed.__version__ = '2020.1.0'\n")
+    """Both ends of a connection must be of one version; a worker whose environment has an older one is named."""
+    (about,) = Path(importlib.metadata.distribution("distributed").locate_file("")).glob("distributed-*.dist-info")
+    older = shutil.copytree(about, tmp_path / "distributed-2020.1.0.dist-info")
+    metadata = (older / "METADATA").read_text()
+    (older / "METADATA").write_text(re.sub(r"(?m)^Version: .*", "Version: 2020.1.0", metadata))
     cluster.start_worker(environment={"PYTHONPATH": str(tmp_path)})
     cluster.wait_for_workers(1)
     with pytest.raises(ResourceError, match=r"found tcp://127\S+ with Python \S+ and distributed 2020\.1\.0"):
