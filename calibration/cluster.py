@@ -5,12 +5,12 @@ Whoever can reach a scheduler can run code on its workers, and on the scheduler:
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import itertools
 import logging
 import pickle
 import re
-import socket
 import time
 import uuid
 import warnings
@@ -38,7 +38,7 @@ def check_address(text: str) -> None:
         raise UsageError(
             expected="--cluster to be the address of a Dask scheduler, tcp://HOST:PORT",
             found=repr(text),
-            next_step="give the address that `dask scheduler` shows, such as tcp://127.0.0.1:8786",
+            next_step="give the address that the scheduler logs, such as tcp://127.0.0.1:8786",
         )
 
 
@@ -116,13 +116,13 @@ def _connected(address: str) -> Iterator[Any]:
         warnings.simplefilter("ignore", distributed.versions.VersionMismatchWarning)
         stack.enter_context(dask.config.set({"distributed.admin.large-graph-warning-threshold": "1TiB"}))
         try:
-            _knock(address)
+            asyncio.run(_shake_hands(address))
             client = distributed.Client(address, timeout=_PATIENCE, set_as_default=False)
         except Exception as error:
             raise ResourceError(
                 expected=f"a Dask scheduler at {address}",
-                found=f"no answer of one ({error or type(error).__name__})",
-                next_step="start one with `dask scheduler`, or give its address with --cluster",
+                found=f"no answer of one ({str(error) or type(error).__name__})",
+                next_step="start one with `python -m dask scheduler`, or give the address of one that runs",
             ) from error
         stack.callback(client.close, timeout=_PATIENCE)
         try:
@@ -131,19 +131,31 @@ def _connected(address: str) -> Iterator[Any]:
             raise ResourceError(
                 expected=f"workers at the scheduler {address}",
                 found=f"none within {_PATIENCE} seconds",
-                next_step=f"start some: `python -m dask worker {address} --nthreads 1` in this project's folder",
+                next_step=f"in the project's folder, `python -m dask worker {address} --no-nanny --nthreads 1`",
             ) from error
         yield client
 
 
-def _knock(address: str) -> None:
-    """Raises OSError where nobody listens, or somebody silent, for whom Dask would wait without a limit."""
-    match = _ADDRESS.fullmatch(address)
-    assert match
-    with socket.create_connection((match[2].strip("[]"), int(match[3])), _PATIENCE) as connection:
-        # With TLS the client speaks first.
-        if match[1] == "tcp" and not connection.recv(1):
-            raise OSError("the connection was closed")
+async def _shake_hands(address: str) -> None:
+    """Raises any exception where no scheduler answers.
+
+    For somebody silent a client would wait without a limit, and one that fails otherwise says so once more as it goes.
+    """
+    import distributed
+    from distributed.comm import connect
+    from distributed.core import send_recv
+
+    arguments = distributed.Security().get_connection_args("client")
+
+    async def who() -> str:
+        connection = await connect(address, timeout=_PATIENCE, **arguments)
+        answer = await send_recv(connection, op="identity", reply=True)
+        await connection.close()
+        return str(answer["type"])
+
+    found = await asyncio.wait_for(who(), _PATIENCE + 1)
+    if found != "Scheduler":
+        raise OSError(f"a {found.lower()} is there")
 
 
 def _refuse_strangers(client: Any, address: str) -> None:

@@ -328,6 +328,17 @@ def test_nobody_at_the_address_is_no_resource(listens: bool, tmp_path: Path) -> 
     assert line.startswith(f"error: expected a Dask scheduler at {address}; found no answer of one (")
 
 
+@pytest.mark.slow
+def test_the_address_of_a_worker_is_no_scheduler(two_workers: LocalCluster) -> None:
+    """It is easily taken for the other, as both are in the logs."""
+    import distributed
+
+    with distributed.Client(two_workers.address, set_as_default=False) as client:
+        (worker, _) = client.nthreads()
+    with pytest.raises(ResourceError, match=rf"expected a Dask scheduler at {worker}; .*a worker is there"):
+        list(Workers(cluster=worker).run(_nothing, _same, range(3)))
+
+
 @pytest.mark.parametrize(
     "address",
     ["127.0.0.1:8786", "tcp://", "tcp://host", "tcp://host:0", "tcp://host:65536", "tcp://a b:1", "http://host:1", "x"],
