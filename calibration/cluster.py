@@ -5,7 +5,6 @@ Whoever can reach a scheduler can run code on its workers, and on the scheduler:
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import itertools
 import logging
@@ -98,6 +97,8 @@ def _on_worker(name: str) -> Callable[..., Any]:
 @contextlib.contextmanager
 def _connected(address: str) -> Iterator[Any]:
     """A client of the scheduler at `address`, with at least one worker."""
+    import asyncio
+
     try:
         import dask
         import distributed
@@ -127,7 +128,7 @@ def _connected(address: str) -> Iterator[Any]:
         stack.callback(client.close, timeout=_PATIENCE)
         try:
             client.wait_for_workers(1, timeout=_PATIENCE)
-        except TimeoutError as error:
+        except distributed.TimeoutError as error:
             raise ResourceError(
                 expected=f"workers at the scheduler {address}",
                 found=f"none within {_PATIENCE} seconds",
@@ -141,6 +142,8 @@ async def _shake_hands(address: str) -> None:
 
     For somebody silent a client would wait without a limit, and one that fails otherwise says so once more as it goes.
     """
+    import asyncio
+
     import distributed
     from distributed.comm import connect
     from distributed.core import send_recv

@@ -42,10 +42,10 @@ class LocalCluster:
         return process
 
     def start_worker(
-        self, code: Path = ROOT, environment: dict[str, str] | None = None, threads: int = 1
+        self, code: Path = ROOT, environment: dict[str, str] | None = None, threads: int = 1, nanny: bool = False
     ) -> subprocess.Popen[bytes]:
-        """One worker, with the code in this folder; it may not be there yet when this returns."""
-        arguments = ("worker", self.address, "--no-nanny", "--nthreads", str(threads))
+        """One worker, with the code in this folder; a nanny starts it again. It may not be there yet on return."""
+        arguments = ("worker", self.address, "--nanny" if nanny else "--no-nanny", "--nthreads", str(threads))
         local = ("--local-directory", str(self.folder))
         return self.start(*arguments, *local, cwd=code, environment=environment)
 

@@ -288,6 +288,19 @@ def test_when_every_worker_dies_that_is_one_error(cluster: LocalCluster, small_f
         killed.result()
 
 
+def _die(state: None, item: int) -> None:
+    os._exit(9)
+
+
+@pytest.mark.slow
+def test_a_task_that_kills_every_worker_is_one_error(cluster: LocalCluster) -> None:
+    """As when a picture takes more memory than there is: the worker that is started again dies again."""
+    cluster.start_worker(nanny=True)
+    cluster.wait_for_workers(1)
+    with pytest.raises(ToolError, match="found a task during which one after another died"):
+        list(Workers(cluster=cluster.address).run(_nothing, _die, range(1)))
+
+
 @pytest.mark.slow
 def test_when_the_scheduler_dies_that_is_one_error(
     cluster: LocalCluster, small_float: bytes, tmp_path: Path, capfd: pytest.CaptureFixture[str]
