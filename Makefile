@@ -3,6 +3,7 @@
 # make check   the reproducibility check on both golden recipes
 # make lint    ruff and mypy
 # make lock    resolve the dependencies anew (needs uv)
+# make cluster what --cluster needs, added to the environment
 # make clean   remove the environment and the caches of the tools
 # make test-slow, make test-shared   tests that take longer, and tests on real pictures (SHARED names their folder)
 
@@ -10,7 +11,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help model test test-slow test-shared check lint lock clean
+.PHONY: help model test test-slow test-shared check lint lock cluster clean
 .DELETE_ON_ERROR:
 
 # ARGS are passed on, as in make model ARGS="--checkpoint seeded --calib 50".
@@ -30,6 +31,8 @@ check: $(VENV)/.runtime
 	$(BIN)/python -m pipeline check --model 0.35_96
 	$(BIN)/python -m pipeline check
 
+cluster: $(VENV)/.cluster
+
 lint: $(VENV)/.development
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -44,6 +47,10 @@ $(VENV)/.pip: requirements/pip.lock
 	touch $@
 
 $(VENV)/.runtime: requirements/runtime.lock $(VENV)/.pip
+	$(BIN)/python -m pip install --quiet --require-hashes -r $<
+	touch $@
+
+$(VENV)/.cluster: requirements/cluster.lock $(VENV)/.runtime
 	$(BIN)/python -m pip install --quiet --require-hashes -r $<
 	touch $@
 
@@ -62,6 +69,7 @@ LOCK_2021 = $(LOCKING) --python-version 3.8 --python-platform x86_64-manylinux20
 lock:
 	echo pip | $(LOCK) - -o requirements/pip.lock
 	$(LOCK) pyproject.toml -o requirements/runtime.lock
+	$(LOCK) pyproject.toml --extra cluster --constraint requirements/runtime.lock -o requirements/cluster.lock
 	$(LOCK) pyproject.toml --extra dev --constraint requirements/runtime.lock -o requirements/development.lock
 	for version in $(TOOLCHAINS); do \
 	  $(LOCK_2021) recreate_model/toolchains/tensorflow-$$version.in -o recreate_model/toolchains/tensorflow-$$version.lock; \

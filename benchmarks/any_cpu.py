@@ -27,6 +27,7 @@ from calibration import ranges
 from calibration.inputs import Inputs
 from calibration.measure import measure
 from calibration.sources import ProceduralSource
+from calibration.workers import Workers
 from recreate_model import convert, network, seeded
 from recreate_model.digest import digest_bytes
 from recreate_model.network import Array
@@ -118,7 +119,7 @@ def _measured(model: Model, sets: int, calib: int) -> Array:
                 float_model,
                 Inputs(ProceduralSource(seed), Preprocess(), model.resolution),
                 ProceduralSource(seed).pictures(0, calib),
-                1,
+                Workers(),
                 lambda count: None,
             ).spans
             for seed in range(sets)

@@ -10,11 +10,10 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
-from calibration import ranges, workers
+from calibration import ranges
 from calibration.inputs import Inputs, chunks
+from calibration.workers import Workers
 from recreate_model import convert
 from recreate_model.interpret import Runner
 from recreate_model.network import Array
@@ -30,7 +29,7 @@ class Measured:
 
 
 def measure(
-    float_model: bytes, inputs: Inputs, pictures: Sequence[Picture], jobs: int, progress: Callable[[int], None]
+    float_model: bytes, inputs: Inputs, pictures: Sequence[Picture], workers: Workers, progress: Callable[[int], None]
 ) -> Measured:
     """Runs the pictures through the network and keeps each activation's minimum and maximum.
 
@@ -40,20 +39,17 @@ def measure(
     Raises:
         InputError: a picture that cannot be read, or that changed since it was chosen.
     """
-    with TemporaryDirectory(prefix="recreate_model-") as scratch:
-        model_file = Path(scratch) / "all_activations.tflite"
-        model_file.write_bytes(convert.with_all_activations_as_outputs(float_model))
-        shards, done = [], []
-        setup = functools.partial(_setup, model_file, inputs)
-        for shard, checked in workers.run(setup, _measure_chunk, chunks(pictures), jobs):
-            shards.append(shard)
-            done.extend(checked)
-            progress(len(checked))
+    shards, done = [], []
+    setup = functools.partial(_setup, convert.with_all_activations_as_outputs(float_model), inputs)
+    for shard, checked in workers.run(setup, _measure_chunk, chunks(pictures)):
+        shards.append(shard)
+        done.extend(checked)
+        progress(len(checked))
     return Measured(ranges.merge(shards), tuple(done))
 
 
-def _setup(model_file: Path, inputs: Inputs) -> tuple[Runner, Inputs]:
-    return Runner(model_file.read_bytes(), "xnnpack"), inputs
+def _setup(model: bytes, inputs: Inputs) -> tuple[Runner, Inputs]:
+    return Runner(model, "xnnpack"), inputs
 
 
 def _measure_chunk(state: tuple[Runner, Inputs], pictures: Sequence[Picture]) -> tuple[Array, list[Picture]]:

@@ -28,7 +28,8 @@ class Reading:
 
 def open_source(images: str, reading: Reading) -> StoredSource:
     """The source of `--images`: a folder, or the folder above it in the published recipe's layout."""
-    root = Path(images)
+    # Workers of a cluster start elsewhere, where a relative path would mean another folder.
+    root = Path(images).absolute()
     if (root / _PUBLISHED_LAYOUT).is_dir():
         root /= _PUBLISHED_LAYOUT
     return FolderSource(root, reading.label_file, reading.label_base)

@@ -1,4 +1,4 @@
-"""Work spread over processes: the same results in the same order, whatever the number of processes.
+"""Work spread over processes, here or on a cluster: the same results in the same order, wherever they come from.
 
 Processes and not threads: two interpreters of one thread each outrun one of two threads on networks this small. They
 are spawned and not forked, since TensorFlow may already run threads in the parent.
@@ -9,12 +9,17 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import pickle
 import signal
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
+from calibration import cluster
 from recreate_model.errors import ToolError
 from recreate_model.processes import die_with_parent
 
@@ -26,43 +31,65 @@ Result = TypeVar("Result")
 _state: Any = None
 
 
-def run(
-    setup: Callable[[], State],
-    task: Callable[[State, Item], Result],
-    items: Iterable[Item],
-    jobs: int,
-) -> Iterator[Result]:
-    """`task(state, item)` for each item, in order, over `jobs` processes that each call `setup` once.
+@dataclass(frozen=True)
+class Workers:
+    """The processes that work. Nothing here changes a byte.
 
-    With one job everything happens in this process. `setup`, `task`, items and results must survive pickling.
-
-    Raises:
-        ToolError: a worker died, as by the kernel when memory ran out.
+    Attributes:
+        jobs: number of processes on this machine; with one everything happens in this process.
+        cluster: address of a Dask scheduler, as `cluster.check_address` wants it, whose workers work instead; or empty.
     """
-    if jobs == 1:
+
+    jobs: int = 1
+    cluster: str = ""
+
+    def run(
+        self, setup: Callable[[], State], task: Callable[[State, Item], Result], items: Iterable[Item]
+    ) -> Iterator[Result]:
+        """`task(state, item)` for each item, in order, in processes that each call `setup` once.
+
+        `setup`, `task`, items and results must survive pickling, and name no file that a worker cannot see.
+
+        Raises:
+            ToolError: a worker died, as by the kernel when memory ran out; of a cluster: all of them.
+            ResourceError: no cluster to work on, as `cluster.run` says.
+        """
+        if self.cluster:
+            return cluster.run(setup, task, items, self.cluster)
+        if self.jobs > 1:
+            return _run_here(setup, task, items, self.jobs)
         state = setup()
-        yield from (task(state, item) for item in items)
-        return
-    executor = ProcessPoolExecutor(
-        jobs,
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_initialise,
-        initargs=(os.getpid(), setup),
-    )
-    try:
-        with executor:
-            # All workers are spawned by this call. Ctrl-C is for the parent to handle, and a traceback from each worker
-            # helps nobody; but one that comes just now must not be lost.
-            with _ctrl_c_held_back():
-                results = executor.map(_Call(task), items)
-            # Leaving this loop early, by an error or Ctrl-C, cancels what has not started.
-            yield from results
-    except BrokenProcessPool as error:
-        raise ToolError(
-            expected=f"{jobs} worker processes to stay alive",
-            found="one that ended before its work was done",
-            next_step="run again with --jobs 1, or with more memory",
-        ) from error
+        return (task(state, item) for item in items)
+
+
+def _run_here(
+    setup: Callable[[], State], task: Callable[[State, Item], Result], items: Iterable[Item], jobs: int
+) -> Iterator[Result]:
+    with tempfile.TemporaryDirectory(prefix="recreate_model-") as scratch:
+        # Through a file: a setup holds models, and a process that ended before it read them from the pipe it is
+        # started through would leave this one writing into it for ever.
+        setup_file = Path(scratch) / "setup.pickle"
+        setup_file.write_bytes(pickle.dumps(setup))
+        executor = ProcessPoolExecutor(
+            jobs,
+            mp_context=multiprocessing.get_context("spawn"),
+            initializer=_initialise,
+            initargs=(os.getpid(), setup_file),
+        )
+        try:
+            with executor:
+                # All workers are spawned by this call. Ctrl-C is for the parent to handle, and a traceback from each
+                # worker helps nobody; but one that comes just now must not be lost.
+                with _ctrl_c_held_back():
+                    results = executor.map(_Call(task), items)
+                # Leaving this loop early, by an error or Ctrl-C, cancels what has not started.
+                yield from results
+        except BrokenProcessPool as error:
+            raise ToolError(
+                expected=f"{jobs} worker processes to stay alive",
+                found="one that ended before its work was done",
+                next_step="run again with --jobs 1, or with more memory",
+            ) from error
 
 
 @contextlib.contextmanager
@@ -85,7 +112,7 @@ class _Call:
         return self._task(_state, item)
 
 
-def _initialise(parent: int, setup: Callable[[], Any]) -> None:
+def _initialise(parent: int, setup_file: Path) -> None:
     die_with_parent(parent)
     global _state
-    _state = setup()
+    _state = pickle.loads(setup_file.read_bytes())()

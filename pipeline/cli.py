@@ -98,7 +98,8 @@ def _add_build_arguments(parser: argparse.ArgumentParser) -> None:
     add("--preprocess", dest="crop", choices=Preprocess.CROPS, help="how pictures are cut (central-crop)")
     add("--targets", metavar="NAME[,NAME...]", help="Ethos-U targets, such as ethos-u55-128 (default all eleven)")
     add("--out", type=Path, metavar="FOLDER", help="where build folders are made (default artifacts)")
-    add("--jobs", type=int, metavar="N", help="processes (default: one for each processor)")
+    add("--jobs", type=int, metavar="N", help="processes (default: one for each processor); not with --cluster")
+    add("--cluster", metavar="tcp://HOST:PORT", help="work on a Dask cluster: the address of its scheduler")
     add("--force", action="store_true", help="run the named stage, or with `all` every stage, whatever is up to date")
 
 

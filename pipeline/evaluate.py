@@ -10,9 +10,9 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from calibration import workers
 from calibration.inputs import Inputs, chunks
 from calibration.preprocess import quantize_input
+from calibration.workers import Workers
 from recreate_model.interpret import Runner
 from recreate_model.model_view import read_model
 from recreate_model.recipe import Picture
@@ -61,13 +61,13 @@ def evaluate(
     int8_model: bytes,
     inputs: Inputs,
     pictures: Sequence[Picture],
-    jobs: int,
+    workers: Workers,
     progress: Callable[[int], None],
 ) -> Evaluation:
     """Runs both models on every picture. Raises InputError for a picture that cannot be read or that changed."""
     predictions: list[_Prediction] = []
     setup = functools.partial(_setup, float_model, int8_model, inputs)
-    for chunk in workers.run(setup, _predict_chunk, chunks(pictures), jobs):
+    for chunk in workers.run(setup, _predict_chunk, chunks(pictures)):
         predictions.extend(chunk)
         progress(len(chunk))
     labelled = [row for row in predictions if row.label is not None]

@@ -9,17 +9,19 @@ import argparse
 import difflib
 import os
 import time
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from absl import logging
 
+from calibration.cluster import check_address
 from calibration.manifest import read_manifest
 from calibration.opening import Reading, open_source
 from calibration.ranges import Ranges, from_json
 from calibration.selection import Selection, select, select_procedural
 from calibration.sources import ProceduralSource, Source
+from calibration.workers import Workers
 from pipeline import vela_targets
 from pipeline.work import Machine, Progress
 from recreate_model import resources
@@ -51,7 +53,8 @@ class Request:
     ranges: Path | None = None
     targets: str = "all"
     out: Path = Path("artifacts")
-    jobs: int = field(default_factory=lambda: len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
+    jobs: int | None = None
+    cluster: str = ""
 
     @classmethod
     def given(cls, arguments: argparse.Namespace, **fixed: str) -> Request:
@@ -74,7 +77,7 @@ def resolve(request: Request, progress: Progress, may_fetch: bool) -> tuple[Reci
     _check_least("--calib", request.calib, 1)
     _check_least("--limit", request.limit, 0)
     _check_least("--seed", request.seed, 0)
-    _check_least("--jobs", request.jobs, 1)
+    workers = _workers(request)
     model = Model.parse(request.model)
     targets = vela_targets.parse_targets(request.targets)
     checkpoint, archive = _checkpoint(request.checkpoint, model, progress, may_fetch)
@@ -93,7 +96,7 @@ def resolve(request: Request, progress: Progress, may_fetch: bool) -> tuple[Reci
         checkpoint=archive,
         source=source,
         ranges=table,
-        jobs=request.jobs,
+        workers=workers,
         progress=progress,
     )
     return recipe, machine
@@ -102,6 +105,23 @@ def resolve(request: Request, progress: Progress, may_fetch: bool) -> tuple[Reci
 def _check_least(flag: str, value: int, least: int) -> None:
     if value < least:
         raise UsageError(expected=f"{flag} to be at least {least}", found=str(value), next_step=f"give {flag} {least}")
+
+
+def _workers(request: Request) -> Workers:
+    """One process for each processor, unless the user says otherwise."""
+    if request.jobs is not None:
+        _check_least("--jobs", request.jobs, 1)
+    if not request.cluster:
+        processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+        return Workers(request.jobs or processors)
+    check_address(request.cluster)
+    if request.jobs is not None:
+        raise UsageError(
+            expected="--jobs or --cluster, as a cluster has as many processes as it has",
+            found="both",
+            next_step="leave one of them out",
+        )
+    return Workers(cluster=request.cluster)
 
 
 def _checkpoint(wanted: str, model: Model, progress: Progress, may_fetch: bool) -> tuple[Checkpoint, Path | None]:

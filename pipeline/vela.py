@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from calibration import workers
+from calibration.workers import Workers
 from pipeline.vela_targets import check_target
 from recreate_model.capture import captured
 from recreate_model.digest import Json, digest_bytes
@@ -91,13 +91,13 @@ def compile_all(
     name: str,
     targets: Sequence[Target],
     folder: Path,
-    jobs: int = 1,
+    workers: Workers = Workers(),  # noqa: B008  # frozen
     progress: Callable[[int], None] = lambda count: None,
 ) -> tuple[Variant, ...]:
     """Compiles the model for every target into `folder/<accelerator>/`; the results are in the order of the targets.
 
     Args:
-        jobs: number of processes; 1 works in this one.
+        workers: the processes that compile; by default this one. The folder is for this process alone to see.
         progress: called with 1 for each target that is done.
 
     Raises:
@@ -105,8 +105,13 @@ def compile_all(
     """
     _check_model(model, name)
     variants = []
-    setup = functools.partial(_Build, model, name, folder)
-    for variant in workers.run(setup, _compile_in, targets, min(jobs, len(targets))):
+    setup = functools.partial(_Build, model, name)
+    enough = dataclasses.replace(workers, jobs=min(workers.jobs, len(targets)))
+    for target, (variant, files) in zip(targets, enough.run(setup, _compile, targets), strict=True):
+        for file_name, data in files.items():
+            path = folder / target.accelerator / file_name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
         variants.append(variant)
         progress(1)
     return tuple(variants)
@@ -118,11 +123,13 @@ class _Build:
 
     model: bytes
     name: str
-    folder: Path
 
 
-def _compile_in(build: _Build, target: Target) -> Variant:
-    return compile_target(build.model, build.name, target, build.folder / target.accelerator)
+def _compile(build: _Build, target: Target) -> tuple[Variant, dict[str, bytes]]:
+    """The variant and its files, by name, as bytes: a worker may be on another machine."""
+    with tempfile.TemporaryDirectory(prefix="recreate_model-") as scratch:
+        variant = compile_target(build.model, build.name, target, Path(scratch))
+        return variant, {name: (Path(scratch) / name).read_bytes() for name in (variant.file, variant.summary)}
 
 
 def compile_target(model: bytes, name: str, target: Target, folder: Path) -> Variant:

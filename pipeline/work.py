@@ -15,6 +15,7 @@ from recreate_model.recipe import Recipe
 if TYPE_CHECKING:
     from calibration.ranges import Ranges
     from calibration.sources import Source
+    from calibration.workers import Workers
 
 
 class Progress(Protocol):
@@ -33,14 +34,14 @@ class Machine:
         checkpoint: the archive; None for seeded weights.
         source: of the recipe's pictures.
         ranges: the range table given; None where ranges are measured.
-        jobs: number of processes.
+        workers: the processes that measure, evaluate and compile.
     """
 
     out: Path
     checkpoint: Path | None
     source: Source
     ranges: Ranges | None
-    jobs: int
+    workers: Workers
     progress: Progress
 
 

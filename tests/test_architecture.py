@@ -24,6 +24,8 @@ HEAVY = {
     "rich",
     "requests",
     "flatbuffers",
+    "dask",
+    "distributed",
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import subprocess
 import sys
@@ -12,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from calibration import workers
 from calibration.folder import FolderSource
 from calibration.inputs import CHUNK, Inputs
 from calibration.measure import measure
 from calibration.selection import select
 from calibration.sources import ProceduralSource
+from calibration.workers import Workers
 from recreate_model import convert
 from recreate_model.errors import InputError, ToolError
 from recreate_model.recipe import Picture, Preprocess
@@ -33,7 +34,7 @@ def model(small_float: bytes) -> bytes:
 
 
 def _measure(model: bytes, root: Path, jobs: int, chosen: list[Picture]) -> tuple[bytes, tuple[Picture, ...]]:
-    result = measure(model, Inputs(FolderSource(root), Preprocess(), 96), chosen, jobs, lambda count: None)
+    result = measure(model, Inputs(FolderSource(root), Preprocess(), 96), chosen, Workers(jobs), lambda count: None)
     return result.spans.tobytes(), result.pictures
 
 
@@ -50,7 +51,7 @@ def test_ranges_do_not_depend_on_processes_or_order(model: bytes, picture_folder
 
 def test_measured_ranges_cover_every_activation(model: bytes) -> None:
     """One row for each activation, minimum not above maximum, ReLU6 within 0..6."""
-    result = measure(model, PROCEDURAL, ProceduralSource().pictures(0, 2), 1, lambda count: None)
+    result = measure(model, PROCEDURAL, ProceduralSource().pictures(0, 2), Workers(), lambda count: None)
     names = list(convert.activations(model))
     assert result.spans.shape == (len(names), 2) == (67, 2)
     assert (result.spans[:, 0] <= result.spans[:, 1]).all()
@@ -73,7 +74,7 @@ def test_residual_inputs_keep_their_true_range(model: bytes) -> None:
     alone.subgraphs[0].outputs = np.array([convert.activations(model)[name]], np.int32)
     value = normalise(procedural.picture(0, 0), Preprocess(), 96)
     (expected,) = Runner(convert._pack(alone), "reference").run(value)
-    result = measure(model, PROCEDURAL, ProceduralSource().pictures(0, 1), 1, lambda count: None)
+    result = measure(model, PROCEDURAL, ProceduralSource().pictures(0, 1), Workers(), lambda count: None)
     row = result.spans[list(convert.activations(model)).index(name)]
     assert row == pytest.approx([expected.min(), expected.max()], rel=1e-5)
 
@@ -112,9 +113,9 @@ def test_workers_die_with_the_process_that_started_them() -> None:
     """Killed, it cannot stop them; their connections end all the same, as nobody else could end them."""
     code = """
 import sys
-from calibration import workers
+from calibration.workers import Workers
 from tests import test_calibration as tests
-list(workers.run(tests._nothing, tests._hold, [int(sys.argv[1])] * 2, 2))
+list(Workers(2).run(tests._nothing, tests._hold, [int(sys.argv[1])] * 2))
 """
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
@@ -131,7 +132,24 @@ list(workers.run(tests._nothing, tests._hold, [int(sys.argv[1])] * 2, 2))
 def test_a_worker_that_dies_is_one_error() -> None:
     """A killed worker, as when memory runs out, is reported with what to try next."""
     with pytest.raises(ToolError, match=r"expected 2 worker processes to stay alive.*--jobs 1"):
-        list(workers.run(_nothing, _die, range(3), 2))
+        list(Workers(2).run(_nothing, _die, range(3)))
+
+
+def test_a_worker_that_dies_before_it_has_its_setup_is_one_error(tmp_path: Path) -> None:
+    """A setup too large for a pipe does not make this process wait for a reader that is gone."""
+    script = """
+import functools
+from calibration.workers import Workers
+# A script that starts workers without asking whether it is the main module: every worker fails as it starts.
+list(Workers(2).run(functools.partial(bytes, bytes(1 << 20)), max, range(3)))
+"""
+    (tmp_path / "script.py").write_text(script)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "script.py")], env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 1
+    assert "ToolError: expected 2 worker processes to stay alive" in done.stderr
 
 
 @pytest.mark.shared
@@ -152,7 +170,7 @@ def test_measuring_real_pictures_gives_tensorflows_ranges(shared: Path) -> None:
     model = convert.convert_float(network.frozen_graph(Model(), network.fold_all(Model(), weights)))
     source = FolderSource(shared / "imagenet_sample")
     chosen = select(source, calib=30, limit=0).calibration
-    ours = measure(model, Inputs(source, Preprocess(), 224), chosen, 2, lambda count: None).spans
+    ours = measure(model, Inputs(source, Preprocess(), 224), chosen, Workers(2), lambda count: None).spans
 
     def dataset() -> object:
         return ([normalise(source.read(picture.id)[0], Preprocess(), 224)] for picture in chosen)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from calibration.workers import Workers
 from pipeline import vela
 from pipeline.vela import compile_all, compile_target, vela_table
 from pipeline.vela_targets import TARGETS, check_target, parse_targets
@@ -220,7 +221,7 @@ def test_a_float_model_is_refused_and_leaves_no_file(tmp_path: Path, float_model
     with pytest.raises(InputError, match="float32"):
         compile_target(float_model, "tiny", U55, tmp_path / "out")
     with pytest.raises(InputError, match="float32"):
-        compile_all(float_model, "tiny", TARGETS, tmp_path / "out", jobs=2)
+        compile_all(float_model, "tiny", TARGETS, tmp_path / "out", workers=Workers(2))
     assert files(tmp_path) == []
     assert not (tmp_path / "out").exists()
 
@@ -289,8 +290,8 @@ def test_a_pool_gives_what_one_process_gives(tmp_path: Path, int8_model: bytes) 
     """The same files and figures, in the order of the targets, and one step of progress for each."""
     targets = parse_targets("ethos-u85-256,ethos-u55-32,ethos-u65-512")
     steps: list[int] = []
-    one = compile_all(int8_model, "tiny", targets, tmp_path / "one", jobs=1, progress=steps.append)
-    two = compile_all(int8_model, "tiny", targets, tmp_path / "two", jobs=2, progress=steps.append)
+    one = compile_all(int8_model, "tiny", targets, tmp_path / "one", workers=Workers(1), progress=steps.append)
+    two = compile_all(int8_model, "tiny", targets, tmp_path / "two", workers=Workers(2), progress=steps.append)
     assert one == two
     assert [variant.target for variant in one] == list(targets)
     assert steps == [1] * 6
@@ -312,6 +313,6 @@ def test_the_table_is_plain_json(tmp_path: Path, int8_model: bytes) -> None:
 def test_a_published_model_runs_on_the_npu_alone(tmp_path: Path, shared: Path) -> None:
     """No operator of MobileNetV2 is left to the CPU on any of the eleven targets."""
     model = (shared / "published" / "calibration-unknown-a.tflite").read_bytes()
-    variants = compile_all(model, "mobilenet", TARGETS, tmp_path, jobs=2)
+    variants = compile_all(model, "mobilenet", TARGETS, tmp_path, workers=Workers(2))
     assert [variant.cpu_operators for variant in variants] == [()] * 11
     assert all(variant.inferences_per_second > 8 for variant in variants)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from calibration.ranges import from_json
+from calibration.workers import Workers
 from pipeline import golden, verify
 from pipeline.console import NoBars
 from pipeline.evaluate import Proportion
@@ -208,6 +209,6 @@ def test_a_classifier_that_knows_the_answer_scores_one(picture_folder: Path, sma
     spans = {key: (0.0, 6.0) if key.endswith("Relu6") else (-100.0, 100.0) for key in names} | {"input": (-1.0, 1.0)}
     inputs = Inputs(FolderSource(picture_folder), Preprocess(), 96)
     quantized = convert.quantize(model, spans)
-    result = evaluate(model, quantized, inputs, selection.evaluation, 1, lambda count: None)
+    result = evaluate(model, quantized, inputs, selection.evaluation, Workers(), lambda count: None)
     assert result.float_top1 == result.int8_top1 == Proportion(2, 12)
     assert result.agreement == Proportion(12, 12)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 FLAG = "statement"
 # What a build can be asked for; a statement says it itself.
-_NAMED_ALIKE = ("model", "images", "calib", "limit", "ranges", "targets", "out", "jobs", "force")
+_NAMED_ALIKE = ("model", "images", "calib", "limit", "ranges", "targets", "out", "jobs", "cluster", "force")
 _OF_A_BUILD = {**{name: f"--{name}" for name in _NAMED_ALIKE}, "crop": "--preprocess"}
 
 

@@ -23,7 +23,7 @@ def _measured(work: Work, float_model: bytes) -> ranges.Ranges:
     recipe = work.recipe
     inputs = Inputs(work.machine.source, recipe.preprocess, recipe.model.resolution)
     with work.machine.progress.bar("measuring ranges", len(recipe.calibration.pictures)) as advance:
-        measured = measure(float_model, inputs, recipe.calibration.pictures, work.machine.jobs, advance)
+        measured = measure(float_model, inputs, recipe.calibration.pictures, work.machine.workers, advance)
     made_for = {
         "network": recipe.network,
         "source": recipe.calibration.kind,

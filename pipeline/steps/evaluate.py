@@ -17,7 +17,7 @@ def run(work: Work) -> None:
             work.model,
             Inputs(machine.source, recipe.preprocess, recipe.model.resolution),
             recipe.evaluation.pictures,
-            machine.jobs,
+            machine.workers,
             advance,
         )
     document = {

@@ -13,5 +13,5 @@ def run(work: Work) -> None:
     recipe, machine = work.recipe, work.machine
     folder = work.out / PurePosixPath(VELA_FILE).parent
     with machine.progress.bar("compiling for Ethos-U", len(recipe.targets)) as advance:
-        variants = compile_all(work.model, recipe.name, recipe.targets, folder, machine.jobs, advance)
+        variants = compile_all(work.model, recipe.name, recipe.targets, folder, machine.workers, advance)
     work.write(VELA_FILE, readable_json({"build": recipe.name, "variants": vela_table(variants)}))

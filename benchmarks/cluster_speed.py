@@ -1,0 +1,97 @@
+"""Time to measure ranges over local processes and over a Dask cluster on this machine, in turns.
+
+    PYTHONPATH=. python benchmarks/cluster_speed.py --checkpoint ARCHIVE --images FOLDER --calib 500
+
+Two workers of one thread each, with and without Dask's nanny. Seconds of `measure` alone: no model is read or made, no
+picture chosen. `first` is the first work of workers just started, which are waited for before the clock runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from calibration.folder import FolderSource
+from calibration.inputs import Inputs
+from calibration.measure import measure
+from calibration.selection import select
+from calibration.workers import Workers
+from recreate_model import convert, network
+from recreate_model.checkpoint import read_archive
+from recreate_model.recipe import Model, Preprocess
+
+ROOT = Path(__file__).resolve().parent.parent
+_PORT = 18797
+
+
+def dask(*arguments: str) -> subprocess.Popen[bytes]:
+    """Starts a command of Dask in the project's folder."""
+    quiet = subprocess.DEVNULL
+    command = [sys.executable, "-m", "dask", *arguments, "--host", "127.0.0.1", "--no-dashboard"]
+    return subprocess.Popen(command, cwd=ROOT, stdout=quiet, stderr=quiet, start_new_session=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", type=Path, required=True)
+    parser.add_argument("--images", type=Path, required=True)
+    parser.add_argument("--calib", type=int, default=500)
+    parser.add_argument("--rounds", type=int, default=3)
+    arguments = parser.parse_args()
+    model = Model()
+    weights = read_archive(arguments.checkpoint, model).values
+    float_model = convert.convert_float(network.frozen_graph(model, network.fold_all(model, weights)))
+    source = FolderSource(arguments.images.absolute())
+    pictures = select(source, calib=arguments.calib, limit=0).calibration
+    inputs = Inputs(source, Preprocess(), model.resolution)
+    seen = set()
+
+    def seconds(workers: Workers) -> float:
+        start = time.perf_counter()
+        seen.add(measure(float_model, inputs, pictures, workers, lambda count: None).spans.tobytes())
+        return time.perf_counter() - start
+
+    rows: dict[str, list[float]] = {}
+    for _ in range(arguments.rounds):
+        rows.setdefault("two local processes", []).append(seconds(Workers(2)))
+        for name, flags, count in (("without nanny", ("--no-nanny",), 2), ("with nanny", ("--nworkers", "2"), 1)):
+            with cluster(flags, count) as workers:
+                rows.setdefault(f"{name}, first", []).append(seconds(workers))
+                rows.setdefault(f"{name}, again", []).append(seconds(workers))
+    for name, values in rows.items():
+        each = ", ".join(f"{value:.1f}" for value in values)
+        print(f"{name:24} median {statistics.median(values):5.1f} s of {len(values)} ({each})")
+    print(f"{len(pictures)} pictures; {'the same ranges' if len(seen) == 1 else 'DIFFERENT RANGES'} every time")
+
+
+@contextlib.contextmanager
+def cluster(flags: tuple[str, ...], count: int) -> Iterator[Workers]:
+    """A scheduler and two workers, from `count` commands with these flags."""
+    import distributed
+
+    address = f"tcp://127.0.0.1:{_PORT}"
+    with tempfile.TemporaryDirectory() as scratch:
+        processes = [dask("scheduler", "--port", str(_PORT))]
+        worker = ("worker", address, "--nthreads", "1", "--local-directory", scratch, *flags)
+        processes += [dask(*worker) for _ in range(count)]
+        try:
+            with distributed.Client(address, timeout=60, set_as_default=False) as client:
+                client.wait_for_workers(2, timeout=60)
+            yield Workers(cluster=address)
+        finally:
+            for process in processes:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
+
+if __name__ == "__main__":
+    main()
