@@ -21,6 +21,7 @@ PREFIX = "tfds:"
 _NAME = re.compile(r"(?P<name>\w+)(?:/(?P<config>[\w.+-]+))?(?::(?P<version>[\d.*]+))?")
 _EVALUATED = ("validation", "test")
 _FORMAT = "tfrecord"
+_NAMED = "file_name"
 
 
 def find_records(wanted: str, split: str | None) -> RecordSet:
@@ -118,7 +119,7 @@ def _features(found: Any, name: str) -> tuple[Features, tuple[str, ...]]:
     labels = [key for key, feature in found.items() if isinstance(feature, types.ClassLabel)]
     # Of several nobody knows which is meant.
     label = labels[0] if len(labels) == 1 else ""
-    named = "file_name" if isinstance(found.get("file_name"), types.Text) else ""
+    named = _NAMED if _NAMED in found and isinstance(found[_NAMED], types.Text) else ""
     return Features(images[0], label, named), tuple(found[label].names) if label else ()
 
 
