@@ -163,7 +163,8 @@ def _kept(path: Path, key: Json) -> tuple[Row, ...] | None:
         document = json.loads(text)
     except (OSError, ValueError):
         return None
-    return tuple(Row(*row) for row in document["rows"]) if document["key"] == key else None
+    known = isinstance(document, dict) and document.get("key") == key
+    return tuple(Row(*row) for row in document["rows"]) if known else None
 
 
 def _keep(path: Path, key: Json, rows: Sequence[Row]) -> None:

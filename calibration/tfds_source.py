@@ -51,7 +51,8 @@ def _builder(match: re.Match[str]) -> Any:
     try:
         return tfds.builder(wanted, **folder)
     except tfds.core.DatasetNotFoundError as error:
-        close = difflib.get_close_matches(match["name"], tfds.list_builders(with_community_datasets=False))
+        known = set(tfds.list_builders(with_community_datasets=False))  # some stand there twice
+        close = difflib.get_close_matches(match["name"], sorted(known))
         raise InputError(
             expected=f"{PREFIX}{wanted} to be a data set TFDS knows, or one in {named or '~/tensorflow_datasets'}",
             found=f"no {match['name']}",
@@ -60,7 +61,7 @@ def _builder(match: re.Match[str]) -> Any:
     except Exception as error:  # ValueError, AssertionError and others, for what it does not like
         raise InputError(
             expected=f"{PREFIX}{wanted} to be a config and version TFDS can open",
-            found=str(error).strip().partition("\n")[0],
+            found=str(error).strip().partition("\n")[0].rpartition('}": ')[2],
             next_step=f"give one of {_choices(match['name'])}",
         ) from error
 
