@@ -95,7 +95,10 @@ class RecordSource(StoredSource):
         return image
 
     def read(self, picture_id: str) -> tuple[Array, str]:
-        return preprocess.decode(self.encoded(picture_id), picture_id), self.digest(picture_id)
+        image, row = self.encoded(picture_id), self.rows[picture_id]
+        # The place too, as nobody finds a picture in a shard by its name.
+        where = f"{picture_id} (record {row.number} of {self.records.files[row.shard]})"
+        return preprocess.decode(image, where), row.sha256
 
     def digest(self, picture_id: str) -> str:
         return self.rows[picture_id].sha256

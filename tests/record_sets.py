@@ -68,9 +68,7 @@ def slim(image: bytes, synset: str, file_name: str) -> bytes:
 
 def slim_of_folder(folder: Path) -> list[bytes]:
     """The pictures of synset folders as records."""
-    return [
-        slim(path.read_bytes(), path.parent.name, path.name) for path in sorted(folder.rglob("*")) if path.is_file()
-    ]
+    return [slim(path.read_bytes(), path.parent.name, path.name) for path in sorted(folder.glob("n*/*"))]
 
 
 def plain(image: bytes, label: int | None, **more: Value) -> bytes:

@@ -231,7 +231,9 @@ def test_records_calibrate_to_the_bytes_of_the_folder(synset_folder: Path, tmp_p
     record_sets.write_shards(tmp_path / "slim", "validation", record_sets.slim_of_folder(synset_folder), 4)
     results = []
     for images in (synset_folder, tmp_path / "slim"):
-        request = replace(SMALL_REQUEST, images=str(images), calib=12, limit=10, jobs=2, out=tmp_path / images.name)
+        request = replace(
+            SMALL_REQUEST, images=str(images), calib=12, limit=10, jobs=2, out=tmp_path / f"of-{images.name}"
+        )
         build(request, ("evaluate",))
         (folder,) = request.out.iterdir()
         figures = [
@@ -239,7 +241,8 @@ def test_records_calibrate_to_the_bytes_of_the_folder(synset_folder: Path, tmp_p
             for line in (folder / "evaluate.json").read_text().splitlines()
             if not any(name in line for name in ('"source"', '"pictures_sha256"'))  # they tell of ids
         ]
-        results.append((next(folder.glob("*.tflite")).read_bytes(), figures))
+        ranges = (folder / "calibration" / "ranges.json").read_bytes()
+        results.append((next(folder.glob("*.tflite")).read_bytes(), ranges, figures))
     assert results[0] == results[1]
 
 

@@ -95,7 +95,7 @@ def prepare(folder: Path, name: str, features: Any, splits: Mapping[str, list[di
         version={"imagenet_v2": "3.0.0", "imagenette": "1.0.0"}.get(name, "2.1.0"),
         features=features,
         split_datasets={
-            split: [(number, {**row, "image": io.BytesIO(row["image"])}) for number, row in enumerate(examples)]
+            split: [(number, {**row, **_opened(row)}) for number, row in enumerate(examples)]
             for split, examples in splits.items()
         },
         data_dir=folder,
@@ -103,6 +103,11 @@ def prepare(folder: Path, name: str, features: Any, splits: Mapping[str, list[di
         **how,
     )
     return folder
+
+
+def _opened(row: Mapping[str, Any]) -> dict[str, io.BytesIO]:
+    """The encoded pictures of an example as open files, which TFDS takes as they are."""
+    return {name: io.BytesIO(row[name]) for name in ("image", "other") if name in row}
 
 
 def read_by_tfds(folder: Path, name: str, split: str) -> list[dict[str, Any]]:
@@ -248,12 +253,14 @@ def test_sets_that_cannot_be_used_say_why(tmp_path: Path, opened: Any, caplog: p
     assert set(labels) == {None, 1}
     assert "classes that are not ImageNet's 1000, such as" in caplog.text
 
-    two = made.FeaturesDict({"image": made.Image(), "other": made.Image()})
-    for row in animals:
-        row["other"] = io.BytesIO(row["image"])
-    prepare(tmp_path, "pairs", two, {"train": [{**row, "other": io.BytesIO(row["image"])} for row in animals]})
+    image = made.Image()
+    pairs = [{"image": row["image"], "other": row["image"]} for row in examples]
+    prepare(tmp_path, "pairs", made.FeaturesDict({"image": image, "other": image}), {"train": pairs})
     with pytest.raises(InputError, match="one picture in each example; found image, other"):
         opened(tmp_path, "tfds:pairs")
+    prepare(tmp_path, "words", made.FeaturesDict({"text": made.Text()}), {"train": [{"text": "a word"}]}, shards=1)
+    with pytest.raises(InputError, match="one picture in each example; found none among text"):
+        opened(tmp_path, "tfds:words")
 
 
 @pytest.mark.slow
