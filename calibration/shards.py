@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
@@ -25,9 +26,9 @@ def find_splits(folder: Path) -> Mapping[str, tuple[Path, ...]]:
     """
     found: dict[str, list[Path]] = defaultdict(list)
     try:
-        for path in sorted(folder.iterdir()):
-            if not path.name.startswith(".") and (split := _split(path.name)) and path.is_file():
-                found[split].append(path)
+        for name in sorted(os.listdir(folder)):
+            if not name.startswith(".") and (split := _split(name)) and (folder / name).is_file():
+                found[split].append(folder / name)
     except OSError as error:
         raise unreadable(folder, error) from error
     return {split: tuple(paths) for split, paths in found.items()}

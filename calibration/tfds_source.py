@@ -22,6 +22,7 @@ _NAME = re.compile(r"(?P<name>\w+)(?:/(?P<config>[\w.+-]+))?(?::(?P<version>[\d.
 _EVALUATED = ("validation", "test")
 _FORMAT = "tfrecord"
 _NAMED = "file_name"
+_DEFAULT_FOLDER = "~/tensorflow_datasets"
 
 
 def find_records(wanted: str, split: str | None) -> RecordSet:
@@ -54,25 +55,32 @@ def _builder(match: re.Match[str]) -> Any:
         known = set(tfds.list_builders(with_community_datasets=False))  # some stand there twice
         close = difflib.get_close_matches(match["name"], sorted(known))
         raise InputError(
-            expected=f"{PREFIX}{wanted} to be a data set TFDS knows, or one in {named or '~/tensorflow_datasets'}",
-            found=f"no {match['name']}",
+            expected=f"{PREFIX}{wanted} to be a data set TFDS knows, or one in {named or _DEFAULT_FOLDER}",
+            found=f"no {wanted}",
             next_step=f"did you mean {' or '.join(close)}?" if close else "correct its name, or set TFDS_DATA_DIR",
         ) from error
     except Exception as error:  # ValueError, AssertionError and others, for what it does not like
         raise InputError(
-            expected=f"{PREFIX}{wanted} to be a config and version TFDS can open",
-            found=str(error).strip().partition("\n")[0].rpartition('}": ')[2],
-            next_step=f"give one of {_choices(match['name'])}",
+            expected=f"TFDS to open {PREFIX}{wanted}",
+            found=str(error).strip().partition("\n")[0].rpartition('}": ')[2] or type(error).__name__,
+            next_step=_choices(match)
+            or f"restore its folder, or remove it and run {_prepare(wanted, named or _DEFAULT_FOLDER)}",
         ) from error
 
 
-def _choices(name: str) -> str:
+def _choices(match: re.Match[str]) -> str:
+    """The configs and versions there are, where one was asked for that is not; else nothing."""
     import tensorflow_datasets as tfds
 
-    known = tfds.builder_cls(name)
+    try:
+        known = tfds.builder_cls(match["name"])
+    except tfds.core.DatasetNotFoundError:
+        return ""
     configs = [config.name for config in known.BUILDER_CONFIGS]
     versions = [str(version) for version in (known.VERSION, *known.SUPPORTED_VERSIONS) if version]
-    return f"configs: {', '.join(configs) or 'none'}; versions: {', '.join(versions)}"
+    if match["config"] in (None, *configs) and match["version"] in (None, *versions):
+        return ""
+    return f"give one of the configs {', '.join(configs) or '(none)'} and the versions {', '.join(versions)}"
 
 
 def _described(builder: Any, split: str | None) -> RecordSet:
@@ -129,10 +137,11 @@ def _unprepared(builder: Any, name: str) -> InputError:
     if asked := builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
         manual = Path(builder.data_dir_root) / "downloads" / "manual"
         steps = f"put what TFDS asks for into {manual} ({' '.join(asked.split())[:300]}), then run {steps}"
-    versions = sorted(path.name for path in Path(builder.data_dir).parent.glob("[0-9]*.[0-9]*.[0-9]*"))
+    here = Path(builder.data_dir)
+    versions = sorted(path.name for path in here.parent.glob("[0-9]*.[0-9]*.[0-9]*") if path != here)
     return InputError(
         expected=f"{name} to be prepared in {builder.data_dir_root}",
-        found=f"version {', '.join(versions)} there" if versions else "nothing of it there",
+        found=f"version {', '.join(versions)} there" if versions else "no whole version of it there",
         next_step=steps,
     )
 

@@ -17,15 +17,18 @@ from hypothesis import strategies as st
 
 from calibration import tfrecord
 from calibration.folder import FolderSource
+from calibration.inputs import Inputs
+from calibration.measure import measure
 from calibration.opening import Reading, open_source
 from calibration.record_index import SLIM
 from calibration.records import RecordSet, RecordSource, open_records
-from calibration.selection import select
+from calibration.selection import Selection, select
 from calibration.shards import check_complete, find_splits
 from calibration.sources import StoredSource
 from recreate_model.digest import digest_bytes
 from recreate_model.errors import InputError, UsageError
 from recreate_model.labels import validation_classes
+from recreate_model.recipe import Preprocess
 from tests import pictures, record_sets
 from tests.conftest import SMALL_REQUEST, build
 from tests.record_sets import plain
@@ -49,6 +52,11 @@ def opened(path: Path, **reading: Any) -> StoredSource:
 def listing(source: StoredSource) -> dict[str, tuple[str, int | None]]:
     """Digest and label of each picture, by id."""
     return {picture.id: (picture.sha256, picture.label) for picture in source.pictures()}
+
+
+def contents(selection: Selection) -> list[list[tuple[str, int | None]]]:
+    """Digest and label of what calibrates and of what evaluates, in order: a folder's ids have the folder in them."""
+    return [[(p.sha256, p.label) for p in part] for part in (selection.calibration, selection.evaluation)]
 
 
 def single(path: Path, records: list[bytes], label_base: int | None = None) -> RecordSource:
@@ -182,10 +190,7 @@ def test_the_selection_is_that_of_the_pictures_as_files(synset_folder: Path, tmp
     source, folder = opened(tmp_path / "slim"), FolderSource(synset_folder)
     for seed in (0, 3):
         chosen, expected = select(source, 10, 15, seed), select(folder, 10, 15, seed)
-        for part in ("calibration", "evaluation"):
-            assert [(p.sha256, p.label) for p in getattr(chosen, part)] == [
-                (p.sha256, p.label) for p in getattr(expected, part)
-            ]
+        assert contents(chosen) == contents(expected)
     for picture in folder.pictures():
         assert source.encoded(picture.id.rpartition("/")[2]) == (synset_folder / picture.id).read_bytes()
 
@@ -244,6 +249,28 @@ def test_records_calibrate_to_the_bytes_of_the_folder(synset_folder: Path, tmp_p
         ranges = (folder / "calibration" / "ranges.json").read_bytes()
         results.append((next(folder.glob("*.tflite")).read_bytes(), ranges, figures))
     assert results[0] == results[1]
+
+
+@pytest.mark.shared
+def test_real_pictures_as_records_are_chosen_like_the_files(shared: Path, tmp_path: Path) -> None:
+    """700 pictures in seven shards: 500 to calibrate and 200 to evaluate, the same as from their folders."""
+    folder = shared / "imagenet_sample"
+    record_sets.write_shards(tmp_path / "slim", "validation", record_sets.slim_of_folder(folder), 7)
+    chosen = select(opened(tmp_path / "slim"), 500, 200)
+    expected = select(FolderSource(folder), 500, 200)
+    assert len(chosen.calibration) == 500
+    assert len(chosen.evaluation) == 200
+    assert contents(chosen) == contents(expected)
+
+
+def test_an_unreadable_picture_is_named_with_its_place(tmp_path: Path) -> None:
+    """Nobody finds a picture in a shard by its name alone."""
+    cut = pictures.jpeg(2)[:-900]
+    source = single(
+        tmp_path / "x.tfrecord", [plain(pictures.jpeg(1), 0), plain(cut, 1, **{"image/filename": b"cut.JPEG"})]
+    )
+    with pytest.raises(InputError, match=rf"cut\.JPEG \(record 2 of {tmp_path / 'x.tfrecord'}\) to be a whole JPEG"):
+        source.read("cut.JPEG")
 
 
 # Labels
@@ -455,6 +482,21 @@ def test_a_shard_that_disappears_is_named(listed: tuple[Path, RecordSource]) -> 
     path.unlink()
     with pytest.raises(InputError, match=f"to read the records in {path}; found No such file"):
         source.encoded(digest_bytes(bytes([1]) * 40))
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_shard_that_disappears_half_way_ends_the_measuring(
+    jobs: int, small_float: bytes, synset_folder: Path, tmp_path: Path
+) -> None:
+    """It was there when the pictures were chosen; the error comes out of a worker process whole."""
+    _, second, _ = record_sets.write_shards(
+        tmp_path / "slim", "validation", record_sets.slim_of_folder(synset_folder), 3
+    )
+    source = opened(tmp_path / "slim")
+    selection = select(source, 20, 0)
+    second.unlink()
+    with pytest.raises(InputError, match=f"to read the records in {second}; found No such file"):
+        measure(small_float, Inputs(source, Preprocess(), 96), selection.calibration, jobs, lambda count: None)
 
 
 @pytest.mark.parametrize("how", ["shorter", "damaged", "another picture", "no picture"])

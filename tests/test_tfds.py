@@ -165,14 +165,27 @@ def test_a_shard_with_fewer_records_than_tfds_wrote_is_named(imagenet: Path, ope
         path.write_bytes(good)
 
 
+def test_damaged_metadata_are_bad_input(imagenet: Path, opened: Any) -> None:
+    """Whatever TFDS says of them is one line of ours, with the folder's name and the command that helps."""
+    info = imagenet / IMAGENET / "5.1.0" / "dataset_info.json"
+    good = info.read_text()
+    try:
+        for text in (good[: len(good) // 2], "", "{}", "[]"):
+            info.write_text(text)
+            with pytest.raises(InputError, match=r"TFDS to open tfds:imagenet2012; found \S.*download_and_prepare"):
+                opened(imagenet, f"tfds:{IMAGENET}")
+    finally:
+        info.write_text(good)
+
+
 def test_what_is_said_of_names_that_lead_nowhere(imagenet: Path, opened: Any) -> None:
     """Unknown data set, config, version or split, one not prepared, no name at all: what to type instead."""
     for images, *words in (
         ("tfds:imagenet2021", "no imagenet2021", "did you mean imagenet2012"),
-        ("tfds:imagenette/321px", "321px not found", "configs: full-size-v2, 320px-v2"),
-        ("tfds:imagenet2012:4.0.0", "4.0.0, only: 5.1.0, 5.0.0", "versions: 5.1.0, 5.0.0"),
+        ("tfds:imagenette/321px", "321px not found", "configs full-size-v2, 320px-v2"),
+        ("tfds:imagenet2012:4.0.0", "4.0.0, only: 5.1.0, 5.0.0", "versions 5.1.0, 5.0.0"),
         ("tfds:imagenet2012:5.0.0", "found version 5.1.0 there"),
-        ("tfds:imagenette/320px-v2", "nothing of it there", f'("imagenette/320px-v2:1.0.0", data_dir="{imagenet}")'),
+        ("tfds:imagenette/320px-v2", "no whole version of it there", f'("imagenette/320px-v2:1.0.0", data_dir="{imagenet}")'),
         ("tfds:", "tfds:NAME/CONFIG"),
         ("tfds:huggingface:mnist", "tfds:NAME/CONFIG"),
     ):  # fmt: skip
