@@ -71,7 +71,8 @@ def open_source(images: str, reading: Reading, bar: Bar = no_bar) -> StoredSourc
         split = choose_split(splits, reading.split, _EVALUATED, str(root))
         check_complete(splits[split])
         return open_records(RecordSet("tfrecord", str(root), splits[split], SLIM), reading.label_base, bar)
-    refuse("a folder of pictures", split=reading.split)
+    if root.is_dir():
+        refuse("a folder in which no file is named as TFRecords are", split=reading.split)
     return FolderSource(root, reading.label_file, reading.label_base)
 
 

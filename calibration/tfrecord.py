@@ -54,7 +54,7 @@ def records(path: Path) -> Iterator[tuple[int, bytes]]:
 def record_at(path: Path, number: int, offset: int) -> bytes:
     """The data of one record again. Raises InputError as `records`."""
     try:
-        with path.open("rb", buffering=0) as stream:
+        with path.open("rb") as stream:
             left = path.stat().st_size - offset
             stream.seek(offset)
             return _read(stream, left)

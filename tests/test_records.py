@@ -457,6 +457,8 @@ def test_options_that_say_nothing_are_bad_usage(tmp_path: Path) -> None:
     ):
         with pytest.raises(UsageError, match="expected no --"):
             opened(path, **option)
+    with pytest.raises(InputError, match="No such file"):
+        opened(tmp_path / "nothing", split="validation").pictures()
 
 
 # Files that change, and the cache
