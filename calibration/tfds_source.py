@@ -122,7 +122,8 @@ def _features(found: Any, name: str) -> tuple[Features, tuple[str, ...]]:
     if len(images) != 1:
         raise InputError(
             expected=f"{name} to have one picture in each example",
-            found=", ".join(images) if images else f"none among {', '.join(found)}",
+            # Sorted, as TFDS keeps them in no order.
+            found=", ".join(sorted(images)) if images else f"none among {', '.join(sorted(found))}",
             next_step="give a data set of classified pictures, such as tfds:imagenet2012",
         )
     labels = [key for key, feature in found.items() if isinstance(feature, types.ClassLabel)]
