@@ -136,7 +136,10 @@ def read_label_file(path: Path) -> dict[str, Label]:
 
 def has_pictures(root: Path) -> bool:
     """Whether a picture lies in this folder or one folder down."""
-    return any(_picture_files(root))
+    try:
+        return any(_picture_files(root))
+    except OSError:
+        return True  # listing them will say what is wrong
 
 
 def _picture_files(root: Path) -> Iterator[Path]:

@@ -126,7 +126,10 @@ def open_records(records: RecordSet, label_base: int | None, bar: Bar = no_bar) 
     rows = _by_id(records, index)
     raw = {name: row.label for name, row in rows.items() if row.label is not None}
     labels = _named(records, raw, rows) if records.class_names else class_ids(raw, label_base, records.name)
-    return RecordSource(records, rows, labels)
+    source = RecordSource(records, rows, labels)
+    if not raw and not any(picture.label for picture in source.pictures()):
+        _LOG.warning("no picture in %s has a label, so top-1 cannot be measured on them", records.name)
+    return source
 
 
 def _check_counts(records: RecordSet, index: Sequence[Row]) -> None:

@@ -325,6 +325,16 @@ def test_a_picture_may_have_no_label(tmp_path: Path) -> None:
     assert labels == [None, None, None, label]
 
 
+def test_a_set_without_labels_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """They calibrate; but whoever expects a top-1 should know at once, and not from a card."""
+    single(tmp_path / "some.tfrecord", [plain(b"a", None), plain(b"b", 0)])
+    assert caplog.records == []
+    source = single(tmp_path / "none.tfrecord", [plain(b"a", None), plain(b"b", -1)])
+    assert [picture.label for picture in source.pictures()] == [None, None]
+    (warning,) = caplog.records
+    assert "no picture in" in warning.getMessage()
+
+
 @pytest.mark.parametrize(("records", "words"), [
     ([plain(b"a", 0), plain(b"b", 1001)], ("0..999", "1001 for " + digest_bytes(b"b"))),
     ([plain(b"a", 0), plain(b"b", -2)], ("0..999", "-2 for " + digest_bytes(b"b"))),
