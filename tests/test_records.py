@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import random
@@ -79,6 +80,18 @@ VALUES = (
 def test_an_example_is_read_as_tensorflow_wrote_it(features: dict[str, list[Any]]) -> None:
     """Bytes, whole numbers and floats, negative and empty ones, under any names."""
     assert tfrecord.features(record_sets.example(features)) == features
+
+
+@given(st.binary(max_size=80) | st.tuples(st.integers(0, 60), st.integers(1, 255)))
+def test_bytes_that_are_no_example_are_refused(how: bytes | tuple[int, int]) -> None:
+    """Any bytes, or an example with one of its bytes changed: features come out, or a ValueError, and nothing else."""
+    data = how
+    if isinstance(how, tuple):
+        good = bytearray(TINY[1])
+        good[how[0] % len(good)] ^= how[1]
+        data = bytes(good)
+    with contextlib.suppress(ValueError):
+        assert all(isinstance(values, list) for values in tfrecord.features(data).values())
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
