@@ -14,7 +14,7 @@ from recreate_model.recipe import Picture
 
 LABEL_FILE = "val.txt"
 _SYNSETS = "give --images a folder of synset folders (n01440764/x.JPEG), or `procedural`"
-_SUFFIXES = (".jpeg", ".jpg", ".png")
+SUFFIXES = (".jpeg", ".jpg", ".png")
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class FolderSource(StoredSource):
                 )
         if not ids:
             raise InputError(
-                expected=f"pictures ({', '.join(_SUFFIXES)}) in {self.root}",
+                expected=f"pictures ({', '.join(SUFFIXES)}) in {self.root}",
                 found="none there, and none one folder down",
                 next_step=_SYNSETS,
             )
@@ -134,6 +134,14 @@ def read_label_file(path: Path) -> dict[str, Label]:
     return rows
 
 
+def has_pictures(root: Path) -> bool:
+    """Whether a picture lies in this folder or one folder down."""
+    try:
+        return any(_picture_files(root))
+    except OSError:
+        return True  # listing them will say what is wrong
+
+
 def _picture_files(root: Path) -> Iterator[Path]:
     with os.scandir(root) as entries:
         for entry in entries:
@@ -154,4 +162,4 @@ def _is_utf8(text: str) -> bool:
 
 def _is_picture(entry: os.DirEntry[str]) -> bool:
     # A dot in front hides a file; some systems keep notes on a picture under its name with one.
-    return entry.name.lower().endswith(_SUFFIXES) and not entry.name.startswith(".") and entry.is_file()
+    return entry.name.lower().endswith(SUFFIXES) and not entry.name.startswith(".") and entry.is_file()

@@ -81,7 +81,11 @@ def _add_build_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--model", help="member of the family: width_resolution (default 1.0_224)")
     add("--checkpoint", metavar="auto|official|seeded|PATH", help="float weights (default auto)")
-    add("--images", metavar="auto|procedural|PATH", help="pictures: a folder of synset folders (default auto)")
+    add(
+        "--images",
+        metavar="auto|procedural|PATH|tfds:NAME",
+        help="pictures: a folder of them, a folder or file of TFRecords, or a TFDS data set (default auto)",
+    )
     add(
         "--labels",
         type=Path,
@@ -89,6 +93,7 @@ def _add_build_arguments(parser: argparse.ArgumentParser) -> None:
         help="rows of a picture's name and its class (default val.txt beside them)",
     )
     add("--label-base", type=int, choices=(0, 1), help="number of the first class (default: found out, or refused)")
+    add("--split", metavar="NAME", help="of TFRecords or a TFDS data set (default: the only one, or validation)")
     ranges = parser.add_mutually_exclusive_group()
     ranges.add_argument("--calib", type=int, metavar="N", help="pictures to calibrate on (default 100)")
     ranges.add_argument("--manifest", type=Path, metavar="FILE", help="calibrate on the pictures listed there")

@@ -17,10 +17,11 @@ from absl import logging
 
 from calibration.cluster import check_address
 from calibration.manifest import read_manifest
-from calibration.opening import Reading, open_source
+from calibration.opening import Reading, open_source, refuse
 from calibration.ranges import Ranges, from_json
 from calibration.selection import Selection, select, select_procedural
 from calibration.sources import ProceduralSource, Source
+from calibration.tfds_source import PREFIX as TFDS
 from calibration.workers import Workers
 from pipeline import vela_targets
 from pipeline.work import Machine, Progress
@@ -45,6 +46,7 @@ class Request:
     images: str = "auto"
     labels: Path | None = None
     label_base: int | None = None
+    split: str | None = None
     calib: int = 100
     seed: int = 0
     manifest: Path | None = None
@@ -82,7 +84,7 @@ def resolve(request: Request, progress: Progress, may_fetch: bool) -> tuple[Reci
     targets = vela_targets.parse_targets(request.targets)
     checkpoint, archive = _checkpoint(request.checkpoint, model, progress, may_fetch)
     table, ranges_sha256 = _table(request.ranges) if request.ranges else (None, "")
-    source, selection = _pictures(request, table, trained=checkpoint.kind != "seeded")
+    source, selection = _pictures(request, table, progress, trained=checkpoint.kind != "seeded")
     calibration = Calibration(source.kind, selection.calibration)
     if table:
         calibration = Calibration("ranges", ranges_sha256=ranges_sha256)
@@ -219,14 +221,15 @@ def _touch(marker: Path) -> None:
         return
 
 
-def _pictures(request: Request, table: Ranges | None, trained: bool) -> tuple[Source, Selection]:
+def _pictures(request: Request, table: Ranges | None, progress: Progress, trained: bool) -> tuple[Source, Selection]:
     wanted = _folder_or_procedural(trained) if request.images == "auto" else request.images
     chosen = 0 if table else read_manifest(request.manifest) if request.manifest else request.calib
     if wanted == "procedural":
-        _check_unused(request, "labels", "label_base")
+        given = {name: getattr(request, name) for name in ("labels", "label_base", "split")}
+        refuse("procedural pictures, which have no labels and no splits", **given)
         procedural = ProceduralSource(request.seed)
         return procedural, select_procedural(procedural, chosen, request.limit)
-    source = open_source(wanted, Reading(request.labels, request.label_base))
+    source = open_source(wanted, Reading(request.labels, request.label_base, request.split), progress.bar)
     selection = select(source, chosen, request.limit, request.seed, table.pictures if table else ())
     if len(selection.evaluation) < request.limit:
         logging.warning(
@@ -235,26 +238,14 @@ def _pictures(request: Request, table: Ranges | None, trained: bool) -> tuple[So
     return source, selection
 
 
-def _check_unused(request: Request, *names: str) -> None:
-    """Options that would change nothing are a misunderstanding, and said rather than passed over."""
-    for name in names:
-        if getattr(request, name) is not None:
-            flag = f"--{name.replace('_', '-')}"
-            raise UsageError(
-                expected=f"no {flag} with procedural pictures, which have no labels",
-                found=f"{flag} {getattr(request, name)}",
-                next_step=f"leave {flag} out, or give --images a folder or data set",
-            )
-
-
 def _folder_or_procedural(trained: bool) -> str:
     wanted = os.environ.get("IMAGENET_DIR") or "procedural"
     if wanted == "procedural" and trained:
         logging.warning("no pictures are given; PROCEDURAL ones are used, which resemble no photograph. Give --images")
-    elif wanted != "procedural" and not Path(wanted).is_dir():
+    elif wanted != "procedural" and not wanted.startswith(TFDS) and not Path(wanted).exists():
         raise InputError(
-            expected="the environment variable IMAGENET_DIR to name a folder of pictures",
-            found=f"no folder at {wanted}",
+            expected=f"the environment variable IMAGENET_DIR to name pictures, or a data set as {TFDS}NAME",
+            found=f"nothing at {wanted}",
             next_step="correct or unset it, or give --images",
         )
     return wanted

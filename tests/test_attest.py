@@ -652,7 +652,16 @@ def test_the_command_names_the_first_file_that_differs(folder: Path) -> None:
     assert_one_error(run("attest", "--check"), 2, "--help")
 
 
-@pytest.mark.parametrize("options", [("--model", "bogus"), ("--force",), ("--preprocess", "squash", "--calib", "5")])
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--model", "bogus"),
+        ("--force",),
+        ("--preprocess", "squash", "--calib", "5"),
+        ("--label-base", "0"),
+        ("--split", "train"),
+    ],
+)
 def test_options_of_a_build_have_no_place_beside_check(options: tuple[str, ...], finished: Path) -> None:
     """They would be ignored, while a user takes them for checked."""
     assert_one_error(run("attest", "--check", finished / PROVENANCE_FILE, *options), 2, options[0], "leave them out")

@@ -6,9 +6,7 @@ import argparse
 from pathlib import Path
 
 FLAG = "statement"
-# What a build can be asked for; a statement says it itself.
-_NAMED_ALIKE = ("model", "images", "calib", "limit", "ranges", "targets", "out", "jobs", "cluster", "force")
-_OF_A_BUILD = {**{name: f"--{name}" for name in _NAMED_ALIKE}, "crop": "--preprocess"}
+_OTHERWISE_NAMED = {"crop": "--preprocess"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,13 +21,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     import json
+    from dataclasses import fields
 
     from pipeline import attest_check, console
+    from pipeline.resolve import Request
     from pipeline.rows import holds, raise_unless_holds
     from pipeline.statement import read_statement
     from recreate_model.errors import UsageError
 
-    if given := [flag for name, flag in _OF_A_BUILD.items() if getattr(arguments, name) not in (None, False)]:
+    # What a build can be asked for; a statement says it itself, but for where the archive lies.
+    of_a_build = [part.name for part in fields(Request) if part.name != "checkpoint"] + ["force"]
+    given = [
+        _OTHERWISE_NAMED.get(name, f"--{name.replace('_', '-')}")
+        for name in of_a_build
+        if (value := getattr(arguments, name)) is not None and value is not False  # 0 is given, too
+    ]
+    if given:
         raise UsageError(
             expected="no options of a build beside --check, as the statement says of which build it is",
             found=", ".join(given),
