@@ -120,7 +120,7 @@ def test_only_last_bits_may_decide_at_a_boundary(small_float: bytes, ours: Array
 
 @pytest.mark.shared
 def test_measuring_real_pictures_gives_tensorflows_ranges(shared: Path) -> None:
-    """On thirty real pictures: numpy's bits, TensorFlow's ranges once rounded, and residual inputs narrower than its."""
+    """On thirty real pictures: numpy's bits, TensorFlow's ranges once rounded, and narrower residual inputs."""
     weights = read_archive(shared / "checkpoint" / "mobilenet_v2_1.0_224.tgz", Model()).values
     model = convert.convert_float(network.frozen_graph(Model(), network.fold_all(Model(), weights)))
     source = FolderSource(shared / "imagenet_sample")
