@@ -283,11 +283,12 @@ def _print_times(runs: dict[str, list[Took]], pictures: int, jobs: int) -> None:
             f"{wall[name] / wall[one]:11.2f}{cpu[name] / cpu[one]:12.2f}"
         )
     seconds = wall[many] / pictures * 500
-    _target(f"500 pictures in under 3 s: {seconds:.2f} s", seconds < 3)
+    if_idle = cpu[many] / jobs / pictures * 500
+    _target(f"500 pictures in under 3 s: {seconds:.2f} s ({if_idle:.2f} s by CPU time)", seconds < 3)
     for name, times in ((_TENSORFLOW, 10), (_AI_EDGE, 5)):
-        _target(
-            f"{times} times as fast as {name}: {wall[name] / wall[many]:.1f} times", wall[name] / wall[many] >= times
-        )
+        found = wall[name] / wall[many]
+        said = f"{found:.1f} times ({cpu[name] / cpu[many]:.1f} by CPU time)"
+        _target(f"{times} times as fast as {name}: {said}", found >= times)
 
 
 def _ms(seconds: float, pictures: int) -> str:
