@@ -1,8 +1,9 @@
 """Pictures -> activation ranges, at the speed of the network.
 
-The float model runs with every activation declared an output, so each keeps its own memory and its true range can be
-read. (TensorFlow's calibrator reads the input of a residual addition after the sum has overwritten it, and so reports
-ranges for ten tensors that are too wide.)
+The float model gives the range of every activation itself: each is reduced to its minimum and maximum right after it is
+computed, while it is in the processor's cache, and only these two numbers leave the runtime. (TensorFlow's calibrator
+reads the input of a residual addition after the sum has overwritten it, and so reports ranges for ten tensors that are
+too wide.)
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def measure(
         InputError: a picture that cannot be read, or that changed since it was chosen.
     """
     shards, done = [], []
-    setup = functools.partial(_setup, convert.with_all_activations_as_outputs(float_model), inputs)
+    setup = functools.partial(_setup, convert.with_ranges_as_outputs(float_model), inputs)
     for shard, checked in workers.run(setup, _measure_chunk, chunks(pictures)):
         shards.append(shard)
         done.extend(checked)

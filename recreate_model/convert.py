@@ -22,7 +22,7 @@ import numpy as np
 from recreate_model.capture import captured
 from recreate_model.errors import InputError, ToolError
 from recreate_model.model_view import read_model
-from recreate_model.network import INPUT_NAME, OUTPUT_NAME
+from recreate_model.network import INPUT_NAME, OUTPUT_NAME, Array
 from recreate_model.quantiser import WITHOUT_RANGE
 
 # What the published model calls them.
@@ -119,6 +119,44 @@ def with_all_activations_as_outputs(float_model: bytes) -> bytes:
     return _pack(model)
 
 
+def with_ranges_as_outputs(float_model: bytes) -> bytes:
+    """The same model with the range of every activation as its outputs: two scalars, minimum and maximum, for each.
+
+    They come in the order of `activations`, and are those of the values that `with_all_activations_as_outputs` gives,
+    bit for bit. A NaN among other numbers is not always seen where it arises, but always in the scores.
+    """
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = _parse(float_model)
+    graph = model.subgraphs[0]
+    graph.outputs = []
+    codes = [schema.BuiltinOperator.REDUCE_MIN, schema.BuiltinOperator.REDUCE_MAX]
+    first_code = len(model.operatorCodes)
+    model.operatorCodes += [_operator_code(code) for code in codes]
+    axes: dict[int, int] = {}  # rank -> the tensor that lists all axes
+
+    def reductions(index: int) -> Iterator[Any]:
+        rank = len(graph.tensors[index].shape)
+        if rank not in axes:
+            axes[rank] = _add_tensor(model, schema.TensorType.INT32, np.arange(rank, dtype=np.int32))
+        for code in range(first_code, first_code + len(codes)):
+            operator = schema.OperatorT()
+            operator.opcodeIndex = code
+            operator.inputs = np.array([index, axes[rank]], np.int32)
+            graph.outputs.append(_add_tensor(model, schema.TensorType.FLOAT32))
+            operator.outputs = np.array(graph.outputs[-1:], np.int32)
+            operator.builtinOptionsType = schema.BuiltinOptions.ReducerOptions
+            operator.builtinOptions = schema.ReducerOptionsT()
+            yield operator
+
+    operators = [reduction for index in graph.inputs for reduction in reductions(index)]
+    for operator in graph.operators:
+        # At once, while the activation is in the cache; its memory can then be used again.
+        operators += [operator, *(reduction for index in operator.outputs for reduction in reductions(index))]
+    graph.operators = operators
+    return _pack(model)
+
+
 def check_ranges(ranges: Ranges, float_model: bytes) -> None:
     """Raises InputError, naming the activation, unless there is one usable range where the float model needs one."""
     known, needed = activations(float_model).keys(), activations_with_a_range(float_model)
@@ -152,6 +190,30 @@ def _with_spans(float_model: bytes, ranges: Mapping[int, tuple[float, float]]) -
         parameters.max = np.array([high], np.float32)
         model.subgraphs[0].tensors[index].quantization = parameters
     return _pack(model)
+
+
+def _operator_code(code: int) -> Any:
+    from ai_edge_litert import schema_py_generated as schema
+
+    entry = schema.OperatorCodeT()
+    entry.builtinCode = entry.deprecatedBuiltinCode = code
+    return entry
+
+
+def _add_tensor(model: Any, dtype: int, values: Array | None = None) -> int:
+    """Index of a new tensor: a constant vector, or a scalar to be computed."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    tensor = schema.TensorT()
+    tensor.type = dtype
+    tensor.shape = np.array([] if values is None else values.shape, np.int32)
+    if values is not None:
+        buffer = schema.BufferT()
+        buffer.data = values.view(np.uint8)
+        tensor.buffer = len(model.buffers)
+        model.buffers.append(buffer)
+    model.subgraphs[0].tensors.append(tensor)
+    return len(model.subgraphs[0].tensors) - 1
 
 
 def _full_integer() -> int:

@@ -1,4 +1,4 @@
-"""Sources, selection and measuring: which pictures, in which order, and the same ranges however they are measured."""
+"""Sources, selection and workers: which pictures, in which order, and the same ranges however they are measured."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from calibration.folder import FolderSource
@@ -59,24 +58,6 @@ def test_measured_ranges_cover_every_activation(model: bytes) -> None:
     assert relu6.min() == 0
     assert relu6.max() <= 6
     assert all(picture.sha256 for picture in result.pictures)
-
-
-def test_residual_inputs_keep_their_true_range(model: bytes) -> None:
-    """An activation that an addition would overwrite has the range it has when it is the only output."""
-    from ai_edge_litert import schema_py_generated as schema
-
-    from calibration import procedural
-    from calibration.preprocess import normalise
-    from recreate_model.interpret import Runner
-
-    name = "MobilenetV2/expanded_conv_2/project/BiasAdd"
-    alone = schema.ModelT.InitFromPackedBuf(model, 0)
-    alone.subgraphs[0].outputs = np.array([convert.activations(model)[name]], np.int32)
-    value = normalise(procedural.picture(0, 0), Preprocess(), 96)
-    (expected,) = Runner(convert._pack(alone), "reference").run(value)
-    result = measure(model, PROCEDURAL, ProceduralSource().pictures(0, 1), Workers(), lambda count: None)
-    row = result.spans[list(convert.activations(model)).index(name)]
-    assert row == pytest.approx([expected.min(), expected.max()], rel=1e-5)
 
 
 def test_a_picture_that_changed_is_noticed(model: bytes, picture_folder: Path) -> None:
@@ -150,46 +131,6 @@ list(Workers(2).run(functools.partial(bytes, bytes(1 << 20)), max, range(3)))
     )
     assert done.returncode == 1
     assert "ToolError: expected 2 worker processes to stay alive" in done.stderr
-
-
-@pytest.mark.shared
-def test_measuring_real_pictures_gives_tensorflows_ranges(shared: Path) -> None:
-    """On thirty real pictures, TensorFlow's calibrator gives our rounded ranges but for the residual inputs."""
-    import tensorflow as tf
-    from ai_edge_litert import schema_py_generated as schema
-    from tensorflow.lite.python.optimize.calibrator import Calibrator
-
-    from calibration.preprocess import normalise
-    from calibration.ranges import round_mantissa
-    from recreate_model import network
-    from recreate_model.checkpoint import read_archive
-    from recreate_model.model_view import read_model
-    from recreate_model.recipe import Model
-
-    weights = read_archive(shared / "checkpoint" / "mobilenet_v2_1.0_224.tgz", Model()).values
-    model = convert.convert_float(network.frozen_graph(Model(), network.fold_all(Model(), weights)))
-    source = FolderSource(shared / "imagenet_sample")
-    chosen = select(source, calib=30, limit=0).calibration
-    ours = measure(model, Inputs(source, Preprocess(), 224), chosen, Workers(2), lambda count: None).spans
-
-    def dataset() -> object:
-        return ([normalise(source.read(picture.id)[0], Preprocess(), 224)] for picture in chosen)
-
-    assert tf.__version__.startswith("2.21")
-    tensors = schema.ModelT.InitFromPackedBuf(Calibrator(model).calibrate(dataset), 0).subgraphs[0].tensors
-    view = read_model(model)
-    overwritten = {view.tensors[op.inputs[0]].name for op in view.operators if op.name == "ADD"}
-    assert len(overwritten) == 10
-    different = []
-    for (name, index), span in zip(convert.activations(model).items(), ours, strict=True):
-        theirs = np.array([tensors[index].quantization.min[0], tensors[index].quantization.max[0]], np.float32)
-        if view.tensors[index].name not in overwritten and not np.array_equal(
-            round_mantissa(theirs, 10), round_mantissa(span, 10)
-        ):
-            different.append((name, theirs, span))
-    # A range next to a rounding boundary may fall on either side; softmax multiplies last bits.
-    assert [row for row in different if row[1] != pytest.approx(row[2], rel=1e-4)] == []
-    assert len(different) <= 2
 
 
 def test_ctrl_c_while_workers_start_is_late_and_not_lost() -> None:

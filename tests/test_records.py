@@ -26,6 +26,7 @@ from calibration.records import RecordSet, RecordSource, open_records
 from calibration.selection import Selection, select
 from calibration.shards import check_complete, find_splits
 from calibration.sources import StoredSource
+from calibration.workers import Workers
 from recreate_model.digest import digest_bytes
 from recreate_model.errors import InputError, UsageError
 from recreate_model.labels import validation_classes
@@ -521,7 +522,7 @@ def test_a_shard_that_disappears_half_way_ends_the_measuring(
     selection = select(source, 20, 0)
     second.unlink()
     with pytest.raises(InputError, match=f"to read the records in {second}; found No such file"):
-        measure(small_float, Inputs(source, Preprocess(), 96), selection.calibration, jobs, lambda count: None)
+        measure(small_float, Inputs(source, Preprocess(), 96), selection.calibration, Workers(jobs), lambda count: None)
 
 
 @pytest.mark.parametrize("how", ["shorter", "damaged", "another picture", "no picture"])

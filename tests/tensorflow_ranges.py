@@ -1,0 +1,110 @@
+"""Our ranges beside those of TensorFlow's calibrator, value by value: what tests hold and a benchmark prints.
+
+The two run other kernels, which add in another order. So their values differ in the last bits, and those that lie on a
+boundary between two rounded values may be rounded to either side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from calibration.ranges import round_mantissa
+from recreate_model import convert
+from recreate_model.model_view import read_model
+from recreate_model.network import Array
+
+MANTISSA_BITS = 10
+# How near to a boundary, as a share of the value, last bits may decide.
+BOUNDARY = 1e-6
+# A softmax is the exponential of its input: what that is off (seen: 3e-6 of values up to 30), it is off by share.
+SOFTMAX_BOUNDARY = 1e-4
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Two values, minimum and maximum, of each activation: ours against the calibrator's.
+
+    Attributes:
+        values: how many there are.
+        same_bits: how many are equal before they are rounded.
+        near: those within `BOUNDARY` of a rounding boundary (of the softmax, `SOFTMAX_BOUNDARY`).
+        near_and_different: those of them that are rounded to other sides.
+        different: all others that differ once rounded; each is named with both values.
+        widened: residual inputs, whose range the calibrator joins with that of the sum, that become wider by it.
+        widest: how many times as wide the widest of them becomes.
+    """
+
+    values: int
+    same_bits: int
+    near: tuple[str, ...]
+    near_and_different: tuple[str, ...]
+    different: tuple[str, ...]
+    widened: int
+    widest: float
+
+
+def calibrated(float_model: bytes, inputs: Iterable[Array]) -> Array:
+    """What TensorFlow's calibrator measures, float32 (activations, 2), in the order of `convert.activations`."""
+    from ai_edge_litert import schema_py_generated as schema
+    from tensorflow.lite.python.optimize.calibrator import Calibrator
+
+    model = Calibrator(float_model).calibrate(lambda: ([value] for value in inputs))
+    tensors = schema.ModelT.InitFromPackedBuf(model, 0).subgraphs[0].tensors
+    found = (tensors[index].quantization for index in convert.activations(float_model).values())
+    return np.array([(span.min[0], span.max[0]) for span in found], np.float32)
+
+
+def residual_inputs(float_model: bytes) -> dict[int, int]:
+    """Of each residual addition, the row of its first input and that of its sum."""
+    view = read_model(float_model)
+    rows = {index: row for row, index in enumerate(convert.activations(float_model).values())}
+    return {rows[op.inputs[0]]: rows[op.outputs[0]] for op in view.operators if op.name == "ADD"}
+
+
+def as_tensorflow_reports(float_model: bytes, spans: Array) -> Array:
+    """True ranges as the calibrator reports them: it reads a residual input again when the sum has overwritten it."""
+    reported = spans.copy()
+    for residual, total in residual_inputs(float_model).items():
+        reported[residual, 0] = spans[[residual, total], 0].min()
+        reported[residual, 1] = spans[[residual, total], 1].max()
+    return reported
+
+
+def compare(float_model: bytes, ours: Array, theirs: Array) -> Agreement:
+    """Holds true ranges against the calibrator's, both float32 (activations, 2) and not rounded."""
+    reported = as_tensorflow_reports(float_model, ours)
+    view = read_model(float_model)
+    softmax = {index for op in view.operators if op.name == "SOFTMAX" for index in op.outputs}
+    near, near_and_different, different = [], [], []
+    for row, (name, index) in enumerate(convert.activations(float_model).items()):
+        bound = SOFTMAX_BOUNDARY if index in softmax else BOUNDARY
+        for column, which in enumerate(("minimum", "maximum")):
+            our, their = reported[row, column], theirs[row, column]
+            said = f"{which} of {name}: {our} here, {their} there"
+            equal = round_mantissa(our, MANTISSA_BITS) == round_mantissa(their, MANTISSA_BITS)
+            if _to_boundary(our) <= bound:
+                near.append(said)
+                if not equal:
+                    near_and_different.append(said)
+            elif not equal:
+                different.append(said)
+    rows = list(residual_inputs(float_model))
+    wider = np.ptp(theirs[rows], axis=1) / np.ptp(ours[rows], axis=1)
+    return Agreement(
+        values=ours.size,
+        same_bits=int((reported == theirs).sum()),
+        near=tuple(near),
+        near_and_different=tuple(near_and_different),
+        different=tuple(different),
+        widened=int((wider > 1 + BOUNDARY).sum()),
+        widest=float(wider.max()),
+    )
+
+
+def _to_boundary(value: np.float32) -> float:
+    """How far a value is from where rounding turns, as a share of it; zero is far from all boundaries."""
+    mantissa = abs(float(np.frexp(value)[0])) * 2**MANTISSA_BITS
+    return abs(mantissa % 1 - 0.5) / mantissa if mantissa else 1.0
