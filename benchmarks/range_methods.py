@@ -6,7 +6,8 @@
 
 SQNR is the power of the float model's activation over that of the INT8 model's difference from it, in dB, over all
 evaluation pictures: of the logits, and the mean and the least over the activations that are clipped. `--clip` says
-which of the two that keep their exact range are clipped after all. `--outlier` adds a picture that no camera takes to those that calibrate.
+which of the two that keep their exact range are clipped after all. `--outlier` adds a picture that no camera takes to
+those that calibrate.
 """
 
 from __future__ import annotations

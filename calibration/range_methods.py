@@ -69,7 +69,9 @@ class RangeMethod:
             return span
         if self.kind == "percentile":
             return _percentile(histogram, span, self.percentage)
-        return {"mse": _mse, "entropy": _entropy}[self.kind](histogram, span)
+        low, high = {"mse": _mse, "entropy": _entropy}[self.kind](histogram, (min(span[0], 0.0), max(span[1], 0.0)))
+        # An end that zero lies beyond stays where it is, and the other does not pass it.
+        return min(max(low, span[0]), span[1]), max(min(high, span[1]), span[0])
 
 
 def _percentile(histogram: Histogram, span: Span, percentage: Fraction) -> Span:
@@ -90,18 +92,14 @@ def _percentile(histogram: Histogram, span: Span, percentage: Fraction) -> Span:
 def _mse(histogram: Histogram, span: Span) -> Span:
     """The range with the smallest squared error of 8-bit affine quantisation, of 257 candidates for each end.
 
-    Candidates are 0, 1/256 ... 256/256 of the exact end; an end that does not reach beyond zero is left alone, as the
-    quantiser moves it to zero. Of equal errors the widest range wins. `squared_error` says what is counted.
+    Candidates are 0, 1/256 ... 256/256 of the exact end. Of equal errors the widest range wins. `squared_error` says
+    what is counted. `span` holds zero, as the quantiser sees to it that every range does.
     """
-    low, high = min(span[0], 0.0), max(span[1], 0.0)
-    if low == high:
-        return span
     steps = np.arange(_MSE_STEPS, -1, -1) / _MSE_STEPS
-    lows = low * steps if low < 0 else np.zeros(1)
-    highs = high * steps if high > 0 else np.zeros(1)
+    lows, highs = (end * (steps if end else steps[:1]) for end in span)
     errors = squared_error(histogram, span, lows[:, None], highs[None, :])
     row, column = np.unravel_index(int(errors.argmin()), errors.shape)
-    return (float(lows[row]) if low < 0 else span[0]), (float(highs[column]) if high > 0 else span[1])
+    return float(lows[row]), float(highs[column])
 
 
 def squared_error(histogram: Histogram, span: Span, low: Array, high: Array) -> Array:
@@ -147,11 +145,12 @@ def _entropy(histogram: Histogram, span: Span) -> Span:
       negative, and all 256 levels fall on it, not 128 on each side;
     - zeros are left out, as they are quantised exactly, and would outweigh everything after a ReLU;
     - bins of equal width are filled from ours, each spread evenly over its width.
+
+    `span` holds zero.
     """
-    low, high = min(span[0], 0.0), max(span[1], 0.0)
-    width = max(-low, high) / _ENTROPY_BINS
-    below, above = (int(np.ceil(end / width)) if width else 0 for end in (-low, high))
-    counts = _evenly_spaced(histogram, (low, high), np.arange(-below, above + 1) * width)
+    width = max(-span[0], span[1]) / _ENTROPY_BINS
+    below, above = (int(np.ceil(end / width)) if width else 0 for end in (-span[0], span[1]))
+    counts = _evenly_spaced(histogram, span, np.arange(-below, above + 1) * width)
     if not counts.sum():
         return span
     best, least = _ENTROPY_BINS, np.inf
@@ -162,7 +161,7 @@ def _entropy(histogram: Histogram, span: Span) -> Span:
         divergence = _divergence(counts, start, stop)
         if divergence < least:
             best, least = threshold, divergence
-    return max(span[0], -best * width), min(span[1], best * width)
+    return -best * width, best * width
 
 
 def _evenly_spaced(histogram: Histogram, span: Span, edges: Array) -> Array:
