@@ -8,8 +8,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 
@@ -49,20 +47,17 @@ def distributions(
     Raises:
         InputError: a picture that cannot be read, or that changed since it was chosen.
     """
-    with TemporaryDirectory(prefix="recreate_model-") as scratch:
-        model_file = Path(scratch) / "all_activations.tflite"
-        model_file.write_bytes(convert.with_all_activations_as_outputs(float_model))
-        tallies = [Tally() for _ in convert.activations(float_model)]
-        shards: list[Array] = []
-        done: list[Picture] = []
-        setup = functools.partial(_setup, model_file, inputs)
-        for chunk in workers.run(setup, _count_chunk, chunks(pictures), jobs):
-            # Added as they come: those of all chunks together would not fit into memory.
-            for tally, histogram in zip(tallies, chunk.histograms, strict=True):
-                tally.add(histogram)
-            shards.append(chunk.spans)
-            done.extend(chunk.pictures)
-            progress(len(chunk.pictures))
+    tallies = [Tally() for _ in convert.activations(float_model)]
+    shards: list[Array] = []
+    done: list[Picture] = []
+    setup = functools.partial(_setup, convert.with_all_activations_as_outputs(float_model), inputs)
+    for chunk in workers.run(setup, _count_chunk, chunks(pictures), jobs):
+        # Added as they come: those of all chunks together would not fit into memory.
+        for tally, histogram in zip(tallies, chunk.histograms, strict=True):
+            tally.add(histogram)
+        shards.append(chunk.spans)
+        done.extend(chunk.pictures)
+        progress(len(chunk.pictures))
     return Distributions(ranges.merge(shards), tuple(tally.histogram() for tally in tallies), tuple(done))
 
 
@@ -87,8 +82,8 @@ def clipped_activations(float_model: bytes) -> frozenset[str]:
     return frozenset(convert.activations_with_a_range(float_model)[1:-1])
 
 
-def _setup(model_file: Path, inputs: Inputs) -> tuple[Runner, Inputs]:
-    return Runner(model_file.read_bytes(), "xnnpack"), inputs
+def _setup(model: bytes, inputs: Inputs) -> tuple[Runner, Inputs]:
+    return Runner(model, "xnnpack"), inputs
 
 
 def _count_chunk(state: tuple[Runner, Inputs], pictures: Sequence[Picture]) -> Distributions:
