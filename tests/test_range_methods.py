@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from calibration import range_methods
 from calibration.distributions import Distributions, chosen, distributions
 from calibration.histogram import Histogram, Tally
 from calibration.inputs import CHUNK, Inputs
@@ -192,6 +193,24 @@ def test_what_has_no_outliers_keeps_its_range(method: str) -> None:
         low, high = choose(method, values)
         assert low <= float(values.min()) + 2 / 128
         assert high >= 1 - 2 / 128
+
+
+@given(VALUES)
+def test_no_value_is_lost_between_bins_of_equal_width(values: Array) -> None:
+    """All but zeros are in one of them, also where many are equal to the minimum, at the very edge of its bin."""
+    histogram, span = of(values)
+    low, high = min(span[0], 0.0), max(span[1], 0.0)
+    counts = range_methods._evenly_spaced(histogram, (low, high), np.linspace(low, high, 11))
+    assert counts.sum() == pytest.approx(histogram.counts[histogram.bins & 0x7FFF != 0].sum())
+    assert (counts >= 0).all()
+
+
+def test_zeros_do_not_move_the_threshold_of_entropy() -> None:
+    """A million of them, as after a ReLU, leave the upper end where it is: they lose nothing by any range."""
+    values = np.abs(bell(20_000, 12.0))
+    _, alone = choose("entropy", values)
+    assert choose("entropy", np.append(values, np.zeros(1_000_000, np.float32))) == (0.0, alone)
+    assert alone < 6
 
 
 def test_entropy_takes_the_threshold_that_diverges_least() -> None:
