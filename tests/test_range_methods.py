@@ -284,6 +284,15 @@ def test_what_is_not_finite_is_left_for_the_check_of_ranges(method: str) -> None
     assert math.isnan(RangeMethod.parse(method).choose(histogram, (math.nan, math.nan))[0])
 
 
+@pytest.mark.parametrize(
+    "text", ["percentile:0", "percentile:0.000", "percentile:100.001", "percentile", "mse:1", "kl", ""]
+)
+def test_what_is_no_method_is_refused(text: str) -> None:
+    """Nothing kept, more than everything, no percentage, one too many, and words that are none."""
+    with pytest.raises(ValueError, match=text):
+        RangeMethod.parse(text)
+
+
 @given(PERCENTAGES)
 def test_a_method_has_one_spelling(percentage: Fraction) -> None:
     """What is written reads back, and zeros behind make no other recipe."""
