@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from calibration.range_methods import RangeMethod
 from recreate_model.digest import Json, readable_json
 from recreate_model.errors import InputError
 from recreate_model.network import Array
+from recreate_model.recipe import MIN_MAX
 
 _FORMAT = "activation-ranges/1"
 
@@ -30,6 +32,7 @@ class Ranges:
         preprocess: how the pictures were cut, as `recipe.Preprocess.crop`; empty where nobody knows.
         pictures: SHA-256 of each picture measured, so that none of them is later used to evaluate.
         mantissa_bits: to which they are rounded; 24 means not rounded.
+        range_method: how each was chosen, as `RangeMethod` spells it; empty where nobody knows.
         recovered_from: SHA-256 of the published model they were found in; empty where they were measured.
         left_out: activation -> why it has no range here. No model depends on one of those.
     """
@@ -40,6 +43,7 @@ class Ranges:
     preprocess: str
     mantissa_bits: int
     pictures: tuple[str, ...]
+    range_method: str = MIN_MAX
     recovered_from: str = ""
     left_out: Mapping[str, str] = field(default_factory=dict)
 
@@ -67,6 +71,7 @@ def to_json(ranges: Ranges) -> str:
             "graph_sha256": ranges.graph_sha256,
             "preprocess": ranges.preprocess,
             "mantissa_bits": ranges.mantissa_bits,
+            "range_method": ranges.range_method,
             "activations": [{"name": name, "min": low, "max": high} for name, (low, high) in ranges.spans.items()],
             "pictures": list(ranges.pictures),
             "recovered_from": ranges.recovered_from,
@@ -94,6 +99,7 @@ def from_json(text: str, source: str) -> Ranges:
             graph_sha256=str(document["graph_sha256"]),
             preprocess=str(document["preprocess"]),
             mantissa_bits=int(document["mantissa_bits"]),
+            range_method=_range_method(document),
             pictures=tuple(map(str, document["pictures"])),
             recovered_from=str(document.get("recovered_from", "")),
             left_out={str(name): str(why) for name, why in document.get("left_out", {}).items()},
@@ -107,3 +113,9 @@ def from_json(text: str, source: str) -> Ranges:
             found=what,
             next_step="give a ranges.json that `python -m pipeline calibrate` wrote",
         ) from error
+
+
+def _range_method(document: Json) -> str:
+    """Tables from before there was a choice do not say."""
+    text = str(document.get("range_method", "" if document.get("recovered_from") else MIN_MAX))
+    return str(RangeMethod.parse(text)) if text else ""

@@ -101,6 +101,7 @@ def _add_build_arguments(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=int, metavar="N", help="another one takes other pictures (default 0)")
     add("--limit", type=int, metavar="N", help="pictures to evaluate on, at most (default 200)")
     add("--preprocess", dest="crop", choices=Preprocess.CROPS, help="how pictures are cut (central-crop)")
+    add("--range-method", metavar="METHOD", help="min-max, percentile:P, mse or entropy (default min-max)")
     add("--targets", metavar="NAME[,NAME...]", help="Ethos-U targets, such as ethos-u55-128 (default all eleven)")
     add("--out", type=Path, metavar="FOLDER", help="where build folders are made (default artifacts)")
     add("--jobs", type=int, metavar="N", help="processes (default: one for each processor); not with --cluster")

@@ -17,7 +17,7 @@ from pipeline.rows import Row
 from pipeline.runner import Freshness, Outcome
 from pipeline.work import EVALUATE_FILE, PROVENANCE_FILE, VELA_FILE, VERIFY_FILE, Progress, model_file
 from recreate_model.digest import Json, digest_file
-from recreate_model.recipe import Recipe
+from recreate_model.recipe import MIN_MAX, Recipe
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -107,6 +107,8 @@ def print_build(folder: Path, recipe: Recipe, outcomes: Sequence[Outcome], wante
     for what, path in (("model", model_file(recipe)), ("card", "README.md"), ("provenance", PROVENANCE_FILE)):
         if path in made:
             console.print(f"{what:<10} {folder / path}", soft_wrap=True)
+    if recipe.calibration.range_method not in (MIN_MAX, ""):
+        console.print(f"ranges     by {recipe.calibration.range_method}; golden.json claims bytes of {MIN_MAX} alone")
     if recipe.checkpoint.kind == "seeded":
         console.print("SEEDED weights: the network is not trained and recognises nothing.", style="bold yellow")
 
@@ -118,6 +120,7 @@ def build_json(folder: Path, recipe: Recipe, outcomes: Sequence[Outcome], wanted
         "build": recipe.name,
         "recipe": recipe.id,
         "checkpoint": recipe.checkpoint.kind,
+        "range_method": recipe.calibration.range_method,
         "folder": str(folder),
         "results": {stage: _load(folder, path) for stage, path in _RESULTS.items() if stage in wanted},
         "stages": [

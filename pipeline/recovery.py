@@ -46,6 +46,7 @@ def as_table(recovered: Recovered, published: bytes, recipe: Recipe, float_model
         preprocess="",
         mantissa_bits=_FLOAT32_BITS,
         pictures=(),
+        range_method="",
         recovered_from=digest_bytes(published),
         left_out={name: activation.why for name, activation in pairs if activation.span is None},
     )

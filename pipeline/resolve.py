@@ -18,6 +18,7 @@ from absl import logging
 from calibration.cluster import check_address
 from calibration.manifest import read_manifest
 from calibration.opening import Reading, open_source, refuse
+from calibration.range_methods import RangeMethod
 from calibration.ranges import Ranges, from_json
 from calibration.selection import Selection, select, select_procedural
 from calibration.sources import ProceduralSource, Source
@@ -28,13 +29,15 @@ from pipeline.work import Machine, Progress
 from recreate_model import resources
 from recreate_model.digest import digest_bytes, digest_file
 from recreate_model.errors import InputError, ResourceError, UsageError
-from recreate_model.recipe import Calibration, Checkpoint, Evaluation, Model, Preprocess, Recipe
+from recreate_model.recipe import MIN_MAX, Calibration, Checkpoint, Evaluation, Model, Preprocess, Recipe
 from recreate_model.seeded import SEED
 
 # How long `auto` believes that the official archive cannot be reached, in seconds: a build that is up to date should
 # not wait for a network that was not there a minute ago.
 _RETRY_AFTER = 15 * 60
 _UNREACHABLE = ".official-archive-unreachable"
+
+_RANGE_METHODS = (MIN_MAX, "percentile:99.99", "mse", "entropy")  # as one may type them
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ class Request:
     limit: int = 200
     crop: str = "central-crop"
     ranges: Path | None = None
+    range_method: str | None = None  # min-max, unless a table says otherwise
     targets: str = "all"
     out: Path = Path("artifacts")
     jobs: int | None = None
@@ -83,11 +87,12 @@ def resolve(request: Request, progress: Progress, may_fetch: bool) -> tuple[Reci
     model = Model.parse(request.model)
     targets = vela_targets.parse_targets(request.targets)
     checkpoint, archive = _checkpoint(request.checkpoint, model, progress, may_fetch)
+    range_method = _range_method(request)
     table, ranges_sha256 = _table(request.ranges) if request.ranges else (None, "")
     source, selection = _pictures(request, table, progress, trained=checkpoint.kind != "seeded")
-    calibration = Calibration(source.kind, selection.calibration)
+    calibration = Calibration(source.kind, selection.calibration, range_method=range_method)
     if table:
-        calibration = Calibration("ranges", ranges_sha256=ranges_sha256)
+        calibration = Calibration("ranges", ranges_sha256=ranges_sha256, range_method=table.range_method)
     unknown = table is not None and not table.pictures
     if unknown and request.limit:
         logging.warning("nobody recorded which pictures %s came from; some may evaluate as well", request.ranges)
@@ -124,6 +129,27 @@ def _workers(request: Request) -> Workers:
             next_step="leave one of them out",
         )
     return Workers(cluster=request.cluster)
+
+
+def _range_method(request: Request) -> str:
+    """The method in its one spelling."""
+    wanted = request.range_method
+    if wanted is None:
+        return MIN_MAX
+    if request.ranges:
+        raise UsageError(
+            expected="--range-method or --ranges, as the ranges of a table are chosen already",
+            found="both",
+            next_step="leave one of them out",
+        )
+    try:
+        return str(RangeMethod.parse(wanted))
+    except ValueError as error:
+        raise UsageError(
+            expected="--range-method to be min-max, percentile:P with 0 < P <= 100, mse or entropy",
+            found=str(error),
+            next_step=_meant(wanted, _RANGE_METHODS) or f"give --range-method {_RANGE_METHODS[1]}",
+        ) from error
 
 
 def _checkpoint(wanted: str, model: Model, progress: Progress, may_fetch: bool) -> tuple[Checkpoint, Path | None]:

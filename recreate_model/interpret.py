@@ -6,6 +6,7 @@ devices run and is fastest; its float results differ in their last bits between 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
@@ -39,6 +40,18 @@ class Runner:
     def run_min_max(self, value: Array) -> Array:
         """Ranges for one input, of a model of `convert.with_ranges_as_outputs`: float32, shape (activations, 2)."""
         return np.reshape(self.run(value), (-1, 2))
+
+    @property
+    def outputs(self) -> int:
+        """How many outputs the model has."""
+        return len(self._outputs)
+
+    def visit(self, value: Array, visitor: Callable[[int, Array], None]) -> None:
+        """Calls `visitor` with the row and the values of each output for one input; it must not keep the array."""
+        self._invoke(value)
+        for row, index in enumerate(self._outputs):
+            # A view of the arena, contiguous and in the output's shape; no output is copied.
+            visitor(row, self._interpreter.tensor(index)())
 
     def _invoke(self, value: Array) -> None:
         self._interpreter.set_tensor(self._input, value)

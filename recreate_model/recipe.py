@@ -17,6 +17,9 @@ _WIDTHS = ("1.4", "1.3", "1.0", "0.75", "0.5", "0.35")
 _WIDEST = ("1.4", "1.3")
 _RESOLUTIONS = (224, 192, 160, 128, 96)
 
+# The range of an activation is what it reached: the default, and the only method whose bytes are claimed.
+MIN_MAX = "min-max"
+
 
 @dataclass(frozen=True)
 class Model:
@@ -113,12 +116,15 @@ class Calibration:
         pictures: in the order they are read; empty for `ranges`.
         mantissa_bits: to which the ranges are rounded, so that noise between CPUs rarely shows.
         ranges_sha256: of the range table given; empty when ranges are measured.
+        range_method: how a range is chosen from what was measured, as `calibration.range_methods` spells it; that of
+            the table where one is given, empty where nobody knows it.
     """
 
     kind: str
     pictures: tuple[Picture, ...] = ()
     mantissa_bits: int = 10
     ranges_sha256: str = ""
+    range_method: str = MIN_MAX
 
 
 @dataclass(frozen=True)

@@ -77,6 +77,11 @@ def small(command: str, out: Path, **flags: object) -> list[object]:
         ({"targets": "ethos-u55-127"}, ("ethos-u55-127", "ethos-u55-128")),
         ({"targets": "ethos-u85-256:Ethos_U55_High_End_Embedded:Shared_Sram"}, ("Ethos_U55_High_End_Embedded",)),
         ({"checkpoint": "official"}, ("no pin for mobilenet_v2_0.35_96", "--checkpoint")),
+        ({"range-method": "percentile:0"}, ("percentile:P with 0 < P <= 100", "'percentile:0'", "percentile:99.99")),
+        ({"range-method": "percentile:101"}, ("'percentile:101'",)),
+        ({"range-method": "percentile:x"}, ("'percentile:x', without a percentage",)),
+        ({"range-method": "minmax"}, ("unknown method 'minmax'", "did you mean min-max?")),
+        ({"range-method": "mse", "ranges": "none.json"}, ("--range-method or --ranges", "found both")),
     ],
     ids=str,
 )

@@ -378,6 +378,18 @@ def test_files_are_listed_with_their_digests(model: bytes) -> None:
         (OFFICIAL.calibration, "measured on 100 pictures, rounded to 10 mantissa bits."),
         (Calibration("procedural", (Picture("0"), Picture("1")), 8), "measured on 2 procedural pictures, rounded to 8"),
         (Calibration("ranges", ranges_sha256="cd" * 32), f"from the table with SHA-256 `{'cd' * 32}`."),
+        (
+            Calibration("folder", (Picture("0"),), range_method="percentile:99.9"),
+            "measured on 1 pictures, rounded to 10 mantissa bits, outliers cut off by the method percentile:99.9.",
+        ),
+        (
+            Calibration("ranges", ranges_sha256="cd" * 32, range_method="mse"),
+            f"from the table with SHA-256 `{'cd' * 32}`, outliers cut off by the method mse.",
+        ),
+        (
+            Calibration("ranges", ranges_sha256="cd" * 32, range_method=""),
+            f"from the table with SHA-256 `{'cd' * 32}`.",
+        ),
     ],
 )
 def test_the_description_says_where_weights_and_ranges_come_from(

@@ -60,6 +60,17 @@ def test_a_table_reads_back_as_it_was_written(spans: list[tuple[float, float]]) 
     assert from_json(to_json(table), "it") == table
 
 
+@pytest.mark.parametrize("method", ["min-max", "percentile:99.9", "mse", ""])
+def test_a_table_says_how_its_ranges_were_chosen(method: str) -> None:
+    """Empty where nobody knows, as of a published file; a table from before there was a choice is min-max."""
+    table = Ranges({"a": (0.0, 1.0)}, "m", "ab", "squash", 10, (), method)
+    assert from_json(to_json(table), "it") == table
+    document = json.loads(to_json(table))
+    del document["range_method"]
+    assert from_json(json.dumps(document), "it").range_method == "min-max"
+    assert from_json(json.dumps({**document, "recovered_from": "ab"}), "it").range_method == ""
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -69,6 +80,7 @@ def test_a_table_reads_back_as_it_was_written(spans: list[tuple[float, float]]) 
         (lambda d: d["activations"][0].update(min="low"), "could not convert"),
         (lambda d: d["activations"][0].pop("max"), "no 'max'"),
         (lambda d: d.update(mantissa_bits=float("inf")), "cannot convert float infinity"),
+        (lambda d: d.update(range_method="guess"), "the unknown method 'guess'"),
     ],
 )
 def test_what_is_no_table_is_refused(change: object, message: str) -> None:

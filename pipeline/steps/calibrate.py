@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from calibration import manifest, ranges
+from calibration.distributions import Distributions, chosen, distributions
 from calibration.inputs import Inputs
-from calibration.measure import measure
+from calibration.measure import Measured, measure
+from calibration.range_methods import RangeMethod
 from pipeline.work import FREEZE_FILE, MANIFEST_FILE, RANGES_FILE, Work, float_model_file
 from recreate_model import convert
 from recreate_model.errors import InputError
-from recreate_model.recipe import as_json
+from recreate_model.recipe import MIN_MAX, as_json
 
 
 def run(work: Work) -> None:
@@ -22,8 +24,16 @@ def run(work: Work) -> None:
 def _measured(work: Work, float_model: bytes) -> ranges.Ranges:
     recipe = work.recipe
     inputs = Inputs(work.machine.source, recipe.preprocess, recipe.model.resolution)
-    with work.machine.progress.bar("measuring ranges", len(recipe.calibration.pictures)) as advance:
-        measured = measure(float_model, inputs, recipe.calibration.pictures, work.machine.workers, advance)
+    method = RangeMethod.parse(recipe.calibration.range_method)
+    pictures, workers = recipe.calibration.pictures, work.machine.workers
+    measured: Measured | Distributions
+    with work.machine.progress.bar("measuring ranges", len(pictures)) as advance:
+        if method.kind == MIN_MAX:
+            measured = measure(float_model, inputs, pictures, workers, advance)
+            spans = measured.spans
+        else:
+            measured = distributions(float_model, inputs, pictures, workers, advance)
+            spans = chosen(method, measured, float_model)
     made_for = {
         "network": recipe.network,
         "source": recipe.calibration.kind,
@@ -31,7 +41,7 @@ def _measured(work: Work, float_model: bytes) -> ranges.Ranges:
     }
     work.write(MANIFEST_FILE, manifest.to_json(measured.pictures, made_for))
     names = convert.activations(float_model)
-    rounded = ranges.round_mantissa(measured.spans, recipe.calibration.mantissa_bits)
+    rounded = ranges.round_mantissa(spans, recipe.calibration.mantissa_bits)
     return ranges.Ranges(
         spans={name: (float(low), float(high)) for name, (low, high) in zip(names, rounded, strict=True)},
         network=recipe.network,
@@ -39,6 +49,7 @@ def _measured(work: Work, float_model: bytes) -> ranges.Ranges:
         preprocess=recipe.preprocess.crop,
         mantissa_bits=recipe.calibration.mantissa_bits,
         pictures=tuple(picture.sha256 for picture in measured.pictures),
+        range_method=recipe.calibration.range_method,
     )
 
 

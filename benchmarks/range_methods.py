@@ -1,0 +1,208 @@
+"""What each range method does to the INT8 model: the signal it keeps in every activation, top-1, and its time.
+
+    python benchmarks/range_methods.py --checkpoint ARCHIVE --images FOLDER --calib 500 --limit 200
+    python benchmarks/range_methods.py --checkpoint ARCHIVE --images FOLDER --calib 500 --limit 200 --clip all
+    python benchmarks/range_methods.py --checkpoint ARCHIVE --images FOLDER --calib 99 --limit 200 --outlier picture
+
+SQNR is the power of the float model's activation over that of the INT8 model's difference from it, in dB, over all
+evaluation pictures: of the logits, and the mean and the least over the activations that are clipped. `--clip` says
+which of the two that keep their exact range are clipped after all. `--outlier picture` calibrates with one more
+picture, of noise; `--outlier value` as if one value of each of them without a ReLU6 had been ten times the maximum.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+
+from calibration.distributions import Distributions, chosen, clipped_activations, distributions
+from calibration.folder import FolderSource
+from calibration.histogram import Tally
+from calibration.inputs import Inputs, chunks
+from calibration.measure import measure
+from calibration.preprocess import quantize_input
+from calibration.range_methods import RangeMethod
+from calibration.ranges import round_mantissa
+from calibration.workers import Workers
+from pipeline.console import NoBars
+from pipeline.evaluate import evaluate
+from pipeline.resolve import Request, resolve
+from recreate_model import checkpoint, convert, network
+from recreate_model.interpret import Runner
+from recreate_model.model_view import read_model
+from recreate_model.network import Array
+from recreate_model.recipe import Calibration, Picture
+
+METHODS = ("min-max", "percentile:99.9", "percentile:99.99", "percentile:99.999", "mse", "entropy")
+MANTISSA_BITS = Calibration("folder").mantissa_bits
+
+
+def noise() -> Array:
+    """Every channel of every pixel black or full, by chance."""
+    return np.random.default_rng(0).integers(0, 2, (256, 256, 3), np.uint8) * 255
+
+
+def with_noise(source: FolderSource, pictures: Sequence[Picture], folder: Path) -> list[Picture]:
+    """Links the pictures into a folder, with one of noise; its height is the one that is not resized."""
+    from PIL import Image
+
+    for picture in pictures:
+        link = folder / picture.id
+        link.parent.mkdir(exist_ok=True)
+        link.symlink_to((source.root / picture.id).resolve())
+    Image.fromarray(noise()).save(folder / "noise.png")
+    return [*pictures, Picture("noise.png")]
+
+
+def with_far_values(found: Distributions, float_model: bytes) -> Distributions:
+    """One value ten times the maximum in each activation that is clipped and can be negative, so that no ReLU6 did."""
+    spans, histograms = found.spans.copy(), list(found.histograms)
+    clipped = clipped_activations(float_model)
+    for row, name in enumerate(convert.activations(float_model)):
+        if name not in clipped or spans[row, 0] >= 0:
+            continue
+        spans[row, 1] *= 10
+        tally = Tally()
+        tally.add(histograms[row])
+        tally.count(spans[row, 1:])
+        histograms[row] = tally.histogram()
+    return replace(found, spans=spans, histograms=tuple(histograms))
+
+
+class _Pair:
+    """Both models with every activation an output."""
+
+    def __init__(self, float_model: bytes, int8_model: bytes, inputs: Inputs) -> None:
+        self.inputs = inputs
+        self.models = [
+            Runner(convert.with_all_activations_as_outputs(model), "xnnpack") for model in (float_model, int8_model)
+        ]
+        view = read_model(int8_model)
+        tensors = [view.input, *(view.tensors[operator.outputs[0]] for operator in view.operators)]
+        self.parameters = [
+            (tensor.quantisation.scales[0], tensor.quantisation.zero_points[0])
+            for tensor in tensors
+            if tensor.quantisation
+        ]
+
+
+def _powers(pair: _Pair, pictures: Sequence[Picture]) -> Array:
+    """Sums of squares of signal and of error: (activations, 2)."""
+    total = np.zeros((len(pair.parameters), 2))
+    for picture in pictures:
+        value, _ = pair.inputs.load(picture)
+        exact = pair.models[0].run(value)
+        rough = pair.models[1].run(quantize_input(value, *pair.parameters[0]))
+        for row, (a, b, (scale, zero_point)) in enumerate(zip(exact, rough, pair.parameters, strict=True)):
+            error = a - (b.astype(np.float32) - np.float32(zero_point)) * np.float32(scale)
+            total[row] += np.square(a, dtype=np.float64).sum(), np.square(error, dtype=np.float64).sum()
+    return total
+
+
+def sqnr(float_model: bytes, int8_model: bytes, inputs: Inputs, pictures: Sequence[Picture], workers: Workers) -> Array:
+    """In dB, of each activation in the order of `convert.activations`."""
+    setup = functools.partial(_Pair, float_model, int8_model, inputs)
+    power = sum(workers.run(setup, _powers, chunks(pictures)))
+    return np.asarray(10 * np.log10(power[:, 0] / power[:, 1]))
+
+
+def cpu_seconds() -> float:
+    """Of this process and of those it waited for; unlike time on the clock it hardly depends on what else runs."""
+    spent = os.times()
+    return spent.user + spent.system + spent.children_user + spent.children_system
+
+
+def spans_by(text: str, found: Distributions, float_model: bytes, clip: str) -> dict[str, tuple[float, float]]:
+    """Rounded as `calibrate` rounds them."""
+    names, method = list(convert.activations(float_model)), RangeMethod.parse(text)
+    spans = chosen(method, found, float_model)
+    with_range = convert.activations_with_a_range(float_model)
+    more = {"rest": (), "input": with_range[:1], "logits": with_range[-1:], "all": (with_range[0], with_range[-1])}
+    for name in more[clip]:
+        row = names.index(name)
+        spans[row] = method.choose(found.histograms[row], tuple(map(float, found.spans[row])))
+    rounded = round_mantissa(spans, MANTISSA_BITS)
+    return {name: (float(low), float(high)) for name, (low, high) in zip(names, rounded, strict=True)}
+
+
+def main() -> None:
+    """Calibrates once, quantises once a method, and prints a row for each."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", required=True, metavar="ARCHIVE")
+    parser.add_argument("--images", required=True, metavar="FOLDER")
+    parser.add_argument("--calib", type=int, default=500)
+    parser.add_argument("--limit", type=int, default=200)
+    parser.add_argument("--methods", default=",".join(METHODS))
+    parser.add_argument("--clip", choices=("rest", "input", "logits", "all"), default="rest")
+    parser.add_argument("--outlier", choices=("picture", "value"))
+    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
+    given = parser.parse_args()
+    request = Request(checkpoint=given.checkpoint, images=given.images, calib=given.calib, limit=given.limit)
+    recipe, machine = resolve(request, NoBars(), may_fetch=True)
+    assert machine.checkpoint is not None
+    assert isinstance(machine.source, FolderSource)
+    weights = checkpoint.read_archive(machine.checkpoint, recipe.model).values
+    float_model = convert.convert_float(network.frozen_graph(recipe.model, network.fold_all(recipe.model, weights)))
+    inputs = Inputs(machine.source, recipe.preprocess, recipe.model.resolution)
+    quiet = lambda count: None  # noqa: E731
+    with tempfile.TemporaryDirectory() as scratch:
+        calibration, calibrating = list(recipe.calibration.pictures), inputs
+        if given.outlier == "picture":
+            calibration = with_noise(machine.source, calibration, Path(scratch))
+            calibrating = replace(inputs, source=FolderSource(Path(scratch)))
+        start = cpu_seconds()
+        exact = measure(float_model, calibrating, calibration, Workers(given.jobs), quiet)
+        between = cpu_seconds()
+        found = distributions(float_model, calibrating, calibration, Workers(given.jobs), quiet)
+        end = cpu_seconds()
+    assert np.array_equal(exact.spans, found.spans)
+    count = len(calibration)
+    print(
+        f"{count} pictures, CPU time of all processes with their start: minima and maxima "
+        f"{(between - start) / count * 1e3:.1f} ms a picture, histograms {(end - between) / count * 1e3:.1f} ms"
+    )
+    if given.outlier == "picture":
+        without = measure(float_model, inputs, recipe.calibration.pictures, Workers(given.jobs), quiet).spans
+        wider = np.diff(exact.spans)[:, 0] / np.diff(without)[:, 0] - 1
+        print(f"the outlier widens {np.count_nonzero(wider)} of {len(wider)} ranges, by {wider.max():.1%} at most")
+    elif given.outlier:
+        found = with_far_values(found, float_model)
+    pictures = recipe.evaluation.pictures
+    print(
+        f"{'method':19}{'logits dB':>10}{'mean dB':>9}{'least dB':>9}  {'INT8 top-1':36}{'same class':36}{'chosen in'}"
+    )
+    clipped = clipped_activations(float_model)
+    for text in given.methods.split(","):
+        start = time.perf_counter()
+        spans = spans_by(text, found, float_model, given.clip)
+        seconds = time.perf_counter() - start
+        model = convert.quantize(float_model, spans)
+        levels = dict(zip(spans, sqnr(float_model, model, inputs, pictures, Workers(given.jobs)), strict=True))
+        inner = [level for name, level in levels.items() if name in clipped]
+        result = evaluate(float_model, model, inputs, pictures, Workers(given.jobs), quiet)
+        logits = levels[convert.activations_with_a_range(float_model)[-1]]
+        shares = [
+            f"{share.value:.3f} ({share.interval[0]:.3f} to {share.interval[1]:.3f}), {share.hits} of {share.n}"
+            for share in (result.int8_top1, result.agreement)
+            if share
+        ]
+        decibels = f"{logits:10.2f}{np.mean(inner):9.2f}{min(inner):9.2f}"
+        print(f"{text:19}{decibels}  {shares[0]:36}{shares[-1]:36}{seconds:.2f} s", flush=True)
+    if result.float_top1:
+        low, high = result.float_top1.interval
+        print(f"float top-1 {result.float_top1.value:.3f} ({low:.3f} to {high:.3f})")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""Histograms: every value counted once, in its bin, and the same sum however they are merged."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from calibration.histogram import Histogram, Tally, merge
+from recreate_model.network import Array
+
+FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False)
+VALUES = st.integers(0, 300).flatmap(lambda size: arrays(np.float32, size, elements=FLOATS))
+
+
+def of(values: Array) -> Histogram:
+    """The histogram of one array."""
+    tally = Tally()
+    tally.count(values)
+    return tally.histogram()
+
+
+def counted(histogram: Histogram) -> list[tuple[int, int]]:
+    """Bins with their counts, in their order."""
+    return list(zip(histogram.bins.tolist(), histogram.counts.tolist(), strict=True))
+
+
+@given(st.lists(VALUES, min_size=1, max_size=6), st.randoms(use_true_random=False))
+def test_merging_does_not_depend_on_order_or_grouping(shards: list[Array], chance: random.Random) -> None:
+    """Any shuffle, merged in any two groups, is the histogram of all values at once, count for count."""
+    shuffled = chance.sample(shards, len(shards))
+    cut = chance.randint(0, len(shards))
+    groups = [merge(map(of, group)) for group in (shuffled[:cut], shuffled[cut:])]
+    together = counted(of(np.concatenate(shards)))
+    assert counted(merge(groups)) == counted(merge(map(of, shards))) == together
+
+
+@given(st.lists(VALUES, min_size=1, max_size=4))
+def test_counting_one_array_after_another_is_counting_all(shards: list[Array]) -> None:
+    """A tally goes on where it was, and what it gave before does not change with it."""
+    tally = Tally()
+    tally.count(shards[0])
+    before = tally.histogram()
+    kept = counted(before)
+    for values in shards[1:]:
+        tally.count(values)
+    assert counted(tally.histogram()) == counted(of(np.concatenate(shards)))
+    assert counted(before) == kept
+
+
+@given(VALUES)
+def test_every_value_lies_in_its_bin(values: Array) -> None:
+    """Counted by the edges alone, each bin holds what it says, and no value is left over; -0.0 counts as negative."""
+    histogram = of(values)
+    assert int(histogram.counts.sum()) == len(values)
+    lows, highs = histogram.edges()
+    for low, high, (number, count) in zip(lows, highs, counted(histogram), strict=True):
+        negative = number >= 1 << 15
+        inside = (values > low) & (values <= high) if negative else (values >= low) & (values < high)
+        assert int((inside & (np.signbit(values) == negative)).sum()) == count
+
+
+@given(VALUES)
+def test_bins_are_in_the_order_of_their_values(values: Array) -> None:
+    """Edges ascend and never overlap; each bin has a value and no bin stands twice."""
+    histogram = of(values)
+    lows, highs = histogram.edges()
+    assert (lows < highs).all()
+    assert (highs[:-1] <= lows[1:]).all()
+    assert (histogram.counts > 0).all()
+    assert histogram.counts.dtype == np.int64
+
+
+@given(st.floats(2.0**-100, 2.0**100, width=32))
+def test_bins_are_narrow(value: float) -> None:
+    """A bin is 2**-7 of its values wide at most, on both sides of zero, except where float32 itself runs out."""
+    for sign in (1, -1):
+        ((low,), (high,)) = of(np.array([sign * value], np.float32)).edges()
+        assert 0 < high - low <= value * 2.0**-7
+
+
+def test_an_array_of_any_shape_is_counted_whole() -> None:
+    """Four dimensions, as activations have them; more values than fit into 32 bits would be added as exactly."""
+    values = np.random.default_rng(0).normal(size=(1, 7, 5, 3)).astype(np.float32)
+    assert counted(of(values)) == counted(of(values.reshape(-1)))
+    many = Histogram(np.array([3], np.uint16), np.array([1 << 40], np.int64))
+    assert counted(merge([many, many, of(np.zeros(1, np.float32))])) == [(0, 1), (3, 1 << 41)]
+
+
+@pytest.mark.parametrize("value", [0.0, -0.0, 1e-45, -1e-45, 3.4028235e38, -3.4028235e38, 6.0, -1.0])
+def test_the_ends_of_float32_have_their_bins(value: float) -> None:
+    """Zeros of both signs, the smallest subnormals and the largest numbers."""
+    ((low,), (high,)) = of(np.array([value], np.float32)).edges()
+    assert low <= np.float32(value) <= high

@@ -1,0 +1,429 @@
+"""Range methods: what each may cut off, that it finds what it looks for, and that no process count shows."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import re
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from calibration import range_methods
+from calibration.distributions import Distributions, chosen, distributions
+from calibration.folder import FolderSource
+from calibration.histogram import Histogram, Tally
+from calibration.inputs import CHUNK, Inputs
+from calibration.measure import measure
+from calibration.range_methods import KINDS, RangeMethod, squared_error
+from calibration.ranges import from_json
+from calibration.selection import select
+from calibration.workers import Workers
+from pipeline import console, golden, resolve, runner
+from pipeline.resolve import Request
+from pipeline.stages import STAGES
+from recreate_model import convert
+from recreate_model.digest import digest_file
+from recreate_model.errors import UsageError
+from recreate_model.network import Array
+from recreate_model.quantiser import activation_parameters
+from recreate_model.recipe import Picture, Preprocess
+from tests.conftest import build
+
+NAME = "mobilenet_v2_0.35_96_seeded_INT8"
+FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False, min_value=-(2.0**60), max_value=2.0**60)
+# Few different values as well as many, so that bins hold several and ends are reached more than once.
+VALUES = st.one_of(
+    arrays(np.float32, st.integers(1, 300), elements=FLOATS),
+    arrays(np.float32, st.integers(1, 300), elements=st.sampled_from([0.0, -0.0, 6.0, -2.5, 0.125, 1e-40, 40.0])),
+)
+PERCENTAGES = st.decimals(min_value="0.001", max_value=100, places=3).map(Fraction)
+METHODS = ("percentile:99.9", "percentile:100", "percentile:0.001", "mse", "entropy")
+
+
+def of(values: Array) -> tuple[Histogram, tuple[float, float]]:
+    """The histogram of the values and their exact range."""
+    tally = Tally()
+    tally.count(values)
+    return tally.histogram(), (float(values.min()), float(values.max()))
+
+
+def choose(method: str, values: Array) -> tuple[float, float]:
+    """The range a method gives values."""
+    return RangeMethod.parse(method).choose(*of(values))
+
+
+def bell(count: int, *more: float) -> Array:
+    """Normally distributed numbers, the same every time, and more."""
+    return np.append(np.random.default_rng(0).normal(size=count), more).astype(np.float32)
+
+
+@given(VALUES, st.sampled_from(METHODS))
+def test_no_method_widens_a_range(values: Array, method: str) -> None:
+    """What is chosen lies within the exact minimum and maximum, and is a range."""
+    low, high = choose(method, values)
+    assert float(values.min()) <= low <= high <= float(values.max())
+
+
+@given(VALUES)
+def test_a_hundred_per_cent_is_min_max(values: Array) -> None:
+    """Nothing is cut off, to the last bit."""
+    assert choose("percentile:100", values) == choose("min-max", values) == of(values)[1]
+
+
+@given(VALUES, PERCENTAGES, PERCENTAGES)
+def test_a_larger_percentage_never_cuts_more(values: Array, one: Fraction, other: Fraction) -> None:
+    """The range of the larger percentage holds that of the smaller."""
+    less, more = (RangeMethod("percentile", part).choose(*of(values)) for part in sorted((one, other)))
+    assert more[0] <= less[0]
+    assert less[1] <= more[1]
+
+
+@given(VALUES, PERCENTAGES)
+def test_a_percentile_cuts_what_it_may_and_no_more(values: Array, percentage: Fraction) -> None:
+    """At each end (100 - P) / 2 per cent of the values at most, and the bound is within a bin of the first one kept."""
+    low, high = RangeMethod("percentile", percentage).choose(*of(values))
+    cut = math.floor(len(values) * (100 - percentage) / 200)
+    ordered = np.sort(values).astype(np.float64)
+    first, last = ordered[cut], ordered[len(values) - 1 - cut]
+    assert low <= first
+    assert high >= last
+    assert (values < low).sum() <= cut
+    assert (values > high).sum() <= cut
+    for bound, kept in ((low, first), (high, last)):
+        assert abs(bound - kept) <= max(abs(kept) * 2.0**-7, 2.0**-126)
+
+
+def test_a_percentile_counts_exactly() -> None:
+    """Of 2,000 values 99.9 per cent may lose one at each end, and of 1,999 none, whatever floats make of 0.1."""
+    many = np.arange(1, 2001, dtype=np.float32)
+    assert choose("percentile:99.9", many) == (2.0, 2000.0)  # 1,999 and 2,000 share a bin
+    assert choose("percentile:99.9", many[:-1]) == (1.0, 1999.0)
+    far = np.append(many, np.float32(1e6))
+    assert choose("percentile:99.9", far) == (2.0, 2000.0 + 8)  # the edge of its bin
+    assert choose("percentile:99.9", -far) == (-2008.0, -2.0)
+
+
+@given(VALUES)
+def test_the_error_is_what_it_says_value_by_value(values: Array) -> None:
+    """The same sum taken plainly, bin after bin, for several ranges at once and for each alone."""
+    histogram, span = of(values)
+    lows = np.array([[min(span[0], 0.0)], [min(span[0], 0.0) / 3]])
+    highs = np.array([[max(span[1], 0.0), max(span[1], 0.0) / 5]])
+    found = squared_error(histogram, span, lows, highs)
+    assert found.shape == (2, 2)
+    for row, column in np.ndindex(2, 2):
+        low, high = float(lows[row, 0]), float(highs[0, column])
+        largest = max(abs(span[0]), abs(span[1])) ** 2 * len(values)
+        assert found[row, column] == pytest.approx(
+            _plain_error(histogram, span, low, high), rel=1e-9, abs=1e-9 * largest
+        )
+
+
+def _plain_error(histogram: Histogram, span: tuple[float, float], low: float, high: float) -> float:
+    step, total = (high - low) / 255, 0.0
+    for lower, upper, count in zip(*histogram.edges(), histogram.counts, strict=True):
+        middle = min(max((lower + upper) / 2, span[0]), span[1])
+        if middle < low + step / 2:
+            error = (middle - low) ** 2
+        elif middle > high - step / 2:
+            error = (middle - high) ** 2
+        elif abs(middle) <= step / 2:
+            error = middle**2
+        else:
+            error = step**2 / 12
+        total += float(error) * int(count)
+    return total
+
+
+@pytest.mark.parametrize("bounds", [(-4.5, 4.5), (-2.0, 3.0), (-1.0, 1.0)])
+def test_the_error_is_that_of_quantising(bounds: tuple[float, float]) -> None:
+    """On 50,000 numbers, within 2 % of what rounding to the 256 levels and back really loses."""
+    values = bell(50_000)
+    scale, zero_point = activation_parameters(*bounds)
+    levels = np.clip(np.rint(values / np.float64(scale)) + zero_point, -128, 127)
+    lost = float(np.square((levels - zero_point) * scale - values).sum())
+    assert float(squared_error(*of(values), *map(np.float64, bounds))) == pytest.approx(lost, rel=0.02)
+
+
+@given(VALUES)
+def test_mse_is_no_worse_than_min_max_by_its_own_measure(values: Array) -> None:
+    """The exact range is one of the candidates."""
+    histogram, span = of(values)
+    errors = [
+        float(squared_error(histogram, span, np.float64(min(low, 0.0)), np.float64(max(high, 0.0))))
+        for low, high in (span, choose("mse", values))
+    ]
+    assert errors[1] <= errors[0]
+
+
+def test_mse_finds_the_best_pair_of_ends() -> None:
+    """Of all pairs of candidates none has a smaller error; both ends of a lopsided distribution are cut, unequally."""
+    values = np.concatenate([bell(200_000), np.abs(bell(500)) * 4]).astype(np.float32)
+    histogram, span = of(values)
+    low, high = choose("mse", values)
+    steps = np.arange(257) / 256
+    errors = squared_error(histogram, span, (span[0] * steps)[:, None], (span[1] * steps)[None, :])
+    assert float(squared_error(histogram, span, np.float64(low), np.float64(high))) == errors.min()
+    assert span[0] < low < -3
+    assert 10 < high < span[1]
+
+
+@pytest.mark.parametrize("method", ["percentile:99.9", "mse", "entropy"])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_one_outlier_is_cut_off(method: str, sign: int) -> None:
+    """One value in a million, thirty times the spread, does not cost the others their steps; min-max keeps it."""
+    values = sign * bell(1_000_000, 30.0)
+    ends = sorted(map(abs, choose(method, values)))
+    assert ends[0] > 3
+    assert ends[1] < 15
+    assert sorted(map(abs, choose("min-max", values)))[1] == 30
+
+
+@pytest.mark.parametrize("method", ["mse", "entropy"])
+def test_what_has_no_outliers_keeps_its_range(method: str) -> None:
+    """Evenly spread values up to both ends, as pixels, lose less than two steps of it, one-sided ones too."""
+    even = np.linspace(-1, 1, 100_001, dtype=np.float32)
+    for values in (even, np.abs(even)):
+        low, high = choose(method, values)
+        assert low <= float(values.min()) + 2 / 128
+        assert high >= 1 - 2 / 128
+
+
+@given(VALUES)
+def test_no_value_is_lost_between_bins_of_equal_width(values: Array) -> None:
+    """All but zeros are in one of them, also where many are equal to the minimum, at the very edge of its bin."""
+    histogram, span = of(values)
+    low, high = min(span[0], 0.0), max(span[1], 0.0)
+    counts = range_methods._evenly_spaced(histogram, (low, high), np.linspace(low, high, 11))
+    assert counts.sum() == pytest.approx(histogram.counts[histogram.bins & 0x7FFF != 0].sum())
+    assert (counts >= 0).all()
+
+
+def test_zeros_do_not_move_the_threshold_of_entropy() -> None:
+    """A million of them, as after a ReLU, leave the upper end where it is: they lose nothing by any range."""
+    values = np.abs(bell(20_000, 12.0))
+    _, alone = choose("entropy", values)
+    assert choose("entropy", np.append(values, np.zeros(1_000_000, np.float32))) == (0.0, alone)
+    assert alone < 6
+
+
+def test_entropy_takes_the_threshold_that_diverges_least() -> None:
+    """The same search written plainly, over values that are never negative, with many zeros, and over both signs."""
+    for values in (np.maximum(bell(20_000, 40.0), 0) ** 2, bell(20_000, 9.0, 12.0), bell(20_000, -9.0) + 1):
+        values = values.astype(np.float32)
+        assert choose("entropy", values) == pytest.approx(_plain_entropy(values), rel=1e-9)
+
+
+def _plain_entropy(values: Array) -> tuple[float, float]:
+    histogram, span = of(values)
+    low, high = min(span[0], 0.0), max(span[1], 0.0)
+    width = max(-low, high) / 2048
+    below, above = math.ceil(-low / width), math.ceil(high / width)
+    counts = np.zeros(below + above)
+    for lower, upper, number, count in zip(*histogram.edges(), histogram.bins, histogram.counts, strict=True):
+        if number & 0x7FFF:
+            lower, upper = max(lower, low), min(upper, high)
+            if lower == upper:  # the minimum or the maximum itself
+                counts[0 if lower < 0 else -1] += count
+                continue
+            start, stop = (math.floor(edge / width) + below for edge in (lower, upper))
+            for index in range(max(start - 1, 0), min(stop + 2, below + above)):
+                left, right = (index - below) * width, (index + 1 - below) * width
+                counts[index] += count * max(0.0, min(upper, right) - max(lower, left)) / (upper - lower)
+    results = []
+    for threshold in range(2048, 0, -8):
+        inside = slice(below - min(threshold, below), below + min(threshold, above))
+        size = inside.stop - inside.start
+        if size >= 256:
+            results.append((_plain_divergence(counts, inside, size), -threshold))
+    best = -min(results)[1] * width
+    return max(span[0], -best), min(span[1], best)
+
+
+def _plain_divergence(counts: Array, inside: slice, size: int) -> float:
+    true = list(counts[inside])
+    true[0] += sum(counts[: inside.start])
+    true[-1] += sum(counts[inside.stop :])
+    quantised = [0.0] * size
+    for _, group in itertools.groupby(range(size), lambda i: i * 256 // size):
+        members = list(group)
+        occupied = [i for i in members if true[i] > 0]
+        for i in occupied:
+            quantised[i] = max(sum(counts[inside][members]) / len(occupied), 1e-4)
+    all_true, all_quantised = sum(true), sum(quantised)
+    return sum(
+        p / all_true * math.log(p / all_true / (q / all_quantised)) for p, q in zip(true, quantised, strict=True) if p
+    )
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "values",
+    [[0.0] * 9, [-0.0], [3.0] * 9, [-3.0] * 9, [7.0], [1e-45, 0.0], [-1e-45], [-5.0, -4.0, -4.5], [3.4e38, -3.4e38]],
+    ids=str,
+)
+def test_data_without_a_shape_has_a_range(method: str, values: list[float]) -> None:
+    """All equal, all zero, one value, subnormal, negative alone, to the end of float32: a finite range, not widened."""
+    array = np.array(values, np.float32)
+    low, high = choose(method, array)
+    assert float(array.min()) <= low <= high <= float(array.max())
+    assert np.isfinite([low, high]).all()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_is_not_finite_is_left_for_the_check_of_ranges(method: str) -> None:
+    """A network that overflows is reported with the value it has, not with what a search makes of it."""
+    histogram, _ = of(bell(100))
+    assert RangeMethod.parse(method).choose(histogram, (-1.0, math.inf)) == (-1.0, math.inf)
+    assert math.isnan(RangeMethod.parse(method).choose(histogram, (math.nan, math.nan))[0])
+
+
+@pytest.mark.parametrize(
+    "text", ["percentile:0", "percentile:0.000", "percentile:100.001", "percentile", "mse:1", "kl", ""]
+)
+def test_what_is_no_method_is_refused(text: str) -> None:
+    """Nothing kept, more than everything, no percentage, one too many, and words that are none."""
+    with pytest.raises(ValueError, match=re.escape(repr(text))):
+        RangeMethod.parse(text)
+
+
+@given(PERCENTAGES)
+def test_a_method_has_one_spelling(percentage: Fraction) -> None:
+    """What is written reads back, and zeros behind make no other recipe."""
+    method = RangeMethod("percentile", percentage)
+    assert RangeMethod.parse(str(method)) == method
+    assert len(str(method)) <= len("percentile:99.999")
+    for kind in set(KINDS) - {"percentile"}:
+        assert str(RangeMethod.parse(kind)) == kind
+
+
+@pytest.mark.parametrize(
+    ("text", "spelling"),
+    [
+        ("percentile:99.90", "percentile:99.9"),
+        ("percentile:100.0", "percentile:100"),
+        ("percentile:010", "percentile:10"),
+    ],
+)
+def test_zeros_that_say_nothing_are_left_out(text: str, spelling: str) -> None:
+    """In front and behind."""
+    assert str(RangeMethod.parse(text)) == spelling
+
+
+@pytest.fixture(scope="module")
+def found(small_float: bytes, picture_folder: Path) -> Distributions:
+    """What twelve pictures give, by one process."""
+    return _found(small_float, picture_folder, 1)
+
+
+def _pictures(root: Path) -> tuple[Picture, ...]:
+    return select(FolderSource(root), calib=12, limit=0).calibration
+
+
+def _found(model: bytes, root: Path, jobs: int, step: int = 1) -> Distributions:
+    inputs = Inputs(FolderSource(root), Preprocess(), 96)
+    return distributions(model, inputs, _pictures(root)[::step], Workers(jobs), lambda count: None)
+
+
+def _counted(found: Distributions) -> list[tuple[list[int], list[int]]]:
+    return [(histogram.bins.tolist(), histogram.counts.tolist()) for histogram in found.histograms]
+
+
+def test_histograms_do_not_depend_on_processes_or_order(
+    found: Distributions, small_float: bytes, picture_folder: Path
+) -> None:
+    """Three processes and the reverse order count the same, and every method chooses the same to the last bit."""
+    assert len(found.pictures) == 12 > CHUNK  # else one process would have had it all
+    for other in (_found(small_float, picture_folder, 3), _found(small_float, picture_folder, 1, -1)):
+        assert _counted(other) == _counted(found)
+        for text in METHODS:
+            method = RangeMethod.parse(text)
+            same = chosen(method, other, small_float), chosen(method, found, small_float)
+            assert same[0].tobytes() == same[1].tobytes()
+
+
+def test_histograms_come_with_the_ranges_of_min_max(
+    found: Distributions, small_float: bytes, picture_folder: Path
+) -> None:
+    """The same exact ranges as without them, the same pictures, and every value of every picture counted."""
+    inputs = Inputs(FolderSource(picture_folder), Preprocess(), 96)
+    exact = measure(small_float, inputs, _pictures(picture_folder), Workers(), lambda count: None)
+    assert found.spans.tobytes() == exact.spans.tobytes()
+    assert found.pictures == exact.pictures == _pictures(picture_folder)
+    assert len(found.histograms) == 67
+    assert int(found.histograms[0].counts.sum()) == 12 * 96 * 96 * 3
+    for histogram, (low, high) in zip(found.histograms, found.spans, strict=True):
+        lows, highs = histogram.edges()
+        assert lows[0] <= low <= highs[0]
+        assert lows[-1] <= high <= highs[-1]
+
+
+@pytest.mark.parametrize("method", ["percentile:90", "mse", "entropy"])
+def test_input_and_logits_keep_their_range(method: str, found: Distributions, small_float: bytes) -> None:
+    """The first and the last range that decides anything, and those that decide nothing; others are cut."""
+    spans = chosen(RangeMethod.parse(method), found, small_float)
+    names = list(convert.activations(small_float))
+    kept = {name for name, new, old in zip(names, spans, found.spans, strict=True) if (new == old).all()}
+    assert {"input", "MobilenetV2/Logits/Conv2d_1c_1x1/BiasAdd"} <= kept
+    assert set(names) - set(convert.activations_with_a_range(small_float)) <= kept
+    assert len(kept) < len(names)
+    assert (spans[:, 0] >= found.spans[:, 0]).all()
+    assert (spans[:, 1] <= found.spans[:, 1]).all()
+
+
+def test_a_build_says_its_method_and_claims_no_golden_bytes(
+    small_build: Request, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In its table of ranges, on its card, in the terminal; with any number of processes. `verify` claims no bytes."""
+    folder = small_build.out / NAME
+    before = digest_file(folder / f"{NAME}.tflite")
+    request = replace(small_build, range_method="percentile:90.0")
+    outcomes = build(request, ("card",))
+    table = from_json((folder / "calibration" / "ranges.json").read_text(), "it")
+    assert table.range_method == "percentile:90"
+    assert digest_file(folder / f"{NAME}.tflite") != before
+    assert ", outliers cut off by the method percentile:90." in (folder / "README.md").read_text()
+    rows = {row["what"]: row["verdict"] for row in json.loads((folder / "verify.json").read_text())["rows"]}
+    assert rows["SHA-256"] == "not claimed"
+    assert rows["activation scales"] == "match"
+    recipe, _ = resolve.resolve(request, console.NoBars(), may_fetch=False)
+    console.print_build(folder, recipe, outcomes, ("card",))
+    assert "ranges     by percentile:90; golden.json claims bytes of min-max alone" in capsys.readouterr().out
+    assert build(replace(request, jobs=3), ("calibrate",), ("calibrate",))[-1].outputs == outcomes[2].outputs
+
+
+def test_min_max_is_the_default_and_the_only_golden_one() -> None:
+    """Named or not it is the same recipe; no other method shares a claim with it, not even P = 100, the same ranges."""
+    request = Request("0.35_96", checkpoint="seeded", images="procedural")
+    recipes = {
+        method: resolve.resolve(replace(request, range_method=method), console.NoBars(), may_fetch=False)[0]
+        for method in (None, "min-max", *METHODS)
+    }
+    assert recipes[None] == recipes["min-max"]
+    assert golden.model_claims(recipes[None]) is not None
+    assert len({recipe.model_id for recipe in recipes.values()}) == 1 + len(METHODS)
+    for method in METHODS:
+        assert golden.model_claims(recipes[method]) is golden.artifacts(recipes[method]) is None
+
+
+def test_a_table_brings_its_method(small_build: Request) -> None:
+    """A recipe from a table of another method says so, and does not take another one besides."""
+    build(replace(small_build, range_method="mse"), ("calibrate",))
+    table = small_build.out / NAME / "calibration" / "ranges.json"
+    request = replace(small_build, ranges=table, out=small_build.out / "again")
+    recipe, machine = resolve.resolve(request, console.NoBars(), may_fetch=False)
+    assert recipe.calibration.range_method == "mse"
+    (stages,) = (runner.with_needs(("calibrate",), STAGES),)
+    runner.build(stages, recipe, machine, (), on_wait=lambda: None)
+    assert digest_file(request.out / NAME / "calibration" / "ranges.json") == digest_file(table)
+    for method in ("mse", "min-max"):
+        with pytest.raises(UsageError, match="found both"):
+            resolve.resolve(replace(request, range_method=method), console.NoBars(), may_fetch=False)
