@@ -81,7 +81,7 @@ def small(command: str, out: Path, **flags: object) -> list[object]:
         ({"range-method": "percentile:101"}, ("'percentile:101'",)),
         ({"range-method": "percentile:x"}, ("'percentile:x', without a percentage",)),
         ({"range-method": "minmax"}, ("unknown method 'minmax'", "did you mean min-max?")),
-        ({"range-method": "mse", "ranges": "none.json"}, ("--range-method or --ranges", "found both")),
+        ({"range-method": "mse", "ranges": "none.json", "calib": None}, ("--range-method or --ranges", "found both")),
     ],
     ids=str,
 )
