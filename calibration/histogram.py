@@ -9,7 +9,6 @@ Not for: minima and maxima, which `ranges` merges exactly, with all their bits.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,14 +60,6 @@ class Tally:
         negative = occupied >= _NEGATIVE
         bins = np.concatenate([occupied[negative][::-1], occupied[~negative]])
         return Histogram(bins, self._counts[bins])
-
-
-def merge(shards: Iterable[Histogram]) -> Histogram:
-    """The histogram of all values of all shards. Exact, so neither order nor grouping matters."""
-    tally = Tally()
-    for shard in shards:
-        tally.add(shard)
-    return tally.histogram()
 
 
 def _magnitudes(bins: Array) -> Array:
