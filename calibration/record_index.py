@@ -82,7 +82,7 @@ def read_index(files: Sequence[Path], features: Features, bar: Bar = no_bar) -> 
     kept = cache_folder() / "indexes" / f"{digest_json([key['features'], [row[0] for row in key['files']]])[:32]}.json"
     rows = _kept(kept, key)
     if rows is None:
-        with bar("listing the records", sum(size for _, size, _ in key["files"])) as advance:
+        with bar("listing the records", sum(size for _, size, *_ in key["files"])) as advance:
             rows = tuple(row for shard, path in enumerate(files) for row in _rows(shard, path, features, advance))
         _keep(kept, key, rows)
     return rows
@@ -150,7 +150,8 @@ def _key(files: Sequence[Path], features: Features) -> Json:
             state = path.stat()
         except OSError as error:
             raise tfrecord.unreadable(path, error) from error
-        states.append([os.fsencode(path.resolve()).hex(), state.st_size, state.st_mtime_ns])
+        # Copying tools set the time of the content back; that of the last change of any kind nobody can set.
+        states.append([os.fsencode(path.resolve()).hex(), state.st_size, state.st_mtime_ns, state.st_ctime_ns])
     return {"format": _FORMAT, "features": [*vars(features).values()], "files": states}
 
 
