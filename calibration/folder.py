@@ -48,9 +48,10 @@ class FolderSource(StoredSource):
         try:
             ids = sorted(path.relative_to(self.root).as_posix() for path in _picture_files(self.root))
         except OSError as error:
+            where = str(error.filename)  # it may be a folder or a link in it
             raise InputError(
                 expected=f"{self.root} to be a folder of pictures",
-                found=error.strerror or str(error),
+                found=(error.strerror or str(error)) + ("" if where in ("None", str(self.root)) else f": {where}"),
                 next_step=_SYNSETS,
             ) from error
         for name in ids:

@@ -177,6 +177,13 @@ def test_options_that_would_change_no_label_are_refused(picture_folder: Path, tm
         FolderSource(_flat(tmp_path, None, ["a.JPEG"]), label_base=1).pictures()
 
 
+def test_a_link_that_leads_nowhere_for_ever_is_named(tmp_path: Path) -> None:
+    """The folder alone would be puzzling: it is one of pictures."""
+    (_flat(tmp_path, None, ["a.JPEG"]) / "loop").symlink_to("loop")
+    with pytest.raises(InputError, match=r"to be a folder of pictures; found Too many levels of .*: \S*/loop; done"):
+        FolderSource(tmp_path).pictures()
+
+
 def test_hidden_folders_hold_no_pictures(tmp_path: Path) -> None:
     """Desktops keep thumbnails of the pictures in them."""
     assert _labels(FolderSource(_flat(tmp_path, None, ["a.JPEG", ".thumbnails/a.JPEG"]))) == {"a.JPEG": None}
