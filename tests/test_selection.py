@@ -199,6 +199,7 @@ def test_another_seed_makes_other_procedural_pictures() -> None:
         (lambda d: d["pictures"].clear(), "no picture in it"),
         (lambda d: d["pictures"].append(d["pictures"][0]), "in it twice"),
         (lambda d: d["pictures"][0].update(sha256="ab"), "instead of an id and a SHA-256"),
+        (lambda d: d["pictures"][0].update(sha256=3), "instead of an id and a SHA-256"),
         (lambda d: d["pictures"][0].update(id=3), "instead of an id and a SHA-256"),
         (lambda d: d["pictures"][0].update(label="cat"), "label 'cat'"),
         (lambda d: d["pictures"][0].pop("label"), "no 'label'"),
