@@ -603,6 +603,28 @@ def test_a_cache_that_cannot_be_written_is_no_error(tmp_path: Path, cache: Path)
     assert cache.is_file()
 
 
+def test_a_synset_that_is_none_of_the_thousand_is_refused(tmp_path: Path) -> None:
+    """The number beside it counts other classes, and was taken for one of these."""
+    other = {"image/class/synset": b"n99999999"}
+    with pytest.raises(InputError, match="one of the 1000 synsets; found 'n99999999' for"):
+        single(tmp_path / "x.tfrecord", [*TINY, plain(b"x", 5, **other)])
+    (label,) = (
+        p.label for p in single(tmp_path / "y.tfrecord", [plain(b"x", 0, **{"image/class/synset": b"?"})]).pictures()
+    )
+    assert label == 1
+
+
+def test_a_shard_without_a_record_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A copy that failed leaves a file of no bytes, which is a whole file of no records."""
+    record_sets.write_shards(tmp_path, "validation", TINY, 2)
+    open_source(str(tmp_path), Reading())
+    assert caplog.text == ""
+    (tmp_path / "validation-00001-of-00002").write_bytes(b"")
+    open_source(str(tmp_path), Reading())
+    assert "no record in" in caplog.text
+    assert "validation-00001-of-00002; was it cut short?" in caplog.text
+
+
 def test_options_do_not_enter_the_index(listed: tuple[Path, RecordSource], tmp_path: Path) -> None:
     """The same index serves whatever --label-base says."""
     path = listed[0]
