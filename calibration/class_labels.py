@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Mapping
 
 from recreate_model import labels
-from recreate_model.errors import InputError
+from recreate_model.errors import InputError, UsageError
 
 Label = str | int
 """As a data set has it: the synset's name, or a number counted from 0 or 1."""
@@ -30,8 +30,15 @@ def class_ids(raw: Mapping[str, Label], base: int | None, where: str) -> dict[st
 
     Raises:
         InputError: a label out of range or of no known synset, or a base that cannot be told or is not the one given.
+        UsageError: a base, where no label is a number.
     """
     numbers = {name: label for name, label in raw.items() if isinstance(label, int)}
+    if base is not None and not numbers:
+        raise UsageError(
+            expected="no --label-base where no label is a number",
+            found=f"--label-base {base}",
+            next_step="leave --label-base out, or give other --images or --labels",
+        )
     shift = 1 - _base(numbers, base, where) if numbers else 0
     ids = {}
     for name, label in raw.items():

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from calibration.class_labels import Label, class_ids, class_of_synset, known_class
 from calibration.sources import StoredSource
-from recreate_model.errors import InputError
+from recreate_model.errors import InputError, UsageError
 from recreate_model.recipe import Picture
 
 LABEL_FILE = "val.txt"
 _SYNSETS = "give --images a folder of synset folders (n01440764/x.JPEG), or `procedural`"
 SUFFIXES = (".jpeg", ".jpg", ".png")
+_NUMBER = re.compile(r"[0-9]{1,9}")  # of thousands of digits Python makes no number
 
 
 @dataclass(frozen=True)
@@ -45,9 +48,10 @@ class FolderSource(StoredSource):
         try:
             ids = sorted(path.relative_to(self.root).as_posix() for path in _picture_files(self.root))
         except OSError as error:
+            where = str(error.filename)  # it may be a folder or a link in it
             raise InputError(
                 expected=f"{self.root} to be a folder of pictures",
-                found=error.strerror or str(error),
+                found=(error.strerror or str(error)) + ("" if where in ("None", str(self.root)) else f": {where}"),
                 next_step=_SYNSETS,
             ) from error
         for name in ids:
@@ -79,22 +83,35 @@ class FolderSource(StoredSource):
 
     def _listed(self, ids: list[str]) -> dict[str, int]:
         """The classes the label file gives these pictures; none where there is no such file."""
+        if self.label_file and not ids:
+            raise UsageError(
+                expected=f"no --labels where every picture in {self.root} lies in a folder named after its synset",
+                found=f"--labels {self.label_file}",
+                next_step="leave --labels out, or give other --images",
+            )
         file = self.label_file or self.root / LABEL_FILE
-        if not ids or not (self.label_file or file.is_file()):
-            return {}
-        rows = read_label_file(file)
-        by_file_name = {row.rpartition("/")[2]: label for row, label in rows.items()}
-        raw = {}
-        for name in ids:
-            label = rows.get(name, by_file_name.get(name.rpartition("/")[2]))
-            if label is None:
-                raise InputError(
-                    expected=f"{file} to have a row for each picture in {self.root}",
-                    found=f"none for {name}",
-                    next_step="add it, or move pictures without a label elsewhere",
-                )
-            raw[name] = label
+        raw = _labels_in(file, ids) if ids and (self.label_file or file.is_file()) else {}
         return class_ids(raw, self.label_base, str(file))
+
+
+def _labels_in(file: Path, ids: Sequence[str]) -> dict[str, Label]:
+    """The label of each picture: that of the row with its path, else of the only row with its file name."""
+    rows = read_label_file(file)
+    by_file_name: dict[str, list[Label]] = defaultdict(list)
+    for row, label in rows.items():
+        by_file_name[_file_name(row)].append(label)
+    namesakes = Counter(map(_file_name, ids))
+    raw = {}
+    for name in ids:
+        found = [rows[name]] if name in rows else by_file_name[_file_name(name)]
+        if len(found) != 1 or (name not in rows and namesakes[_file_name(name)] > 1):
+            raise InputError(
+                expected=f"{file} to have a row for each picture",
+                found=f"none for {name}" + (f", and {_file_name(name)} in several folders" if found else ""),
+                next_step="add it" + (" with its folder" if found else ", or move pictures without a label elsewhere"),
+            )
+        raw[name] = found[0]
+    return raw
 
 
 def read_label_file(path: Path) -> dict[str, Label]:
@@ -104,7 +121,7 @@ def read_label_file(path: Path) -> dict[str, Label]:
         InputError: unreadable, a row that is not a name and a label, or a name that stands twice.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
             expected=f"{path} to be a text file of labels",
@@ -115,10 +132,10 @@ def read_label_file(path: Path) -> dict[str, Label]:
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
-        # The label is the last word: names may have spaces.
-        name, _, label = line.strip().replace(",", " ").replace("\t", " ").rpartition(" ")
-        name = name.strip()
-        if not name or not (label.isdecimal() or class_of_synset(label)):
+        # The label is the last word: names may have spaces and commas.
+        label = re.split(r"[\s,]", line.strip())[-1]
+        name = line.strip().removesuffix(label).rstrip(" \t,")
+        if not name or not (_NUMBER.fullmatch(label) or class_of_synset(label)):
             raise InputError(
                 expected=f"row {number} of {path} to be a file name and a class number or synset",
                 found=repr(line.strip()[:60]),
@@ -130,7 +147,7 @@ def read_label_file(path: Path) -> dict[str, Label]:
                 found=f"{name} again in row {number}",
                 next_step="remove one of its rows",
             )
-        rows[name] = int(label) if label.isdecimal() else label
+        rows[name] = int(label) if _NUMBER.fullmatch(label) else label
     return rows
 
 
@@ -145,11 +162,15 @@ def has_pictures(root: Path) -> bool:
 def _picture_files(root: Path) -> Iterator[Path]:
     with os.scandir(root) as entries:
         for entry in entries:
-            if entry.is_dir():
+            if entry.is_dir() and not entry.name.startswith("."):
                 with os.scandir(entry) as inner:
                     yield from (Path(file.path) for file in inner if _is_picture(file))
             elif _is_picture(entry):
                 yield Path(entry.path)
+
+
+def _file_name(path: str) -> str:
+    return path.rpartition("/")[2]
 
 
 def _is_utf8(text: str) -> bool:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from recreate_model.digest import Json, readable_json
+from recreate_model.digest import Json, is_sha256, readable_json
 from recreate_model.errors import InputError
 from recreate_model.recipe import Picture, as_json
 
 _FORMAT = "calibration-manifest/1"
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def to_json(pictures: Sequence[Picture], made_for: dict[str, Json]) -> str:
@@ -28,6 +26,8 @@ def read_manifest(path: Path) -> tuple[Picture, ...]:
     """
     try:
         document: Json = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(document, dict):
+            raise ValueError("JSON that is no object")
         if document["format"] != _FORMAT:
             raise ValueError(f"format {document['format']!r}")
         pictures = tuple(_picture(row) for row in document["pictures"])
@@ -49,7 +49,7 @@ def read_manifest(path: Path) -> tuple[Picture, ...]:
 
 def _picture(row: Json) -> Picture:
     label = row["label"]
-    if not isinstance(row["id"], str) or not _SHA256.fullmatch(row["sha256"]):
+    if not isinstance(row["id"], str) or not is_sha256(row["sha256"]):
         raise ValueError(f"{row} instead of an id and a SHA-256")
     if not (label is None or type(label) is int):
         raise ValueError(f"label {label!r} of {row['id']}")

@@ -52,6 +52,10 @@ def open_source(images: str, reading: Reading, bar: Bar = no_bar) -> StoredSourc
             "a TFDS data set, which says what its labels are", labels=reading.label_file, label_base=reading.label_base
         )
         return open_records(tfds_source.find_records(images, reading.split), None, bar)
+    if not images:  # as of a variable that is not set; it would mean the folder one happens to be in
+        raise UsageError(
+            expected="--images to name pictures", found="nothing", next_step="give a folder, tfds:NAME or procedural"
+        )
     # Workers of a cluster start elsewhere, where a relative path would mean another folder.
     root = Path(images).absolute()
     if (root / _PUBLISHED_LAYOUT).is_dir():

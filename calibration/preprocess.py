@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import warnings
 
 import numpy as np
 
@@ -54,7 +55,11 @@ def _decode_any(data: bytes, name: str) -> Array:
     from PIL import Image
 
     try:
-        with Image.open(io.BytesIO(data)) as picture:
+        with warnings.catch_warnings():
+            # Pillow warns at half of what it refuses; such a picture is taken like any other.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            opened = Image.open(io.BytesIO(data))
+        with opened as picture:
             if picture.mode.startswith("I;16"):
                 # Converting would clip; the upper byte is the 8-bit picture.
                 return np.repeat((np.asarray(picture) >> 8).astype(np.uint8)[:, :, np.newaxis], 3, axis=2)

@@ -144,7 +144,9 @@ def _entropy(histogram: Histogram, span: Span) -> Span:
     - the range of a threshold T is [-T, T] within the exact minimum and maximum, [0, T] for values that are never
       negative, and all 256 levels fall on it, not 128 on each side;
     - zeros are left out, as they are quantised exactly, and would outweigh everything after a ReLU;
-    - bins of equal width are filled from ours, each spread evenly over its width.
+    - bins of equal width are filled from ours, each spread evenly over its width;
+    - a threshold that most values lie beyond is no candidate: where no value is near zero, all of them would be in one
+      bin, and one bin diverges from nothing.
 
     `span` holds zero.
     """
@@ -158,6 +160,8 @@ def _entropy(histogram: Histogram, span: Span) -> Span:
         start, stop = below - min(threshold, below), below + min(threshold, above)
         if stop - start <= LEVELS:
             break  # fewer bins than levels: nothing would be lost
+        if 2 * counts[start:stop].sum() < counts.sum():
+            break
         divergence = _divergence(counts, start, stop)
         if divergence < least:
             best, least = threshold, divergence

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from calibration.range_methods import RangeMethod
-from recreate_model.digest import Json, readable_json
+from recreate_model.digest import Json, is_sha256, readable_json
 from recreate_model.errors import InputError
 from recreate_model.network import Array
 from recreate_model.recipe import MIN_MAX
@@ -88,19 +88,28 @@ def from_json(text: str, source: str) -> Ranges:
     """
     try:
         document: Json = json.loads(text)
+        if not isinstance(document, dict):
+            raise ValueError("JSON that is no object")
         if document["format"] != _FORMAT:
             raise ValueError(f"format {document['format']!r}")
         spans = {row["name"]: (float(row["min"]), float(row["max"])) for row in document["activations"]}
         if len(spans) != len(document["activations"]):
             raise ValueError("a name that stands twice")
+        bits = int(document["mantissa_bits"])
+        if not 1 <= bits <= 24:
+            raise ValueError(f"{bits} bits of mantissa")
+        pictures = document["pictures"]
+        # With anything else in their place, they would be found among those to evaluate on.
+        if not (isinstance(pictures, list) and all(map(is_sha256, pictures))):
+            raise ValueError("pictures that are not listed by SHA-256")
         return Ranges(
             spans=spans,
             network=str(document["network"]),
             graph_sha256=str(document["graph_sha256"]),
             preprocess=str(document["preprocess"]),
-            mantissa_bits=int(document["mantissa_bits"]),
+            mantissa_bits=bits,
             range_method=_range_method(document),
-            pictures=tuple(map(str, document["pictures"])),
+            pictures=tuple(pictures),
             recovered_from=str(document.get("recovered_from", "")),
             left_out={str(name): str(why) for name, why in document.get("left_out", {}).items()},
         )

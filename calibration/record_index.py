@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -17,12 +18,13 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from calibration import tfrecord
-from calibration.class_labels import Label, class_of_synset
+from calibration.class_labels import Label
 from recreate_model.digest import Json, digest_bytes, digest_json
 from recreate_model.errors import InputError
 from recreate_model.resources import cache_folder
 
-_FORMAT = "record-index/1"
+_FORMAT = "record-index/2"
+_SYNSET = re.compile(r"n\d{8}")
 Kind = TypeVar("Kind", bytes, int)
 _UNKNOWN = -1  # what data sets say where nobody knows the class
 
@@ -82,7 +84,7 @@ def read_index(files: Sequence[Path], features: Features, bar: Bar = no_bar) -> 
     kept = cache_folder() / "indexes" / f"{digest_json([key['features'], [row[0] for row in key['files']]])[:32]}.json"
     rows = _kept(kept, key)
     if rows is None:
-        with bar("listing the records", sum(size for _, size, _ in key["files"])) as advance:
+        with bar("listing the records", sum(size for _, size, *_ in key["files"])) as advance:
             rows = tuple(row for shard, path in enumerate(files) for row in _rows(shard, path, features, advance))
         _keep(kept, key, rows)
     return rows
@@ -116,7 +118,8 @@ def _rows(shard: int, path: Path, features: Features, advance: Callable[[int], N
 
 def _label(example: dict[str, list[tfrecord.Value]], features: Features) -> Label | None:
     synset = _text(example, features.synset)
-    if class_of_synset(synset):
+    # One that is none of the 1000 is refused later: the number beside it belongs to another list of classes.
+    if _SYNSET.fullmatch(synset):
         return synset
     if not example.get(features.label):
         return None
@@ -150,7 +153,8 @@ def _key(files: Sequence[Path], features: Features) -> Json:
             state = path.stat()
         except OSError as error:
             raise tfrecord.unreadable(path, error) from error
-        states.append([os.fsencode(path.resolve()).hex(), state.st_size, state.st_mtime_ns])
+        # Copying tools set the time of the content back; that of the last change of any kind nobody can set.
+        states.append([os.fsencode(path.resolve()).hex(), state.st_size, state.st_mtime_ns, state.st_ctime_ns])
     return {"format": _FORMAT, "features": [*vars(features).values()], "files": states}
 
 

@@ -123,6 +123,9 @@ def open_records(records: RecordSet, label_base: int | None, bar: Bar = no_bar) 
             found=f"no record in {_several(len(records.files), 'file')}",
             next_step="make the set anew, or give --split or --images another",
         )
+    for shard in sorted(set(range(len(records.files))) - {row.shard for row in index}):
+        if not records.counts:
+            _LOG.warning("no record in %s; was it cut short?", records.files[shard])
     rows = _by_id(records, index)
     raw = {name: row.label for name, row in rows.items() if row.label is not None}
     labels = _named(records, raw, rows) if records.class_names else class_ids(raw, label_base, records.name)

@@ -109,6 +109,13 @@ def _first(source: StoredSource, order: Sequence[Picture], calib: int) -> tuple[
 def _listed(source: StoredSource, pictures: Sequence[Picture], manifest: Sequence[Picture]) -> tuple[Picture, ...]:
     by_id = {picture.id: picture for picture in pictures}
     missing = [picture.id for picture in manifest if picture.id not in by_id]
+    if len(missing) == len(manifest):
+        # Another source altogether: hundreds of names would hide it.
+        raise InputError(
+            expected=f"the {len(manifest)} pictures of the manifest in {source.name}",
+            found=f"none of them: there is no {missing[0]}, but {min(by_id)}",
+            next_step="give the --images that its `source` speaks of, or choose others with --calib N",
+        )
     here = list(_with_digests(source, (by_id[picture.id] for picture in manifest if picture.id in by_id)))
     wanted = {picture.id: picture for picture in manifest}
     changed = [picture.id for picture in here if picture.sha256 != wanted[picture.id].sha256]

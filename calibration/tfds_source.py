@@ -96,7 +96,8 @@ def _described(builder: Any, split: str | None) -> RecordSet:
         )
     chosen = choose_split(list(info.splits), split, _EVALUATED, name)
     described = info.splits[chosen]
-    files = tuple(Path(path) for path in described.filepaths)
+    # Workers of a cluster start elsewhere, where a relative path would mean another folder.
+    files = tuple(Path(path).absolute() for path in described.filepaths)
     missing = [path for path in files if not path.is_file()]
     if missing:
         raise InputError(

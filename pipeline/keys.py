@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import functools
 import importlib.metadata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -108,7 +108,7 @@ def _reachable(module: str) -> tuple[str, ...]:
 @functools.cache
 def _imports(module: str) -> tuple[str, ...]:
     found: set[str] = set()
-    for node in ast.walk(ast.parse(_source(module))):
+    for node in _run_nodes(ast.parse(_source(module))):
         if isinstance(node, ast.ImportFrom) and node.module:
             # `from package import name`: the name may be a module of its own, or something inside the package.
             found.add(node.module)
@@ -116,6 +116,16 @@ def _imports(module: str) -> tuple[str, ...]:
         elif isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
     return tuple(name for name in found if name.split(".")[0] in _PACKAGES and _file(name).is_file())
+
+
+def _run_nodes(node: ast.AST) -> Iterator[ast.AST]:
+    """Everything in a module but what stands under `if TYPE_CHECKING`, which is never run."""
+    yield node
+    inner: Iterable[ast.AST] = ast.iter_child_nodes(node)
+    if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+        inner = node.orelse
+    for child in inner:
+        yield from _run_nodes(child)
 
 
 @functools.cache

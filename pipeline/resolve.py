@@ -60,7 +60,7 @@ class Request:
     targets: str = "all"
     out: Path = Path("artifacts")
     jobs: int | None = None
-    cluster: str = ""
+    cluster: str | None = None
 
     @classmethod
     def given(cls, arguments: argparse.Namespace, **fixed: str) -> Request:
@@ -118,7 +118,7 @@ def _workers(request: Request) -> Workers:
     """One process for each processor, unless the user says otherwise."""
     if request.jobs is not None:
         _check_least("--jobs", request.jobs, 1)
-    if not request.cluster:
+    if request.cluster is None:
         processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
         return Workers(request.jobs or processors)
     check_address(request.cluster)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from typing import Any
 Json = Any
 
 _CHUNK = 1 << 20
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def digest_bytes(data: bytes, algorithm: str = "sha256") -> str:
@@ -25,6 +27,11 @@ def digest_file(path: Path, algorithm: str = "sha256") -> str:
         while chunk := stream.read(_CHUNK):
             state.update(chunk)
     return state.hexdigest()
+
+
+def is_sha256(value: object) -> bool:
+    """Whether this is how a SHA-256 is written here: 64 hexadecimal digits, none of them a capital."""
+    return isinstance(value, str) and _SHA256.fullmatch(value) is not None
 
 
 def canonical_json(value: Json) -> bytes:

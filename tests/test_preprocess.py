@@ -89,6 +89,12 @@ def test_a_few_odd_bytes_at_the_end_are_no_reason_to_refuse() -> None:
     assert np.array_equal(decode(odd, "x"), decode(data, "x"))
 
 
+def test_a_large_picture_is_taken_without_a_word(recwarn: pytest.WarningsRecorder) -> None:
+    """Pillow has a warning for half of the pixels it refuses, which would reach the terminal."""
+    assert decode(_save(Image.new("1", (10_000, 9_000)), "PNG"), "large.png").shape == (9_000, 10_000, 3)
+    assert [str(warning.message) for warning in recwarn] == []
+
+
 def test_a_decompression_bomb_is_refused() -> None:
     """20,000 x 20,000 pixels in a few kilobytes are not unpacked."""
     bomb = Image.new("1", (20_000, 20_000))

@@ -215,6 +215,14 @@ def test_zeros_do_not_move_the_threshold_of_entropy() -> None:
     assert alone < 6
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_entropy_does_not_cut_off_everything_where_no_value_is_near_zero(sign: int) -> None:
+    """Below the least of them a threshold gathers all in one bin, which diverges from nothing: 5..5 was chosen."""
+    values = (sign * (5 + np.abs(np.random.default_rng(4).standard_normal(50_000) * 3))).astype(np.float32)
+    low, high = choose("entropy", values)
+    assert np.count_nonzero((values < low) | (values > high)) < 50
+
+
 def test_entropy_takes_the_threshold_that_diverges_least() -> None:
     """The same search written plainly, over values that are never negative, with many zeros, and over both signs."""
     for values in (np.maximum(bell(20_000, 40.0), 0) ** 2, bell(20_000, 9.0, 12.0), bell(20_000, -9.0) + 1):

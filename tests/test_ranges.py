@@ -55,7 +55,12 @@ def test_rounding_hides_the_noise_between_cpus() -> None:
 def test_a_table_reads_back_as_it_was_written(spans: list[tuple[float, float]]) -> None:
     """Every float32 survives the decimal text."""
     table = Ranges(
-        {f"a/{i}": span for i, span in enumerate(spans)}, "mobilenet_v2_1.0_224", "ab", "squash", 10, ("0", "1")
+        {f"a/{i}": span for i, span in enumerate(spans)},
+        "mobilenet_v2_1.0_224",
+        "ab",
+        "squash",
+        10,
+        ("0" * 64, "1" * 64),
     )
     assert from_json(to_json(table), "it") == table
 
@@ -80,6 +85,11 @@ def test_a_table_says_how_its_ranges_were_chosen(method: str) -> None:
         (lambda d: d["activations"][0].update(min="low"), "could not convert"),
         (lambda d: d["activations"][0].pop("max"), "no 'max'"),
         (lambda d: d.update(mantissa_bits=float("inf")), "cannot convert float infinity"),
+        (lambda d: d.update(mantissa_bits=-1), "-1 bits of mantissa"),
+        (lambda d: d.update(mantissa_bits=25), "25 bits of mantissa"),
+        (lambda d: d.update(pictures="a" * 64), "pictures that are not listed by SHA-256"),
+        (lambda d: d.update(pictures=["a" * 63]), "pictures that are not listed by SHA-256"),
+        (lambda d: d.update(pictures=[1]), "pictures that are not listed by SHA-256"),
         (lambda d: d.update(range_method="guess"), "the unknown method 'guess'"),
     ],
 )

@@ -10,7 +10,7 @@ import shutil
 import tracemalloc
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -555,13 +555,13 @@ def kept_index(cache: Path) -> Path:
 
 
 def test_a_listed_set_is_not_read_again(listed: tuple[Path, RecordSource]) -> None:
-    """While names, sizes and times are the same, the index is believed; each picture is still checked."""
+    """While names, sizes and times are the same, the index is believed."""
     path, source = listed
-    replaced(path, [plain(bytes([n]) * 40, n) for n in (4, 5, 6)])
-    again = opened(path)
-    assert again.pictures() == source.pictures()
-    with pytest.raises(InputError, match="as it was when the set was listed"):
-        again.encoded(digest_bytes(bytes([1]) * 40))
+
+    def bar(description: str, total: int | None) -> NoReturn:
+        raise AssertionError(description)
+
+    assert open_source(str(path), Reading(), bar).pictures() == source.pictures()
 
 
 def test_a_changed_set_is_read_again(listed: tuple[Path, RecordSource], cache: Path) -> None:
@@ -571,6 +571,17 @@ def test_a_changed_set_is_read_again(listed: tuple[Path, RecordSource], cache: P
     os.utime(path, ns=(0, 1))
     assert {picture.id for picture in opened(path).pictures()} == {digest_bytes(bytes([n]) * 40) for n in (0, 5, 6)}
     kept_index(cache)
+
+
+def test_a_file_of_the_same_size_and_time_is_listed_anew(listed: tuple[Path, RecordSource]) -> None:
+    """As a copy that keeps times leaves it: the index is not believed because the two agree."""
+    path = listed[0]
+    before = path.stat()
+    replaced(path, [plain(bytes([n]) * 40, n) for n in (2, 1, 0)])
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    source = opened(path)
+    for picture in source.pictures():
+        assert digest_bytes(source.encoded(picture.id)) == picture.sha256
 
 
 def test_a_damaged_index_is_made_again(listed: tuple[Path, RecordSource], cache: Path) -> None:
@@ -590,6 +601,28 @@ def test_a_cache_that_cannot_be_written_is_no_error(tmp_path: Path, cache: Path)
     cache.write_text("a file where the folder should be")
     assert len(single(tmp_path / "x.tfrecord", TINY).pictures()) == 3
     assert cache.is_file()
+
+
+def test_a_synset_that_is_none_of_the_thousand_is_refused(tmp_path: Path) -> None:
+    """The number beside it counts other classes, and was taken for one of these."""
+    other = {"image/class/synset": b"n99999999"}
+    with pytest.raises(InputError, match="one of the 1000 synsets; found 'n99999999' for"):
+        single(tmp_path / "x.tfrecord", [*TINY, plain(b"x", 5, **other)])
+    (label,) = (
+        p.label for p in single(tmp_path / "y.tfrecord", [plain(b"x", 0, **{"image/class/synset": b"?"})]).pictures()
+    )
+    assert label == 1
+
+
+def test_a_shard_without_a_record_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A copy that failed leaves a file of no bytes, which is a whole file of no records."""
+    record_sets.write_shards(tmp_path, "validation", TINY, 2)
+    open_source(str(tmp_path), Reading())
+    assert caplog.text == ""
+    (tmp_path / "validation-00001-of-00002").write_bytes(b"")
+    open_source(str(tmp_path), Reading())
+    assert "no record in" in caplog.text
+    assert "validation-00001-of-00002; was it cut short?" in caplog.text
 
 
 def test_options_do_not_enter_the_index(listed: tuple[Path, RecordSource], tmp_path: Path) -> None:

@@ -173,6 +173,15 @@ def test_keys_see_every_module_a_stage_imports() -> None:
     assert not {"pipeline.vela", "pipeline.card", "pipeline.cli", "pipeline.runner"} & set(code)
 
 
+def test_a_model_is_not_stale_because_the_reading_of_pictures_changed() -> None:
+    """Imports for the type checker alone are never run; `pipeline.work`, which every stage has, names sources so."""
+    recipe, _ = resolve(SMALL_REQUEST, NoBars(), may_fetch=False)
+    for stage in STAGES:
+        code = key_parts(stage, recipe, {}).code
+        pictures = {"calibration.sources", "calibration.preprocess"} & set(code)
+        assert bool(pictures) == (stage.name in ("calibrate", "evaluate")), stage.name
+
+
 def test_two_runs_at_once_do_not_harm_each_other(tmp_path: Path, finished_build: Request) -> None:
     """Both wait for a third, say so, then end well one after the other; the files are those of a run alone."""
     request = replace(SMALL_REQUEST, out=tmp_path)

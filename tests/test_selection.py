@@ -172,6 +172,16 @@ def test_every_picture_missing_or_changed_is_named(picture_folder: Path, manifes
     assert "\n" not in str(error.value)
 
 
+def test_a_manifest_of_another_source_is_said_to_be_one(picture_folder: Path, manifest: Path, tmp_path: Path) -> None:
+    """The same pictures under other names: one name of each says it, and not all of them."""
+    names = [picture.id for picture in read_manifest(manifest)]
+    for name in names:
+        (tmp_path / name.rpartition("/")[2]).write_bytes((picture_folder / name).read_bytes())
+    with pytest.raises(InputError, match=r"found none of them: there is no n.*/.*, but .*; done") as caught:
+        select(FolderSource(tmp_path), read_manifest(manifest), limit=0)
+    assert sum(name in str(caught.value) for name in names) == 1
+
+
 def test_a_manifest_of_procedural_pictures_is_given_back_too() -> None:
     """Their content is compared when they are made; what they evaluate on is apart."""
     source = ProceduralSource()
@@ -199,6 +209,7 @@ def test_another_seed_makes_other_procedural_pictures() -> None:
         (lambda d: d["pictures"].clear(), "no picture in it"),
         (lambda d: d["pictures"].append(d["pictures"][0]), "in it twice"),
         (lambda d: d["pictures"][0].update(sha256="ab"), "instead of an id and a SHA-256"),
+        (lambda d: d["pictures"][0].update(sha256=3), "instead of an id and a SHA-256"),
         (lambda d: d["pictures"][0].update(id=3), "instead of an id and a SHA-256"),
         (lambda d: d["pictures"][0].update(label="cat"), "label 'cat'"),
         (lambda d: d["pictures"][0].pop("label"), "no 'label'"),

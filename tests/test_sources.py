@@ -13,7 +13,7 @@ from calibration.class_labels import Label, class_ids, known_class
 from calibration.folder import FolderSource, read_label_file
 from calibration.opening import Reading, open_source
 from recreate_model.digest import digest_bytes
-from recreate_model.errors import InputError
+from recreate_model.errors import InputError, UsageError
 from recreate_model.labels import validation_classes, wnids
 from tests import pictures
 
@@ -67,8 +67,9 @@ def _labels(source: FolderSource) -> dict[str, int | None]:
         "a.JPEG n01440764\nb.JPEG n13133613\n",
         "a.JPEG,0\n\n  b.JPEG\t998",
         "x/a.JPEG 0\nb.JPEG 998",
+        "\ufeffa.JPEG 0\nb.JPEG 998",
     ],
-    ids=["from 0", "synsets", "commas, tabs and empty rows", "with folders"],
+    ids=["from 0", "synsets", "commas, tabs and empty rows", "with folders", "with a mark of the byte order"],
 )
 def test_val_txt_gives_flat_pictures_their_classes(rows: str, tmp_path: Path) -> None:
     """Numbers from 0, or names of synsets; rows of pictures that are not there do no harm."""
@@ -145,6 +146,8 @@ def test_one_wrong_label_among_official_pictures_is_named(wrong: str, tmp_path: 
         ("a.JPEG 0\nb.JPEG\n", "row 2 of .* to be a file name and a class number or synset; found 'b.JPEG'"),
         ("a.JPEG 0\nb.JPEG -1\n", "found 'b.JPEG -1'"),
         ("a.JPEG 0\nb.JPEG n99999999\n", "found 'b.JPEG n99999999'"),
+        (f"a.JPEG 0\nb.JPEG {'9' * 5000}\n", "row 2 of .* to be a file name and a class number or synset"),
+        ("a.JPEG 0\nx/b.JPEG 1\ny/b.JPEG 2\n", "found none for b.JPEG, and b.JPEG in several folders"),
         ("a.JPEG 0\na.JPEG 1\n", "each picture once.*found a.JPEG again in row 2"),
         ("a.JPEG 0\n", "a row for each picture.*found none for b.JPEG"),
         ("", "found none for"),
@@ -154,6 +157,36 @@ def test_a_label_file_that_does_not_fit_is_refused(rows: str, message: str, tmp_
     """Out of range, not a label, twice or missing: the row or the picture is named."""
     with pytest.raises(InputError, match=message):
         FolderSource(_flat(tmp_path, rows, ["a.JPEG", "b.JPEG"])).pictures()
+
+
+def test_one_row_is_not_taken_for_two_pictures_of_one_name(tmp_path: Path) -> None:
+    """Their file name alone does not say which is meant; rows with folders do."""
+    root = _flat(tmp_path, "a.JPEG 0\n", ["x/a.JPEG", "y/a.JPEG"])
+    with pytest.raises(InputError, match=r"found none for x/a\.JPEG, and a\.JPEG in several folders"):
+        FolderSource(root).pictures()
+    (root / "val.txt").write_text("x/a.JPEG 0\ny/a.JPEG 1\n")
+    assert _labels(FolderSource(root)) == {"x/a.JPEG": 1, "y/a.JPEG": 2}
+
+
+def test_options_that_would_change_no_label_are_refused(picture_folder: Path, tmp_path: Path) -> None:
+    """Synset folders need neither a label file, there or not, nor a base; nor do pictures without labels."""
+    for options in ({"label_file": tmp_path / "missing.txt"}, {"label_base": 0}):
+        with pytest.raises(UsageError, match="no --label"):
+            FolderSource(picture_folder, **options).pictures()
+    with pytest.raises(UsageError, match="no --label-base where no label is a number"):
+        FolderSource(_flat(tmp_path, None, ["a.JPEG"]), label_base=1).pictures()
+
+
+def test_a_link_that_leads_nowhere_for_ever_is_named(tmp_path: Path) -> None:
+    """The folder alone would be puzzling: it is one of pictures."""
+    (_flat(tmp_path, None, ["a.JPEG"]) / "loop").symlink_to("loop")
+    with pytest.raises(InputError, match=r"to be a folder of pictures; found Too many levels of .*: \S*/loop; done"):
+        FolderSource(tmp_path).pictures()
+
+
+def test_hidden_folders_hold_no_pictures(tmp_path: Path) -> None:
+    """Desktops keep thumbnails of the pictures in them."""
+    assert _labels(FolderSource(_flat(tmp_path, None, ["a.JPEG", ".thumbnails/a.JPEG"]))) == {"a.JPEG": None}
 
 
 def test_a_label_file_elsewhere_is_given_by_name(tmp_path: Path) -> None:
@@ -209,6 +242,6 @@ def test_a_source_survives_pickling_and_gives_content_and_digest(picture_folder:
 
 
 def test_rows_are_read_as_they_stand(tmp_path: Path) -> None:
-    """Names may have spaces; the label is the last word."""
-    (tmp_path / "rows.txt").write_text("my cat.JPEG 281\n")
-    assert read_label_file(tmp_path / "rows.txt") == {"my cat.JPEG": 281}
+    """Names may have spaces and commas; the label is the last word."""
+    (tmp_path / "rows.txt").write_text("my cat.JPEG 281\ncat,dog.JPEG, 5\n")
+    assert read_label_file(tmp_path / "rows.txt") == {"my cat.JPEG": 281, "cat,dog.JPEG": 5}
