@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,9 @@ from pipeline.stages import STAGES
 from recreate_model import convert, network, seeded
 from recreate_model.recipe import Model
 from tests import official_layout, pictures
+
+# A shell starts background jobs, as CI may be one, with Ctrl-C ignored, and so would every process started here be.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # How long an example takes on a busy machine decides nothing.
 settings.register_profile("patient", deadline=None)
