@@ -79,33 +79,66 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
 
 def _add_build_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--model", help="member of the family: width_resolution (default 1.0_224)")
-    add("--checkpoint", metavar="auto|official|seeded|PATH", help="float weights (default auto)")
+    add("--model", metavar="WIDTH_RESOLUTION", help="member of the family, such as 0.35_96 (default 1.0_224)")
+    add(
+        "--checkpoint",
+        metavar="auto|official|seeded|PATH",
+        help="float weights: an archive of the official layout, or untrained ones made from a seed "
+        "(default auto: the official archive, else seeded)",
+    )
     add(
         "--images",
         metavar="auto|procedural|PATH|tfds:NAME",
-        help="pictures: a folder of them, a folder or file of TFRecords, or a TFDS data set (default auto)",
+        help="pictures: a folder of them, a folder or file of TFRecords, a TFDS data set, or made from a seed "
+        "(default auto: what IMAGENET_DIR names, else procedural)",
     )
     add(
         "--labels",
         type=Path,
         metavar="FILE",
-        help="rows of a picture's name and its class (default val.txt beside them)",
+        help="for a folder: rows of a picture's name and its class (default val.txt in it; synset folders need none)",
     )
-    add("--label-base", type=int, choices=(0, 1), help="number of the first class (default: found out, or refused)")
-    add("--split", metavar="NAME", help="of TFRecords or a TFDS data set (default: the only one, or validation)")
+    add(
+        "--label-base",
+        type=int,
+        choices=(0, 1),
+        help="number of the first class in a label file or TFRecords (default: found out, or refused)",
+    )
+    add(
+        "--split",
+        metavar="NAME",
+        help="which split of TFRecords or a TFDS data set (default: the only one, or validation)",
+    )
     ranges = parser.add_mutually_exclusive_group()
     ranges.add_argument("--calib", type=int, metavar="N", help="pictures to calibrate on (default 100)")
-    ranges.add_argument("--manifest", type=Path, metavar="FILE", help="calibrate on the pictures listed there")
-    ranges.add_argument("--ranges", type=Path, metavar="FILE", help="use this range table and measure none")
-    add("--seed", type=int, metavar="N", help="another one takes other pictures (default 0)")
+    ranges.add_argument(
+        "--manifest", type=Path, metavar="FILE", help="calibrate on the pictures that a calibration/manifest.json lists"
+    )
+    ranges.add_argument(
+        "--ranges", type=Path, metavar="FILE", help="take the activation ranges from this table, and measure none"
+    )
+    add("--seed", type=int, metavar="N", help="of the choice of pictures: another one takes others (default 0)")
     add("--limit", type=int, metavar="N", help="pictures to evaluate on, at most (default 200)")
-    add("--preprocess", dest="crop", choices=Preprocess.CROPS, help="how pictures are cut (central-crop)")
-    add("--range-method", metavar="METHOD", help="min-max, percentile:P, mse or entropy (default min-max)")
+    add(
+        "--preprocess",
+        dest="crop",
+        choices=Preprocess.CROPS,
+        help="how pictures are cut to the input's size (default central-crop)",
+    )
+    add(
+        "--range-method",
+        metavar="METHOD",
+        help="how outliers are cut off ranges: min-max (not at all), percentile:P, mse or entropy (default min-max)",
+    )
     add("--targets", metavar="NAME[,NAME...]", help="Ethos-U targets, such as ethos-u55-128 (default all eleven)")
     add("--out", type=Path, metavar="FOLDER", help="where build folders are made (default artifacts)")
-    add("--jobs", type=int, metavar="N", help="processes (default: one for each processor); not with --cluster")
-    add("--cluster", metavar="tcp://HOST:PORT", help="work on a Dask cluster: the address of its scheduler")
+    add(
+        "--jobs",
+        type=int,
+        metavar="N",
+        help="processes to work with (default one for each processor); not with --cluster",
+    )
+    add("--cluster", metavar="tcp://HOST:PORT", help="work on a Dask cluster at this scheduler's address")
     add("--force", action="store_true", help="run the named stage, or with `all` every stage, whatever is up to date")
 
 
