@@ -19,9 +19,6 @@ from recreate_model import convert, network, seeded
 from recreate_model.recipe import Model
 from tests import official_layout, pictures
 
-# A shell starts background jobs, as CI may be one, with Ctrl-C ignored, and so would every process started here be.
-signal.signal(signal.SIGINT, signal.default_int_handler)
-
 # How long an example takes on a busy machine decides nothing.
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
@@ -36,6 +33,11 @@ SMALL_REQUEST = Request(
     targets="ethos-u55-128",
     jobs=1,
 )
+
+
+def pytest_configure() -> None:
+    """A shell starts background jobs, as CI may be one, with Ctrl-C ignored; so would every process of a test be."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def build(request: Request, stages: tuple[str, ...] = ("attest",), force: tuple[str, ...] = ()) -> list[runner.Outcome]:
