@@ -194,13 +194,16 @@ def _dispatch(arguments: argparse.Namespace) -> int:
 
 def _build(arguments: argparse.Namespace) -> int:
     from pipeline import console, runner
-    from pipeline.resolve import Request, resolve
+    from pipeline.resolve import Request, resolve, warn_of_evaluation
 
     wanted = _STAGE_NAMES if arguments.command == "all" else (arguments.command,)
     stages = runner.with_needs(wanted, STAGES)
     may_fetch = any(stage.name == "fetch" for stage in stages)
     progress = console.progress(arguments.quiet or arguments.json)
-    recipe, machine = resolve(Request.given(arguments), progress, may_fetch)
+    request = Request.given(arguments)
+    recipe, machine = resolve(request, progress, may_fetch)
+    if any(stage.name == "evaluate" for stage in stages):
+        warn_of_evaluation(recipe, request)
     folder = machine.out / recipe.name
     outcomes = runner.build(
         stages,

@@ -94,8 +94,6 @@ def resolve(request: Request, progress: Progress, may_fetch: bool) -> tuple[Reci
     if table:
         calibration = Calibration("ranges", ranges_sha256=ranges_sha256, range_method=table.range_method)
     unknown = table is not None and not table.pictures
-    if unknown and request.limit:
-        logging.warning("nobody recorded which pictures %s came from; some may evaluate as well", request.ranges)
     evaluation = Evaluation(source.kind, selection.evaluation, None if unknown else selection.overlap)
     recipe = Recipe(model, checkpoint, calibration, evaluation, Preprocess(request.crop), targets)
     machine = Machine(
@@ -107,6 +105,15 @@ def resolve(request: Request, progress: Progress, may_fetch: bool) -> tuple[Reci
         progress=progress,
     )
     return recipe, machine
+
+
+def warn_of_evaluation(recipe: Recipe, request: Request) -> None:
+    """Says what is less than one may expect of the pictures that evaluate."""
+    found = len(recipe.evaluation.pictures)
+    if found < request.limit:
+        logging.warning("%d pictures are left to evaluate on, of the %d asked for", found, request.limit)
+    if found and recipe.evaluation.overlap is None:
+        logging.warning("nobody recorded which pictures %s came from; some may evaluate as well", request.ranges)
 
 
 def _check_least(flag: str, value: int, least: int) -> None:
@@ -257,10 +264,6 @@ def _pictures(request: Request, table: Ranges | None, progress: Progress, traine
         return procedural, select_procedural(procedural, chosen, request.limit)
     source = open_source(wanted, Reading(request.labels, request.label_base, request.split), progress.bar)
     selection = select(source, chosen, request.limit, request.seed, table.pictures if table else ())
-    if len(selection.evaluation) < request.limit:
-        logging.warning(
-            "%d pictures are left to evaluate on, of the %d asked for", len(selection.evaluation), request.limit
-        )
     return source, selection
 
 

@@ -39,7 +39,7 @@ STAGES: tuple[Stage, ...] = (
             "calibration": as_json(recipe.calibration),
             "preprocess": as_json(recipe.preprocess),
         },
-        tools=_PICTURES,
+        tools=(*_PICTURES, "flatbuffers"),
     ),
     Stage(
         "quantize",
