@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import signal
@@ -17,6 +18,7 @@ from typing import TypeVar
 
 from calibration.sources import ProceduralSource
 from recreate_model.network import Array
+from recreate_model.processes import die_with_parent
 
 Value = TypeVar("Value")
 ROOT = Path(__file__).parents[1]
@@ -36,7 +38,14 @@ class LocalCluster:
         command = [sys.executable, "-m", "dask", *arguments, "--host", "127.0.0.1", "--no-dashboard"]
         plain = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         process = subprocess.Popen(
-            command, cwd=cwd, env=plain | (environment or {}), stdout=log, stderr=log, start_new_session=True
+            command,
+            cwd=cwd,
+            env=plain | (environment or {}),
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            # Tests that are killed stop nothing, and workers would go on for days.
+            preexec_fn=functools.partial(die_with_parent, os.getpid()),
         )
         self.processes.append(process)
         return process
