@@ -5,15 +5,14 @@ Not for: `min-max`, which needs no histogram and is faster without (`measure`).
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from calibration import ranges
 from calibration.histogram import Histogram, Tally
-from calibration.inputs import Inputs, chunks
+from calibration.inputs import Inputs
+from calibration.measure import Measured, each, joined, run_chunks
 from calibration.range_methods import RangeMethod
 from calibration.workers import Workers
 from recreate_model import convert
@@ -23,43 +22,29 @@ from recreate_model.recipe import Picture
 
 
 @dataclass(frozen=True, eq=False)
-class Distributions:
-    """Of every activation, in the order of `convert.activations`.
+class Distributions(Measured):
+    """The same and more of every activation.
 
     Attributes:
-        spans: exact minimum and maximum, float32 (activations, 2).
         histograms: of all values, one for each activation.
-        pictures: they came from, with their digests.
     """
 
-    spans: Array
     histograms: tuple[Histogram, ...]
-    pictures: tuple[Picture, ...]
 
 
 def distributions(
     float_model: bytes, inputs: Inputs, pictures: Sequence[Picture], workers: Workers, progress: Callable[[int], None]
 ) -> Distributions:
-    """Runs the pictures through the network and counts every value of every activation.
-
-    Args:
-        progress: called with the number of pictures just finished.
-
-    Raises:
-        InputError: a picture that cannot be read, or that changed since it was chosen.
-    """
+    """As `measure`, and counts every value of every activation."""
     tallies = [Tally() for _ in convert.activations(float_model)]
-    shards: list[Array] = []
-    done: list[Picture] = []
-    setup = functools.partial(_setup, convert.with_all_activations_as_outputs(float_model), inputs)
-    for chunk in workers.run(setup, _count_chunk, chunks(pictures)):
+    parts: list[Measured] = []
+    model = convert.with_all_activations_as_outputs(float_model)
+    for chunk in run_chunks(model, inputs, pictures, workers, progress, _count_chunk):
         # Added as they come: those of all chunks together would not fit into memory.
         for tally, histogram in zip(tallies, chunk.histograms, strict=True):
             tally.add(histogram)
-        shards.append(chunk.spans)
-        done.extend(chunk.pictures)
-        progress(len(chunk.pictures))
-    return Distributions(ranges.merge(shards), tuple(tally.histogram() for tally in tallies), tuple(done))
+        parts.append(Measured(chunk.spans, chunk.pictures))
+    return _with_histograms(joined(parts), tallies)
 
 
 def chosen(method: RangeMethod, found: Distributions, float_model: bytes) -> Array:
@@ -85,16 +70,14 @@ def clipped_activations(float_model: bytes) -> frozenset[str]:
     return frozenset(convert.activations_with_a_range(float_model)[1:-1])
 
 
-def _setup(model: bytes, inputs: Inputs) -> tuple[Runner, Inputs]:
-    return Runner(model, "xnnpack"), inputs
+def _with_histograms(measured: Measured, tallies: Sequence[Tally]) -> Distributions:
+    return Distributions(measured.spans, measured.pictures, tuple(tally.histogram() for tally in tallies))
 
 
 def _count_chunk(state: tuple[Runner, Inputs], pictures: Sequence[Picture]) -> Distributions:
     runner, inputs = state
     tallies = [Tally() for _ in range(runner.outputs)]
-    loaded = map(inputs.load, pictures)  # one at a time: inputs are large
-    shards, done = zip(*((_count(runner, value, tallies), picture) for value, picture in loaded), strict=True)
-    return Distributions(ranges.merge(shards), tuple(tally.histogram() for tally in tallies), done)
+    return _with_histograms(each(inputs, pictures, lambda value: _count(runner, value, tallies)), tallies)
 
 
 def _count(runner: Runner, value: Array, tallies: Sequence[Tally]) -> Array:

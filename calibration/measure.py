@@ -9,8 +9,9 @@ too wide.)
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from calibration import ranges
 from calibration.inputs import Inputs, chunks
@@ -20,10 +21,17 @@ from recreate_model.interpret import Runner
 from recreate_model.network import Array
 from recreate_model.recipe import Picture
 
+Part = TypeVar("Part", bound="Measured")
+
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """Ranges as measured, float32 (activations, 2), in the order of `convert.activations`, and what they came from."""
+    """What some pictures, or all, gave.
+
+    Attributes:
+        spans: minimum and maximum as measured, float32 (activations, 2), in the order of `convert.activations`.
+        pictures: they came from, with their digests.
+    """
 
     spans: Array
     pictures: tuple[Picture, ...]
@@ -40,21 +48,40 @@ def measure(
     Raises:
         InputError: a picture that cannot be read, or that changed since it was chosen.
     """
-    shards, done = [], []
-    setup = functools.partial(_setup, convert.with_ranges_as_outputs(float_model), inputs)
-    for shard, checked in workers.run(setup, _measure_chunk, chunks(pictures)):
-        shards.append(shard)
-        done.extend(checked)
-        progress(len(checked))
-    return Measured(ranges.merge(shards), tuple(done))
+    model = convert.with_ranges_as_outputs(float_model)
+    return joined(list(run_chunks(model, inputs, pictures, workers, progress, _measure_chunk)))
+
+
+def joined(parts: Sequence[Measured]) -> Measured:
+    """What all of these pictures gave."""
+    return Measured(ranges.merge([part.spans for part in parts]), tuple(p for part in parts for p in part.pictures))
+
+
+def run_chunks(
+    model: bytes,
+    inputs: Inputs,
+    pictures: Sequence[Picture],
+    workers: Workers,
+    progress: Callable[[int], None],
+    task: Callable[[tuple[Runner, Inputs], Sequence[Picture]], Part],
+) -> Iterator[Part]:
+    """What `task` gives, in the workers, for a runner of the model and each chunk of the pictures, in order."""
+    setup = functools.partial(_setup, model, inputs)
+    for part in workers.run(setup, task, chunks(pictures)):
+        yield part
+        progress(len(part.pictures))
+
+
+def each(inputs: Inputs, pictures: Sequence[Picture], spans_of: Callable[[Array], Array]) -> Measured:
+    """The ranges that `spans_of` finds for each input; one at a time, as inputs are large."""
+    loaded = map(inputs.load, pictures)
+    return joined([Measured(spans_of(value), (picture,)) for value, picture in loaded])
 
 
 def _setup(model: bytes, inputs: Inputs) -> tuple[Runner, Inputs]:
     return Runner(model, "xnnpack"), inputs
 
 
-def _measure_chunk(state: tuple[Runner, Inputs], pictures: Sequence[Picture]) -> tuple[Array, list[Picture]]:
+def _measure_chunk(state: tuple[Runner, Inputs], pictures: Sequence[Picture]) -> Measured:
     runner, inputs = state
-    loaded = map(inputs.load, pictures)  # one at a time: inputs are large
-    shards, done = zip(*((runner.run_min_max(value), picture) for value, picture in loaded), strict=True)
-    return ranges.merge(shards), list(done)
+    return each(inputs, pictures, runner.run_min_max)

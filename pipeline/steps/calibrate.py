@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from calibration import manifest, ranges
-from calibration.distributions import Distributions, chosen, distributions
+from calibration.distributions import chosen, distributions
 from calibration.inputs import Inputs
-from calibration.measure import Measured, measure
+from calibration.measure import measure
 from calibration.range_methods import RangeMethod
 from pipeline.work import FREEZE_FILE, MANIFEST_FILE, RANGES_FILE, Work, float_model_file
 from recreate_model import convert
@@ -26,14 +26,13 @@ def _measured(work: Work, float_model: bytes) -> ranges.Ranges:
     inputs = Inputs(work.machine.source, recipe.preprocess, recipe.model.resolution)
     method = RangeMethod.parse(recipe.calibration.range_method)
     pictures, workers = recipe.calibration.pictures, work.machine.workers
-    measured: Measured | Distributions
     with work.machine.progress.bar("measuring ranges", len(pictures)) as advance:
         if method.kind == MIN_MAX:
             measured = measure(float_model, inputs, pictures, workers, advance)
             spans = measured.spans
         else:
-            measured = distributions(float_model, inputs, pictures, workers, advance)
-            spans = chosen(method, measured, float_model)
+            measured = found = distributions(float_model, inputs, pictures, workers, advance)
+            spans = chosen(method, found, float_model)
     made_for = {
         "network": recipe.network,
         "source": recipe.calibration.kind,
