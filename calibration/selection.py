@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from calibration.sources import ProceduralSource, StoredSource
@@ -77,9 +77,10 @@ def select(
     used = {picture.sha256 for picture in calibration} | set(excluded)
     evaluation: list[Picture] = []
     overlap = 0
-    for picture in _with_digests(source, spread(pictures, seed, backwards=True)):
+    for candidate in spread(pictures, seed, backwards=True):
         if len(evaluation) == limit:
             break
+        picture = _with_digest(source, candidate)
         if picture.sha256 in used:
             overlap += 1
         else:
@@ -103,7 +104,7 @@ def _first(source: StoredSource, order: Sequence[Picture], calib: int) -> tuple[
             found=f"{len(order)}",
             next_step=f"give --calib {len(order)} or fewer, or the folder above if this is one class of several",
         )
-    return tuple(_with_digests(source, order[:calib]))
+    return tuple(_with_digest(source, picture) for picture in order[:calib])
 
 
 def _listed(source: StoredSource, pictures: Sequence[Picture], manifest: Sequence[Picture]) -> tuple[Picture, ...]:
@@ -116,7 +117,7 @@ def _listed(source: StoredSource, pictures: Sequence[Picture], manifest: Sequenc
             found=f"none of them: there is no {missing[0]}, but {min(by_id)}",
             next_step="give the --images that its `source` speaks of, or choose others with --calib N",
         )
-    here = list(_with_digests(source, (by_id[picture.id] for picture in manifest if picture.id in by_id)))
+    here = [_with_digest(source, by_id[picture.id]) for picture in manifest if picture.id in by_id]
     wanted = {picture.id: picture for picture in manifest}
     changed = [picture.id for picture in here if picture.sha256 != wanted[picture.id].sha256]
     changed += [
@@ -134,9 +135,6 @@ def _listed(source: StoredSource, pictures: Sequence[Picture], manifest: Sequenc
     return tuple(here)
 
 
-def _with_digests(source: StoredSource, pictures: Iterable[Picture]) -> Iterable[Picture]:
-    """The digest of each, as one goes along; a data set's are known already."""
-    return (
-        picture if picture.sha256 else dataclasses.replace(picture, sha256=source.digest(picture.id))
-        for picture in pictures
-    )
+def _with_digest(source: StoredSource, picture: Picture) -> Picture:
+    """The picture with the digest of its content; that of a data set's is known already."""
+    return picture if picture.sha256 else dataclasses.replace(picture, sha256=source.digest(picture.id))
