@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from recreate_model.digest import Json, is_sha256, readable_json
+from recreate_model.digest import Json, document_fault, is_sha256, read_document, readable_json
 from recreate_model.errors import InputError
 from recreate_model.recipe import Picture, as_json
 
@@ -25,11 +24,7 @@ def read_manifest(path: Path) -> tuple[Picture, ...]:
         InputError: unreadable, not a manifest, empty, or a picture that stands twice.
     """
     try:
-        document: Json = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(document, dict):
-            raise ValueError("JSON that is no object")
-        if document["format"] != _FORMAT:
-            raise ValueError(f"format {document['format']!r}")
+        document = read_document(path.read_text(encoding="utf-8"), _FORMAT)
         pictures = tuple(_picture(row) for row in document["pictures"])
         if not pictures:
             raise ValueError("no picture in it")
@@ -42,7 +37,7 @@ def read_manifest(path: Path) -> tuple[Picture, ...]:
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(
             expected=f"--manifest {path} to be a list of pictures ({_FORMAT})",
-            found=_what(error),
+            found=document_fault(error),
             next_step="give a calibration/manifest.json that `python -m pipeline calibrate` wrote",
         ) from error
 
@@ -54,11 +49,3 @@ def _picture(row: Json) -> Picture:
     if not (label is None or type(label) is int):
         raise ValueError(f"label {label!r} of {row['id']}")
     return Picture(row["id"], row["sha256"], label)
-
-
-def _what(error: Exception) -> str:
-    if isinstance(error, OSError):
-        return error.strerror or str(error)
-    if isinstance(error, json.JSONDecodeError | UnicodeDecodeError):
-        return "a file that is not JSON"
-    return f"no {error}" if isinstance(error, KeyError) else str(error)

@@ -6,14 +6,13 @@ happens to lie on a rounding boundary; a recorded table never does.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from calibration.range_methods import RangeMethod
-from recreate_model.digest import Json, is_sha256, readable_json
+from recreate_model.digest import Json, document_fault, is_sha256, read_document, readable_json
 from recreate_model.errors import InputError
 from recreate_model.network import Array
 from recreate_model.recipe import MIN_MAX
@@ -87,11 +86,7 @@ def from_json(text: str, source: str) -> Ranges:
         InputError: not such a table. Whether it fits a network is for `convert.quantize` to say.
     """
     try:
-        document: Json = json.loads(text)
-        if not isinstance(document, dict):
-            raise ValueError("JSON that is no object")
-        if document["format"] != _FORMAT:
-            raise ValueError(f"format {document['format']!r}")
+        document = read_document(text, _FORMAT)
         spans = {row["name"]: (float(row["min"]), float(row["max"])) for row in document["activations"]}
         if len(spans) != len(document["activations"]):
             raise ValueError("a name that stands twice")
@@ -114,12 +109,9 @@ def from_json(text: str, source: str) -> Ranges:
             left_out={str(name): str(why) for name, why in document.get("left_out", {}).items()},
         )
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        what = f"no {error}" if isinstance(error, KeyError) else str(error)
-        if isinstance(error, json.JSONDecodeError):
-            what = "a file that is not JSON"
         raise InputError(
             expected=f"{source} to be a range table ({_FORMAT})",
-            found=what,
+            found=document_fault(error),
             next_step="give a ranges.json that `python -m pipeline calibrate` wrote",
         ) from error
 

@@ -34,6 +34,29 @@ def is_sha256(value: object) -> bool:
     return isinstance(value, str) and _SHA256.fullmatch(value) is not None
 
 
+def read_document(text: str, form: str) -> Json:
+    """The JSON object in `text` that says of itself to have the format `form`.
+
+    Raises:
+        ValueError, KeyError, RecursionError: it is none; `document_fault` has the words for it.
+    """
+    document = json.loads(text)
+    if not isinstance(document, dict):
+        raise ValueError("JSON that is no object")
+    if document["format"] != form:
+        raise ValueError(f"format {document['format']!r}")
+    return document
+
+
+def document_fault(error: Exception) -> str:
+    """What was found instead of a document, by the error that reading it raised."""
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    if isinstance(error, json.JSONDecodeError | UnicodeDecodeError):
+        return "a file that is not JSON"
+    return f"no {error}" if isinstance(error, KeyError) else str(error)
+
+
 def canonical_json(value: Json) -> bytes:
     """The one serialisation of a JSON value that digests are taken of: sorted keys, no spaces, ASCII, no NaN."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
