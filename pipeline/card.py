@@ -16,7 +16,7 @@ from pipeline.card_text import README
 from recreate_model.digest import Json, digest_bytes
 from recreate_model.errors import CheckError
 from recreate_model.model_view import ModelView, Tensor, read_model
-from recreate_model.recipe import MIN_MAX, Checkpoint, Recipe
+from recreate_model.recipe import Checkpoint, Recipe
 
 PLATFORMS = ("Cortex-A", "Cortex-M", "Mali GPU", "Ethos U")  # as the published card spells them
 _PAPER = "https://arxiv.org/pdf/1801.04381.pdf"
@@ -203,7 +203,7 @@ def _origin(recipe: Recipe, tools: Mapping[str, str]) -> str:
     if calibration.kind != "ranges":
         pictures = f"{len(calibration.pictures)} {'procedural ' * (calibration.kind == 'procedural')}pictures"
         ranges = f"measured on {pictures}, rounded to {calibration.mantissa_bits} mantissa bits"
-    if calibration.range_method not in (MIN_MAX, ""):
+    if calibration.cuts_outliers:
         ranges += f", outliers cut off by the method {calibration.range_method}"
     made_with = f" Made with {', '.join(f'{name} {tools[name]}' for name in sorted(tools))}." if tools else ""
     return f"Float weights from {weights}, quantised after training. Activation ranges {ranges}.{made_with}"

@@ -107,7 +107,7 @@ def print_build(folder: Path, recipe: Recipe, outcomes: Sequence[Outcome], wante
     for what, path in (("model", model_file(recipe)), ("card", "README.md"), ("provenance", PROVENANCE_FILE)):
         if path in made:
             console.print(f"{what:<10} {folder / path}", soft_wrap=True)
-    if recipe.calibration.range_method not in (MIN_MAX, ""):
+    if recipe.calibration.cuts_outliers:
         console.print(f"ranges     by {recipe.calibration.range_method}; golden.json claims bytes of {MIN_MAX} alone")
     if recipe.checkpoint.kind == "seeded":
         console.print("SEEDED weights: the network is not trained and recognises nothing.", style="bold yellow")

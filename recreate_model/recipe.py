@@ -126,6 +126,11 @@ class Calibration:
     ranges_sha256: str = ""
     range_method: str = MIN_MAX
 
+    @property
+    def cuts_outliers(self) -> bool:
+        """Whether it is known that the ranges do not hold all values measured."""
+        return self.range_method not in (MIN_MAX, "")
+
 
 @dataclass(frozen=True)
 class Evaluation:
