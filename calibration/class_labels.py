@@ -17,8 +17,6 @@ from recreate_model.errors import InputError, UsageError
 Label = str | int
 """As a data set has it: the synset's name, or a number counted from 0 or 1."""
 
-_FLAG = "give --label-base 0 or --label-base 1"
-
 
 def class_ids(raw: Mapping[str, Label], base: int | None, where: str) -> dict[str, int]:
     """The class id of each picture.
@@ -80,7 +78,7 @@ def _base(numbers: Mapping[str, int], given: int | None, where: str) -> int:
         raise InputError(
             expected=f"to tell from the labels in {where} whether classes count from 0 or from 1",
             found=f"{len(numbers)} labels from {low} to {high}, which fit " + ("neither" if low == 0 else "both"),
-            next_step=_FLAG,
+            next_step="give --label-base 0 or --label-base 1",
         )
     return base
 

@@ -100,9 +100,6 @@ class RecordSource(StoredSource):
         where = f"{picture_id} (record {row.number} of {self.records.files[row.shard]})"
         return preprocess.decode(image, where), row.sha256
 
-    def digest(self, picture_id: str) -> str:
-        return self.rows[picture_id].sha256
-
 
 def open_records(records: RecordSet, label_base: int | None, bar: Bar = no_bar) -> RecordSource:
     """Lists the pictures of a set, from its records or from what the cache knows of them.
