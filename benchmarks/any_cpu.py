@@ -111,8 +111,7 @@ def _run(command: list[Path | str]) -> None:
 
 def _measured(model: Model, sets: int, calib: int) -> Array:
     """Ranges as measured of the activations whose range decides a byte: float32 (sets, activations, 2)."""
-    folded = network.fold_all(model, seeded.seeded_weights(model))
-    float_model = convert.convert_float(network.frozen_graph(model, folded))
+    float_model = convert.convert_float(network.frozen_graph(model, seeded.seeded_weights(model)))
     deciding = np.isin(list(convert.activations(float_model)), convert.activations_with_a_range(float_model))
     return np.stack([_set(float_model, model, seed, calib)[deciding] for seed in range(sets)])
 

@@ -262,7 +262,7 @@ def _job(model: Model, arguments: argparse.Namespace, scratch: Path) -> Job:
     else:
         weights = read_archive(Path(arguments.checkpoint), model).values
     model_file = scratch / "float.tflite"
-    model_file.write_bytes(convert.convert_float(network.frozen_graph(model, network.fold_all(model, weights))))
+    model_file.write_bytes(convert.convert_float(network.frozen_graph(model, weights)))
     if arguments.images == "procedural":
         made = ProceduralSource()
         return Job(model_file, made, model.resolution, select_procedural(made, arguments.calib, 0).calibration)

@@ -49,7 +49,7 @@ def main() -> None:
     arguments = parser.parse_args()
     model = Model()
     weights = read_archive(arguments.checkpoint, model).values
-    float_model = convert.convert_float(network.frozen_graph(model, network.fold_all(model, weights)))
+    float_model = convert.convert_float(network.frozen_graph(model, weights))
     source = FolderSource(arguments.images.absolute())
     pictures = select(source, calib=arguments.calib, limit=0).calibration
     inputs = Inputs(source, Preprocess(), model.resolution)

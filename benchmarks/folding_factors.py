@@ -60,7 +60,7 @@ def _job(source: Checkpoint) -> Job:
 
 
 def _float_model(source: Checkpoint) -> bytes:
-    return convert.convert_float(network.frozen_graph(source.model, network.fold_all(source.model, source.values)))
+    return convert.convert_float(network.frozen_graph(source.model, source.values))
 
 
 def _shifts(source: Checkpoint, constants: tuple[tuple[np.ndarray, np.ndarray], ...]) -> Counter[int | None]:

@@ -153,7 +153,7 @@ def main() -> None:
     assert machine.checkpoint is not None
     assert isinstance(machine.source, FolderSource)
     weights = checkpoint.read_archive(machine.checkpoint, recipe.model).values
-    float_model = convert.convert_float(network.frozen_graph(recipe.model, network.fold_all(recipe.model, weights)))
+    float_model = convert.convert_float(network.frozen_graph(recipe.model, weights))
     inputs = Inputs(machine.source, recipe.preprocess, recipe.model.resolution)
     quiet = lambda count: None  # noqa: E731
     with tempfile.TemporaryDirectory() as scratch:

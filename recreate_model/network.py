@@ -155,13 +155,11 @@ def fold(layer: Layer, values: Mapping[str, Array]) -> Folded:
     )
 
 
-def fold_all(model: Model, values: Mapping[str, Array]) -> dict[str, Folded]:
-    """The folded layers by name."""
-    return {layer.name: fold(layer, values) for layer in layers(model)}
-
-
-def frozen_graph(model: Model, folded: Mapping[str, Folded]) -> bytes:
+def frozen_graph(model: Model, values: Mapping[str, Array]) -> bytes:
     """The network as a serialised GraphDef: input (1, resolution, resolution, 3) float32, output (1, 1001) softmax.
+
+    Args:
+        values: every one of `variables(model)`; BatchNorm is folded as `fold` does.
 
     Serialised deterministically: protobuf's own order of map entries differs from run to run.
     """
@@ -172,14 +170,14 @@ def frozen_graph(model: Model, folded: Mapping[str, Folded]) -> bytes:
     for layer in body:
         if layer.block_start:
             block_input = tensor
-        tensor = graph.convolution(layer, folded[layer.name], tensor)
+        tensor = graph.convolution(layer, fold(layer, values), tensor)
         if layer.residual:
             tensor = graph.node("AddV2", layer.residual, [tensor, block_input], T=np.float32)
     pool = [1, final_size(model), final_size(model), 1]
     tensor = graph.node(
         "AvgPool", f"{_ROOT}/Logits/AvgPool", [tensor], ksize=pool, strides=[1, 1, 1, 1], padding=b"VALID", T=np.float32
     )
-    tensor = graph.convolution(classifier, folded[classifier.name], tensor)
+    tensor = graph.convolution(classifier, fold(classifier, values), tensor)
     shape = graph.constant(f"{_ROOT}/Predictions/Reshape/shape", np.array([1, CLASSES], np.int32))
     tensor = graph.node("Reshape", f"{_ROOT}/Predictions/Reshape", [tensor, shape], T=np.float32, Tshape=np.int32)
     graph.node("Softmax", OUTPUT_NAME, [tensor], T=np.float32)

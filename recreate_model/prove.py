@@ -221,7 +221,7 @@ def _refuted_graph(comparison: Comparison) -> Iterator[Refutation]:
 def _own_build(case: _Case) -> bytes:
     """This program's own build from the recovered ranges: BatchNorm folded in float64, today's converter."""
     model = case.checkpoint.model
-    graph = network.frozen_graph(model, network.fold_all(model, case.checkpoint.values))
+    graph = network.frozen_graph(model, case.checkpoint.values)
     float_model = convert.convert_float(graph)
     names = convert.activations(float_model)
     spans = {

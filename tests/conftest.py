@@ -64,7 +64,7 @@ def small_weights() -> dict[str, network.Array]:
 @pytest.fixture(scope="session")
 def small_float(small_weights: dict[str, network.Array]) -> bytes:
     """The smallest network as a float model."""
-    return convert.convert_float(network.frozen_graph(SMALL, network.fold_all(SMALL, small_weights)))
+    return convert.convert_float(network.frozen_graph(SMALL, small_weights))
 
 
 @pytest.fixture(scope="session")

@@ -167,7 +167,7 @@ def test_the_stand_in_agrees_with_its_frozen_graph_on_real_pictures(shared: Path
     reader = tf.train.load_checkpoint(prefix)
     raw = {name: reader.get_tensor(name) for name in weights.values}
     runners = [
-        Runner(convert.convert_float(network.frozen_graph(Model(), network.fold_all(Model(), values))), "xnnpack")
+        Runner(convert.convert_float(network.frozen_graph(Model(), values)), "xnnpack")
         for values in (weights.values, raw)
     ]
     source = FolderSource(shared / "imagenet_sample")

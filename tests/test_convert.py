@@ -44,7 +44,7 @@ def through_the_public_interface(
     from tensorflow.lite.python.optimize import calibrator
 
     graph = tmp_path_factory.mktemp("graph") / "graph.pb"
-    graph.write_bytes(network.frozen_graph(SMALL, network.fold_all(SMALL, small_weights)))
+    graph.write_bytes(network.frozen_graph(SMALL, small_weights))
     seen: list[bytes] = []
     original = calibrator.Calibrator.calibrate
 
@@ -167,7 +167,7 @@ def test_the_converter_prints_nothing(
     small_weights: dict[str, network.Array], capfd: pytest.CaptureFixture[str]
 ) -> None:
     """TensorFlow writes to the file descriptors; none of it reaches the user."""
-    convert.convert_float(network.frozen_graph(SMALL, network.fold_all(SMALL, small_weights)))
+    convert.convert_float(network.frozen_graph(SMALL, small_weights))
     assert capfd.readouterr() == ("", "")
 
 

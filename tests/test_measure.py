@@ -124,7 +124,7 @@ def test_only_last_bits_may_decide_at_a_boundary(small_float: bytes, ours: Array
 def test_measuring_real_pictures_gives_tensorflows_ranges(shared: Path) -> None:
     """On thirty real pictures: numpy's bits, TensorFlow's ranges once rounded, and narrower residual inputs."""
     weights = read_archive(shared / "checkpoint" / "mobilenet_v2_1.0_224.tgz", Model()).values
-    model = convert.convert_float(network.frozen_graph(Model(), network.fold_all(Model(), weights)))
+    model = convert.convert_float(network.frozen_graph(Model(), weights))
     source = FolderSource(shared / "imagenet_sample")
     chosen = select(source, calib=30, limit=0).calibration
     inputs = Inputs(source, Preprocess(), 224)

@@ -211,7 +211,7 @@ def weights_name(model: bytes, number: int) -> str:
 
 def built(values: Values) -> bytes:
     """Our own build of some weights, with plain ranges."""
-    float_model = convert.convert_float(network.frozen_graph(SMALL, network.fold_all(SMALL, values)))
+    float_model = convert.convert_float(network.frozen_graph(SMALL, values))
     names = convert.activations_with_a_range(float_model)
     return convert.quantize(float_model, {name: (0.0 if "Relu6" in name else -6.0, 6.0) for name in names})
 

@@ -42,7 +42,7 @@ LEFT_OUT = {
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory, small_weights: dict[str, network.Array]) -> dict[Order, bytes]:
     """The smallest network as today's TensorFlow quantises it, with every kind of ends and both quantizers."""
-    graph = network.frozen_graph(SMALL, network.fold_all(SMALL, small_weights))
+    graph = network.frozen_graph(SMALL, small_weights)
     return publish(graph, SMALL, ORDERS, tmp_path_factory.mktemp("published"))
 
 
@@ -244,7 +244,7 @@ def _float16(small_weights: dict[str, network.Array], kind: str) -> bytes:
 
     with tempfile.TemporaryDirectory() as scratch:
         graph = Path(scratch) / "graph.pb"
-        graph.write_bytes(network.frozen_graph(SMALL, network.fold_all(SMALL, small_weights)))
+        graph.write_bytes(network.frozen_graph(SMALL, small_weights))
         converter = tf.compat.v1.lite.TFLiteConverter.from_frozen_graph(
             str(graph), [network.INPUT_NAME], [network.OUTPUT_NAME]
         )

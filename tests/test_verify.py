@@ -204,7 +204,7 @@ def test_a_classifier_that_knows_the_answer_scores_one(picture_folder: Path, sma
     biases = np.zeros(1001, np.float32)
     biases[label] = 90
     certain = {**small_weights, f"{name}/biases": biases}
-    model = convert.convert_float(network.frozen_graph(SMALL, network.fold_all(SMALL, certain)))
+    model = convert.convert_float(network.frozen_graph(SMALL, certain))
     names = convert.activations(model)
     spans = {key: (0.0, 6.0) if key.endswith("Relu6") else (-100.0, 100.0) for key in names} | {"input": (-1.0, 1.0)}
     inputs = Inputs(FolderSource(picture_folder), Preprocess(), 96)

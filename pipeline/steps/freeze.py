@@ -17,7 +17,7 @@ def run(work: Work) -> None:
             weights = checkpoint.FloatWeights(seeded.seeded_weights(recipe.model, recipe.checkpoint.seed), None)
         else:
             weights = checkpoint.read_archive(archive, recipe.model)
-        graph = network.frozen_graph(recipe.model, network.fold_all(recipe.model, weights.values))
+        graph = network.frozen_graph(recipe.model, weights.values)
         model = convert.convert_float(graph)
     path = float_model_file(recipe)
     work.write(str(PurePosixPath(path).with_suffix(".pb")), graph)
