@@ -68,7 +68,7 @@ LOCK_2021 = $(LOCKING) --python-version 3.8 --python-platform x86_64-manylinux20
 
 lock:
 	echo pip | $(LOCK) - -o requirements/pip.lock
-	$(LOCK) pyproject.toml -o requirements/runtime.lock
+	$(LOCK) pyproject.toml --extra tflm -o requirements/runtime.lock
 	$(LOCK) pyproject.toml --extra cluster --constraint requirements/runtime.lock -o requirements/cluster.lock
 	$(LOCK) pyproject.toml --extra dev --constraint requirements/runtime.lock -o requirements/development.lock
 	for version in $(TOOLCHAINS); do \

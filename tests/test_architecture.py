@@ -26,6 +26,8 @@ HEAVY = {
     "flatbuffers",
     "dask",
     "distributed",
+    "matplotlib",
+    "tflite_micro",
 }
 
 

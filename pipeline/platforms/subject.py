@@ -1,0 +1,41 @@
+"""The pictures of a platform check, and what the reference kernels make of them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from calibration.inputs import Inputs
+from calibration.preprocess import quantize_input
+from calibration.sources import ProceduralSource
+from pipeline.platforms.evidence import Subject
+from pipeline.work import Machine
+from recreate_model.interpret import Runner
+from recreate_model.model_view import read_model
+from recreate_model.network import Array
+from recreate_model.recipe import Recipe
+
+
+def subject(recipe: Recipe, machine: Machine, model: bytes, count: int) -> Subject:
+    """The first `count` pictures that evaluate; procedural ones where the recipe has fewer.
+
+    Raises:
+        InputError: a picture that cannot be read or that changed.
+    """
+    inputs, source = int8_inputs(recipe, machine, model, count)
+    runner = Runner(model, "reference")
+    expected = np.concatenate([runner.run(value[np.newaxis])[0] for value in inputs])
+    return Subject(recipe.name, model, inputs, expected, source)
+
+
+def int8_inputs(recipe: Recipe, machine: Machine, model: bytes, count: int) -> tuple[Array, str]:
+    """Inputs of the INT8 model, int8 (count, height, width, 3), and the kind of source their pictures are from."""
+    quantisation = read_model(model).input.quantisation
+    assert quantisation is not None  # the input of an int8 model
+    (scale,), (zero_point,) = quantisation.scales, quantisation.zero_points
+    pictures, source = recipe.evaluation.pictures[:count], machine.source
+    if len(pictures) < count:
+        source = ProceduralSource()
+        pictures = tuple(source.pictures(0, count))
+    loader = Inputs(source, recipe.preprocess, recipe.model.resolution)
+    values = [quantize_input(loader.load(picture)[0], scale, zero_point) for picture in pictures]
+    return np.concatenate(values), source.kind
