@@ -1,0 +1,176 @@
+"""The C sources of a planned program: its constants, its arena, and the kernels' calls with every size a literal.
+
+Pure text from values; the kernels themselves are `int8_kernels.h`, which goes along as it is. Not for: deciding
+anything, which `lowering`, `schedule` and `plan` have done.
+"""
+
+from __future__ import annotations
+
+from importlib.resources import files
+
+from pipeline.c_array import ByteArray, array_source, identifier
+from pipeline.cortex_m.standalone.calls import Calls, outside_name
+from pipeline.cortex_m.standalone.constants import Constants, constants_of
+from pipeline.cortex_m.standalone.layers import Program
+from pipeline.cortex_m.standalone.lowering import lower
+from pipeline.cortex_m.standalone.plan import Plan, plan
+from recreate_model.digest import digest_bytes
+from recreate_model.network import Array
+
+KERNELS = "int8_kernels.h"
+_PER_LINE = 10
+
+
+def runtime_sources(model: bytes, name: str) -> dict[str, str]:
+    """File name -> text of everything that runs a model: `<id>_run.h` is what a program includes.
+
+    Args:
+        name: of the model's file; `id` is `identifier(name)`.
+
+    Raises:
+        InputError: the model has something that the runtime lacks.
+    """
+    program = lower(model, name)
+    return sources(program, plan(program), identifier(name), model)
+
+
+def sources(program: Program, plan: Plan, c_name: str, model: bytes) -> dict[str, str]:
+    """The same of a program that is planned already; names begin with `c_name`."""
+    constants = constants_of(program)
+    arrays = [
+        ByteArray(f"{c_name}_weights", constants.weights, "signed char"),
+        ByteArray(f"{c_name}_shifts", constants.shift, "signed char"),
+    ]
+    return {
+        f"{c_name}_run.h": _header(program, plan, c_name, model),
+        f"{c_name}_run.c": _source(program, plan, c_name, constants),
+        f"{c_name}_constants.h": _constants_header(c_name, constants),
+        f"{c_name}_constants.c": array_source(f"{c_name}_constants.h", arrays, "MODEL_CONSTANTS"),
+        KERNELS: files(__package__).joinpath(KERNELS).read_text(encoding="utf-8"),
+    }
+
+
+def _header(program: Program, plan: Plan, c_name: str, model: bytes) -> str:
+    prefix = c_name.upper()
+    ends = program.activations[program.input], program.activations[program.output]
+    sizes = [end.rows * end.row_bytes for end in ends]
+    return f"""\
+/*
+ * {c_name}: the whole network as C99, with no library below it.
+ *
+ * Made for the model with SHA-256 {digest_bytes(model)}.
+ * The outputs are those of TensorFlow Lite's reference kernels, byte for byte.
+ *
+ *     memcpy({c_name}_input(), picture, {prefix}_RUN_INPUT_BYTES);
+ *     {c_name}_run();
+ *     scores = {c_name}_output();
+ *
+ * The input is overwritten by a run. All memory is static; -D'{prefix}_ARENA_SECTION=...' places the
+ * {plan.arena_bytes} bytes of the arena, and -D'MODEL_CONSTANTS_SECTION=...' the weights.
+ *
+ * Generated: do not edit.
+ */
+#ifndef {prefix}_RUN_H
+#define {prefix}_RUN_H
+
+#include <stdint.h>
+
+#define {prefix}_RUN_ARENA_BYTES {plan.arena_bytes}
+#define {prefix}_RUN_INPUT_BYTES {sizes[0]}
+#define {prefix}_RUN_OUTPUT_BYTES {sizes[1]}
+
+#ifdef __cplusplus
+extern "C" {{
+#endif
+
+int8_t *{c_name}_input(void);
+void {c_name}_run(void);
+const int8_t *{c_name}_output(void);
+
+#ifdef __cplusplus
+}}
+#endif
+
+#endif
+"""
+
+
+def _constants_header(c_name: str, constants: Constants) -> str:
+    prefix = c_name.upper()
+    return f"""\
+/* {c_name}: constants of the network, for {c_name}_run.c. Generated: do not edit. */
+#ifndef {prefix}_CONSTANTS_H
+#define {prefix}_CONSTANTS_H
+
+extern const signed char {c_name}_weights[{len(constants.weights)}];
+extern const signed char {c_name}_shifts[{len(constants.shift)}];
+
+#endif
+"""
+
+
+def _source(program: Program, plan: Plan, c_name: str, constants: Constants) -> str:
+    prefix = c_name.upper()
+    writer = Calls(program, plan, constants)
+    layers = "\n".join(writer.layer(number) for number in range(len(program.layers)))
+    loops = [writer.call(number, segment) for number, segment in enumerate(plan.segments)]
+    segments = [writer.segment(number, segment) for number, segment in enumerate(plan.segments) if segment.streams]
+    row = "    int32_t row;\n" if any("row" in loop for loop in loops) else ""
+    run = row + "\n".join(loops)
+    outside = "".join(
+        f"static const int8_t {outside_name(zero_point)}[{length}] = {{{', '.join([str(zero_point)] * length)}}};\n"
+        for zero_point, length in sorted(constants.outside.items())
+    )
+    tables = "".join(
+        _table(f"exponentials_{number}", layer.table)
+        for number, layer in enumerate(program.layers)
+        if layer.kind == "softmax"
+    )
+    return f"""\
+/* {c_name}: the order of work and the place of every tensor. Generated: do not edit. */
+#include "{c_name}_run.h"
+
+#include "{c_name}_constants.h"
+#include "{KERNELS}"
+
+#ifndef {prefix}_ARENA_SECTION
+#define {prefix}_ARENA_SECTION
+#endif
+
+/* int16_t, as scratch memory holds that and bytes may lie in anything. */
+static {prefix}_ARENA_SECTION int16_t arena[{prefix}_RUN_ARENA_BYTES / 2];
+
+#define AT(offset) ((int8_t *)arena + (offset))
+#define SCRATCH(offset) (arena + (offset) / 2)
+#define WEIGHTS {c_name}_weights
+#define SHIFTS {c_name}_shifts
+
+{_table("biases", constants.bias)}{_table("multipliers", constants.multiplier)}{tables}{outside}
+{layers}
+{"".join(segments)}
+int8_t *{c_name}_input(void)
+{{
+    return AT({plan.places[program.input].offset});
+}}
+
+const int8_t *{c_name}_output(void)
+{{
+    return AT({plan.places[program.output].offset});
+}}
+
+void {c_name}_run(void)
+{{
+{run}
+}}
+"""
+
+
+def _table(name: str, values: Array) -> str:
+    rows = [", ".join(map(_int32, values[at : at + _PER_LINE])) for at in range(0, len(values), _PER_LINE)]
+    body = ",\n    ".join(rows)
+    return f"static const int32_t {name}[{len(values)}] = {{\n    {body}\n}};\n"
+
+
+def _int32(value: int) -> str:
+    # The smallest one has no literal of its own in C.
+    return str(value) if value > -(2**31) else "-2147483647 - 1"

@@ -1,0 +1,253 @@
+"""From the bytes of a `.tflite` file to the layers of the standalone runtime, or what it has that the runtime lacks.
+
+Multipliers, bounds and tables are computed as the reference kernels' `Prepare` computes them, so that none of it is
+left for the device. Not for: whether the model is the right one.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.cortex_m.standalone import fixed_point
+from pipeline.cortex_m.standalone.layers import Activation, Layer, Program, Window
+from recreate_model.errors import InputError
+from recreate_model.model_view import ModelView, Operator, Quantisation, Tensor, read_model
+from recreate_model.network import Array
+
+OPERATORS = ("ADD", "AVERAGE_POOL_2D", "CONV_2D", "DEPTHWISE_CONV_2D", "RESHAPE", "SOFTMAX")
+_LARGEST_SUM = 2**31 - 1
+_LEFT_OUT = -1
+
+
+def lower(model: bytes, source: str) -> Program:
+    """The program of a `.tflite` file; `source` names it in errors.
+
+    Raises:
+        InputError: not an INT8 model of batch 1 with one input and one output, or something in it that the runtime
+            lacks; the operator is named.
+    """
+    view = read_model(model, source)
+    lacking = [name for name in view.operator_names if name not in OPERATORS]
+    if lacking:
+        place = next(at for at, operator in enumerate(view.operators) if operator.name == lacking[0])
+        raise _refused(source, f"{', '.join(lacking)} (operator {place} is the first)")
+    if len(view.inputs) != 1 or len(view.outputs) != 1:
+        raise _refused(source, f"{len(view.inputs)} inputs and {len(view.outputs)} outputs")
+    return _Lowering(view, source).program()
+
+
+class _Lowering:
+    """Walks the operators once, in the order of the file."""
+
+    def __init__(self, view: ModelView, source: str) -> None:
+        self._view = view
+        self._source = source
+        self._what = "an input"  # what is being looked at, for errors
+        self._numbers: dict[int, int] = {}  # tensor -> activation
+        self._activations: list[Activation] = []
+
+    def program(self) -> Program:
+        view = self._view
+        self._add(view.inputs[0])
+        lowerings = {
+            "ADD": self._addition,
+            "AVERAGE_POOL_2D": self._pool,
+            "CONV_2D": self._convolution,
+            "DEPTHWISE_CONV_2D": self._depthwise,
+            "RESHAPE": self._reshape,
+            "SOFTMAX": self._softmax,
+        }
+        layers = []
+        for at, operator in enumerate(view.operators):
+            self._what = f"operator {at} {operator.name}"
+            layers.append(lowerings[operator.name](operator))
+        ends = (self._number(view.inputs[0]), self._number(view.outputs[0]))
+        return Program(tuple(self._activations), tuple(filter(None, layers)), *ends)
+
+    def _refuse(self, found: str) -> InputError:
+        return _refused(self._source, f"{self._what} with {found}")
+
+    def _number(self, tensor: int) -> int:
+        if tensor not in self._numbers:
+            name = "nothing" if tensor == _LEFT_OUT else repr(self._view.tensors[tensor].name)
+            raise self._refuse(f"{name} as an operand, which no operator before it writes")
+        return self._numbers[tensor]
+
+    def _add(self, tensor: int) -> int:
+        found = self._view.tensors[tensor]
+        scale, zero_point = self._one_scale(found)
+        if not 2 <= len(found.shape) <= 4 or min(found.shape) < 1:
+            raise self._refuse(f"the shape {found.shape} of {found.name!r}")
+        batch, *inner = found.shape
+        if batch != 1:
+            raise self._refuse(f"a batch of {batch} in {found.name!r}")
+        rows, columns, channels = [1] * (3 - len(inner)) + inner
+        self._numbers[tensor] = len(self._activations)
+        self._activations.append(Activation(rows, columns, channels, scale, zero_point))
+        return self._numbers[tensor]
+
+    def _one_scale(self, tensor: Tensor) -> tuple[float, int]:
+        quantisation = tensor.quantisation
+        if tensor.dtype != "int8" or tensor.data or quantisation is None or len(quantisation.scales) != 1:
+            raise self._refuse(f"{tensor.dtype} {tensor.name!r}, which is no int8 activation with one scale")
+        if not (0 < quantisation.scales[0] < math.inf and -128 <= quantisation.zero_points[0] <= 127):
+            raise self._refuse(f"scale {quantisation.scales[0]:g} of {tensor.name!r}")
+        return quantisation.scales[0], quantisation.zero_points[0]
+
+    def _ends(self, operator: Operator) -> tuple[int, Activation, int, Activation]:
+        """Number and activation of the first input, and of the output, which is added."""
+        source = self._number(operator.inputs[0])
+        target = self._add(operator.outputs[0])
+        return source, self._activations[source], target, self._activations[target]
+
+    def _bounds(self, operator: Operator, output: Activation) -> tuple[int, int]:
+        activation = operator.options["fused_activation_function"]
+        try:
+            return fixed_point.bounds(activation, Quantisation((output.scale,), (output.zero_point,), 0))
+        except KeyError:
+            raise self._refuse(f"the fused activation {activation}") from None
+
+    def _reshape(self, operator: Operator) -> Layer | None:
+        """None where the shape of rows stays, and with it the bytes: then both are one activation."""
+        number, source, to, target = self._ends(operator)
+        if source.rows * source.row_bytes != target.rows * target.row_bytes:
+            raise self._refuse(f"{target} from {source}")
+        if (source.scale, source.zero_point) != (target.scale, target.zero_point):
+            raise self._refuse("an output of another scale than its input")
+        if source == target:
+            self._numbers[operator.outputs[0]] = number
+            self._activations.pop()
+            return None
+        return Layer("reshape", self._name(operator), (number,), to)
+
+    def _constants(self, operator: Operator, channels: int, input_scale: float, output_scale: float) -> _Constants:
+        weights = self._view.tensors[operator.inputs[1]]
+        quantisation = weights.quantisation
+        if weights.dtype != "int8" or not weights.data or quantisation is None:
+            raise self._refuse(f"weights that are no int8 constant ({weights.dtype} {weights.name!r})")
+        if len(quantisation.scales) != channels:
+            raise self._refuse(f"per-tensor weights: {len(quantisation.scales)} scales for {channels} channels")
+        if any(quantisation.zero_points):
+            raise self._refuse("weights with a zero point")
+        bias = np.zeros(channels, np.int32)
+        if len(operator.inputs) > 2 and operator.inputs[2] != _LEFT_OUT:
+            tensor = self._view.tensors[operator.inputs[2]]
+            if tensor.dtype != "int32" or len(tensor.data) != 4 * channels:
+                raise self._refuse(f"a bias of {tensor.dtype} {tensor.shape}")
+            bias = np.frombuffer(tensor.data, "<i4").astype(np.int32)
+        pairs = [
+            fixed_point.multiplier(float(input_scale) * scale / float(output_scale)) for scale in quantisation.scales
+        ]
+        mantissas, shifts = np.asarray(pairs, np.int64).T
+        return _Constants(
+            np.frombuffer(weights.data, np.int8).reshape(weights.shape),
+            bias,
+            mantissas.astype(np.int32),
+            shifts.astype(np.int32),
+        )
+
+    def _check_sums(self, weights: Array, bias: Array) -> None:
+        """`weights` (channels, depth): whatever the input, no sum may leave int32."""
+        largest = np.abs(weights.astype(np.int64)).sum(axis=1) * 255 + np.abs(bias.astype(np.int64))
+        if largest.max(initial=0) > _LARGEST_SUM:
+            raise self._refuse("weights and biases whose sum may not fit into 32 bits")
+
+    def _window(self, operator: Operator, height: int, width: int, source: Activation, target: Activation) -> Window:
+        options = operator.options
+        steps = (options["stride_h"], options["stride_w"])
+        dilations = (options.get("dilation_h_factor", 1), options.get("dilation_w_factor", 1))
+        pads = []
+        for size, length, step, dilation, outputs in zip(
+            (source.rows, source.columns), (height, width), steps, dilations, (target.rows, target.columns), strict=True
+        ):
+            span = (length - 1) * dilation + 1
+            expected = -(-size // step) if options["padding"] == "SAME" else (size - span) // step + 1
+            if outputs != expected:
+                raise self._refuse(f"{outputs} output rows or columns where {expected} belong")
+            pads.append(max((outputs - 1) * step + span - size, 0) // 2)
+        return Window(height, width, *steps, *dilations, *pads)
+
+    def _convolution(self, operator: Operator) -> Layer:
+        number, source, to, target = self._ends(operator)
+        found = self._constants(operator, target.channels, source.scale, target.scale)
+        channels, height, width, depth = found.weights.shape
+        if (channels, depth) != (target.channels, source.channels):
+            raise self._refuse(f"weights {found.weights.shape} for {source.channels} to {target.channels} channels")
+        weights = found.weights.reshape(channels, -1)
+        self._check_sums(weights, found.bias)
+        return Layer(
+            "conv", self._name(operator), (number,), to, self._window(operator, height, width, source, target),
+            *self._bounds(operator, target), weights, found.bias, found.multiplier, found.shift,
+        )  # fmt: skip
+
+    def _depthwise(self, operator: Operator) -> Layer:
+        number, source, to, target = self._ends(operator)
+        found = self._constants(operator, target.channels, source.scale, target.scale)
+        _, height, width, channels = found.weights.shape
+        if not channels == target.channels == source.channels:
+            raise self._refuse(f"a depth multiplier: {source.channels} channels become {target.channels}")
+        weights = found.weights.reshape(-1, channels)
+        self._check_sums(weights.T, found.bias)
+        return Layer(
+            "depthwise", self._name(operator), (number,), to, self._window(operator, height, width, source, target),
+            *self._bounds(operator, target), weights, found.bias, found.multiplier, found.shift,
+        )  # fmt: skip
+
+    def _addition(self, operator: Operator) -> Layer:
+        numbers = tuple(self._number(index) for index in operator.inputs)
+        to = self._add(operator.outputs[0])
+        target, sources = self._activations[to], [self._activations[number] for number in numbers]
+        shapes = {(each.rows, each.columns, each.channels) for each in (*sources, target)}
+        if len(numbers) != 2 or len(shapes) != 1:
+            raise self._refuse("operands of different shapes")
+        twice = 2.0 * max(each.scale for each in sources)
+        factors = [each.scale / twice for each in sources]
+        factors.append(twice / ((1 << fixed_point.ADD_LEFT_SHIFT) * target.scale))
+        pairs = [fixed_point.multiplier(factor) for factor in factors]
+        if any(shift > 0 for _, shift in pairs):
+            raise self._refuse("an output scale so fine that the reference kernels refuse it")
+        mantissas, shifts = np.asarray(pairs, np.int64).T
+        low, high = self._bounds(operator, target)
+        return Layer(
+            "add", self._name(operator), numbers, to, low=low, high=high,
+            multiplier=mantissas.astype(np.int32), shift=shifts.astype(np.int32),
+        )  # fmt: skip
+
+    def _pool(self, operator: Operator) -> Layer:
+        number, source, to, target = self._ends(operator)
+        if (source.channels, source.scale, source.zero_point) != (target.channels, target.scale, target.zero_point):
+            raise self._refuse("an output of another scale or other channels than its input")
+        size = operator.options["filter_height"], operator.options["filter_width"]
+        window = self._window(operator, *size, source, target)
+        return Layer("average_pool", self._name(operator), (number,), to, window, *self._bounds(operator, target))
+
+    def _softmax(self, operator: Operator) -> Layer:
+        number, source, to, target = self._ends(operator)
+        if target.scale != 1 / 256 or target.zero_point != fixed_point.INT8_MIN:
+            raise self._refuse(f"an output scale of {target.scale:g} and zero point {target.zero_point}")
+        if target.rows * target.row_bytes != source.rows * source.row_bytes or target.rows != 1:
+            raise self._refuse(f"{target.rows} rows")
+        table = fixed_point.exponentials(operator.options["beta"], source.scale)
+        return Layer("softmax", self._name(operator), (number,), to, table=table)
+
+    def _name(self, operator: Operator) -> str:
+        return self._view.tensors[operator.outputs[0]].name
+
+
+@dataclass(frozen=True, eq=False)
+class _Constants:
+    weights: Array
+    bias: Array
+    multiplier: Array
+    shift: Array
+
+
+def _refused(source: str, found: str) -> InputError:
+    return InputError(
+        expected=f"{source} to be an INT8 model of batch 1 with per-channel weights, made of {', '.join(OPERATORS)}",
+        found=found,
+        next_step="give such a model, or build one with `python -m pipeline quantize`",
+    )
