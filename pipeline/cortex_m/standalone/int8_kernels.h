@@ -85,7 +85,7 @@ KERNEL void requantise(const int32_t *restrict sums, int32_t count, int32_t chan
                        int8_t *restrict out, int32_t apart)
 {
     const int32_t bias = to.bias[channel], multiplier = to.multiplier[channel], shift = to.shift[channel];
-    int8_t outputs[RUN];
+    int8_t outputs[RUN] = {0};
     int32_t at;
     for (at = 0; at < count; ++at)
         outputs[at] = clamped(scaled(sums[at] + bias, multiplier, shift) + to.zero_point, to.low, to.high);

@@ -12,8 +12,9 @@ import numpy as np
 from pipeline.cortex_m.standalone import fixed_point
 from recreate_model.network import Array
 
-# Pixels that are convolved at a time, at least: a multiple of every kernel's.
-LEAST_BLOCK = 16
+# Pixels that the kernels multiply at a time at the most: blocks are whole multiples.
+PIXELS = 4
+_FEW = 16  # pixels to a block at least, where there are as many
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ class Layer:
     shift: Array = field(default_factory=lambda: np.zeros(0, np.int32))
     table: Array = field(default_factory=lambda: np.zeros(0, np.int32))
 
-    def scratch_bytes(self, pixels: int = LEAST_BLOCK) -> int:
+    def scratch_bytes(self, pixels: int) -> int:
         """Scratch memory to convolve a block of that many pixels, which are widened to int16."""
         return 2 * pixels * self.weights.shape[1] if self.kind == "conv" else 0
 
@@ -108,3 +109,9 @@ class Program:
     def readers(self, activation: int) -> tuple[int, ...]:
         """The layers that read an activation."""
         return tuple(number for number, layer in enumerate(self.layers) if activation in layer.inputs)
+
+    def blocks(self, layer: int, by_rows: bool) -> tuple[int, int]:
+        """The smallest and the largest block of pixels to convolve at a time, of one row or of all."""
+        output = self.activations[self.layers[layer].output]
+        most = -(-output.columns * (1 if by_rows else output.rows) // PIXELS) * PIXELS
+        return min(_FEW, most), most

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.cortex_m.standalone.layers import LEAST_BLOCK, Program
+from pipeline.cortex_m.standalone.layers import PIXELS, Program
 from pipeline.cortex_m.standalone.schedule import Lifetimes, Segment, cheapest, lifetimes, live_bytes, steps
 from recreate_model.network import Array
 
@@ -85,12 +85,10 @@ def _pixel_blocks(program: Program, segments: Sequence[Segment], lives: Lifetime
     streams = {number for segment in segments if segment.streams for number in segment.layers}
     blocks = []
     for number, layer in enumerate(program.layers):
-        output = program.activations[layer.output]
-        pixels = output.columns * (1 if number in streams else output.rows)
-        most = -(-pixels // LEAST_BLOCK) * LEAST_BLOCK
-        least = layer.scratch_bytes()
-        fitting = int(free[number]) // least * LEAST_BLOCK if least and number not in streams else LEAST_BLOCK
-        blocks.append(max(LEAST_BLOCK, min(most, fitting)) if least else 0)
+        least, most = program.blocks(number, number in streams)
+        if number not in streams and (each := layer.scratch_bytes(PIXELS)):
+            least = max(least, min(most, int(free[number]) // each * PIXELS))
+        blocks.append(least if layer.kind == "conv" else 0)
     return tuple(blocks)
 
 

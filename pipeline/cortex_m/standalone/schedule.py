@@ -159,7 +159,9 @@ def _starts(costs: dict[tuple[int, int], tuple[int, int]], end: int) -> list[int
 def _cost(program: Program, segment: Segment) -> tuple[int, int]:
     """The most bytes that must be there at once while a segment runs, and the bytes of weights it reads."""
     live = live_bytes(program, lifetimes(program, (segment,)))
-    scratch = max(program.layers[number].scratch_bytes() for number in segment.layers)
+    scratch = max(
+        program.layers[number].scratch_bytes(program.blocks(number, segment.streams)[0]) for number in segment.layers
+    )
     calls = {number: program.rows(number) if segment.streams else 1 for number in segment.layers}
     return int(live.max()) + scratch, sum(program.layers[number].weights.size * calls[number] for number in calls)
 
