@@ -37,6 +37,7 @@ def run_to_end(
     limit: float,
     settings: Mapping[str, str] | None = None,
     stdin: BinaryIO | None = None,
+    cwd: Path | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Runs a program to its end; one that cannot be started or takes too long has failed, with the reason as output.
 
@@ -44,12 +45,14 @@ def run_to_end(
         limit: seconds it may take.
         settings: added to the environment.
         stdin: what it and all that it starts inherit as standard input.
+        cwd: the folder it runs in; by default this process's.
     """
     words = [str(word) for word in command]
     try:
         return subprocess.run(
             words,
             stdin=stdin,
+            cwd=cwd,
             capture_output=True,
             text=True,
             errors="replace",

@@ -1,0 +1,193 @@
+"""A bare-metal image of the standalone runtime: built by the Arm compiler, run by QEMU, its outputs read back.
+
+For: showing that the emitted C works as Cortex-M code. QEMU shows what is computed and counts instructions; it knows
+nothing of cycles. Not for: comparing outputs (`pipeline.platforms`), or what is printed (`pipeline.commands.firmware`).
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.c_array import identifier, label_sources, model_sources
+from pipeline.cortex_m.firmware.boards import NANOSECONDS_PER_TICK, Board
+from pipeline.cortex_m.standalone.emit import runtime_sources
+from recreate_model.errors import ResourceError, ToolError
+from recreate_model.model_view import read_model
+from recreate_model.network import Array
+from recreate_model.processes import run_to_end
+
+COMPILER, EMULATOR = "arm-none-eabi-gcc", "qemu-system-arm"
+_PACKAGES = {COMPILER: "gcc-arm-none-eabi libnewlib-arm-none-eabi", EMULATOR: "qemu-system-arm"}
+_COMPILE_LIMIT = 600  # seconds; it takes about ten
+_FLAGS = ("-std=gnu99", "-O2", "-mthumb", "-Wall", "-Wextra", "-Werror", "-ffunction-sections", "-fdata-sections")
+_LINK = ("-nostartfiles", "-Wl,--gc-sections", "--specs=nosys.specs")
+_IN_MODEL = '__attribute__((section(".model")))'
+_CLASS = re.compile(r"best (\d+) score (-?\d+) (.*)")
+_WORDS = 500  # characters of a tool's last words in a message
+
+
+@dataclass(frozen=True)
+class Best:
+    """One of the best classes of a picture, as the device printed it."""
+
+    number: int
+    score: int
+    label: str
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """What a board did with the pictures.
+
+    Attributes:
+        crc32: of the model's array, computed on the board.
+        outputs: int8 (n, classes).
+        instructions: for each picture, to the nearest 40.
+        best: for each picture, from the best class down.
+        seconds: the emulator's whole time, from its start to its end.
+    """
+
+    crc32: int
+    outputs: Array = field(repr=False)
+    instructions: tuple[int, ...]
+    best: tuple[tuple[Best, ...], ...]
+    seconds: float
+
+
+def check_tools() -> None:
+    """Raises ResourceError where the compiler, its C library or the emulator is missing; it names the package."""
+    for tool, packages in _PACKAGES.items():
+        if shutil.which(tool) is None:
+            raise _missing(tool, packages)
+    # The compiler prints a path where it has the library, and the bare name where it has not.
+    found = run_to_end((COMPILER, "-print-file-name=libc.a"), 60).stdout.strip()
+    if found == "libc.a":
+        raise _missing("newlib for Arm (libc.a)", "libnewlib-arm-none-eabi")
+
+
+def tool_versions() -> tuple[str, str]:
+    """The compiler and the emulator with their versions, as evidence names them."""
+    compiler = run_to_end((COMPILER, "-dumpfullversion"), 60).stdout.strip()
+    emulator = re.search(r"version ([\d.]+)", run_to_end((EMULATOR, "--version"), 60).stdout)
+    return f"{COMPILER} {compiler}", f"{EMULATOR} {emulator[1] if emulator else 'of an unknown version'}"
+
+
+def build_image(board: Board, model: bytes, name: str, labels: Sequence[str], folder: Path) -> Path:
+    """Compiles the model, its runtime and the check for a board, in `folder`; the path of the image, an ELF file.
+
+    Args:
+        name: of the model's file.
+
+    Raises:
+        InputError: the model has something that the runtime lacks.
+        ToolError: the compiler failed.
+    """
+    sources = {
+        **runtime_sources(model, name),
+        **model_sources(model, name),
+        **label_sources(labels),
+        "firmware_model.h": _names(model, name),
+        "firmware.c": _data("firmware.c"),
+        "firmware.ld": _data("firmware.ld").replace("@model_address@", f"{board.model_address:#x}"),
+    }
+    for file, text in sources.items():
+        (folder / file).write_text(text, encoding="utf-8")
+    image = folder / f"{board.name}.elf"
+    placed = [f"-D{what}={_IN_MODEL}" for what in ("MODEL_DATA_SECTION", "MODEL_CONSTANTS_SECTION")]
+    command = [COMPILER, *board.flags, *_FLAGS, f"-DCOUNTER={board.counter:#x}", *placed, *_LINK, "-T", "firmware.ld"]
+    command += ["-o", image.name, *sorted(file for file in sources if file.endswith(".c"))]
+    done = run_to_end(command, _COMPILE_LIMIT, cwd=folder)
+    if done.returncode:
+        raise ToolError(
+            expected=f"{COMPILER} to build an image for {board.name}",
+            found=_last_words(done),
+            next_step="try another version of the compiler (Debian's gcc-arm-none-eabi 12.2 works), or report it",
+        )
+    return image
+
+
+def run_image(board: Board, image: Path, inputs: Array, classes: int, limit: float) -> Run:
+    """Runs an image on pictures, int8 (n, height, width, 3).
+
+    Args:
+        limit: seconds that the emulator may take.
+
+    Raises:
+        ToolError: it crashed, hung, or printed something else than the firmware prints.
+    """
+    folder = image.parent
+    (folder / "inputs.bin").write_bytes(inputs.tobytes())
+    command = [EMULATOR, "-M", board.name, "-display", "none", "-monitor", "none", "-serial", "none"]
+    # Every instruction takes a nanosecond of the board's time, so that its counter counts them.
+    command += ["-icount", "shift=0", "-semihosting-config", "enable=on,target=native", "-kernel", image.name]
+    start = time.perf_counter()
+    done = run_to_end(command, limit, cwd=folder)
+    seconds = time.perf_counter() - start
+    lines = f"{done.stdout}\n{done.stderr}".splitlines()
+    if done.returncode or "done" not in lines:
+        raise ToolError(
+            expected=f"the firmware to end on {board.name} under {EMULATOR}",
+            found=_last_words(done),
+            next_step="raise --limit if it was slow, or report it",
+        )
+    outputs = np.frombuffer((folder / "outputs.bin").read_bytes(), np.int8).reshape(len(inputs), classes)
+    ticks = [int(line.split()[-1]) for line in lines if line.startswith("picture ")]
+    (crc,) = [int(line.split()[1], 16) for line in lines if line.startswith("crc32 ")]
+    instructions = tuple(count * NANOSECONDS_PER_TICK for count in ticks)
+    return Run(crc, outputs, instructions, tuple(_best(lines)), seconds)
+
+
+def _best(lines: Sequence[str]) -> Iterator[tuple[Best, ...]]:
+    found: list[Best] = []
+    for line in (*lines, "picture"):
+        if line.startswith("picture"):
+            if found:
+                yield tuple(found)
+            found = []
+        elif match := _CLASS.fullmatch(line):
+            found.append(Best(int(match[1]), int(match[2]), match[3]))
+
+
+def _names(model: bytes, name: str) -> str:
+    c_name = identifier(name)
+    prefix = c_name.upper()
+    classes = read_model(model, name).output.shape[-1]
+    return f"""\
+#include "{c_name}.h"
+#include "{c_name}_run.h"
+
+#define MODEL_DATA {c_name}_data
+#define MODEL_SIZE {prefix}_SIZE
+#define MODEL_CLASSES {classes}
+#define MODEL_INPUT_BYTES {prefix}_RUN_INPUT_BYTES
+#define model_input {c_name}_input
+#define model_run {c_name}_run
+#define model_output {c_name}_output
+"""
+
+
+def _data(file: str) -> str:
+    return files(__package__).joinpath(file).read_text(encoding="utf-8")
+
+
+def _missing(what: str, packages: str) -> ResourceError:
+    return ResourceError(
+        expected=f"{what}, to build firmware and run it",
+        found="none on this machine",
+        done="nothing was built",
+        next_step=f"install it (Debian and Ubuntu: apt-get install {packages})",
+    )
+
+
+def _last_words(done: subprocess.CompletedProcess[str]) -> str:
+    said = " ".join(f"{done.stdout} {done.stderr}".split())
+    return said[-_WORDS:] or f"no word, and exit status {done.returncode}"
