@@ -25,7 +25,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pipeline.c_array import array_source
+from pipeline.c_array import ByteArray, array_source
 
 REPEATS = 3
 FLAGS = ("-Wall", "-Wextra", "-pedantic", "-Werror", '-DMODEL_DATA_SECTION=__attribute__((section(".model")))')
@@ -60,7 +60,7 @@ def words(data: bytes, bits: int) -> str:
 
 # Form -> the element type, and the source from the bytes.
 FORMS: dict[str, tuple[str, Callable[[bytes], str]]] = {
-    "string literal": ("unsigned char", lambda data: array_source(data, "block")),
+    "string literal": ("unsigned char", lambda data: array_source("block.h", [ByteArray("block_data", data)])),
     "64-bit words, hexadecimal": ("uint64_t", lambda data: words(data, 64)),
     "32-bit words, hexadecimal": ("uint32_t", lambda data: words(data, 32)),
     "bytes, decimal": ("unsigned char", lambda data: list_source("unsigned char", map(str, data), 32)),

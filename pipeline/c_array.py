@@ -22,7 +22,10 @@ from __future__ import annotations
 
 import math
 import re
+import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 from recreate_model.digest import digest_bytes
 from recreate_model.errors import InputError
@@ -40,12 +43,22 @@ _RESERVED_WORDS = """
     NULL EOF NAN INFINITY assert errno main stdin stdout stderr linux unix i386
 """
 _RESERVED = frozenset(_RESERVED_WORDS.split())
-_LINE = 64  # bytes of the model in a line of the source
+_LINE = 64  # bytes of data in a line of the source
+ALIGNMENT = 16  # bytes
 
 # How a byte is written in a string literal. Octal escapes end after three digits, whatever follows; hexadecimal ones
 # would not. An escaped question mark cannot begin a trigraph.
 _ESCAPES = {byte: chr(byte) if 32 <= byte < 127 else f"\\{byte:03o}" for byte in range(256)}
 _ESCAPES |= {ord(character): f"\\{character}" for character in '"\\?'}
+
+
+@dataclass(frozen=True)
+class ByteArray:
+    """A constant array of C, one byte an element."""
+
+    name: str
+    data: bytes
+    element: Literal["unsigned char", "signed char"] = "unsigned char"
 
 
 def identifier(file_name: str) -> str:
@@ -95,9 +108,10 @@ def model_sources(model: bytes, name: str) -> dict[str, str]:
 #define {prefix}_H
 
 #define {prefix}_SIZE {len(model)}UL
-#define {prefix}_ALIGNMENT 16
+#define {prefix}_ALIGNMENT {ALIGNMENT}
 #define {prefix}_SHA1 "{digest_bytes(model, "sha1")}"
 #define {prefix}_SHA256 "{digest_bytes(model)}"
+#define {prefix}_CRC32 0x{zlib.crc32(model):08x}UL
 
 /* real = scale * (quantised - zero point); shapes are initialisers of arrays; sizes are in bytes */
 {ends}
@@ -115,48 +129,53 @@ extern const unsigned char {c_name}_data[];
 
 #endif
 """
-    return {f"{c_name}.h": header, f"{c_name}.c": array_source(model, c_name)}
+    return {f"{c_name}.h": header, f"{c_name}.c": array_source(f"{c_name}.h", [ByteArray(f"{c_name}_data", model)])}
 
 
-def array_source(data: bytes, c_name: str) -> str:
-    """The C source that defines `<c_name>_data`; size and alignment come from `<c_name>.h`, which it includes."""
-    prefix = c_name.upper()
-    text = data.decode("latin-1")
-    literals = "\n".join(f'    "{text[at : at + _LINE].translate(_ESCAPES)}"' for at in range(0, len(text), _LINE))
+def array_source(header: str, arrays: Sequence[ByteArray], macros: str = "MODEL_DATA") -> str:
+    """The C source that defines the arrays, each of its data's length and aligned to 16.
+
+    When it is compiled, `<macros>_SECTION` may be defined to place them, and `<macros>_ALIGN` for a compiler not known
+    here.
+
+    Args:
+        header: the file that declares them, which the source includes.
+    """
+    definitions = "\n".join(_definition(array, macros) for array in arrays)
     return f"""\
-/* {c_name}: a file, byte for byte. Generated from the file: do not edit. */
-#include "{c_name}.h"
+/* What {header} declares, byte for byte. Generated: do not edit. */
+#include "{header}"
 
-/* Define it to place the array, such as -D'MODEL_DATA_SECTION=__attribute__((section(".model")))'. */
-#ifndef MODEL_DATA_SECTION
-#define MODEL_DATA_SECTION
+/* Define it to place the data, such as -D'{macros}_SECTION=__attribute__((section(".model")))'. */
+#ifndef {macros}_SECTION
+#define {macros}_SECTION
 #endif
 
-#ifndef MODEL_DATA_ALIGN
+#ifndef {macros}_ALIGN
 #if defined(__cplusplus) && __cplusplus >= 201103L
-#define MODEL_DATA_ALIGN alignas({prefix}_ALIGNMENT)
+#define {macros}_ALIGN alignas({ALIGNMENT})
 #elif defined(__STDC_VERSION__) && __STDC_VERSION__ >= 201112L
-#define MODEL_DATA_ALIGN _Alignas({prefix}_ALIGNMENT)
+#define {macros}_ALIGN _Alignas({ALIGNMENT})
 #else
-#define MODEL_DATA_ALIGN __attribute__((aligned({prefix}_ALIGNMENT)))
+#define {macros}_ALIGN __attribute__((aligned({ALIGNMENT})))
 #endif
 #endif
 
 /* C leaves the literal's own zero byte out of an array of this length; C++ wants room for it. */
 #ifdef __cplusplus
-#define {prefix}_ARRAY_SIZE ({prefix}_SIZE + 1)
+#define {macros}_LENGTH(bytes) ((bytes) + 1)
 #else
-#define {prefix}_ARRAY_SIZE {prefix}_SIZE
+#define {macros}_LENGTH(bytes) (bytes)
 #endif
 
 /* Tells compilers that warn of the zero byte left out that it is meant. */
 #if !defined(__cplusplus) && defined(__has_attribute)
 #if __has_attribute(nonstring)
-#define {prefix}_NONSTRING __attribute__((nonstring))
+#define {macros}_NONSTRING __attribute__((nonstring))
 #endif
 #endif
-#ifndef {prefix}_NONSTRING
-#define {prefix}_NONSTRING
+#ifndef {macros}_NONSTRING
+#define {macros}_NONSTRING
 #endif
 
 #if defined(__GNUC__)
@@ -164,13 +183,20 @@ def array_source(data: bytes, c_name: str) -> str:
 #pragma GCC diagnostic ignored "-Woverlength-strings"
 #endif
 
-MODEL_DATA_ALIGN MODEL_DATA_SECTION {prefix}_NONSTRING
-const unsigned char {c_name}_data[{prefix}_ARRAY_SIZE] =
-{literals};
-
+{definitions}
 #if defined(__GNUC__)
 #pragma GCC diagnostic pop
 #endif
+"""
+
+
+def _definition(array: ByteArray, macros: str) -> str:
+    text = array.data.decode("latin-1")
+    literals = "\n".join(f'    "{text[at : at + _LINE].translate(_ESCAPES)}"' for at in range(0, len(text), _LINE))
+    return f"""\
+{macros}_ALIGN {macros}_SECTION {macros}_NONSTRING
+const {array.element} {array.name}[{macros}_LENGTH({len(array.data)})] =
+{literals};
 """
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import binascii
 import math
 import os
 import re
@@ -18,7 +19,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pipeline import c_array
-from pipeline.c_array import array_source, identifier, label_sources, model_sources
+from pipeline.c_array import ByteArray, array_source, identifier, label_sources, model_sources
 from recreate_model.digest import digest_bytes
 from recreate_model.errors import InputError
 from recreate_model.model_view import read_model
@@ -36,8 +37,6 @@ LANGUAGES = [
 ALL_PAIRS = bytes(byte for first in range(256) for second in range(256) for byte in (first, second))
 HARD_LABELS = ("tench, Tinca tinca", 'a "quoted" one', "back\\slash", "what??/ ??= ??", "é1 日本", "\t\n7", "%s%d", "")
 HEADER = """\
-#define BLOCK_SIZE {size}UL
-#define BLOCK_ALIGNMENT 16
 #ifdef __cplusplus
 extern "C"
 #endif
@@ -163,9 +162,24 @@ def test_the_object_holds_the_file(tmp_path: Path, model: bytes, language: tuple
 @pytest.mark.parametrize("language", LANGUAGES, ids=" ".join)
 def test_every_byte_survives_before_every_other(tmp_path: Path, language: tuple[str, ...]) -> None:
     """No escape runs into the digit that follows it, no trigraph comes about, no length is too long."""
-    write(tmp_path, {"block.h": HEADER.format(size=len(ALL_PAIRS)), "block.c": array_source(ALL_PAIRS, "block")})
+    write(tmp_path, {"block.h": HEADER, "block.c": array_source("block.h", [ByteArray("block_data", ALL_PAIRS)])})
     compile_c(tmp_path, language, "block.c")
     assert section(tmp_path, language[0], ".rodata")[0][: len(ALL_PAIRS)] == ALL_PAIRS
+
+
+@pytest.mark.parametrize("language", LANGUAGES, ids=" ".join)
+def test_signed_arrays_share_a_source(tmp_path: Path, language: tuple[str, ...]) -> None:
+    """Two arrays of signed bytes, the second aligned like the first; every value keeps its bits."""
+    declared = HEADER.replace("unsigned", "signed")
+    write(tmp_path, {"block.h": declared + declared.replace("block_data", "more")})
+    arrays = [ByteArray(name, bytes(range(256)), "signed char") for name in ("block_data", "more")]
+    write(tmp_path, {"block.c": array_source("block.h", arrays, "VECTOR")})
+    compile_c(tmp_path, language, "block.c")
+    content, alignment = section(tmp_path, language[0], ".rodata")
+    first, second = content.index(bytes(range(256))), content.rindex(bytes(range(256)))
+    assert first != second
+    assert (first % 16, second % 16) == (0, 0)
+    assert alignment >= 16
 
 
 @pytest.mark.parametrize("language", [C99, CPP17], ids=" ".join)
@@ -202,9 +216,10 @@ def test_a_program_links_both_arrays(
 
 
 def test_the_header_tells_which_file_it_is(model: bytes) -> None:
-    """Size and digests stand in it, so that a source can be traced back to its model."""
+    """Size and digests stand in it, so that a source can be traced back to its model, and a device can check it."""
     header = model_sources(model, "tiny")["tiny.h"]
-    for fact in (f"{len(model)} bytes", digest_bytes(model), digest_bytes(model, "sha1")):
+    checksum = f"TINY_CRC32 0x{binascii.crc32(model):08x}UL\n"
+    for fact in (f"{len(model)} bytes", digest_bytes(model), digest_bytes(model, "sha1"), checksum):
         assert fact in header
 
 
