@@ -45,7 +45,7 @@ def _measured(model: bytes, vector: TestVector, name: str) -> tflm.Measured:
     if differing:
         raise CheckError(
             expected=f"TensorFlow Lite Micro to give the reference kernels' output for {name}",
-            found=f"{differing} of {vector.output.size} scores that differ, with {tflm.DISTRIBUTION} {measured.version}",
+            found=f"{differing} of {vector.output.size} others, with {tflm.DISTRIBUTION} {measured.version}",
             next_step="compare the versions of ai-edge-litert and tflite-micro with requirements/runtime.lock",
         )
     return measured

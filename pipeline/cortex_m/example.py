@@ -1,7 +1,7 @@
 """The C++ example and the `CMakeLists.txt` that stand beside a model's files and use them all.
 
-Both are written from the files in `templates/`, which are C++ and CMake as they are: `model_id` and `MODEL_ID` stand for
-the model's identifier there.
+Both are written from the files in `templates/`, which are C++ and CMake as they are: `model_id` and `MODEL_ID` stand
+for the model's identifier there.
 """
 
 from __future__ import annotations

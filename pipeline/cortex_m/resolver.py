@@ -51,7 +51,8 @@ def resolver_header(view: ModelView, name: str) -> str:
         InputError: an operator that is not in the table above.
     """
     c_name, prefix = identifier(name), identifier(name).upper()
-    calls = "\n".join(f"  if (resolver.{method}() != kTfLiteOk) return kTfLiteError;" for method in _methods(view, name))
+    methods = _methods(view, name)
+    calls = "\n".join(f"  if (resolver.{method}() != kTfLiteOk) return kTfLiteError;" for method in methods)
     return f"""\
 // {c_name}: its operators, for TensorFlow Lite Micro.
 //
@@ -61,7 +62,7 @@ def resolver_header(view: ModelView, name: str) -> str:
 
 #include "tensorflow/lite/micro/micro_mutable_op_resolver.h"
 
-#define {prefix}_OPERATORS {len(view.operator_names)}
+#define {prefix}_OPERATORS {len(methods)}
 
 // Registers them, and no others. A larger resolver has room for those of other models.
 template <unsigned int kOperators = {prefix}_OPERATORS>

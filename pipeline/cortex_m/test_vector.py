@@ -40,16 +40,21 @@ def golden_vector(model: bytes, name: str) -> TestVector:
     """The test vector of a model with one int8 picture (1, size, size, 3) in and one row of scores (1, classes) out.
 
     Raises:
-        InputError: another input or output.
+        InputError: another input or output, or a model that LiteRT cannot run.
     """
     view = read_model(model, name)
     value = input_picture(view, name)
-    (output,) = Runner(model, "reference").run(value)
+    try:
+        (output,) = Runner(model, "reference").run(value)
+    except RuntimeError as error:
+        raise InputError(
+            expected=f"LiteRT to run {name}, for its golden output", found=str(error), next_step="give another model"
+        ) from error
     return TestVector(value[0], output[0])
 
 
 def input_picture(view: ModelView, name: str) -> Array:
-    """The vector's input, int8 (1, size, size, 3). Raises InputError as `golden_vector`."""
+    """The vector's input, int8 (1, size, size, 3). Raises InputError for a model with another input or output."""
     shape, quantisation = view.input.shape, view.input.quantisation
     # A batch of two has one picture too many for the array, whatever a runtime makes of it.
     square = len(shape) == 4 and shape[0] == 1 and shape[1] == shape[2] and shape[3] == 3
