@@ -113,6 +113,7 @@ def _course(statement: Statement) -> Row:
         ("calibrate", RANGES_FILE, "quantize"),
         ("quantize", model_file(recipe), "vela"),
         ("quantize", model_file(recipe), "c-array"),
+        ("quantize", model_file(recipe), "cortex-m"),
         ("quantize", model_file(recipe), "card"),
     )
     for maker, path, user in course:

@@ -3,7 +3,8 @@
 The two builds run in processes of their own, in fresh folders, and differ in everything that must not matter: working
 directory, locale, time zone, hash seed, thread counts and the number of worker processes. Their artifacts are compared
 with each other and with golden.json, in the order of the stages, so that the first difference named is the cause of
-those after it.
+those after it. Where an optional tool is missing, what it would have measured cannot come out as golden.json has it:
+those files are compared between the two builds alone, with a warning.
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from absl import logging
 
 from pipeline import console, golden
+from pipeline.keys import is_installed
 from pipeline.resolve import Request, resolve
 from pipeline.stages import STAGES
 from pipeline.store import Store
@@ -27,7 +29,7 @@ from pipeline.work import VERIFY_FILE, Stage
 from recreate_model.diff import compare
 from recreate_model.digest import digest_bytes
 from recreate_model.elements import first_difference
-from recreate_model.errors import CheckError, PipelineError, ToolError
+from recreate_model.errors import CheckError, PipelineError, ResourceError, ToolError
 from recreate_model.recipe import Recipe
 
 _PROJECT = Path(__file__).resolve().parent.parent
@@ -86,6 +88,9 @@ class Difference:
 
 def run(model: str, record: bool, as_json: bool, quiet: bool) -> int:
     """Builds twice, compares, reports, and returns 0; raises CheckError naming the first difference."""
+    missing = missing_tools()
+    if record and missing:
+        raise _cannot_record(missing)
     progress = console.progress(quiet or as_json)
     recipe, _ = resolve(Request(model, checkpoint="seeded", images="procedural"), progress, may_fetch=False)
     with tempfile.TemporaryDirectory(prefix="recreate_model-check-") as scratch:
@@ -97,13 +102,21 @@ def run(model: str, record: bool, as_json: bool, quiet: bool) -> int:
         if record and not differences:
             _record(model, recipe, folders[0], Path(scratch))
         claims = golden.artifacts(recipe)
+        unmeasured = without_tools(missing, folders[0])
         if claims is not None:
-            differences += against(claims, folders[0])
+            claims = {path: digest for path, digest in claims.items() if path not in unmeasured}
+            differences += against(claims, folders[0], unmeasured)
         count = len(digests(folders[0]))
         holds = json.loads((folders[0] / VERIFY_FILE).read_text(encoding="utf-8"))["holds"]
     if claims is None:
         logging.warning(
             "golden.json has no entry for %s; the two builds are compared with each other alone", recipe.name
+        )
+    elif unmeasured:
+        logging.warning(
+            "not compared with golden.json, as %s is not installed: %s",
+            _named(unmeasured),
+            ", ".join(unmeasured),
         )
     if as_json:
         rows = [vars(difference) for difference in differences]
@@ -143,6 +156,23 @@ def recorded(folder: Path) -> dict[str, str]:
     return digests(folder, [stage for stage in STAGES if not stage.witness])
 
 
+def missing_tools(stages: Sequence[Stage] = STAGES) -> dict[str, tuple[str, ...]]:
+    """Stage -> optional tools that are missing here, its own and those of every stage it needs; stages without none."""
+    missing: dict[str, tuple[str, ...]] = {}
+    for stage in stages:
+        needed = [tool for need in stage.needs for tool in missing.get(need, ())]
+        own = [tool for tool in stage.optional_tools if not is_installed(tool)]
+        if tools := tuple(dict.fromkeys((*needed, *own))):
+            missing[stage.name] = tools
+    return missing
+
+
+def without_tools(missing: Mapping[str, tuple[str, ...]], folder: Path) -> dict[str, tuple[str, ...]]:
+    """Path -> missing tools, for every artifact of the stages that lack them; nothing claims those of witnesses."""
+    stages = [stage for stage in STAGES if stage.name in missing and not stage.witness]
+    return {path: missing[stage.name] for stage in stages for path in digests(folder, [stage])}
+
+
 def between(one: Path, two: Path) -> Iterator[Difference]:
     """Every artifact that differs between two build folders, by its bytes and not by its record."""
     left, right = digests(one), digests(two)
@@ -155,9 +185,9 @@ def between(one: Path, two: Path) -> Iterator[Difference]:
             yield Difference(path, digest_bytes(a), digest_bytes(b), describe(path, a, b))
 
 
-def against(claims: Mapping[str, str], folder: Path) -> Iterator[Difference]:
-    """Every artifact of a build that golden.json has otherwise."""
-    found = recorded(folder)
+def against(claims: Mapping[str, str], folder: Path, but: Container[str] = ()) -> Iterator[Difference]:
+    """Every artifact of a build that golden.json has otherwise, but for those left out."""
+    found = {path: digest for path, digest in recorded(folder).items() if path not in but}
     for path in {**found, **claims}:
         if found.get(path) != claims.get(path):
             yield Difference(
@@ -204,6 +234,20 @@ def _record(model: str, recipe: Recipe, folder: Path, scratch: Path) -> None:
         expected=f"golden.json to settle within {_RECORD_ROUNDS} builds",
         found="digests that change with every one",
         next_step="look at what verify.json depends on",
+    )
+
+
+def _named(missing: Mapping[str, tuple[str, ...]]) -> str:
+    return ", ".join(sorted({tool for tools in missing.values() for tool in tools}))
+
+
+def _cannot_record(missing: Mapping[str, tuple[str, ...]]) -> ResourceError:
+    # It would claim for ever that nothing was measured.
+    return ResourceError(
+        expected="every optional tool to be installed where golden.json is recorded",
+        found=f"no {_named(missing)}",
+        done="golden.json was left as it is",
+        next_step="python -m pip install -r requirements/runtime.lock",
     )
 
 

@@ -1,7 +1,8 @@
 """The key of a stage: a digest over everything that can change its result.
 
-That is its slice of the recipe, the digests of its input files, the source of every module of ours it runs, and the
-versions of its tools. Two runs with the same key have the same result, so the second need not be run.
+That is its slice of the recipe, the digests of its input files, the source of every module of ours it runs with the
+data files of packages among them, and the versions of its tools. Two runs with the same key have the same result, so
+the second need not be run.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ class KeyParts:
     Attributes:
         recipe: the stage's slice.
         inputs: path -> SHA-256.
-        code: module -> SHA-256 of its source.
-        tools: distribution -> version.
+        code: module -> SHA-256 of its source; for a package also file -> SHA-256 of what else lies in its folder.
+        tools: distribution -> version; an optional one that is missing is not among them.
         stages: of a witness, stage -> key of each stage it tells of; empty for the others.
     """
 
@@ -68,12 +69,14 @@ def key_parts(
         inputs: digests of the files of the stages it needs.
         stages: keys of those stages, for a witness.
     """
+    modules = _reachable(stage.module)
+    optional = tuple(name for name in stage.optional_tools if is_installed(name))
     return KeyParts(
         stage=stage.name,
         recipe=stage.reads(recipe),
         inputs=dict(inputs),
-        code={module: _source_digest(module) for module in _reachable(stage.module)},
-        tools={name: importlib.metadata.version(name) for name in tools_here(stage.tools)},
+        code={module: _source_digest(module) for module in modules} | _data_digests(modules),
+        tools={name: importlib.metadata.version(name) for name in tools_here((*stage.tools, *optional))},
         stages=dict(stages or {}),
     )
 
@@ -81,13 +84,13 @@ def key_parts(
 def tools_here(names: tuple[str, ...]) -> Iterator[str]:
     """TensorFlow's CPU build goes by another name; each machine has one of the two."""
     for name in names:
-        yield "tensorflow-cpu" if name == "tensorflow" and _has_cpu_build() else name
+        yield "tensorflow-cpu" if name == "tensorflow" and is_installed("tensorflow-cpu") else name
 
 
-@functools.cache
-def _has_cpu_build() -> bool:
+def is_installed(distribution: str) -> bool:
+    """Whether a distribution is here, which need not mean that it works."""
     try:
-        return bool(importlib.metadata.version("tensorflow-cpu"))
+        return bool(importlib.metadata.version(distribution))
     except importlib.metadata.PackageNotFoundError:
         return False
 
@@ -141,6 +144,17 @@ def _file(module: str) -> Path:
 @functools.cache
 def _source_digest(module: str) -> str:
     return digest_bytes(_source(module))
+
+
+@functools.cache
+def _data_digests(modules: tuple[str, ...]) -> dict[str, str]:
+    """Path in the project -> SHA-256 of every file beside Python's in the folders of those modules that are packages.
+
+    Who reads such files imports their package to find them.
+    """
+    folders = [_file(module).parent for module in modules if _file(module).name == "__init__.py"]
+    files = sorted(path for folder in folders for path in folder.iterdir() if path.is_file() and path.suffix != ".py")
+    return {path.relative_to(_ROOT).as_posix(): digest_bytes(path.read_bytes()) for path in files}
 
 
 def _recipe_changes(old: Json, new: Json) -> list[str]:

@@ -89,6 +89,7 @@ class Stage:
         needs: names of the stages whose files this one reads.
         reads: the slice of the recipe this one depends on, as plain JSON.
         tools: distributions whose versions can change the result.
+        optional_tools: the same, of distributions that may be missing; the result says so where they are.
         verdict: the JSON file of this stage whose `holds` says whether its claims hold; empty for a stage with none.
         witness: whether its files tell how those of the stages it needs were made, with which code and tools. Then the
             keys of those stages are part of its own, and golden.json does not hold its files: code changes with every
@@ -100,6 +101,7 @@ class Stage:
     needs: tuple[str, ...]
     reads: Callable[[Recipe], Json]
     tools: tuple[str, ...] = ()
+    optional_tools: tuple[str, ...] = ()
     verdict: str = ""
     witness: bool = False
 
@@ -126,4 +128,5 @@ VERIFY_FILE = "verify.json"
 EVALUATE_FILE = "evaluate.json"
 VELA_FILE = "ethos_u/vela.json"
 LABELS_FILE = "labels.txt"
+CORTEX_M_FOLDER = "cortex_m"
 PROVENANCE_FILE = "provenance.intoto.json"

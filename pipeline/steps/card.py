@@ -14,7 +14,7 @@ from recreate_model.digest import Json, digest_file
 _DATASETS = {"folder": "user-folder", "tfrecord": "user-tfrecords", "procedural": "procedural-pictures"}
 _OVERLAP_UNKNOWN = " (some may have calibrated)"
 # What a user takes away; lock.json lists everything.
-_DEPLOYED = (".tflite", ".c", ".h", ".txt")
+_DEPLOYED = (".tflite", ".c", ".cc", ".h", ".txt")
 
 
 def run(work: Work) -> None:

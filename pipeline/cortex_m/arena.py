@@ -1,0 +1,60 @@
+"""The header with the size of TensorFlow Lite Micro's arena, as it was measured, or with the word that it was not."""
+
+from __future__ import annotations
+
+from pipeline.c_array import ALIGNMENT, identifier
+from pipeline.cortex_m.tflm import DISTRIBUTION, INSTALL, Measured
+
+
+def arena_header(measured: Measured | None, name: str) -> str:
+    """`<id>_arena.h`: `<ID>_ARENA_SIZE` and what it is made of; none of them where nothing was measured."""
+    c_name = identifier(name)
+    prefix = f"{c_name.upper()}_ARENA"
+    text = _measured(measured, prefix) if measured else _not_measured(prefix)
+    return f"""\
+/*
+ * {c_name}: the arena of TensorFlow Lite Micro.
+ *
+{text}
+
+#endif
+"""
+
+
+def _measured(measured: Measured, prefix: str) -> str:
+    return f"""\
+ * Measured with {DISTRIBUTION} {measured.version} and its reference kernels on a 64-bit host: the test
+ * vector ran in this arena with the golden output, and {ALIGNMENT} bytes less were refused.
+ *
+ * For the same kernels it is an upper bound on a 32-bit Cortex-M: activations take as much there, and what else
+ * is kept has pointers of half the size and nothing larger. Other kernels (CMSIS-NN, Ethos-U) ask for scratch
+ * memory on top: see arena_used_bytes() there.
+ *
+ * Generated: do not edit.
+ */
+#ifndef {prefix}_H
+#define {prefix}_H
+
+#define {prefix}_SIZE {measured.arena}UL
+#define {prefix}_ALIGNMENT {ALIGNMENT}
+
+/* Of which: activations, which share their memory; structures that stay. */
+#define {prefix}_HEAD {measured.head}UL
+#define {prefix}_TAIL {measured.tail}UL
+
+#define {prefix}_TFLM "{DISTRIBUTION} {measured.version}\""""
+
+
+def _not_measured(prefix: str) -> str:
+    return f"""\
+ * NOT MEASURED: {DISTRIBUTION} was not installed. So no size is defined here. To have one, in the project's folder:
+ *
+ *   {INSTALL}
+ *   python -m pipeline cortex-m
+ *
+ * Generated: do not edit.
+ */
+#ifndef {prefix}_H
+#define {prefix}_H
+
+#define {prefix}_ALIGNMENT {ALIGNMENT}"""

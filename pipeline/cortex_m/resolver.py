@@ -1,0 +1,87 @@
+"""The operator resolver of TensorFlow Lite Micro for one model, derived from the file.
+
+For: registering the operators in use and no more, since each brings its kernel into the firmware. Not for: saying that
+TFLM runs them on the model's types (`tflm` tries). The table holds what networks for pictures are made of, by the
+names of `tensorflow/lite/micro/micro_mutable_op_resolver.h`; an operator outside it is refused by its name.
+"""
+
+from __future__ import annotations
+
+from pipeline.c_array import identifier
+from recreate_model.errors import InputError
+from recreate_model.model_view import ModelView
+
+_METHODS = {
+    "ADD": "AddAdd",
+    "ARG_MAX": "AddArgMax",
+    "AVERAGE_POOL_2D": "AddAveragePool2D",
+    "CONCATENATION": "AddConcatenation",
+    "CONV_2D": "AddConv2D",
+    "DEPTHWISE_CONV_2D": "AddDepthwiseConv2D",
+    "DEQUANTIZE": "AddDequantize",
+    "FULLY_CONNECTED": "AddFullyConnected",
+    "HARD_SWISH": "AddHardSwish",
+    "LEAKY_RELU": "AddLeakyRelu",
+    "LOGISTIC": "AddLogistic",
+    "MAX_POOL_2D": "AddMaxPool2D",
+    "MEAN": "AddMean",
+    "MUL": "AddMul",
+    "PAD": "AddPad",
+    "PADV2": "AddPadV2",
+    "QUANTIZE": "AddQuantize",
+    "RELU": "AddRelu",
+    "RELU6": "AddRelu6",
+    "RESHAPE": "AddReshape",
+    "RESIZE_BILINEAR": "AddResizeBilinear",
+    "RESIZE_NEAREST_NEIGHBOR": "AddResizeNearestNeighbor",
+    "SOFTMAX": "AddSoftmax",
+    "SQUEEZE": "AddSqueeze",
+    "STRIDED_SLICE": "AddStridedSlice",
+    "SUB": "AddSub",
+    "TANH": "AddTanh",
+    "TRANSPOSE": "AddTranspose",
+    "TRANSPOSE_CONV": "AddTransposeConv",
+}
+
+
+def resolver_header(view: ModelView, name: str) -> str:
+    """`<id>_ops.h`, for C++: `<id>_add_operators` registers every operator of the model, `<ID>_OPERATORS` of them.
+
+    Raises:
+        InputError: an operator that is not in the table above.
+    """
+    c_name, prefix = identifier(name), identifier(name).upper()
+    methods = _methods(view, name)
+    calls = "\n".join(f"  if (resolver.{method}() != kTfLiteOk) return kTfLiteError;" for method in methods)
+    return f"""\
+// {c_name}: its operators, for TensorFlow Lite Micro.
+//
+// Generated from the model: do not edit.
+#ifndef {prefix}_OPS_H
+#define {prefix}_OPS_H
+
+#include "tensorflow/lite/micro/micro_mutable_op_resolver.h"
+
+#define {prefix}_OPERATORS {len(methods)}
+
+// Registers them, and no others. A larger resolver has room for those of other models.
+template <unsigned int kOperators = {prefix}_OPERATORS>
+TfLiteStatus {c_name}_add_operators(tflite::MicroMutableOpResolver<kOperators>& resolver) {{
+{calls}
+  return kTfLiteOk;
+}}
+
+#endif
+"""
+
+
+def _methods(view: ModelView, name: str) -> list[str]:
+    missing = [operator for operator in view.operators if operator.name not in _METHODS]
+    if missing:
+        names = dict.fromkeys(f"{one.name} {one.custom_code}".strip() for one in missing)
+        raise InputError(
+            expected=f"every operator of {name} to be one that is known in TensorFlow Lite Micro",
+            found=", ".join(names),
+            next_step="give a model without it, or add it to pipeline/cortex_m/resolver.py if TFLM has it",
+        )
+    return [_METHODS[operator] for operator in view.operator_names]

@@ -1,0 +1,111 @@
+"""One test vector of a model: an input and the golden output, as C arrays.
+
+For: seeing on a device that it computes what was meant, to the last bit. The input is a procedural picture, so nobody's
+picture is passed on; it is made in the size of the model's input and never resized, and the output is the reference
+kernels', so the bytes are the same on every CPU. Not for: accuracy, of which one made-up picture says nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from calibration import procedural
+from calibration.preprocess import normalise, quantize_input
+from pipeline.c_array import ALIGNMENT, ByteArray, array_source, identifier
+from recreate_model.errors import InputError
+from recreate_model.interpret import Runner
+from recreate_model.model_view import ModelView, read_model
+from recreate_model.network import Array
+from recreate_model.recipe import Preprocess
+
+_SEED, _NUMBER = 0, 0
+
+
+@dataclass(frozen=True, eq=False)
+class TestVector:
+    """Attributes:
+    input: int8 (height, width, 3).
+    output: int8 (classes,), of LiteRT's reference kernels.
+    """
+
+    __test__ = False  # no test class of pytest's, whatever its name
+
+    input: Array = field(repr=False)
+    output: Array = field(repr=False)
+
+
+def golden_vector(model: bytes, name: str) -> TestVector:
+    """The test vector of a model with one int8 picture (1, size, size, 3) in and one row of scores (1, classes) out.
+
+    Raises:
+        InputError: another input or output, or a model that LiteRT cannot run.
+    """
+    view = read_model(model, name)
+    value = input_picture(view, name)
+    try:
+        (output,) = Runner(model, "reference").run(value)
+    except RuntimeError as error:
+        raise InputError(
+            expected=f"LiteRT to run {name}, for its golden output", found=str(error), next_step="give another model"
+        ) from error
+    return TestVector(value[0], output[0])
+
+
+def input_picture(view: ModelView, name: str) -> Array:
+    """The vector's input, int8 (1, size, size, 3). Raises InputError for a model with another input or output."""
+    shape, quantisation = view.input.shape, view.input.quantisation
+    # A batch of two has one picture too many for the array, whatever a runtime makes of it.
+    square = len(shape) == 4 and shape[0] == 1 and shape[1] == shape[2] and shape[3] == 3
+    if not (square and len(view.output.shape) == 2 and view.output.shape[0] == 1 and quantisation is not None):
+        raise InputError(
+            expected=f"{name} to take one square RGB picture, (1, size, size, 3), and to give (1, classes)",
+            found=f"{shape} in and {view.output.shape} out",
+            next_step="give a model of one picture at a time, or build one with `python -m pipeline quantize`",
+        )
+    pixels = procedural.picture(_SEED, _NUMBER, size=shape[1])
+    value = normalise(pixels, Preprocess("squash"), shape[1])
+    return quantize_input(value, quantisation.scales[0], quantisation.zero_points[0])
+
+
+def vector_sources(vector: TestVector, name: str) -> dict[str, str]:
+    """`<id>_test_vector.h` and `.c`: the arrays `<id>_test_input` and `<id>_test_output`, of signed bytes.
+
+    When the source is compiled, `TEST_VECTOR_SECTION` may be defined to place them.
+    """
+    c_name = identifier(name)
+    prefix, header_name = c_name.upper(), f"{c_name}_test_vector.h"
+    header = f"""\
+/*
+ * {c_name}: a test vector.
+ *
+ * input   picture {_NUMBER} made from seed {_SEED}, {" x ".join(map(str, vector.input.shape))}, quantised
+ * output  of LiteRT's reference kernels, the same on every CPU
+ *
+ * Kernels that are not bit-exact with these, as optimised ones may be, differ by a few levels.
+ *
+ * Generated from the model: do not edit.
+ */
+#ifndef {prefix}_TEST_VECTOR_H
+#define {prefix}_TEST_VECTOR_H
+
+#ifdef __cplusplus
+extern "C" {{
+#endif
+
+/* {vector.input.size} and {vector.output.size} bytes, aligned to {ALIGNMENT}. */
+extern const signed char {c_name}_test_input[];
+extern const signed char {c_name}_test_output[];
+
+#ifdef __cplusplus
+}}
+#endif
+
+#endif
+"""
+    arrays = [
+        ByteArray(f"{c_name}_test_{what}", np.ascontiguousarray(values).tobytes(), "signed char")
+        for what, values in (("input", vector.input), ("output", vector.output))
+    ]
+    return {header_name: header, f"{c_name}_test_vector.c": array_source(header_name, arrays, "TEST_VECTOR")}

@@ -1,0 +1,13 @@
+"""Stage `cortex-m`: what TensorFlow Lite Micro needs beside the model's C sources, and an example of all of it."""
+
+from __future__ import annotations
+
+from pipeline.cortex_m.bundle import tflm_files
+from pipeline.work import CORTEX_M_FOLDER, Work, model_file
+
+
+def run(work: Work) -> None:
+    with work.machine.progress.bar("measuring the arena"):
+        sources = tflm_files(work.model, model_file(work.recipe))
+    for name, text in sources.items():
+        work.write(f"{CORTEX_M_FOLDER}/{name}", text)
