@@ -23,7 +23,7 @@ from absl import logging
 from pipeline import console, golden
 from pipeline.keys import is_installed
 from pipeline.resolve import Request, resolve
-from pipeline.stages import STAGES
+from pipeline.stages import ALL
 from pipeline.store import Store
 from pipeline.work import VERIFY_FILE, Stage
 from recreate_model.diff import compare
@@ -140,7 +140,7 @@ def run(model: str, record: bool, as_json: bool, quiet: bool) -> int:
     return 0
 
 
-def digests(folder: Path, stages: Sequence[Stage] = STAGES) -> dict[str, str]:
+def digests(folder: Path, stages: Sequence[Stage] = ALL) -> dict[str, str]:
     """Path -> SHA-256 of every artifact of a build, in the order of the stages."""
     records = Store(folder).records()
     return {
@@ -153,10 +153,10 @@ def digests(folder: Path, stages: Sequence[Stage] = STAGES) -> dict[str, str]:
 
 def recorded(folder: Path) -> dict[str, str]:
     """Those of `digests` that golden.json holds: not what a witness says of code and of versions of tools."""
-    return digests(folder, [stage for stage in STAGES if not stage.witness])
+    return digests(folder, [stage for stage in ALL if not stage.witness])
 
 
-def missing_tools(stages: Sequence[Stage] = STAGES) -> dict[str, tuple[str, ...]]:
+def missing_tools(stages: Sequence[Stage] = ALL) -> dict[str, tuple[str, ...]]:
     """Stage -> optional tools that are missing here, its own and those of every stage it needs; stages without none."""
     missing: dict[str, tuple[str, ...]] = {}
     for stage in stages:
@@ -169,7 +169,7 @@ def missing_tools(stages: Sequence[Stage] = STAGES) -> dict[str, tuple[str, ...]
 
 def without_tools(missing: Mapping[str, tuple[str, ...]], folder: Path) -> dict[str, tuple[str, ...]]:
     """Path -> missing tools, for every artifact of the stages that lack them; nothing claims those of witnesses."""
-    stages = [stage for stage in STAGES if stage.name in missing and not stage.witness]
+    stages = [stage for stage in ALL if stage.name in missing and not stage.witness]
     return {path: missing[stage.name] for stage in stages for path in digests(folder, [stage])}
 
 
@@ -217,7 +217,7 @@ def _build(model: str, recipe: Recipe, conditions: Conditions, scratch: Path) ->
         raise _build_failed(conditions, f"none after {_TIME_LIMIT} s") from error
     folder = out / recipe.name
     # Status 1 is a claim that does not hold; the comparison, which comes first, names it more exactly.
-    if result.returncode not in (0, 1) or Store(folder).records().keys() != {stage.name for stage in STAGES}:
+    if result.returncode not in (0, 1) or Store(folder).records().keys() != {stage.name for stage in ALL}:
         raise _build_failed(conditions, f"status {result.returncode}: {result.stderr.strip()[-500:]}")
     return folder
 

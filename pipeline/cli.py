@@ -19,8 +19,19 @@ from typing import TYPE_CHECKING, NoReturn
 from absl import app, logging
 from absl.flags import argparse_flags
 
-from pipeline.commands import Command, Variant, attest_check, check, diff, prove, published, recover
-from pipeline.stages import STAGES
+from pipeline.commands import (
+    Command,
+    Variant,
+    attest_check,
+    check,
+    diff,
+    firmware,
+    prove,
+    published,
+    recover,
+    standalone,
+)
+from pipeline.stages import ALL, STAGES
 from recreate_model.errors import PipelineError, ToolError, UsageError
 from recreate_model.recipe import Preprocess
 
@@ -32,7 +43,8 @@ _EPILOG = (
 )
 _STAGE_NAMES = tuple(stage.name for stage in STAGES)
 _COMMANDS: dict[str, Command] = {"diff": diff, "recover": recover, "prove": prove, "check": check}
-_VARIANTS: dict[str, Variant] = {"attest": attest_check, "verify": published}
+_BUILD_COMMANDS: dict[str, Command] = {"firmware": firmware}  # these take the options of a build, too
+_VARIANTS: dict[str, Variant] = {"attest": attest_check, "standalone": standalone, "verify": published}
 _TRACEBACK = "RECREATE_MODEL_TRACEBACK"
 
 
@@ -64,7 +76,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         added.add_argument("--quiet", action="store_true", help="print warnings and errors and nothing else")
         return added
 
-    for name, summary in {"all": "every stage, in order", **{row.name: row.summary for row in STAGES}}.items():
+    for name, summary in {"all": "every stage but `platforms`, in order", **{row.name: row.summary for row in STAGES}}.items():
         _add_build_arguments(added := command(name, summary))
         if variant := _VARIANTS.get(name):
             variant.add_arguments(added)
@@ -72,8 +84,10 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     explain = command("explain", "why a stage would run again")
     explain.add_argument("stage", choices=_STAGE_NAMES, metavar="STAGE", help=", ".join(_STAGE_NAMES))
     _add_build_arguments(explain)
-    for name, module in _COMMANDS.items():
-        module.add_arguments(command(name, module.SUMMARY))
+    for name, module in {**_BUILD_COMMANDS, **_COMMANDS}.items():
+        module.add_arguments(added := command(name, module.SUMMARY))
+        if name in _BUILD_COMMANDS:
+            _add_build_arguments(added)
     return parser.parse_args(list(argv[1:]))
 
 
@@ -182,7 +196,7 @@ class _Formatter(StandardFormatter):
 
 
 def _dispatch(arguments: argparse.Namespace) -> int:
-    if module := _COMMANDS.get(arguments.command):
+    if module := {**_BUILD_COMMANDS, **_COMMANDS}.get(arguments.command):
         return module.run(arguments)
     variant = _VARIANTS.get(arguments.command)
     if variant and getattr(arguments, variant.FLAG) is not None:
@@ -196,7 +210,7 @@ def _build(arguments: argparse.Namespace) -> int:
     from pipeline import console, runner
     from pipeline.resolve import Request, resolve, warn_of_evaluation
 
-    wanted = _STAGE_NAMES if arguments.command == "all" else (arguments.command,)
+    wanted = tuple(stage.name for stage in ALL) if arguments.command == "all" else (arguments.command,)
     stages = runner.with_needs(wanted, STAGES)
     may_fetch = any(stage.name == "fetch" for stage in stages)
     progress = console.progress(arguments.quiet or arguments.json)
@@ -219,11 +233,14 @@ def _build(arguments: argparse.Namespace) -> int:
         print(json.dumps(console.build_json(folder, recipe, outcomes, wanted, status), indent=2))
     elif not arguments.quiet:
         console.print_build(folder, recipe, outcomes, wanted)
-        # After `all` nothing can be stale, and looking would hash every file once more.
-        left = () if stages == STAGES else runner.inspect(STAGES, recipe, machine)
+        # After `all` nothing else can be stale, and looking would hash every file once more.
+        left = () if stages == ALL else runner.inspect(ALL, recipe, machine)
         stale = [row.stage for row in left if row.state == "stale"]
         if stale:
-            print(f"Made from an earlier model and not up to date: {', '.join(stale)}. `all` brings them up to date.")
+            print(f"Made from something else and not up to date: {', '.join(stale)}. `all` brings them up to date.")
+        elif unused := runner.left_out(stages, recipe, machine):
+            names = ", ".join(unused)
+            print(f"Of another build, so the card has none of it: {names}. Run it again, then `all`.")
     for outcome in failed:
         _print_failed(outcome, folder)
     return status

@@ -76,12 +76,14 @@ def build(
     with _file_system_errors(store), store.exclusive(on_wait):
         records: dict[str, Record] = store.records()
         for stage in stages:
-            parts = _key_parts(stage, recipe, records)
+            used = _used(store, stage, recipe, records)
+            parts = _key_parts(stage, recipe, records, used)
             freshness = _freshness(store, stage, parts, records.get(stage.name))
-            why = "; ".join(freshness.reasons) or ("asked for with --force" if stage.name in force else "")
+            asked = "asked for with --force" if stage.name in force else "it looks at this machine" * stage.on_demand
+            why = "; ".join(freshness.reasons) or asked
             if why:
                 on_build(freshness)
-                records[stage.name] = _run(store, stage, parts, recipe, machine, _witnessed(stage, records))
+                records[stage.name] = _run(store, stage, parts, recipe, machine, _witnessed(stage, records, used))
             outputs = records[stage.name].outputs
             outcomes.append(Outcome(stage.name, "built" if why else "reused", why, outputs, _holds(store, stage)))
     return outcomes
@@ -109,13 +111,26 @@ def inspect(stages: Sequence[Stage], recipe: Recipe, machine: Machine) -> list[F
         elif blocked:
             freshness = Freshness(stage.name, "missing", ("never built",))
         else:
-            parts = _key_parts(stage, recipe, records)
+            parts = _key_parts(stage, recipe, records, _used(store, stage, recipe, records))
             freshness = _freshness(store, stage, parts, records.get(stage.name))
         if freshness.state != "fresh":
             direct = tuple(f"{stage.name}: {reason}" for reason in freshness.reasons)
             roots[stage.name] = freshness.reasons if blocked and freshness.state == "stale" else direct
         result.append(freshness)
     return result
+
+
+def left_out(stages: Sequence[Stage], recipe: Recipe, machine: Machine) -> list[str]:
+    """Stages on demand that were run once and whose files, no longer of this build, a stage that wants them lacks."""
+    records = Store(machine.out / recipe.name).records()
+    found = []
+    for stage in stages:
+        record = records.get(stage.name)
+        inputs = record.parts.inputs if record and record.parts else {}
+        for want in stage.wants:
+            if want.name in records and not records[want.name].outputs.keys() <= inputs.keys():
+                found.append(want.name)
+    return list(dict.fromkeys(found))
 
 
 def _freshness(store: Store, stage: Stage, parts: KeyParts, record: Record | None) -> Freshness:
@@ -139,13 +154,31 @@ def _run(
         return store.publish(stage.name, parts, scratch)
 
 
-def _key_parts(stage: Stage, recipe: Recipe, records: Mapping[str, Record]) -> KeyParts:
-    inputs = {path: digest for need in stage.needs for path, digest in records[need].outputs.items()}
-    return key_parts(stage, recipe, inputs, {need: entry["key"] for need, entry in _witnessed(stage, records).items()})
+def _used(store: Store, stage: Stage, recipe: Recipe, records: Mapping[str, Record]) -> tuple[str, ...]:
+    """The stages whose files a stage is given: those it needs, and those it wants that are up to date."""
+    used = list(stage.needs)
+    for want in stage.wants:
+        if _is_fresh(store, want, recipe, records):
+            # Behind all that it was made from, so that a witness tells of things in the order in which they came.
+            used.insert(1 + max(used.index(need) for need in want.needs), want.name)
+    return tuple(used)
 
 
-def _witnessed(stage: Stage, records: Mapping[str, Record]) -> dict[str, Json]:
-    return {need: as_json(records[need]) for need in stage.needs} if stage.witness else {}
+def _is_fresh(store: Store, stage: Stage, recipe: Recipe, records: Mapping[str, Record]) -> bool:
+    if any(need not in records for need in (*stage.needs, stage.name)):
+        return False
+    parts = _key_parts(stage, recipe, records, stage.needs)
+    return _freshness(store, stage, parts, records[stage.name]).state == "fresh"
+
+
+def _key_parts(stage: Stage, recipe: Recipe, records: Mapping[str, Record], used: Sequence[str]) -> KeyParts:
+    inputs = {path: digest for need in used for path, digest in records[need].outputs.items()}
+    witnessed = _witnessed(stage, records, used)
+    return key_parts(stage, recipe, inputs, {need: entry["key"] for need, entry in witnessed.items()})
+
+
+def _witnessed(stage: Stage, records: Mapping[str, Record], used: Sequence[str]) -> dict[str, Json]:
+    return {need: as_json(records[need]) for need in used} if stage.witness else {}
 
 
 @contextlib.contextmanager

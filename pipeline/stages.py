@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipeline import golden
-from pipeline.work import VERIFY_FILE, Stage
+from pipeline.work import PLATFORMS_FILE, VERIFY_FILE, Stage
 from recreate_model.digest import Json
 from recreate_model.recipe import Recipe, as_json
 
@@ -15,6 +15,21 @@ def _naming(recipe: Recipe) -> Json:
     """What every file name is made of."""
     return {"model": as_json(recipe.model), "checkpoint": as_json(recipe.checkpoint)}
 
+
+_PLATFORMS = Stage(
+    "platforms",
+    "run the model as code of each platform that this machine can run, and say how strong the evidence is",
+    needs=("quantize", "vela", "labels", "c-array", "cortex-m", "standalone"),
+    reads=lambda recipe: {
+        **_naming(recipe),
+        "evaluation": as_json(recipe.evaluation),
+        "preprocess": as_json(recipe.preprocess),
+    },
+    tools=(*_PICTURES, "ethos-u-vela"),
+    optional_tools=("tflite-micro",),
+    verdict=PLATFORMS_FILE,
+    on_demand=True,
+)
 
 STAGES: tuple[Stage, ...] = (
     Stage(
@@ -97,11 +112,20 @@ STAGES: tuple[Stage, ...] = (
         optional_tools=("tflite-micro",),
     ),
     Stage(
+        "standalone",
+        "the network as C99 of its own: no library, no allocation, a static arena",
+        needs=("quantize",),
+        reads=_naming,
+        tools=_RUNTIME,
+    ),
+    _PLATFORMS,
+    Stage(
         "card",
         "README.md and definition.yaml beside the model, from what was measured",
-        needs=("fetch", "calibrate", "quantize", "verify", "evaluate", "vela", "labels", "c-array", "cortex-m"),
+        needs=("fetch", "calibrate", "quantize", "verify", "evaluate", "vela", "labels", "c-array", "cortex-m", "standalone"),
         reads=lambda recipe: as_json(recipe),
         tools=("tensorflow", "ethos-u-vela", "ai-edge-litert", "pyyaml"),
+        wants=(_PLATFORMS,),
     ),
     Stage(
         "attest",
@@ -117,9 +141,14 @@ STAGES: tuple[Stage, ...] = (
             "labels",
             "c-array",
             "cortex-m",
+            "standalone",
             "card",
         ),
         reads=lambda recipe: as_json(recipe),
+        wants=(_PLATFORMS,),
         witness=True,
     ),
 )
+
+# What `all` runs.
+ALL = tuple(stage for stage in STAGES if not stage.on_demand)

@@ -91,6 +91,9 @@ class Stage:
         tools: distributions whose versions can change the result.
         optional_tools: the same, of distributions that may be missing; the result says so where they are.
         verdict: the JSON file of this stage whose `holds` says whether its claims hold; empty for a stage with none.
+        on_demand: whether it is run only when it is named, and then always: it looks at the tools of this machine.
+            golden.json does not hold its files.
+        wants: stages on demand whose files are inputs too, while they are up to date.
         witness: whether its files tell how those of the stages it needs were made, with which code and tools. Then the
             keys of those stages are part of its own, and golden.json does not hold its files: code changes with every
             commit, and the versions of tools with the Python.
@@ -103,6 +106,8 @@ class Stage:
     tools: tuple[str, ...] = ()
     optional_tools: tuple[str, ...] = ()
     verdict: str = ""
+    on_demand: bool = False
+    wants: tuple[Stage, ...] = ()
     witness: bool = False
 
     @property
@@ -129,4 +134,6 @@ EVALUATE_FILE = "evaluate.json"
 VELA_FILE = "ethos_u/vela.json"
 LABELS_FILE = "labels.txt"
 CORTEX_M_FOLDER = "cortex_m"
+STANDALONE_FOLDER = "cortex_m/standalone"
+PLATFORMS_FILE = "platforms.json"
 PROVENANCE_FILE = "provenance.intoto.json"
