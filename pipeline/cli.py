@@ -19,7 +19,18 @@ from typing import TYPE_CHECKING, NoReturn
 from absl import app, logging
 from absl.flags import argparse_flags
 
-from pipeline.commands import Command, Variant, attest_check, check, diff, prove, published, recover
+from pipeline.commands import (
+    Command,
+    Variant,
+    attest_check,
+    check,
+    diff,
+    prove,
+    published,
+    recover,
+    vela_c_array,
+    vela_fit,
+)
 from pipeline.stages import STAGES
 from recreate_model.errors import PipelineError, ToolError, UsageError
 from recreate_model.recipe import Preprocess
@@ -32,7 +43,11 @@ _EPILOG = (
 )
 _STAGE_NAMES = tuple(stage.name for stage in STAGES)
 _COMMANDS: dict[str, Command] = {"diff": diff, "recover": recover, "prove": prove, "check": check}
-_VARIANTS: dict[str, Variant] = {"attest": attest_check, "verify": published}
+_VARIANTS: dict[str, tuple[Variant, ...]] = {
+    "attest": (attest_check,),
+    "verify": (published,),
+    "vela": (vela_fit, vela_c_array),
+}
 _TRACEBACK = "RECREATE_MODEL_TRACEBACK"
 
 
@@ -66,7 +81,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
 
     for name, summary in {"all": "every stage, in order", **{row.name: row.summary for row in STAGES}}.items():
         _add_build_arguments(added := command(name, summary))
-        if variant := _VARIANTS.get(name):
+        for variant in _VARIANTS.get(name, ()):
             variant.add_arguments(added)
     _add_build_arguments(command("status", "which stages are up to date"))
     explain = command("explain", "why a stage would run again")
@@ -131,6 +146,17 @@ def _add_build_arguments(parser: argparse.ArgumentParser) -> None:
         help="how outliers are cut off ranges: min-max (not at all), percentile:P, mse or entropy (default min-max)",
     )
     add("--targets", metavar="NAME[,NAME...]", help="Ethos-U targets, such as ethos-u55-128 (default all eleven)")
+    add(
+        "--optimise",
+        choices=("speed", "size", "both"),
+        help="what Vela optimises for; size saves SRAM, and its variants lie in folders of their own (default speed)",
+    )
+    add(
+        "--vela-config",
+        type=Path,
+        metavar="FILE",
+        help="a Vela configuration (.ini) of your own, whose sections --targets then names",
+    )
     add("--out", type=Path, metavar="FOLDER", help="where build folders are made (default artifacts)")
     add(
         "--jobs",
@@ -184,8 +210,11 @@ class _Formatter(StandardFormatter):
 def _dispatch(arguments: argparse.Namespace) -> int:
     if module := _COMMANDS.get(arguments.command):
         return module.run(arguments)
-    variant = _VARIANTS.get(arguments.command)
-    if variant and getattr(arguments, variant.FLAG) is not None:
+    variants = [row for row in _VARIANTS.get(arguments.command, ()) if getattr(arguments, row.FLAG) is not None]
+    if len(variants) > 1:
+        flags = [f"--{variant.FLAG.replace('_', '-')}" for variant in variants]
+        raise UsageError(expected=f"one of {', '.join(flags)}", found="more", next_step=f"leave {flags[0]} out")
+    for variant in variants:
         return variant.run(arguments)
     if arguments.command in ("status", "explain"):
         return _inspect(arguments)

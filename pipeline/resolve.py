@@ -25,6 +25,7 @@ from calibration.sources import ProceduralSource, Source
 from calibration.tfds_source import PREFIX as TFDS
 from calibration.workers import Workers
 from pipeline import vela_targets
+from pipeline.vela_config import read_config
 from pipeline.work import Machine, Progress
 from recreate_model import resources
 from recreate_model.digest import digest_bytes, digest_file
@@ -58,6 +59,8 @@ class Request:
     ranges: Path | None = None
     range_method: str | None = None  # min-max, unless a table says otherwise
     targets: str = "all"
+    optimise: str = "speed"
+    vela_config: Path | None = None
     out: Path = Path("artifacts")
     jobs: int | None = None
     cluster: str | None = None
@@ -85,7 +88,8 @@ def resolve(request: Request, progress: Progress, may_fetch: bool) -> tuple[Reci
     _check_least("--seed", request.seed, 0)
     workers = _workers(request)
     model = Model.parse(request.model)
-    targets = vela_targets.parse_targets(request.targets)
+    custom = read_config(request.vela_config) if request.vela_config else None
+    targets = vela_targets.parse_targets(request.targets, request.optimise, custom)
     checkpoint, archive = _checkpoint(request.checkpoint, model, progress, may_fetch)
     range_method = _range_method(request)
     table, ranges_sha256 = _table(request.ranges) if request.ranges else (None, "")
@@ -103,6 +107,7 @@ def resolve(request: Request, progress: Progress, may_fetch: bool) -> tuple[Reci
         ranges=table,
         workers=workers,
         progress=progress,
+        vela_config=custom,
     )
     return recipe, machine
 

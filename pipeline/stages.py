@@ -72,7 +72,7 @@ STAGES: tuple[Stage, ...] = (
         "compile for Ethos-U, one variant for each target",
         needs=("quantize",),
         reads=lambda recipe: {**_naming(recipe), "targets": as_json(recipe.targets)},
-        tools=("ethos-u-vela", "flatbuffers", *_RUNTIME),
+        tools=("ethos-u-vela", "flatbuffers", "matplotlib", *_RUNTIME),
     ),
     Stage(
         "labels",

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from calibration.workers import Workers
-from pipeline import vela
+from pipeline import vela, vela_variant
 from pipeline.vela import compile_all, compile_target, vela_table
 from pipeline.vela_targets import TARGETS, check_target, parse_targets
 from recreate_model.digest import canonical_json, digest_file
