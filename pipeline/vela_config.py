@@ -26,6 +26,7 @@ SYSTEM, MODE = "System_Config.", "Memory_Mode."
 MEMORIES = ("Sram", "Dram", "OnChipFlash", "OffChipFlash")
 AREAS = ("const_mem_area", "arena_mem_area", "cache_mem_area")
 _LARGEST = 1 << 20  # bytes; Vela's own has 7,000
+_SHOWN = 200  # most characters of what was found; a line of the file may be as long as the file
 
 _WHOLE = r"\d{1,18}"
 _OF_A_MEMORY = {f"{name}_{key}": _WHOLE for name in MEMORIES for key in ("ports_used", "burst_length")}
@@ -127,9 +128,10 @@ def read_config(path: Path) -> VelaConfig:
         raise _refused(path, error.strerror or str(error)) from error
     except UnicodeDecodeError as error:
         raise _refused(path, "a byte that is no ASCII") from error
+    except configparser.MissingSectionHeaderError as error:
+        raise _refused(path, f"no .ini file: no section above line {error.lineno}, {error.line!r}") from error
     except configparser.ParsingError as error:
-        # With every line that is wrong the message would be as long as the file.
-        number, line = error.errors[0] if error.errors else (0, "")
+        number, line = error.errors[0]
         raise _refused(path, f"no .ini file: line {number}, {line}") from error
     except configparser.Error as error:
         raise _refused(path, f"no .ini file: {error.message}") from error
@@ -180,6 +182,6 @@ def _parsed(data: bytes) -> configparser.ConfigParser:
 def _refused(path: Path, found: str) -> InputError:
     return InputError(
         expected=f"--vela-config {path} to be a configuration file that Vela reads in one way only",
-        found=found,
+        found=found if len(found) <= _SHOWN else f"{found[:_SHOWN]}...",
         next_step=f"correct it: keys as in Vela's {PACKAGED}, `key=value`, ASCII; docs/ethos-u.md has an example",
     )
