@@ -1,4 +1,4 @@
-"""The plot and the table of all Ethos-U variants: each of them is there, no label over another, always the same bytes."""
+"""The plot and table of all Ethos-U variants: each of them is there, no label over another, always the same bytes."""
 
 from __future__ import annotations
 
