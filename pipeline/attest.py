@@ -66,6 +66,7 @@ def dependencies(recipe: Recipe, parts: Sequence[KeyParts], manifest: Json) -> l
     return [
         _weights(recipe),
         *_calibration(recipe, manifest),
+        *(_dependency("vela.ini", "Vela configuration", sha256=digest) for digest in _vela_configs(recipe)),
         *(_dependency(module, "code", sha256=digest) for module, digest in sorted(code.items())),
         *(
             _dependency(tool, "tool", uri=f"pkg:pypi/{quote(tool)}@{quote(version)}")
@@ -93,6 +94,11 @@ def _calibration(recipe: Recipe, manifest: Json) -> list[Json]:
     return [
         _dependency(picture["id"], "calibration picture", sha256=picture["sha256"]) for picture in manifest["pictures"]
     ]
+
+
+def _vela_configs(recipe: Recipe) -> list[str]:
+    """The user's; Vela's own is part of Vela."""
+    return sorted({target.config_sha256 for target in recipe.targets} - {""})
 
 
 def _link(recipe: Recipe, parts: KeyParts, entry: Json) -> Json:

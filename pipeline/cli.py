@@ -30,6 +30,8 @@ from pipeline.commands import (
     published,
     recover,
     standalone,
+    vela_c_array,
+    vela_fit,
 )
 from pipeline.stages import ALL, STAGES
 from recreate_model.errors import PipelineError, ToolError, UsageError
@@ -44,7 +46,12 @@ _EPILOG = (
 _STAGE_NAMES = tuple(stage.name for stage in STAGES)
 _COMMANDS: dict[str, Command] = {"diff": diff, "recover": recover, "prove": prove, "check": check}
 _BUILD_COMMANDS: dict[str, Command] = {"firmware": firmware}  # these take the options of a build, too
-_VARIANTS: dict[str, Variant] = {"attest": attest_check, "standalone": standalone, "verify": published}
+_VARIANTS: dict[str, tuple[Variant, ...]] = {
+    "attest": (attest_check,),
+    "standalone": (standalone,),
+    "verify": (published,),
+    "vela": (vela_fit, vela_c_array),
+}
 _TRACEBACK = "RECREATE_MODEL_TRACEBACK"
 
 
@@ -76,9 +83,10 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         added.add_argument("--quiet", action="store_true", help="print warnings and errors and nothing else")
         return added
 
-    for name, summary in {"all": "every stage but `platforms`, in order", **{row.name: row.summary for row in STAGES}}.items():
+    summaries = {"all": "every stage but `platforms`, in order", **{row.name: row.summary for row in STAGES}}
+    for name, summary in summaries.items():
         _add_build_arguments(added := command(name, summary))
-        if variant := _VARIANTS.get(name):
+        for variant in _VARIANTS.get(name, ()):
             variant.add_arguments(added)
     _add_build_arguments(command("status", "which stages are up to date"))
     explain = command("explain", "why a stage would run again")
@@ -145,6 +153,17 @@ def _add_build_arguments(parser: argparse.ArgumentParser) -> None:
         help="how outliers are cut off ranges: min-max (not at all), percentile:P, mse or entropy (default min-max)",
     )
     add("--targets", metavar="NAME[,NAME...]", help="Ethos-U targets, such as ethos-u55-128 (default all eleven)")
+    add(
+        "--optimise",
+        choices=("speed", "size", "both"),
+        help="what Vela optimises for; size saves SRAM, and its variants lie in folders of their own (default speed)",
+    )
+    add(
+        "--vela-config",
+        type=Path,
+        metavar="FILE",
+        help="a Vela configuration (.ini) of your own, whose sections --targets then names",
+    )
     add("--out", type=Path, metavar="FOLDER", help="where build folders are made (default artifacts)")
     add(
         "--jobs",
@@ -198,8 +217,11 @@ class _Formatter(StandardFormatter):
 def _dispatch(arguments: argparse.Namespace) -> int:
     if module := {**_BUILD_COMMANDS, **_COMMANDS}.get(arguments.command):
         return module.run(arguments)
-    variant = _VARIANTS.get(arguments.command)
-    if variant and getattr(arguments, variant.FLAG) is not None:
+    variants = [row for row in _VARIANTS.get(arguments.command, ()) if getattr(arguments, row.FLAG) is not None]
+    if len(variants) > 1:
+        flags = [f"--{variant.FLAG.replace('_', '-')}" for variant in variants]
+        raise UsageError(expected=f"one of {', '.join(flags)}", found="more", next_step=f"leave {flags[0]} out")
+    for variant in variants:
         return variant.run(arguments)
     if arguments.command in ("status", "explain"):
         return _inspect(arguments)

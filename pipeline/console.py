@@ -15,9 +15,10 @@ from absl import logging
 from pipeline.c_array import identifier
 from pipeline.rows import Row
 from pipeline.runner import Freshness, Outcome
+from pipeline.vela_targets import variant_name
 from pipeline.work import EVALUATE_FILE, PROVENANCE_FILE, VELA_FILE, VERIFY_FILE, Progress, model_file
 from recreate_model.digest import Json, digest_file
-from recreate_model.recipe import MIN_MAX, Recipe
+from recreate_model.recipe import MIN_MAX, Recipe, Target
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -229,7 +230,7 @@ def _print_vela(console: Console, recipe: Recipe, document: Json) -> None:
     for row in document["variants"]:
         target = row["target"]
         cells = [
-            target["accelerator"],
+            variant_name(Target(**target)),
             f"{row['npu_operators']} of {row['npu_operators'] + len(row['cpu_operators'])}",
             *(f"{row[area]:,.0f}" for area in ("sram_kib", "dram_kib", "flash_kib")),
             f"{row['inferences_per_second']:,.1f}",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import tempfile
 from pathlib import Path
 
 from calibration.ranges import Ranges
@@ -11,7 +10,7 @@ from pipeline.console import Block
 from pipeline.work import Machine
 from recreate_model import convert
 from recreate_model.digest import Json, digest_bytes
-from recreate_model.errors import CheckError, InputError, ResourceError
+from recreate_model.errors import CheckError
 from recreate_model.membership import check_member
 from recreate_model.model_view import read_model
 from recreate_model.quantiser import Generation
@@ -50,33 +49,6 @@ def as_table(recovered: Recovered, published: bytes, recipe: Recipe, float_model
         recovered_from=digest_bytes(published),
         left_out={name: activation.why for name, activation in pairs if activation.span is None},
     )
-
-
-def write_new(path: Path, text: str) -> None:
-    """Writes a file under a name that the user chose, whole or not at all; what stands there already is kept.
-
-    Raises:
-        InputError: another content stands there.
-        ResourceError: the folder cannot be written.
-    """
-    try:
-        if path.exists():
-            if path.is_file() and path.read_bytes() == text.encode():
-                return
-            raise InputError(
-                expected=f"nothing at {path}, or the same range table",
-                found="a folder" if path.is_dir() else "another content",
-                done="it is kept, and nothing was written",
-                next_step="remove it, or give another --output",
-            )
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".recovered-") as scratch:
-            whole = Path(scratch) / path.name
-            whole.write_text(text, encoding="utf-8")
-            whole.replace(path)
-    except OSError as error:
-        raise ResourceError(
-            expected=f"to write {path}", found=error.strerror or str(error), next_step="give another --output"
-        ) from error
 
 
 def document(recovered: Recovered, table: Ranges, target: Path) -> Json:

@@ -25,6 +25,7 @@ from calibration.sources import ProceduralSource, Source
 from calibration.tfds_source import PREFIX as TFDS
 from calibration.workers import Workers
 from pipeline import vela_targets
+from pipeline.vela_config import read_config
 from pipeline.work import Machine, Progress
 from recreate_model import resources
 from recreate_model.digest import digest_bytes, digest_file
@@ -58,6 +59,8 @@ class Request:
     ranges: Path | None = None
     range_method: str | None = None  # min-max, unless a table says otherwise
     targets: str = "all"
+    optimise: str = "speed"
+    vela_config: Path | None = None
     out: Path = Path("artifacts")
     jobs: int | None = None
     cluster: str | None = None
@@ -80,12 +83,13 @@ def resolve(request: Request, progress: Progress, may_fetch: bool) -> tuple[Reci
     Raises:
         UsageError, InputError, ResourceError: as the request deserves.
     """
-    _check_least("--calib", request.calib, 1)
-    _check_least("--limit", request.limit, 0)
-    _check_least("--seed", request.seed, 0)
+    check_least("--calib", request.calib, 1)
+    check_least("--limit", request.limit, 0)
+    check_least("--seed", request.seed, 0)
     workers = _workers(request)
     model = Model.parse(request.model)
-    targets = vela_targets.parse_targets(request.targets)
+    custom = read_config(request.vela_config) if request.vela_config else None
+    targets = vela_targets.parse_targets(request.targets, request.optimise, custom)
     checkpoint, archive = _checkpoint(request.checkpoint, model, progress, may_fetch)
     range_method = _range_method(request)
     table, ranges_sha256 = _table(request.ranges) if request.ranges else (None, "")
@@ -103,6 +107,7 @@ def resolve(request: Request, progress: Progress, may_fetch: bool) -> tuple[Reci
         ranges=table,
         workers=workers,
         progress=progress,
+        vela_config=custom,
     )
     return recipe, machine
 
@@ -116,7 +121,8 @@ def warn_of_evaluation(recipe: Recipe, request: Request) -> None:
         logging.warning("nobody recorded which pictures %s came from; some may evaluate as well", request.ranges)
 
 
-def _check_least(flag: str, value: int, least: int) -> None:
+def check_least(flag: str, value: int, least: int) -> None:
+    """Raises UsageError for a number that is too small."""
     if value < least:
         raise UsageError(expected=f"{flag} to be at least {least}", found=str(value), next_step=f"give {flag} {least}")
 
@@ -124,7 +130,7 @@ def _check_least(flag: str, value: int, least: int) -> None:
 def _workers(request: Request) -> Workers:
     """One process for each processor, unless the user says otherwise."""
     if request.jobs is not None:
-        _check_least("--jobs", request.jobs, 1)
+        check_least("--jobs", request.jobs, 1)
     if request.cluster is None:
         processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
         return Workers(request.jobs or processors)

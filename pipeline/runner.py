@@ -123,14 +123,14 @@ def inspect(stages: Sequence[Stage], recipe: Recipe, machine: Machine) -> list[F
 def left_out(stages: Sequence[Stage], recipe: Recipe, machine: Machine) -> list[str]:
     """Stages on demand that were run once and whose files, no longer of this build, a stage that wants them lacks."""
     records = Store(machine.out / recipe.name).records()
-    found = []
+    found: dict[str, None] = {}
     for stage in stages:
         record = records.get(stage.name)
         inputs = record.parts.inputs if record and record.parts else {}
         for want in stage.wants:
             if want.name in records and not records[want.name].outputs.keys() <= inputs.keys():
-                found.append(want.name)
-    return list(dict.fromkeys(found))
+                found[want.name] = None
+    return list(found)
 
 
 def _freshness(store: Store, stage: Stage, parts: KeyParts, record: Record | None) -> Freshness:

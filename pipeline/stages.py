@@ -87,7 +87,7 @@ STAGES: tuple[Stage, ...] = (
         "compile for Ethos-U, one variant for each target",
         needs=("quantize",),
         reads=lambda recipe: {**_naming(recipe), "targets": as_json(recipe.targets)},
-        tools=("ethos-u-vela", "flatbuffers", *_RUNTIME),
+        tools=("ethos-u-vela", "flatbuffers", "matplotlib", *_RUNTIME),
     ),
     Stage(
         "labels",
@@ -122,7 +122,18 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         "card",
         "README.md and definition.yaml beside the model, from what was measured",
-        needs=("fetch", "calibrate", "quantize", "verify", "evaluate", "vela", "labels", "c-array", "cortex-m", "standalone"),
+        needs=(
+            "fetch",
+            "calibrate",
+            "quantize",
+            "verify",
+            "evaluate",
+            "vela",
+            "labels",
+            "c-array",
+            "cortex-m",
+            "standalone",
+        ),
         reads=lambda recipe: as_json(recipe),
         tools=("tensorflow", "ethos-u-vela", "ai-edge-litert", "pyyaml"),
         wants=(_PLATFORMS,),

@@ -7,12 +7,12 @@ Ethos-U85 with the memory system of an Ethos-U55 and ends with status 0.
 from __future__ import annotations
 
 import difflib
-import functools
+import re
 from collections.abc import Sequence
-from configparser import ConfigParser
-from pathlib import Path
+from dataclasses import replace
 
-from recreate_model.errors import ToolError, UsageError
+from pipeline.vela_config import MODE, SYSTEM, VelaConfig, packaged
+from recreate_model.errors import InputError, UsageError
 from recreate_model.recipe import Target
 
 TARGETS: tuple[Target, ...] = (
@@ -30,18 +30,29 @@ TARGETS: tuple[Target, ...] = (
 )
 _DEFAULTS = {target.accelerator: target for target in TARGETS}
 
+# What a build may be optimised for, in our words and in Vela's.
+OPTIMISE = {"speed": ("Performance",), "size": ("Size",), "both": ("Performance", "Size")}
 
-def parse_targets(text: str) -> tuple[Target, ...]:
+
+def variant_name(target: Target) -> str:
+    """Name of a variant and its folder: the accelerator, with `_size` behind it where it is optimised for size."""
+    return target.accelerator + ("_size" if target.optimise == "Size" else "")
+
+
+def parse_targets(text: str, optimise: str = "speed", custom: VelaConfig | None = None) -> tuple[Target, ...]:
     """Targets from `all`, or from accelerators divided by commas, such as `ethos-u55-128,ethos-u85-256`.
 
     An accelerator alone stands for its row in TARGETS; `accelerator:system_config:memory_mode` names all three.
 
+    Args:
+        optimise: a key of OPTIMISE; with `both`, each accelerator's two targets follow each other.
+        custom: the configuration file that has the names, instead of Vela's own.
+
     Raises:
         UsageError: an unknown name, a combination that does not exist, or an accelerator named twice.
     """
-    if text.strip() == "all":
-        return TARGETS
-    targets = tuple(_parse_target(part.strip()) for part in text.split(","))
+    parts = list(_DEFAULTS) if text.strip() == "all" else [part.strip() for part in text.split(",")]
+    targets = [_parse_target(part, custom) for part in parts]
     accelerators = [target.accelerator for target in targets]
     for accelerator in accelerators:
         if accelerators.count(accelerator) > 1:
@@ -50,86 +61,97 @@ def parse_targets(text: str) -> tuple[Target, ...]:
                 found=f"{accelerator} {accelerators.count(accelerator)} times in {text!r}",
                 next_step="name it once, and build its other configuration in a second run",
             )
-    return targets
+    return tuple(replace(target, optimise=how) for target in targets for how in OPTIMISE[optimise])
 
 
-def _parse_target(text: str) -> Target:
+def _parse_target(text: str, custom: VelaConfig | None) -> Target:
     accelerator, *names = text.split(":")
-    default = _default(accelerator)
-    if not names:
-        return default
-    if len(names) != 2:
-        raise UsageError(
-            expected="a target as accelerator, or as accelerator:system_config:memory_mode",
-            found=repr(text),
-            next_step=f"give --targets {accelerator}",
-        )
-    target = Target(accelerator, *names)
-    check_target(target)
+    target = _default(accelerator)
+    if names:
+        if len(names) != 2:
+            raise UsageError(
+                expected="a target as accelerator, or as accelerator:system_config:memory_mode",
+                found=repr(text),
+                next_step=f"give --targets {accelerator}",
+            )
+        target = Target(accelerator, *names)
+    if custom:
+        target = replace(target, config_sha256=custom.sha256)
+    check_target(target, custom)
     return target
 
 
-def check_target(target: Target) -> None:
+def check_target(target: Target, custom: VelaConfig | None = None) -> VelaConfig:
     """Refuses, without starting Vela, a configuration that Vela does not know or would wrongly accept.
 
+    Which family a system configuration is for, only its name says. One of the user's may have any name; but a name
+    that begins as those of another family is taken at its word.
+
+    Returns:
+        The configuration file that has the target's sections: `custom` or Vela's own.
+
     Raises:
-        UsageError: a name that is not in Vela's `Arm/vela.ini`, a system configuration of another accelerator family,
-            or a memory mode that puts the arena where this system has flash.
+        UsageError: a name that is not in the configuration file, a system configuration of another accelerator family,
+            or a memory mode that puts the arena or the cache where this system has something else.
+        InputError: the target is of another configuration file than `custom`.
     """
+    config = config_of(target, custom)
     default = _default(target.accelerator)
     family = target.accelerator.title().replace("-", "_").rpartition("_")[0]  # such as Ethos_U55
-    systems = [name for name in _names("System_Config.") if name.startswith(f"{family}_")]
+    systems = [name for name in config.names(SYSTEM) if _family(name) in ("", family)]
     if target.system_config not in systems:
         what = f"a system configuration for {target.accelerator}"
-        raise _unknown(what, target.system_config, systems, default.system_config)
-    modes = _names("Memory_Mode.")
+        raise _unknown(what, target.system_config, systems, default.system_config, custom)
+    modes = config.names(MODE)
     if target.memory_mode not in modes:
-        raise _unknown("a memory mode", target.memory_mode, modes, default.memory_mode)
-    memory = _arena_memory(target)
-    if memory not in ("Sram", "Dram"):
-        raise UsageError(
-            expected=f"a memory mode with its arena in SRAM or DRAM on {target.system_config}",
-            found=f"{target.memory_mode}, which puts it in {memory}",
-            next_step="give Shared_Sram",
+        raise _unknown("a memory mode", target.memory_mode, modes, default.memory_mode, custom)
+    memories = config.memories(target)
+    for area, known in (("arena", ("Sram", "Dram")), ("cache", ("Sram",))):
+        memory = memories[f"{area}_mem_area"]
+        if memory not in known:
+            raise UsageError(
+                expected=f"a memory mode with its {area} in {' or '.join(known).upper()} on {target.system_config}",
+                found=f"{target.memory_mode}, which puts it in {memory}",
+                next_step="give Shared_Sram" if custom is None else "give another memory mode",
+            )
+    return config
+
+
+def config_of(target: Target, custom: VelaConfig | None) -> VelaConfig:
+    """The configuration file that a target is of. Raises InputError where that is neither Vela's own nor `custom`."""
+    if not target.config_sha256:
+        return packaged()
+    if custom is None or custom.sha256 != target.config_sha256:
+        raise InputError(
+            expected=f"the Vela configuration file with SHA-256 {target.config_sha256}",
+            found=f"{custom.source} with {custom.sha256}" if custom else "none",
+            next_step="give it with --vela-config",
         )
+    return custom
 
 
 def _default(accelerator: str) -> Target:
     """The row of TARGETS for this accelerator."""
     if accelerator not in _DEFAULTS:
-        raise _unknown("an accelerator", accelerator, list(_DEFAULTS), "ethos-u55-128")
+        raise _unknown("an accelerator", accelerator, list(_DEFAULTS), "ethos-u55-128", None)
     return _DEFAULTS[accelerator]
 
 
-def _arena_memory(target: Target) -> str:
-    """The memory that holds the arena: `Sram`, `Dram`, `OffChipFlash` and so on, as `vela.ini` spells them."""
-    ini = _vela_ini()
-    mode = ini[f"Memory_Mode.{target.memory_mode}"]
-    if "arena_mem_area" not in mode:
-        mode = ini[mode["inherit"]]
-    return ini[f"System_Config.{target.system_config}"][f"{mode['arena_mem_area'].lower()}_port"]
+def _family(system_config: str) -> str:
+    """The family that a name begins with, such as `Ethos_U55`; empty where it begins with none."""
+    match = re.match(r"Ethos_U\d+(?=_)", system_config)
+    return match[0] if match else ""
 
 
-@functools.cache
-def _vela_ini() -> ConfigParser:
-    # Found without importing Vela, so that a wrong --targets is refused at once.
-    from importlib.util import find_spec
-
-    spec = find_spec("ethosu")
-    folders = spec.submodule_search_locations if spec else None
-    ini = ConfigParser()
-    if not folders or not ini.read([Path(folder) / "config_files" / "Arm" / "vela.ini" for folder in folders]):
-        raise ToolError(
-            expected="Vela with its Arm/vela.ini", found="none in this Python", next_step="pip install ethos-u-vela"
-        )
-    return ini
-
-
-def _names(prefix: str) -> list[str]:
-    return [section.removeprefix(prefix) for section in _vela_ini().sections() if section.startswith(prefix)]
-
-
-def _unknown(what: str, name: str, known: Sequence[str], otherwise: str) -> UsageError:
+def _unknown(what: str, name: str, known: Sequence[str], otherwise: str, custom: VelaConfig | None) -> UsageError:
     """`otherwise` is what to give where no known name is near."""
     nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.65) or [otherwise]
-    return UsageError(expected=f"{what}, one of {', '.join(known)}", found=repr(name), next_step=f"give {nearest[0]}")
+    next_step = f"give {nearest[0]}"
+    if custom and nearest[0] not in known:
+        next_step = "name sections of the file: --targets accelerator:system_config:memory_mode"
+    place = f" of {custom.source}" if custom else ""
+    return UsageError(
+        expected=f"{what}{place}, one of {', '.join(known) or 'none that there is'}",
+        found=repr(name),
+        next_step=next_step,
+    )

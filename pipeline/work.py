@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from calibration.ranges import Ranges
     from calibration.sources import Source
     from calibration.workers import Workers
+    from pipeline.vela_config import VelaConfig
 
 
 class Progress(Protocol):
@@ -35,6 +36,7 @@ class Machine:
         source: of the recipe's pictures.
         ranges: the range table given; None where ranges are measured.
         workers: the processes that measure, evaluate and compile.
+        vela_config: the user's configuration file for Vela; None where Vela's own is used.
     """
 
     out: Path
@@ -43,6 +45,7 @@ class Machine:
     ranges: Ranges | None
     workers: Workers
     progress: Progress
+    vela_config: VelaConfig | None = None
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from recreate_model.digest import Json, digest_json
 from recreate_model.errors import UsageError
@@ -16,6 +16,9 @@ from recreate_model.errors import UsageError
 _WIDTHS = ("1.4", "1.3", "1.0", "0.75", "0.5", "0.35")
 _WIDEST = ("1.4", "1.3")
 _RESOLUTIONS = (224, 192, 160, 128, 96)
+
+# A field that a recipe's JSON leaves out where it is empty, so that recipes without it keep their ids.
+_LEFT_OUT_WHERE_EMPTY = {"left_out_where_empty": True}
 
 # The range of an activation is what it reached: the default, and the only method whose bytes are claimed.
 MIN_MAX = "min-max"
@@ -149,12 +152,18 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Target:
-    """One Ethos-U configuration, named as Vela and its `Arm/vela.ini` name them."""
+    """One Ethos-U configuration, named as Vela and its configuration file name them.
+
+    Attributes:
+        optimise: `Performance` or `Size`.
+        config_sha256: of the user's configuration file that has these names; empty for Vela's own `Arm/vela.ini`.
+    """
 
     accelerator: str
     system_config: str
     memory_mode: str
     optimise: str = "Performance"
+    config_sha256: str = field(default="", metadata=_LEFT_OUT_WHERE_EMPTY)
 
 
 @dataclass(frozen=True)
@@ -194,5 +203,9 @@ def as_json(value: object) -> Json:
     if isinstance(value, tuple):
         return [as_json(item) for item in value]
     if dataclasses.is_dataclass(value):
-        return {field.name: as_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {
+            part.name: as_json(getattr(value, part.name))
+            for part in dataclasses.fields(value)
+            if getattr(value, part.name) or "left_out_where_empty" not in part.metadata
+        }
     return value

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from calibration.workers import Workers
-from pipeline import vela
+from pipeline import vela, vela_variant
 from pipeline.vela import compile_all, compile_target, vela_table
-from pipeline.vela_targets import TARGETS, check_target, parse_targets
+from pipeline.vela_config import packaged
+from pipeline.vela_targets import TARGETS, check_target, parse_targets, variant_name
+from pipeline.vela_variant import checked_variant, layers
+from recreate_model.capture import captured
 from recreate_model.digest import canonical_json, digest_file
 from recreate_model.errors import InputError, ToolError, UsageError
 from recreate_model.model_view import read_model
-from recreate_model.recipe import Target
+from recreate_model.recipe import Target, as_json
 from tests.tiny_models import tiny_model
 
 ROOT = Path(__file__).parents[1]
@@ -47,6 +52,7 @@ def compile_elsewhere(
     """Compiles for an Ethos-U55 in a process of its own, which runs the statements `before` and `after`."""
     code = f"""
 import sys
+from dataclasses import replace
 from pathlib import Path
 from pipeline.vela import compile_target
 from pipeline.vela_targets import TARGETS
@@ -135,6 +141,21 @@ def test_choosing_targets_does_not_import_vela() -> None:
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
+def test_a_target_can_be_optimised_for_speed_for_size_or_both() -> None:
+    """Speed unless asked otherwise; both lie beside each other, in folders of their own."""
+    speed, size = (parse_targets("ethos-u55-128", how) for how in ("speed", "size"))
+    assert speed == parse_targets("ethos-u55-128") == (U55,)
+    assert size == (replace(U55, optimise="Size"),)
+    assert parse_targets("ethos-u55-128", "both") == speed + size
+    assert [variant_name(target) for target in speed + size] == ["ethos-u55-128", "ethos-u55-128_size"]
+
+
+def test_the_default_targets_have_the_json_they_always_had() -> None:
+    """A recipe's id depends on it; golden.json is found by ids."""
+    names = ["accelerator", "system_config", "memory_mode", "optimise"]
+    assert [list(target) for target in as_json(TARGETS)] == [names] * len(TARGETS)
+
+
 # Compiling
 
 
@@ -142,7 +163,7 @@ def test_a_compiled_model_runs_on_the_npu_alone(tmp_path: Path, int8_model: byte
     """The file holds one custom operator, and the figures tell of the target that was asked for."""
     variant = compile_target(int8_model, "tiny", U55, tmp_path)
     output = tmp_path / variant.file
-    assert files(tmp_path) == ["summary.csv", "tiny_vela.tflite"]
+    assert files(tmp_path) == ["config.json", "per_layer.csv", "summary.csv", "tiny_vela.tflite"]
     assert [operator.name for operator in read_model(output.read_bytes()).operators] == ["CUSTOM"]
     assert (variant.size, variant.sha256) == (output.stat().st_size, digest_file(output))
     assert variant.sha1 == digest_file(output, "sha1")
@@ -173,7 +194,7 @@ def test_the_bytes_do_not_depend_on_the_folder_or_the_name(tmp_path: Path, int8_
 
 
 def test_nothing_depends_on_the_hash_seed(tmp_path: Path, int8_model: bytes) -> None:
-    """Processes with different hash seeds write the same two files and report the same figures."""
+    """Processes with different hash seeds write the same files and report the same figures."""
     (tmp_path / "model").write_bytes(int8_model)
     results = []
     for seed in ("1", "2"):
@@ -192,6 +213,51 @@ def test_the_summary_that_is_kept_names_no_folder(tmp_path: Path, int8_model: by
     assert row["network"] == "tiny"
     assert tmp_path.name not in text
     assert "/" not in text
+
+
+def test_the_table_of_operators_names_no_folder(tmp_path: Path, int8_model: bytes) -> None:
+    """Its cycles are those of the summary, its operators those of the model, and it is CSV that any reader takes."""
+    variant = compile_target(int8_model, "tiny", U55, tmp_path)
+    text = (tmp_path / variant.per_layer).read_text()
+    rows = list(csv.DictReader(text.splitlines()))
+    assert {"Conv2D", "FullyConnected", "Softmax"} <= {row["Original Operator"] for row in rows}
+    assert {row["Target"] for row in rows} == {"NPU"}
+    assert sum(int(row["MAC Count"]) for row in rows) == variant.macs
+    assert all(set(row) == {*text.splitlines()[0].split(",")} for row in rows)
+    assert tmp_path.name not in text
+
+
+def test_a_name_with_a_comma_stays_one_cell() -> None:
+    """Vela quotes nothing; a line break in a name does not make a row, either."""
+    (row,) = csv.DictReader(io.StringIO(layers('Op,Cycles,Name\nConv2D,7,a,"b"\nc\n')))
+    assert row == {"Op": "Conv2D", "Cycles": "7", "Name": 'a,"b"\nc'}
+
+
+def test_the_configuration_is_told_to_the_last_value(tmp_path: Path, int8_model: bytes) -> None:
+    """Both sections with what they inherit, the memories behind the ports, and what Vela made of it."""
+    target = Target("ethos-u85-256", "Ethos_U85_SYS_DRAM_Low", "Dedicated_Sram_384KB", "Size")
+    variant = compile_target(int8_model, "tiny", target, tmp_path)
+    told = json.loads((tmp_path / variant.config).read_text())
+    assert (told["accelerator"], told["optimise"], told["vela"]) == ("ethos-u85-256", "Size", variant.vela_version)
+    assert told["config_file"] == {"name": "Arm/vela.ini", "sha256": packaged().sha256}
+    assert told["system_config"]["Dram_clock_scale"] == "0.46875"
+    assert told["memory_mode"]["arena_cache_size"] == "393216"
+    assert told["memory_mode"]["cache_mem_area"] == "Axi0"  # inherited
+    assert told["memories"] == {"const": "Dram", "arena": "Dram", "cache": "Sram"}
+    assert told["as_vela_read_it"]["core_clock_hz"] == 5e8
+    assert told["as_vela_read_it"]["arena_cache_kib"] == 384
+    assert told["as_vela_read_it"]["peak_gib_per_s"]["dram"] == pytest.approx(0.46875 * 5e8 * 16 / 2**30)
+
+
+@pytest.mark.parametrize("optimise", ["Performance", "Size"])
+def test_the_options_told_give_the_same_file(tmp_path: Path, int8_model: bytes, optimise: str) -> None:
+    """Vela's own command with the options of config.json writes the variant byte for byte."""
+    variant = compile_target(int8_model, "tiny", replace(U55, optimise=optimise), tmp_path)
+    told = json.loads((tmp_path / variant.config).read_text())
+    (tmp_path / "tiny.tflite").write_bytes(int8_model)
+    command = [sys.executable, "-m", "ethosu.vela", "tiny.tflite", "--output-dir", "again", *told["options"]]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    assert digest_file(tmp_path / "again" / "tiny_vela.tflite") == variant.sha256
 
 
 def test_vela_prints_nothing(tmp_path: Path) -> None:
@@ -243,7 +309,7 @@ def test_another_configuration_in_the_summary_is_an_error(tmp_path: Path, int8_m
     (row,) = csv.DictReader((tmp_path / variant.summary).read_text().splitlines())
     row[column] = "other"
     with pytest.raises(ToolError, match="other"):
-        vela._variant((tmp_path / variant.file).read_bytes(), row, U55, file="", summary="")
+        checked_variant((tmp_path / variant.file).read_bytes(), row, U55, packaged(), "")
 
 
 def test_commands_for_another_accelerator_are_an_error(tmp_path: Path, int8_model: bytes) -> None:
@@ -252,14 +318,53 @@ def test_commands_for_another_accelerator_are_an_error(tmp_path: Path, int8_mode
     large = compile_target(int8_model, "tiny", U55, tmp_path / "128")
     (row,) = csv.DictReader((tmp_path / "128" / large.summary).read_text().splitlines())
     with pytest.raises(ToolError, match="commands for ethos-u55-256"):
-        vela._variant((tmp_path / "256" / small.file).read_bytes(), row, U55, file="", summary="")
+        checked_variant((tmp_path / "256" / small.file).read_bytes(), row, U55, packaged(), "")
+
+
+def test_every_bit_of_the_configuration_word_counts(tmp_path: Path, int8_model: bytes) -> None:
+    """A compiled file with any one of its 32 bits flipped is refused, as the driver on the device would refuse it."""
+    variant = compile_target(int8_model, "tiny", U55, tmp_path)
+    (row,) = csv.DictReader((tmp_path / variant.summary).read_text().splitlines())
+    compiled = (tmp_path / variant.file).read_bytes()
+    at = compiled.index(b"COP1") + 8
+    assert checked_variant(compiled, row, U55, packaged(), variant.file) == variant
+    for bit in range(32):
+        word = int.from_bytes(compiled[at : at + 4], "little") ^ (1 << bit)
+        flipped = compiled[:at] + word.to_bytes(4, "little") + compiled[at + 4 :]
+        with pytest.raises(ToolError, match=rf"commands for .* \({word:#010x}\)"):
+            checked_variant(flipped, row, U55, packaged(), variant.file)
+
+
+@pytest.mark.parametrize("target", TARGETS[:6], ids=lambda target: target.accelerator)
+def test_the_known_configuration_words_are_those_of_the_hardware(target: Target) -> None:
+    """Vela can put the word of an Ethos-U55 or U65 together from its multipliers and its internal memory."""
+    from ethosu.vela.architecture_features import Accelerator, create_default_arch
+    from ethosu.vela.driver_actions import build_config_word
+
+    with captured():
+        word = build_config_word(create_default_arch(Accelerator(target.accelerator)))
+    assert vela_variant._CONFIG_WORDS[target.accelerator] == word
+
+
+def test_a_batch_of_two_is_refused(tmp_path: Path) -> None:
+    """Vela would compile it, and give figures for the two of them."""
+    with pytest.raises(InputError, match="a batch of 2 in tensor 'picture'"):
+        compile_all(tiny_model("batch"), "tiny", TARGETS, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_that_the_npu_cannot_run_at_all_is_refused(tmp_path: Path) -> None:
+    """The operator is named, and no file is left."""
+    with pytest.raises(ToolError, match="0 of 1 operators on it; left to the CPU: GATHER"):
+        compile_all(tiny_model("only gather"), "tiny", [U55], tmp_path / "out")
+    assert files(tmp_path) == []
 
 
 def test_an_error_of_vela_is_shown_with_what_it_printed(
     tmp_path: Path, int8_model: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One line with Vela's own words, status 5, and no file."""
-    monkeypatch.setattr(vela, "check_target", lambda target: None)
+    monkeypatch.setattr(vela, "check_target", lambda target, custom: packaged())
     with pytest.raises(ToolError, match=r"SystemExit: 2; Vela printed: .*invalid choice: 'ethos-u99'") as error:
         compile_target(int8_model, "tiny", Target("ethos-u99", "Nowhere", "Shared_Sram"), tmp_path)
     assert error.value.status == 5

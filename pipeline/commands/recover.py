@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from calibration import ranges
-    from pipeline import console, published_files, recovery, runner
+    from pipeline import console, published_files, recovery, runner, user_files
     from pipeline.resolve import Request, resolve
     from pipeline.stages import STAGES
     from pipeline.work import FREEZE_FILE, float_model_file
@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
     graph_sha256 = json.loads((folder / FREEZE_FILE).read_text())["graph_sha256"]
     table = recovery.as_table(recovered, published, recipe, float_model, graph_sha256)
     target = arguments.output or Path(path.name).with_suffix(".ranges.json")
-    recovery.write_new(target, ranges.to_json(table))
+    user_files.write_new(target.parent, {target.name: ranges.to_json(table)}, "--output")
     found = recovery.document(recovered, table, target)
     if arguments.json:
         print(json.dumps(found, indent=2))

@@ -10,21 +10,23 @@ FLAG = "of"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
+    add("--of", type=Path, metavar="MODEL", help="write the sources for an INT8 .tflite of your own instead")
     add(
-        "--of",
-        type=Path,
-        metavar="MODEL",
-        help="an INT8 .tflite of your own instead of a build: its operators must be the runtime's",
+        "--to", type=Path, metavar="FOLDER", default=Path("standalone"), help="where to, with --of (default standalone)"
     )
-    add("--to", type=Path, metavar="FOLDER", help="with --of: where the sources go (default standalone)")
 
 
 def run(arguments: argparse.Namespace) -> int:
     import json
 
-    from pipeline.c_array import identifier
-    from pipeline.cortex_m.standalone.emit import runtime_sources, sources
+    from pipeline import console, user_files
+    from pipeline.cortex_m.standalone.emit import runtime_sources
     from recreate_model.model_view import read_file
-    from recreate_model.publishing import write_folder
 
+    sources = runtime_sources(read_file(arguments.of), arguments.of.name)
+    user_files.write_new(arguments.to, sources, "--to")
+    if arguments.json:
+        print(json.dumps({"files": [str(arguments.to / name) for name in sources]}, indent=2))
+    elif not arguments.quiet:
+        console.print_blocks([f"C source   {arguments.to / name}" for name in sources])
     return 0

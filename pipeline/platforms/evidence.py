@@ -44,6 +44,7 @@ class Evidence:
         seconds: for one inference on `device`; None where nothing was timed.
         note: what the evidence does not show.
         missing: what is not on this machine and would raise the evidence, with the command that gets it.
+        fault: what went wrong with a check that could not be finished; empty where nothing did.
     """
 
     platform: str
@@ -55,6 +56,7 @@ class Evidence:
     seconds: float | None = None
     note: str = ""
     missing: str = ""
+    fault: str = ""
 
     def __post_init__(self) -> None:
         # A misspelt name would drop the evidence from the card without a word.
@@ -63,8 +65,22 @@ class Evidence:
 
     @property
     def holds(self) -> bool:
-        """False where outputs were compared and parted."""
-        return self.agreement is None or self.agreement.hits == self.agreement.n
+        """False where outputs were compared and parted, or where the check itself failed."""
+        return not self.fault and (self.agreement is None or self.agreement.hits == self.agreement.n)
+
+    @property
+    def ticks(self) -> bool:
+        """Whether it earns the platform a tick on the card."""
+        return self.holds and self.status in ("ran", "compiled")
+
+    @property
+    def sentence(self) -> str:
+        """All but the time, which is another every time, on one line."""
+        done = f"{self.status}: {self.what}" + (f" on {self.device}" if self.device else "")
+        made_with = f" ({', '.join(self.tools)})" if self.tools else ""
+        agreement = f", {self.agreement}" if self.agreement else ""
+        rest = [("", self.note), ("failed: ", self.fault), ("missing: ", self.missing)]
+        return done + made_with + agreement + "".join(f"; {head}{text}" for head, text in rest if text)
 
 
 @dataclass(frozen=True, eq=False)

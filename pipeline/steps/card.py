@@ -7,6 +7,7 @@ from importlib.metadata import version
 
 from pipeline import card
 from pipeline.keys import tools_here
+from pipeline.platforms import ethos_u
 from pipeline.work import EVALUATE_FILE, VELA_FILE, VERIFY_FILE, Work
 from recreate_model.digest import Json, digest_file
 
@@ -31,7 +32,7 @@ def run(work: Work) -> None:
         work.model,
         accuracy,
         _measured(evaluation, "agreement"),
-        [_ethos_u(variants)],
+        [card.Evidence(each.platform, each.status, each.what) for each in ethos_u.check(variants)],
         files,
         variants=variants,
         refuted=[row["what"] for row in work.read_json(VERIFY_FILE)["rows"] if row["verdict"] == "differs"],
@@ -50,12 +51,6 @@ def _measured(evaluation: Json, name: str) -> card.Measured | None:
     if evaluation["left_out_as_calibrated"] is None:
         dataset += _OVERLAP_UNKNOWN
     return card.Measured(figure["value"], low, high, figure["n"], dataset)
-
-
-def _ethos_u(variants: Json) -> card.Evidence:
-    left = sorted({name for variant in variants for name in variant["cpu_operators"]})
-    where = f"but for {', '.join(left)} on the CPU" if left else "every operator on the NPU"
-    return card.Evidence("Ethos U", "compiled", f"by Vela for {len(variants)} targets, {where}")
 
 
 def _natural(path: str) -> list[str | int]:

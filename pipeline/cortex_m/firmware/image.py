@@ -10,21 +10,23 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from pipeline.c_array import identifier, label_sources, model_sources
+from pipeline.c_array import identifier
+from pipeline.cortex_m import firmware
 from pipeline.cortex_m.firmware.boards import NANOSECONDS_PER_TICK, Board
-from pipeline.cortex_m.standalone.emit import runtime_sources
+from pipeline.work import CORTEX_M_FOLDER, STANDALONE_FOLDER
 from recreate_model.errors import ResourceError, ToolError
-from recreate_model.model_view import read_model
 from recreate_model.network import Array
 from recreate_model.processes import run_to_end
 
+# The stages whose files an image is made of.
+STAGES_NEEDED = ("c-array", "standalone")
 COMPILER, EMULATOR = "arm-none-eabi-gcc", "qemu-system-arm"
 _PACKAGES = {COMPILER: "gcc-arm-none-eabi libnewlib-arm-none-eabi", EMULATOR: "qemu-system-arm"}
 _COMPILE_LIMIT = 600  # seconds; it takes about ten
@@ -81,30 +83,36 @@ def tool_versions() -> tuple[str, str]:
     return f"{COMPILER} {compiler}", f"{EMULATOR} {emulator[1] if emulator else 'of an unknown version'}"
 
 
-def build_image(board: Board, model: bytes, name: str, labels: Sequence[str], folder: Path) -> Path:
-    """Compiles the model, its runtime and the check for a board, in `folder`; the path of the image, an ELF file.
+def sources_of(build: Mapping[str, Path]) -> dict[str, str]:
+    """The C sources of a build that go into an image, by file name; `build` is its files by their paths in it."""
+    folders = (CORTEX_M_FOLDER, STANDALONE_FOLDER)
+    paths = [PurePosixPath(path) for path in build if str(PurePosixPath(path).parent) in folders]
+    return {path.name: build[str(path)].read_text(encoding="utf-8") for path in paths if path.suffix in (".c", ".h")}
+
+
+def build_image(board: Board, sources: Mapping[str, str], name: str, folder: Path) -> Path:
+    """Compiles a model's sources and the check for a board, in `folder`; the path of the image, an ELF file.
 
     Args:
+        sources: file name -> text, of `sources_of`.
         name: of the model's file.
 
     Raises:
-        InputError: the model has something that the runtime lacks.
         ToolError: the compiler failed.
     """
-    sources = {
-        **runtime_sources(model, name),
-        **model_sources(model, name),
-        **label_sources(labels),
-        "firmware_model.h": _names(model, name),
+    written = {
+        **sources,
+        "firmware_model.h": _names(identifier(name)),
         "firmware.c": _data("firmware.c"),
         "firmware.ld": _data("firmware.ld").replace("@model_address@", f"{board.model_address:#x}"),
     }
-    for file, text in sources.items():
+    folder.mkdir(parents=True, exist_ok=True)
+    for file, text in written.items():
         (folder / file).write_text(text, encoding="utf-8")
     image = folder / f"{board.name}.elf"
     placed = [f"-D{what}={_IN_MODEL}" for what in ("MODEL_DATA_SECTION", "MODEL_CONSTANTS_SECTION")]
     command = [COMPILER, *board.flags, *_FLAGS, f"-DCOUNTER={board.counter:#x}", *placed, *_LINK, "-T", "firmware.ld"]
-    command += ["-o", image.name, *sorted(file for file in sources if file.endswith(".c"))]
+    command += ["-o", image.name, *sorted(file for file in written if file.endswith(".c"))]
     done = run_to_end(command, _COMPILE_LIMIT, cwd=folder)
     if done.returncode:
         raise ToolError(
@@ -115,7 +123,7 @@ def build_image(board: Board, model: bytes, name: str, labels: Sequence[str], fo
     return image
 
 
-def run_image(board: Board, image: Path, inputs: Array, classes: int, limit: float) -> Run:
+def run_image(board: Board, image: Path, inputs: Array, limit: float) -> Run:
     """Runs an image on pictures, int8 (n, height, width, 3).
 
     Args:
@@ -139,7 +147,7 @@ def run_image(board: Board, image: Path, inputs: Array, classes: int, limit: flo
             found=_last_words(done),
             next_step="raise --limit if it was slow, or report it",
         )
-    outputs = np.frombuffer((folder / "outputs.bin").read_bytes(), np.int8).reshape(len(inputs), classes)
+    outputs = np.frombuffer((folder / "outputs.bin").read_bytes(), np.int8).reshape(len(inputs), -1)
     ticks = [int(line.split()[-1]) for line in lines if line.startswith("picture ")]
     (crc,) = [int(line.split()[1], 16) for line in lines if line.startswith("crc32 ")]
     instructions = tuple(count * NANOSECONDS_PER_TICK for count in ticks)
@@ -157,17 +165,15 @@ def _best(lines: Sequence[str]) -> Iterator[tuple[Best, ...]]:
             found.append(Best(int(match[1]), int(match[2]), match[3]))
 
 
-def _names(model: bytes, name: str) -> str:
-    c_name = identifier(name)
+def _names(c_name: str) -> str:
     prefix = c_name.upper()
-    classes = read_model(model, name).output.shape[-1]
     return f"""\
 #include "{c_name}.h"
 #include "{c_name}_run.h"
 
 #define MODEL_DATA {c_name}_data
 #define MODEL_SIZE {prefix}_SIZE
-#define MODEL_CLASSES {classes}
+#define MODEL_CLASSES {prefix}_RUN_OUTPUT_BYTES
 #define MODEL_INPUT_BYTES {prefix}_RUN_INPUT_BYTES
 #define model_input {c_name}_input
 #define model_run {c_name}_run
@@ -176,7 +182,7 @@ def _names(model: bytes, name: str) -> str:
 
 
 def _data(file: str) -> str:
-    return files(__package__).joinpath(file).read_text(encoding="utf-8")
+    return files(firmware).joinpath(file).read_text(encoding="utf-8")
 
 
 def _missing(what: str, packages: str) -> ResourceError:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from importlib.resources import files
 
 from pipeline.c_array import ByteArray, array_source, identifier
+from pipeline.cortex_m import standalone
 from pipeline.cortex_m.standalone.calls import Calls, outside_name
 from pipeline.cortex_m.standalone.constants import Constants, constants_of
 from pipeline.cortex_m.standalone.layers import Program
@@ -46,7 +47,7 @@ def sources(program: Program, plan: Plan, c_name: str, model: bytes) -> dict[str
         f"{c_name}_run.c": _source(program, plan, c_name, constants),
         f"{c_name}_constants.h": _constants_header(c_name, constants),
         f"{c_name}_constants.c": array_source(f"{c_name}_constants.h", arrays, "MODEL_CONSTANTS"),
-        KERNELS: files(__package__).joinpath(KERNELS).read_text(encoding="utf-8"),
+        KERNELS: files(standalone).joinpath(KERNELS).read_text(encoding="utf-8"),
     }
 
 

@@ -1,0 +1,60 @@
+"""Command `firmware`: the standalone runtime as a bare-metal image, run by QEMU and compared with the reference."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+SUMMARY = "build a bare-metal Cortex-M image of a build, run it under QEMU and compare its outputs"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--board", required=True, metavar="NAME", help="mps3-an547 (M55), mps2-an500 (M7) or mps2-an386 (M4)")
+    add("--pictures", type=int, default=1, metavar="N", help="pictures to run (default 1)")
+    add("--time-limit", type=float, default=120, metavar="SECONDS", help="for the emulator (default 120)")
+    add("--keep", type=Path, metavar="FOLDER", help="leave image and sources there")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    import contextlib
+    import json
+    import tempfile
+
+    from pipeline import console, firmware_text, runner
+    from pipeline.cortex_m.firmware import image
+    from pipeline.cortex_m.firmware.boards import board as find_board
+    from pipeline.platforms.subject import subject
+    from pipeline.resolve import Request, check_least, resolve
+    from pipeline.rows import raise_unless_holds
+    from pipeline.stages import STAGES
+    from pipeline.work import LABELS_FILE, model_file
+
+    board = find_board(arguments.board)
+    check_least("--pictures", arguments.pictures, 1)
+    image.check_tools()
+    progress = console.progress(arguments.quiet or arguments.json)
+    recipe, machine = resolve(Request.given(arguments), progress, may_fetch=True)
+    folder = machine.out / recipe.name
+    outcomes = runner.build(
+        runner.with_needs(image.STAGES_NEEDED, STAGES),
+        recipe,
+        machine,
+        force=image.STAGES_NEEDED if arguments.force else (),
+        on_wait=lambda: console.waiting(folder),
+        on_build=console.announce,
+    )
+    files = {path: folder / path for outcome in outcomes for path in outcome.outputs}
+    checked = subject(recipe, machine, (folder / model_file(recipe)).read_bytes(), arguments.pictures)
+    kept = contextlib.nullcontext(arguments.keep) if arguments.keep else tempfile.TemporaryDirectory()
+    with kept as work, progress.bar(f"running on {board.name}"):
+        elf = image.build_image(board, image.sources_of(files), model_file(recipe), Path(work))
+        found = image.run_image(board, elf, checked.inputs, arguments.time_limit)
+    table = firmware_text.rows(found, checked, files[LABELS_FILE].read_text(encoding="utf-8").splitlines())
+    document = firmware_text.document(board, found, checked, table)
+    if arguments.json:
+        print(json.dumps(document, indent=2))
+    elif not arguments.quiet:
+        console.print_blocks(firmware_text.blocks(document))
+    raise_unless_holds(table, "the build is kept", f"run it again with --keep FOLDER, and look at {board.name}.elf")
+    return 0

@@ -1,0 +1,53 @@
+"""`vela --sram KIB`: which memory mode fits that much SRAM."""
+
+from __future__ import annotations
+
+import argparse
+
+FLAG = "sram"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--sram",
+        type=int,
+        metavar="KIB",
+        help="try every memory mode on each target's memory system instead, for speed and for size, and say which fit",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    import json
+
+    from pipeline import console, runner, vela_fit
+    from pipeline.resolve import Request, resolve
+    from pipeline.stages import STAGES
+    from pipeline.work import model_file
+    from recreate_model.errors import UsageError
+
+    if arguments.sram < 1:
+        raise UsageError(
+            expected="--sram to be at least 1 KiB", found=str(arguments.sram), next_step="give --sram 512, say"
+        )
+    progress = console.progress(arguments.quiet or arguments.json)
+    request = Request.given(arguments, optimise=arguments.optimise or "both")
+    recipe, machine = resolve(request, progress, may_fetch=True)
+    targets = vela_fit.candidates(recipe.targets, machine.vela_config)
+    folder = machine.out / recipe.name
+    runner.build(
+        runner.with_needs(("quantize",), STAGES),
+        recipe,
+        machine,
+        force=("quantize",) if arguments.force else (),
+        on_wait=lambda: console.waiting(folder),
+        on_build=console.announce,
+    )
+    model = (folder / model_file(recipe)).read_bytes()
+    with progress.bar("compiling for Ethos-U", len(targets)) as advance:
+        plans = vela_fit.plans(model, recipe.name, targets, machine.workers, advance, machine.vela_config)
+    found = vela_fit.document(recipe.name, plans, arguments.sram, request.vela_config)
+    if arguments.json:
+        print(json.dumps(found, indent=2))
+    elif not arguments.quiet:
+        console.print_blocks(vela_fit.blocks(found))
+    return 0

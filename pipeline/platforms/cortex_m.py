@@ -1,0 +1,53 @@
+"""Cortex-M: the standalone runtime as bare-metal code on three emulated boards.
+
+For: a tick that means that Cortex-M instructions ran and gave the reference kernels' bytes. Not for: the device's
+speed; an emulator counts instructions and no cycles.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+
+from pipeline.cortex_m.firmware import image
+from pipeline.cortex_m.firmware.boards import BOARDS, Board
+from pipeline.platforms.evidence import Evidence, Subject, bit_exact
+from recreate_model.errors import ResourceError
+
+PICTURES = 3  # an emulated inference takes about a second, and three boards run them
+_LIMIT = 600  # seconds for the emulator, on a busy machine
+_WHAT = "the standalone C99 runtime as bare-metal code"
+
+
+def check(subject: Subject, build: Mapping[str, Path]) -> list[Evidence]:
+    """Builds and runs an image for every board; `build` is the files of the build by their paths in it.
+
+    Raises:
+        ToolError: compiler or emulator failed.
+    """
+    try:
+        image.check_tools()
+    except ResourceError as error:
+        return [Evidence("Cortex-M", "not run", _WHAT, missing=f"{error.expected}: {error.next_step}")]
+    return [_on_board(board, subject, build) for board in BOARDS]
+
+
+def _on_board(board: Board, subject: Subject, build: Mapping[str, Path]) -> Evidence:
+    inputs, expected = subject.inputs[:PICTURES], subject.expected[:PICTURES]
+    with tempfile.TemporaryDirectory(prefix="recreate_model-") as folder:
+        elf = image.build_image(board, image.sources_of(build), subject.name, Path(folder))
+        found = image.run_image(board, elf, inputs, _LIMIT)
+    damaged = found.crc32 != zlib.crc32(subject.model)
+    return Evidence(
+        "Cortex-M",
+        "ran",
+        _WHAT,
+        device=f"{board.name} ({board.core}, emulated)",
+        tools=image.tool_versions(),
+        agreement=bit_exact(found.outputs, expected),
+        seconds=round(found.seconds / len(inputs), 3),
+        note=f"{max(found.instructions):,} instructions an inference",
+        fault=f"the array's CRC-32 is {found.crc32:08x} on the board" if damaged else "",
+    )

@@ -1,0 +1,24 @@
+"""What is known of the model on Ethos-U: what Vela made of it. No NPU ran, and no model of one."""
+
+from __future__ import annotations
+
+from pipeline.platforms.evidence import Evidence
+from recreate_model.digest import Json
+
+
+def check(variants: Json) -> list[Evidence]:
+    """The evidence in the variants as `vela.json` lists them; none where there are none."""
+    if not variants:
+        return []
+    left = sorted({name for variant in variants for name in variant["cpu_operators"]})
+    where = f"but for {', '.join(left)} on the CPU" if left else "every operator on the NPU"
+    versions = sorted({variant["vela_version"] for variant in variants})
+    return [
+        Evidence(
+            "Ethos U",
+            "compiled",
+            f"by Vela for {len(variants)} targets, {where}",
+            tools=tuple(f"Vela {version}" for version in versions),
+            note="speed and memory are Vela's estimates; no NPU ran",
+        )
+    ]

@@ -1,0 +1,52 @@
+"""Stage `platforms`: the evidence for each platform, as JSON for the card."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+
+from pipeline.platforms import cortex_a, cortex_m, cortex_m_tflm, ethos_u, mali
+from pipeline.platforms.evidence import PLATFORMS, Evidence
+from pipeline.platforms.subject import subject
+from pipeline.work import PLATFORMS_FILE, VELA_FILE, Work
+from recreate_model.digest import Json, digest_bytes, readable_json
+from recreate_model.errors import ToolError
+from recreate_model.resources import cache_folder
+
+_PICTURES = 20
+
+
+def run(work: Work) -> None:
+    progress = work.machine.progress
+    with progress.bar("reference kernels"):
+        checked = subject(work.recipe, work.machine, work.model, _PICTURES)
+    checks: dict[str, Callable[[], list[Evidence]]] = {
+        "Cortex-A": lambda: cortex_a.check(checked, cache_folder()),
+        "Cortex-M": lambda: [*cortex_m.check(checked, work.inputs), *cortex_m_tflm.check(checked)],
+        "Mali GPU": lambda: mali.check(checked),
+        "Ethos U": lambda: ethos_u.check(work.read_json(VELA_FILE)["variants"]),
+    }
+    rows: list[Evidence] = []
+    for platform in PLATFORMS:
+        with progress.bar(f"checking {platform}"):
+            rows += _checked(platform, checks[platform])
+    document = {
+        "build": work.recipe.name,
+        "model_sha256": digest_bytes(work.model),
+        "pictures": checked.source,
+        "holds": all(row.holds for row in rows),
+        "rows": [_json(row) for row in rows],
+    }
+    work.write(PLATFORMS_FILE, readable_json(document))
+
+
+def _checked(platform: str, check: Callable[[], list[Evidence]]) -> list[Evidence]:
+    """A tool that fails is one platform's affair; the others have their rows all the same."""
+    try:
+        return check()
+    except ToolError as error:
+        return [Evidence(platform, "not run", error.expected, fault=error.found)]
+
+
+def _json(row: Evidence) -> Json:
+    return {**asdict(row), "tools": list(row.tools), "holds": row.holds, "ticks": row.ticks}

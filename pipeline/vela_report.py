@@ -1,0 +1,53 @@
+"""The table of all Ethos-U variants of a build, for people: `variants.md` beside their folders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pipeline.vela_targets import variant_name
+from pipeline.vela_variant import Variant
+
+OPTIMISED = {"Performance": "speed", "Size": "size"}
+
+_TEXT = """\
+# {build} on Ethos-U
+
+As Vela {vela} estimates it: no NPU ran. Inferences per second are for the NPU's part alone.
+
+![Inferences per second against SRAM]({plot})
+
+| Variant | Optimised for | System config | Memory mode | SRAM KiB | DRAM KiB | Flash KiB | Inferences/s | ms | \
+On the NPU |
+|---|---|---|---|--:|--:|--:|--:|--:|--:|
+{rows}
+
+SRAM is what must be there at the peak, without what the runtime itself needs. Where the memory mode keeps the weights
+in SRAM, too, they are counted there; Vela calls that on-chip flash. `python -m pipeline vela --sram KIB` says which
+memory mode fits.
+"""
+
+
+def markdown(build: str, variants: Sequence[Variant], plot: str) -> str:
+    """The table as Markdown, one row a variant in their order, with a link to each folder.
+
+    Args:
+        plot: the file that the text shows above the table.
+    """
+    return _TEXT.format(
+        build=build, vela=variants[0].vela_version, plot=plot, rows="\n".join(_row(variant) for variant in variants)
+    )
+
+
+def _row(variant: Variant) -> str:
+    target, name = variant.target, variant_name(variant.target)
+    cells = (
+        f"[{name}]({name}/)",
+        OPTIMISED[target.optimise],
+        target.system_config,
+        target.memory_mode,
+        *(f"{kib:,.0f}" for kib in (variant.sram_needed_kib, variant.dram_kib, variant.flash_needed_kib)),
+        f"{variant.inferences_per_second:,.1f}",
+        f"{variant.inference_time_ms:,.2f}",
+        f"{variant.npu_operators} of {variant.npu_operators + len(variant.cpu_operators)}",
+    )
+    return f"| {' | '.join(cells)} |"

@@ -1,0 +1,241 @@
+"""Vela configuration files of the user's: read as strictly as the stricter of Vela's two readers, named by content."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pipeline import vela_config
+from pipeline.attest_check import rows
+from pipeline.resolve import Request
+from pipeline.rows import holds
+from pipeline.statement import read_statement
+from pipeline.vela import compile_all, compile_target
+from pipeline.vela_config import MODE, SYSTEM, VelaConfig, packaged, read_config
+from pipeline.vela_targets import parse_targets
+from recreate_model.digest import digest_bytes, digest_file
+from recreate_model.errors import InputError, UsageError
+from recreate_model.recipe import Target, as_json
+from tests.conftest import build, contents
+from tests.test_bad_input import assert_nothing_written, assert_one_error, run, small
+from tests.tiny_models import tiny_model
+
+MY_SOC = """\
+; SRAM of 6.4 GB/s and a flash of 0.8 GB/s
+[System_Config.My_SoC]
+core_clock=400e6
+axi0_port=Sram
+axi1_port=OffChipFlash
+Sram_clock_scale=1.0
+Sram_burst_length=32
+Sram_read_latency=32
+Sram_write_latency=32
+Sram_max_reads=4
+Sram_max_writes=4
+OffChipFlash_clock_scale=0.125
+OffChipFlash_burst_length=128
+OffChipFlash_read_latency=64
+OffChipFlash_max_reads=2
+
+[System_Config.My_SoC_Fast_Flash]
+inherit=System_Config.My_SoC
+OffChipFlash_clock_scale=0.5
+
+[Memory_Mode.Shared]
+const_mem_area=Axi1
+arena_mem_area=Axi0
+cache_mem_area=Axi0
+
+[Memory_Mode.Shared_400KB]
+inherit=Memory_Mode.Shared
+arena_cache_size=409600
+"""
+TEXT = "ethos-u55-128:My_SoC_Fast_Flash:Shared_400KB"
+
+
+@pytest.fixture
+def ini(tmp_path: Path) -> Path:
+    path = tmp_path / "my_soc.ini"
+    path.write_text(MY_SOC)
+    return path
+
+
+def test_velas_own_file_passes_the_check_of_the_users() -> None:
+    """Nothing in it is refused, so a copy of it is a file to start from."""
+    vela_config._check(packaged())
+
+
+def test_a_section_has_the_values_it_inherits(ini: Path) -> None:
+    """Its own come before those of the section it inherits."""
+    config = read_config(ini)
+    assert config.names(SYSTEM) == ["My_SoC", "My_SoC_Fast_Flash"]
+    values = config.values(SYSTEM, "My_SoC_Fast_Flash")
+    assert (values["core_clock"], values["OffChipFlash_clock_scale"]) == ("400e6", "0.5")
+    assert config.values(MODE, "Shared_400KB")["arena_mem_area"] == "Axi0"
+    assert "inherit" not in values
+
+
+def test_targets_name_sections_of_the_file(ini: Path) -> None:
+    """The target holds the file by its digest, so its path decides nothing."""
+    config = read_config(ini)
+    assert parse_targets(TEXT, custom=config) == (
+        Target("ethos-u55-128", "My_SoC_Fast_Flash", "Shared_400KB", config_sha256=digest_bytes(MY_SOC.encode())),
+    )
+    assert as_json(parse_targets(TEXT, custom=config))[0]["config_sha256"] == digest_file(ini)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("all", "'Ethos_U55_Deep_Embedded'"),
+        ("ethos-u55-128", "'Ethos_U55_High_End_Embedded'"),
+        ("ethos-u55-128:My_Sock:Shared", "'My_Sock'"),
+        ("ethos-u55-128:My_SoC:Shared_Sram", "'Shared_Sram'"),
+    ],
+)
+def test_a_section_that_is_not_in_the_file_is_refused(ini: Path, text: str, found: str) -> None:
+    """Vela's own sections are not there unless the file has them."""
+    with pytest.raises(UsageError, match=r"of my_soc\.ini") as error:
+        parse_targets(text, custom=read_config(ini))
+    assert error.value.found == found
+
+
+def test_a_name_of_another_family_is_taken_at_its_word(tmp_path: Path) -> None:
+    """Only a name says which family a system is for: one that says U55 is not for an Ethos-U85, any other may be."""
+    path = tmp_path / "a.ini"
+    path.write_text(MY_SOC.replace("My_SoC_Fast_Flash", "Ethos_U55_Mine"))
+    config = read_config(path)
+    assert parse_targets("ethos-u85-256:My_SoC:Shared", custom=config)
+    assert parse_targets("ethos-u55-64:Ethos_U55_Mine:Shared", custom=config)
+    with pytest.raises(UsageError, match="a system configuration for ethos-u85-256"):
+        parse_targets("ethos-u85-256:Ethos_U55_Mine:Shared", custom=config)
+
+
+def test_a_cache_outside_sram_is_refused(tmp_path: Path) -> None:
+    """Vela would stop at it in the middle of a build."""
+    path = tmp_path / "a.ini"
+    path.write_text(MY_SOC.replace("cache_mem_area=Axi0", "cache_mem_area=Axi1"))
+    with pytest.raises(UsageError, match="its cache in SRAM"):
+        parse_targets(TEXT, custom=read_config(path))
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (
+            lambda text: text.replace("Sram_clock_scale", "SRAM_clock_scale"),
+            "SRAM_clock_scale in [System_Config.My_SoC]",
+        ),
+        (lambda text: text.replace("core_clock=400e6", "core_clock: 400e6"), "line 3"),
+        (lambda text: f"[DEFAULT]\ncore_clock=1e9\n{text}", "a [DEFAULT] section"),
+        (lambda text: text.replace("inherit=Memory_Mode.Shared", "inherit=Memory_Mode.Nowhere"), "Memory_Mode.Nowhere"),
+        (
+            lambda text: text.replace("inherit=Memory_Mode.Shared", "inherit=System_Config.My_SoC"),
+            "no section of its kind",
+        ),
+        (lambda text: text.replace("inherit=Memory_Mode.Shared", "inherit=Memory_Mode.Shared_400KB"), "inherits it"),
+        (lambda text: text.replace("axi1_port=OffChipFlash", "axi1_port=Flash"), "axi1_port=Flash"),
+        (lambda text: text.replace("core_clock=400e6", "core_clock=400e6 ; fast"), "core_clock=400e6 ; fast"),
+        (lambda text: text.replace("core_clock=400e6", "core_clock=nan"), "core_clock=nan"),
+        (lambda text: text.replace("core_clock=400e6\n", ""), "no core_clock in [System_Config.My_SoC]"),
+        (lambda text: text.replace("arena_cache_size=409600", "arena_cache_size=400KB"), "arena_cache_size=400KB"),
+        (lambda text: text.replace("cache_mem_area=Axi0\n", ""), "no cache_mem_area in [Memory_Mode.Shared]"),
+        (lambda text: text + "[Other]\n", "[Other]"),
+        (lambda text: text + "[Memory_Mode.Shared]\n", "already exists"),
+        (lambda text: text.partition("[Memory_Mode")[0], "no System_Config. or no Memory_Mode. section"),
+        (lambda text: "not an ini at all", "no .ini file"),
+        (lambda text: "", "no System_Config."),
+        (lambda text: text + "; \N{MICRO SIGN}s\n", "a byte that is no ASCII"),
+        (lambda text: text + "; " + "x" * (1 << 20), "more than 1,048,576 bytes"),
+    ],
+)
+def test_what_vela_would_read_in_two_ways_or_not_at_all_is_refused(tmp_path: Path, change: object, found: str) -> None:
+    """Bad input, named, before anything is compiled."""
+    assert callable(change)
+    path = tmp_path / "a.ini"
+    path.write_text(change(MY_SOC), encoding="utf-8")
+    with pytest.raises(InputError) as error:
+        read_config(path)
+    assert found in error.value.found
+
+
+@pytest.mark.parametrize(("name", "found"), [("missing.ini", "no file there"), (".", "a folder")])
+def test_what_is_no_file_is_refused(tmp_path: Path, name: str, found: str) -> None:
+    """The path is named."""
+    with pytest.raises(InputError, match=found):
+        read_config(tmp_path / name)
+
+
+def test_vela_reads_capitals_in_two_ways(tmp_path: Path) -> None:
+    """Why spelling is checked: the figures are of the slow flash, and the plan is of another memory."""
+    results = {}
+    for name, key in (("right", "OffChipFlash"), ("wrong", "OFFCHIPFLASH")):
+        config = VelaConfig(
+            name, MY_SOC.replace("OffChipFlash_clock_scale=0.125", f"{key}_clock_scale=0.0001").encode()
+        )
+        (target,) = parse_targets("ethos-u55-128:My_SoC:Shared", custom=config)
+        variant = compile_target(tiny_model("int8"), "tiny", target, tmp_path / name, config)
+        (row,) = csv.DictReader((tmp_path / name / variant.summary).read_text().splitlines())
+        results[name] = row["off_chip_flash_bandwidth"], variant.cycles
+    assert results["right"][0] == results["wrong"][0]
+    assert results["right"][1] > results["wrong"][1]
+
+
+def test_the_users_memory_system_decides_the_figures(tmp_path: Path, ini: Path) -> None:
+    """The same model is slower on the slow flash, and what was used is told to the last value."""
+    config = read_config(ini)
+    slow, fast = (
+        compile_target(tiny_model("int8"), "tiny", parse_targets(text, custom=config)[0], tmp_path / name, config)
+        for name, text in (("slow", "ethos-u55-128:My_SoC:Shared"), ("fast", TEXT))
+    )
+    assert slow.inferences_per_second < fast.inferences_per_second
+    told = json.loads((tmp_path / "fast" / fast.config).read_text())
+    assert told["config_file"] == {"name": "custom.ini", "sha256": config.sha256}
+    assert told["system_config"]["OffChipFlash_clock_scale"] == "0.5"
+    assert told["options"][:2] == ["--config", "custom.ini"]
+    assert str(tmp_path) not in json.dumps(told)
+
+
+def test_a_target_of_another_file_is_refused(tmp_path: Path, ini: Path) -> None:
+    """A recipe that names a file by its digest is built with that file alone."""
+    targets = parse_targets(TEXT, custom=read_config(ini))
+    ini.write_text(MY_SOC + "; another\n")
+    for config in (None, read_config(ini)):
+        with pytest.raises(InputError, match="give it with --vela-config"):
+            compile_all(tiny_model("int8"), "tiny", targets, tmp_path / "out", custom=config)
+    assert not (tmp_path / "out").exists()
+
+
+# A whole build
+
+
+def test_a_build_holds_the_file_and_its_statement_names_it(small_build: Request, tmp_path: Path, ini: Path) -> None:
+    """Beside the variants lies the file itself; the provenance has its digest, and every digest of it holds."""
+    (folder,) = small_build.out.iterdir()
+    build(replace(small_build, targets=TEXT, vela_config=ini))
+    assert (folder / "ethos_u" / "custom.ini").read_text() == MY_SOC
+    statement = read_statement(folder / "provenance.intoto.json")
+    assert statement.recipe.targets[0].config_sha256 == digest_file(ini)
+    assert [each["name"] for each in statement.dependencies if each["annotations"]["role"] == "Vela configuration"]
+    assert holds(list(rows(statement, folder, None)))
+    first = contents(folder)
+    moved = tmp_path / "elsewhere.ini"
+    moved.write_text(MY_SOC)
+    assert {row.state for row in build(replace(small_build, targets=TEXT, vela_config=moved))} == {"reused"}
+    moved.write_text(MY_SOC.replace("core_clock=400e6", "core_clock=300e6"))
+    states = {row.stage: row.state for row in build(replace(small_build, targets=TEXT, vela_config=moved))}
+    assert states["vela"] == "built"
+    assert contents(folder).keys() == first.keys()
+    build(small_build)
+    assert not (folder / "ethos_u" / "custom.ini").exists()
+
+
+def test_a_bad_file_is_one_error_and_nothing_is_written(tmp_path: Path) -> None:
+    """Through the real command line: bad input, before the build begins."""
+    result = run(*small("vela", tmp_path / "out", **{"vela-config": tmp_path / "missing.ini"}))
+    assert_one_error(result, 3, "missing.ini", "no file there")
+    assert_nothing_written(tmp_path)
