@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NoReturn
 from absl import app, logging
 from absl.flags import argparse_flags
 
-from pipeline.commands import Command, Variant, attest_check, check, diff, prove, published, recover
+from pipeline.commands import Command, Variant, aarch64, attest_check, check, diff, prove, published, recover
 from pipeline.stages import STAGES
 from recreate_model.errors import PipelineError, ToolError, UsageError
 from recreate_model.recipe import Preprocess
@@ -31,7 +31,13 @@ _EPILOG = (
     "exit status: 0 done, 1 a check failed, 2 bad usage, 3 bad input, 4 a resource could not be had, 5 a tool failed"
 )
 _STAGE_NAMES = tuple(stage.name for stage in STAGES)
-_COMMANDS: dict[str, Command] = {"diff": diff, "recover": recover, "prove": prove, "check": check}
+_COMMANDS: dict[str, Command] = {
+    "diff": diff,
+    "recover": recover,
+    "prove": prove,
+    "check": check,
+    "aarch64": aarch64,
+}
 _VARIANTS: dict[str, Variant] = {"attest": attest_check, "verify": published}
 _TRACEBACK = "RECREATE_MODEL_TRACEBACK"
 
