@@ -22,6 +22,7 @@ from absl.flags import argparse_flags
 from pipeline.commands import (
     Command,
     Variant,
+    aarch64,
     attest_check,
     check,
     diff,
@@ -44,7 +45,13 @@ _EPILOG = (
     "exit status: 0 done, 1 a check failed, 2 bad usage, 3 bad input, 4 a resource could not be had, 5 a tool failed"
 )
 _STAGE_NAMES = tuple(stage.name for stage in STAGES)
-_COMMANDS: dict[str, Command] = {"diff": diff, "recover": recover, "prove": prove, "check": check}
+_COMMANDS: dict[str, Command] = {
+    "diff": diff,
+    "recover": recover,
+    "prove": prove,
+    "check": check,
+    "aarch64": aarch64,
+}
 _BUILD_COMMANDS: dict[str, Command] = {"firmware": firmware}  # these take the options of a build, too
 _VARIANTS: dict[str, tuple[Variant, ...]] = {
     "attest": (attest_check,),
