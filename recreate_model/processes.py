@@ -61,3 +61,9 @@ def run_to_end(
     except (OSError, subprocess.TimeoutExpired) as error:
         reason = error.strerror if isinstance(error, OSError) else f"no end after {limit:g} s"
         return subprocess.CompletedProcess(words, -1, "", reason or str(error))
+
+
+def last_line(done: subprocess.CompletedProcess[str]) -> str:
+    """What a program printed last, for an error in one line."""
+    lines = [line.strip() for line in f"{done.stdout}\n{done.stderr}".splitlines() if line.strip()]
+    return lines[-1] if lines else f"no word, and exit status {done.returncode}"

@@ -13,7 +13,6 @@ import json
 import os
 import platform
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -27,7 +26,7 @@ from recreate_model.digest import digest_file
 from recreate_model.errors import ResourceError, ToolError, UsageError
 from recreate_model.exclusive import exclusive
 from recreate_model.network import Array
-from recreate_model.processes import run_to_end
+from recreate_model.processes import last_line, run_to_end
 
 _PYTHON_VARIABLE = "RECREATE_MODEL_PYTHON38"
 _FOLDER = Path(__file__).with_name("toolchains")
@@ -160,7 +159,7 @@ def convert(toolchain: Toolchain, python: Path, job: Job) -> Converted:
         if done.returncode:
             raise ToolError(
                 expected=f"{toolchain.name} to convert the checkpoint's frozen graph",
-                found=_last_line(done),
+                found=last_line(done),
                 next_step="leave it out with --toolchain, or remove its environment from the cache",
             )
         with np.load(constants) as arrays:
@@ -233,7 +232,7 @@ def _make(toolchain: Toolchain, base: Path, folder: Path, lock: Path, held: Bina
             shutil.rmtree(folder, ignore_errors=True)
             raise ResourceError(
                 expected=f"an environment with TensorFlow {toolchain.version}, from {lock.name}",
-                found=_last_line(done),
+                found=last_line(done),
                 next_step="make a package index reachable and run again, or leave it out with --toolchain",
             )
     (folder / _COMPLETE).touch()
@@ -279,8 +278,3 @@ def _pythons() -> Iterator[Path]:
         done = run_to_end((uv, "python", "find", "3.8"), 60)
         if done.returncode == 0:
             yield Path(done.stdout.strip())
-
-
-def _last_line(done: subprocess.CompletedProcess[str]) -> str:
-    lines = [line.strip() for line in f"{done.stdout}\n{done.stderr}".splitlines() if line.strip()]
-    return lines[-1] if lines else f"no word, and exit status {done.returncode}"

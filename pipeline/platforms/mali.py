@@ -23,10 +23,11 @@ from typing import Any
 import numpy as np
 
 from pipeline.platforms import mali_job
-from pipeline.platforms.evidence import Evidence, Subject, same_class
+from pipeline.platforms.evidence import Agreement, Evidence, Subject, same_class
 from pipeline.platforms.gpu_operators import unsupported
-from pipeline.platforms.vulkan import PACKAGES, Device, Driver, last_words, survey
+from pipeline.platforms.vulkan import PACKAGES, Device, Driver, reason, survey
 from recreate_model.convert import pack, parse
+from recreate_model.interpret import Runner
 from recreate_model.model_view import read_model
 from recreate_model.network import Array
 from recreate_model.processes import run_to_end
@@ -35,7 +36,7 @@ PLATFORM = "Mali GPU"
 
 _START_LIMIT = 120  # seconds; on a software device the delegate starts in one
 _PICTURE_LIMIT = 20  # seconds for each picture; SwiftShader takes half a second for 1.0_224 on an idle machine
-_BACK_END = re.compile(r"libLiteRt(\w*)Accelerator\.so")
+_BACK_END = re.compile(r"libLiteRt\w+Accelerator\.so")
 _ADAPTER = re.compile(r"Selected adapter: (.+?), arch=")
 _LOG_PLACE = re.compile(r"^(ERROR|Warning): (\[[^]]*] )?")
 _WORDS = 300  # most characters of a log in a note
@@ -49,7 +50,7 @@ class Run:
     Attributes:
         outputs: int8 (n, classes).
         seconds: of the median inference; None without one.
-        back_end: of LiteRT, by the library that was loaded: `WebGpu`.
+        back_end: of LiteRT, by the library that was loaded: `libLiteRtWebGpuAccelerator.so`.
         device: that the delegate chose; None where its driver was not loaded or the log names another.
         left_out: the delegate's own words on operators it did not take; empty where it took all.
     """
@@ -102,7 +103,7 @@ def delegate(model: bytes, inputs: Array, driver: Driver) -> Run | str:
         done = run_to_end([sys.executable, "-I", mali_job.__file__, folder / "job.json"], limit, driver.settings)
         log = done.stderr.splitlines()
         if done.returncode:
-            return "; ".join(_complaints(log))[:_WORDS] or last_words(done)
+            return "; ".join(_complaints(log))[:_WORDS] or reason(done)
         return _read(json.loads(Path(job["report"]).read_text(encoding="utf-8")), np.load(job["outputs"]), log, driver)
 
 
@@ -122,7 +123,6 @@ def control_model(model: bytes) -> bytes:
 
 def _read(report: dict[str, Any], outputs: Array, log: list[str], driver: Driver) -> Run:
     libraries = report["libraries"]
-    back_ends = [match[1] for name in libraries if (match := _BACK_END.fullmatch(name))]
     # A library's version may stand behind its name in one place and not in the other.
     loaded = any(name.split(".so")[0] == driver.library.split(".so")[0] for name in libraries)
     chosen = next((match[1] for line in log if (match := _ADAPTER.search(line))), driver.devices[0].name)
@@ -131,7 +131,7 @@ def _read(report: dict[str, Any], outputs: Array, log: list[str], driver: Driver
         outputs=outputs,
         fully_accelerated=report["fully_accelerated"],
         seconds=median(report["seconds"]) if report["seconds"] else None,
-        back_end=" and ".join(back_ends),
+        back_end=" and ".join(filter(_BACK_END.fullmatch, libraries)),
         device=device if loaded else None,
         left_out=" ".join(_left_out(log)),
     )
@@ -154,14 +154,18 @@ def _ran(subject: Subject, run: Run, device: Device, control: Run | str, failure
     # Without the control "fully accelerated" could be said of anything.
     sound = isinstance(control, Run) and not control.fully_accelerated
     full = run.fully_accelerated and sound
+    agreement = same_class(run.outputs, subject.expected)
     difference = int(np.abs(run.outputs.astype(int) - subject.expected.astype(int)).max())
     notes = [
-        f"fully accelerated: all {count} operators" if run.fully_accelerated else f"not fully accelerated: {run.left_out}",
+        f"fully accelerated: all {count} operators"
+        if run.fully_accelerated
+        else f"not fully accelerated: {run.left_out}",
         "the control, with one option that the delegate lacks, was not"
         if sound
         else f"the control failed, so that `fully accelerated` says nothing: {_control_fault(control)}",
         f"scores at most {difference} of 255 apart",
-        f"LiteRT's {run.back_end} back end over Vulkan, by the libraries that were loaded",
+        *([] if agreement.hits == agreement.n else [f"on the CPU, XNNPACK's kernels: {_xnnpack(subject)}"]),
+        f"back end {run.back_end} over Vulkan, as loaded",
         "Arm's own driver for Mali was used" if device.mali else _NOT_MALI,
         *failures,
     ]
@@ -171,10 +175,17 @@ def _ran(subject: Subject, run: Run, device: Device, control: Run | str, failure
         "LiteRT's GPU delegate",
         device=str(device),
         tools=_tools(),
-        agreement=same_class(run.outputs, subject.expected),
+        agreement=agreement,
         seconds=run.seconds,
         note="; ".join(notes),
     )
+
+
+def _xnnpack(subject: Subject) -> Agreement:
+    """How far the CPU's own fast kernels agree: less than fully, where the weights amplify every rounding."""
+    runner = Runner(subject.model, "xnnpack")
+    outputs = np.concatenate([runner.run(value[np.newaxis])[0] for value in subject.inputs])
+    return same_class(outputs, subject.expected)
 
 
 def _control_fault(control: Run | str) -> str:

@@ -18,22 +18,22 @@ from typing import Any
 
 from pipeline.platforms import vulkan_job
 from recreate_model.digest import document_fault
-from recreate_model.processes import run_to_end
+from recreate_model.processes import last_line, run_to_end
 
 PACKAGES = "apt-get install libvulkan1 chromium-common"  # the loader, and SwiftShader with its manifest
 
 _ASK_LIMIT = 30  # seconds; an answer takes a tenth of one
 _VARIABLES = ("VK_DRIVER_FILES", "VK_ICD_FILENAMES")  # the newer name is the stronger one
-# Where the loader looks on Linux; then where browsers keep SwiftShader, which no loader finds by itself.
-_FOLDERS = (
+# Where browsers keep SwiftShader, which no loader finds by itself; then where the loader looks on Linux.
+_PLACES = (
+    "/usr/lib/chromium/vk_swiftshader_icd.json",
+    "/usr/lib/chromium-browser/vk_swiftshader_icd.json",
+    "/usr/lib64/chromium-browser/vk_swiftshader_icd.json",
+    "/opt/google/chrome/vk_swiftshader_icd.json",
     "/usr/local/etc/vulkan/icd.d",
     "/etc/vulkan/icd.d",
     "/usr/local/share/vulkan/icd.d",
     "/usr/share/vulkan/icd.d",
-)
-_SWIFTSHADER = tuple(
-    f"{folder}/vk_swiftshader_icd.json"
-    for folder in ("/usr/lib/chromium", "/usr/lib64/chromium-browser", "/usr/lib/chromium-browser", "/opt/google/chrome")
 )
 # VkPhysicalDeviceType: integrated, discrete and virtual are hardware; 4 is a CPU that stands in for one.
 _HARDWARE = (1, 2, 3)
@@ -97,7 +97,10 @@ class Survey:
 
 
 def survey() -> Survey:
-    """Asks every driver: those that VK_DRIVER_FILES or VK_ICD_FILENAMES names, else all that are installed."""
+    """Asks every driver: those that VK_DRIVER_FILES or VK_ICD_FILENAMES names, else all that are installed.
+
+    Of software devices SwiftShader comes first, as the delegate runs on it.
+    """
     drivers = []
     for manifest in _manifests():
         try:
@@ -105,13 +108,11 @@ def survey() -> Survey:
         except (OSError, ValueError, KeyError, TypeError) as error:
             drivers.append(Driver(manifest, fault=f"no driver manifest: {document_fault(error)}"))
             continue
-        done = run_to_end(
-            [sys.executable, "-I", vulkan_job.__file__], _ASK_LIMIT, Driver(manifest).settings
-        )
+        done = run_to_end([sys.executable, "-I", vulkan_job.__file__], _ASK_LIMIT, Driver(manifest).settings)
         if done.returncode == vulkan_job.NO_LOADER:
             return Survey(False, ())
         if done.returncode:
-            drivers.append(Driver(manifest, library, fault=last_words(done)))
+            drivers.append(Driver(manifest, library, fault=reason(done)))
         else:
             devices = sorted(map(_device, json.loads(done.stdout)), key=lambda device: not device.hardware)
             drivers.append(Driver(manifest, library, tuple(devices)))
@@ -119,17 +120,16 @@ def survey() -> Survey:
     return Survey(True, tuple(drivers))
 
 
-def last_words(done: subprocess.CompletedProcess[str]) -> str:
+def reason(done: subprocess.CompletedProcess[str]) -> str:
     """Why a process of `run_to_end` failed: the signal that ended it, else the last line it wrote."""
-    lines = [line.strip() for line in f"{done.stdout}\n{done.stderr}".splitlines() if line.strip()]
     if done.returncode < -1:
-        return f"it was ended by {signal.Signals(-done.returncode).name}"
-    return lines[-1] if lines else f"no word, and exit status {done.returncode}"
+        return f"ended by {signal.Signals(-done.returncode).name}"
+    return last_line(done)
 
 
 def _manifests() -> Iterator[Path]:
     named = next((os.environ[name] for name in _VARIABLES if os.environ.get(name)), None)
-    places = _FOLDERS + _SWIFTSHADER if named is None else named.split(os.pathsep)
+    places = _PLACES if named is None else named.split(os.pathsep)
     for place in map(Path, filter(None, places)):
         if place.is_dir():
             yield from sorted(place.glob("*.json"))
