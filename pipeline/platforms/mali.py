@@ -103,7 +103,8 @@ def delegate(model: bytes, inputs: Array, driver: Driver) -> Run | str:
         done = run_to_end([sys.executable, "-I", mali_job.__file__, folder / "job.json"], limit, driver.settings)
         log = done.stderr.splitlines()
         if done.returncode:
-            return "; ".join(_complaints(log))[:_WORDS] or reason(done)
+            # A crash or a hang says more than what was complained of on the way there.
+            return (done.returncode > 0 and "; ".join(_complaints(log))[:_WORDS]) or reason(done)
         return _read(json.loads(Path(job["report"]).read_text(encoding="utf-8")), np.load(job["outputs"]), log, driver)
 
 
