@@ -196,13 +196,13 @@ def _with_signature(float_model: bytes) -> bytes:
         entry.name, entry.tensorIndex = name, int(index)
         return entry
 
-    model = convert._parse(float_model)
+    model = convert.parse(float_model)
     graph = model.subgraphs[0]
     signature = schema.SignatureDefT()
     signature.inputs, signature.outputs = [named("input", graph.inputs[0])], [named("output", graph.outputs[0])]
     signature.signatureKey, signature.subgraphIndex = "serving_default", 0
     model.signatureDefs = [signature]
-    return convert._pack(model)
+    return convert.pack(model)
 
 
 def _alone(contender: Callable[[Job], Took], job: Job) -> Took:

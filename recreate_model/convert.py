@@ -101,7 +101,7 @@ def quantize(float_model: bytes, ranges: Ranges) -> bytes:
 
         calibrated = _with_spans(float_model, {indices[name]: span for name, span in ranges.items()})
         quantized = mlir_quantize(calibrated, input_data_type=tf.int8, output_data_type=tf.int8)
-        model = _parse(deduplicate_readonly_buffers(quantized))
+        model = parse(deduplicate_readonly_buffers(quantized))
         metadata = get_conversion_metadata(float_model)
         metadata.options.modelOptimizationModes = [_full_integer()]
         metadata.environment.modelHash = get_model_hash(model)
@@ -109,14 +109,14 @@ def quantize(float_model: bytes, ranges: Ranges) -> bytes:
     graph = model.subgraphs[0]
     graph.tensors[graph.inputs[0]].name = INT8_INPUT_NAME
     graph.tensors[graph.outputs[0]].name = INT8_OUTPUT_NAME
-    return _pack(model)
+    return pack(model)
 
 
 def with_all_activations_as_outputs(float_model: bytes) -> bytes:
     """The same model with every activation declared an output, in the order of `activations`, so that none is lost."""
-    model = _parse(float_model)
+    model = parse(float_model)
     model.subgraphs[0].outputs = np.array(list(activations(float_model).values()), np.int32)
-    return _pack(model)
+    return pack(model)
 
 
 def with_ranges_as_outputs(float_model: bytes) -> bytes:
@@ -127,7 +127,7 @@ def with_ranges_as_outputs(float_model: bytes) -> bytes:
     """
     from ai_edge_litert import schema_py_generated as schema
 
-    model = _parse(float_model)
+    model = parse(float_model)
     graph = model.subgraphs[0]
     graph.outputs = []
     codes = [schema.BuiltinOperator.REDUCE_MIN, schema.BuiltinOperator.REDUCE_MAX]
@@ -154,7 +154,7 @@ def with_ranges_as_outputs(float_model: bytes) -> bytes:
         # At once, while the activation is in the cache; its memory can then be used again.
         operators += [operator, *(reduction for index in operator.outputs for reduction in reductions(index))]
     graph.operators = operators
-    return _pack(model)
+    return pack(model)
 
 
 def check_ranges(ranges: Ranges, float_model: bytes) -> None:
@@ -181,7 +181,7 @@ def check_ranges(ranges: Ranges, float_model: bytes) -> None:
 def _with_spans(float_model: bytes, ranges: Mapping[int, tuple[float, float]]) -> bytes:
     from ai_edge_litert import schema_py_generated as schema
 
-    model = _parse(float_model)
+    model = parse(float_model)
     # The converter writes its metadata after quantising; what it wrote after the float conversion is stale by now.
     model.metadata = [entry for entry in model.metadata if entry.name != b"CONVERSION_METADATA"]
     for index, (low, high) in ranges.items():
@@ -189,7 +189,7 @@ def _with_spans(float_model: bytes, ranges: Mapping[int, tuple[float, float]]) -
         parameters.min = np.array([low], np.float32)
         parameters.max = np.array([high], np.float32)
         model.subgraphs[0].tensors[index].quantization = parameters
-    return _pack(model)
+    return pack(model)
 
 
 def _operator_code(code: int) -> Any:
@@ -223,13 +223,15 @@ def _full_integer() -> int:
     return mode
 
 
-def _parse(data: bytes) -> Any:
+def parse(data: bytes) -> Any:
+    """A `.tflite` file as a tree of the generated schema's objects, to be changed and packed again."""
     from ai_edge_litert import schema_py_generated as schema
 
     return schema.ModelT.InitFromPackedBuf(data, 0)
 
 
-def _pack(model: Any) -> bytes:
+def pack(model: Any) -> bytes:
+    """The bytes of a tree from `parse`; the whole file is written anew."""
     import flatbuffers
 
     builder = flatbuffers.Builder(0)

@@ -83,11 +83,11 @@ def test_the_bytes_are_those_of_the_public_converter(
 ) -> None:
     """With the calibrator's own ranges, every byte equals `convert()`'s but for the two names we restore."""
     expected, measured = through_the_public_interface
-    model = convert._parse(expected)
+    model = convert.parse(expected)
     graph = model.subgraphs[0]
     graph.tensors[graph.inputs[0]].name = convert.INT8_INPUT_NAME
     graph.tensors[graph.outputs[0]].name = convert.INT8_OUTPUT_NAME
-    assert digest_bytes(convert.quantize(small_float, measured)) == digest_bytes(convert._pack(model))
+    assert digest_bytes(convert.quantize(small_float, measured)) == digest_bytes(convert.pack(model))
 
 
 def test_our_ranges_are_the_calibrators_but_for_residual_inputs(

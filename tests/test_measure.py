@@ -78,7 +78,7 @@ def test_residual_inputs_keep_their_true_range(small_float: bytes) -> None:
     for row in tensorflow_ranges.residual_inputs(small_float):
         alone = schema.ModelT.InitFromPackedBuf(small_float, 0)
         alone.subgraphs[0].outputs = np.array([indices[row]], np.int32)
-        (expected,) = Runner(convert._pack(alone), "reference").run(value)
+        (expected,) = Runner(convert.pack(alone), "reference").run(value)
         assert measured[row] == pytest.approx([expected.min(), expected.max()], rel=1e-5)
 
 

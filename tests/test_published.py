@@ -316,10 +316,10 @@ def test_the_official_recipe_must_give_the_same_first_class(pinned: StandIn, rec
 
 def test_the_input_is_quantised_again_as_ours_is(pinned: StandIn, recipe: Recipe) -> None:
     """Where the two models scale their inputs differently ours sees the same real values, and the row says so."""
-    changed = convert._parse(pinned.model)
+    changed = convert.parse(pinned.model)
     quantisation = changed.subgraphs[0].tensors[changed.subgraphs[0].inputs[0]].quantization
     quantisation.scale = quantisation.scale * np.float32(0.5)
-    row = table(recipe, pinned.model, replace(pinned, model=convert._pack(changed)))[f"{OURS}: scores"]
+    row = table(recipe, pinned.model, replace(pinned, model=convert.pack(changed)))[f"{OURS}: scores"]
     assert "quantised again" in row.why
     assert not row.found.startswith("1001 of 1001")
     assert "quantised again" not in table(recipe, pinned.model, pinned)[f"{OURS}: scores"].why
@@ -335,9 +335,9 @@ def test_another_interface_is_noticed(
     """Names, types and shapes are those of the card; what does not fit is not run."""
     model = small_float
     if what == "other name":
-        changed = convert._parse(pinned.model)
+        changed = convert.parse(pinned.model)
         changed.subgraphs[0].tensors[changed.subgraphs[0].outputs[0]].name = b"scores"
-        model = convert._pack(changed)
+        model = convert.pack(changed)
     if what == "other resolution":
         card = replace(published.CARD, model=replace(SMALL, resolution=128))
         monkeypatch.setattr(published, "CARD", card)
@@ -445,18 +445,18 @@ def test_no_byte_of_a_model_makes_it_crash(start: int, piece: bytes, stand_in: S
 
 def test_indices_beyond_the_tensors_are_told(pinned: StandIn, recipe: Recipe) -> None:
     """A model whose input is no tensor of it is damaged."""
-    changed = convert._parse(pinned.model)
+    changed = convert.parse(pinned.model)
     changed.subgraphs[0].inputs = np.array([9999], np.int32)
     with pytest.raises(InputError, match="damaged"):
-        table(recipe, pinned.model, replace(pinned, model=convert._pack(changed)))
+        table(recipe, pinned.model, replace(pinned, model=convert.pack(changed)))
 
 
 def test_a_model_that_does_not_run_is_told(pinned: StandIn, recipe: Recipe) -> None:
     """What the interpreter refuses is one line with its own words."""
-    changed = convert._parse(pinned.model)
+    changed = convert.parse(pinned.model)
     changed.version = 2
     with pytest.raises(InputError, match="schema version 2"):
-        table(recipe, pinned.model, replace(pinned, model=convert._pack(changed)))
+        table(recipe, pinned.model, replace(pinned, model=convert.pack(changed)))
 
 
 # The command line

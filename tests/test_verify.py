@@ -67,11 +67,11 @@ def test_what_nobody_recorded_is_not_claimed(recipe: Recipe, model: bytes, origi
 
 def test_one_changed_weight_is_noticed(recipe: Recipe, model: bytes, origin: Origin) -> None:
     """One weight moved by one step gives another SHA-256, and is found among all weights by its tensor."""
-    changed = convert._parse(model)
+    changed = convert.parse(model)
     largest = max((buffer for buffer in changed.buffers if buffer.data is not None), key=lambda b: len(b.data))
     largest.data = largest.data.copy()
     largest.data[1000] ^= 1
-    table = verify.rows(recipe, convert._pack(changed), *origin, digest_bytes(model), EXACT)
+    table = verify.rows(recipe, convert.pack(changed), *origin, digest_bytes(model), EXACT)
     sha256, weights = (row for row in table if row.verdict == "differs")
     assert (sha256.what, weights.what) == ("SHA-256", "INT8 weights")
     total = int(weights.expected.split()[0])
@@ -83,7 +83,7 @@ def test_one_changed_weight_is_noticed(recipe: Recipe, model: bytes, origin: Ori
 )
 def test_one_changed_number_is_noticed(kind: str, what: str, recipe: Recipe, model: bytes, origin: Origin) -> None:
     """A bias off by one, a scale off by its last bit and a zero point off by one each fail their own row."""
-    changed = convert._parse(model)
+    changed = convert.parse(model)
     graph = changed.subgraphs[0]
     operator = graph.operators[4]
     if kind == "bias":
@@ -98,7 +98,7 @@ def test_one_changed_number_is_noticed(kind: str, what: str, recipe: Recipe, mod
             quantisation.scale = np.nextafter(quantisation.scale, np.float32(1))
         else:
             quantisation.zeroPoint = quantisation.zeroPoint + 1
-    table = verify.rows(recipe, convert._pack(changed), *origin, None, EXACT)
+    table = verify.rows(recipe, convert.pack(changed), *origin, None, EXACT)
     assert what in {row.what for row in table if row.verdict == "differs"}
 
 
@@ -113,9 +113,9 @@ def test_another_ranges_model_is_noticed(recipe: Recipe, model: bytes, origin: O
 
 def test_a_changed_name_is_noticed(recipe: Recipe, model: bytes, origin: Origin) -> None:
     """An input under another name breaks the published card's claim."""
-    changed = convert._parse(model)
+    changed = convert.parse(model)
     changed.subgraphs[0].tensors[changed.subgraphs[0].inputs[0]].name = b"input"
-    table = verify.rows(recipe, convert._pack(changed), *origin, None, EXACT)
+    table = verify.rows(recipe, convert.pack(changed), *origin, None, EXACT)
     assert [row.what for row in table if row.verdict == "differs"] == ["input name"]
 
 

@@ -1,0 +1,159 @@
+"""Which Vulkan devices this machine has, asked of Vulkan itself, one driver at a time.
+
+For: choosing a device for the GPU delegate and naming it. Each driver is asked in a process of its own (`vulkan_job`),
+as one that crashes must take nothing along. Not for: using a device.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.platforms import vulkan_job
+from recreate_model.digest import document_fault
+from recreate_model.processes import last_line, run_to_end
+
+PACKAGES = "apt-get install libvulkan1 chromium-common"  # the loader, and SwiftShader with its manifest
+
+_ASK_LIMIT = 30  # seconds; an answer takes a tenth of one
+_VARIABLES = ("VK_DRIVER_FILES", "VK_ICD_FILENAMES")  # the newer name is the stronger one
+# Where browsers keep SwiftShader, which no loader finds by itself; then where the loader looks on Linux.
+_PLACES = (
+    "/usr/lib/chromium/vk_swiftshader_icd.json",
+    "/usr/lib/chromium-browser/vk_swiftshader_icd.json",
+    "/usr/lib64/chromium-browser/vk_swiftshader_icd.json",
+    "/opt/google/chrome/vk_swiftshader_icd.json",
+    "/usr/local/etc/vulkan/icd.d",
+    "/etc/vulkan/icd.d",
+    "/usr/local/share/vulkan/icd.d",
+    "/usr/share/vulkan/icd.d",
+)
+# VkPhysicalDeviceType: integrated, discrete and virtual are hardware; 4 is a CPU that stands in for one.
+_HARDWARE = (1, 2, 3)
+_ARM_DRIVER, _ARM = 9, 0x13B5  # VK_DRIVER_ID_ARM_PROPRIETARY, and Arm's number as a vendor
+
+
+@dataclass(frozen=True)
+class Device:
+    """A physical device as its driver describes it.
+
+    Attributes:
+        driver: its name and version.
+        api: version of Vulkan it offers, such as `1.3.0`.
+        hardware: False for a driver that computes on the CPU.
+        mali: whether this is a Mali GPU under Arm's own driver.
+    """
+
+    name: str
+    driver: str
+    api: str
+    hardware: bool
+    mali: bool
+
+    def __str__(self) -> str:
+        kind = "" if self.hardware else " (software)"
+        return f"{self.name}{kind}, {self.driver}, Vulkan {self.api}"
+
+
+@dataclass(frozen=True)
+class Driver:
+    """A Vulkan driver and its devices, hardware first.
+
+    Attributes:
+        manifest: its JSON file, by which the loader finds it.
+        library: name of its shared library.
+        fault: why it could not be asked; empty for one that answered, be it with no device.
+    """
+
+    manifest: Path
+    library: str = ""
+    devices: tuple[Device, ...] = ()
+    fault: str = ""
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """What makes the loader of a process see this driver and no other."""
+        return dict.fromkeys(_VARIABLES, str(self.manifest))
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What was found.
+
+    Attributes:
+        loader: False where there are drivers, but no loader (libvulkan.so.1) to reach them by.
+        drivers: those with hardware first; none without a loader.
+    """
+
+    loader: bool
+    drivers: tuple[Driver, ...]
+
+
+def survey() -> Survey:
+    """Asks every driver: those that VK_DRIVER_FILES or VK_ICD_FILENAMES names, else all that are installed.
+
+    Of software devices SwiftShader comes first, as the delegate runs on it.
+    """
+    drivers = []
+    for manifest in _manifests():
+        try:
+            library = _library(manifest)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            drivers.append(Driver(manifest, fault=f"no driver manifest: {document_fault(error)}"))
+            continue
+        done = run_to_end([sys.executable, "-I", vulkan_job.__file__], _ASK_LIMIT, Driver(manifest).settings)
+        if done.returncode == vulkan_job.NO_LOADER:
+            return Survey(False, ())
+        if done.returncode:
+            drivers.append(Driver(manifest, library, fault=reason(done)))
+        else:
+            devices = sorted(map(_device, json.loads(done.stdout)), key=lambda device: not device.hardware)
+            drivers.append(Driver(manifest, library, tuple(devices)))
+    drivers.sort(key=lambda driver: not any(device.hardware for device in driver.devices))
+    return Survey(True, tuple(drivers))
+
+
+def reason(done: subprocess.CompletedProcess[str]) -> str:
+    """Why a process of `run_to_end` failed: the signal that ended it, else the last line it wrote."""
+    if done.returncode < -1:
+        return f"ended by {signal.Signals(-done.returncode).name}"
+    return last_line(done)
+
+
+def _manifests() -> Iterator[Path]:
+    named = next((os.environ[name] for name in _VARIABLES if os.environ.get(name)), None)
+    places = _PLACES if named is None else named.split(os.pathsep)
+    for place in map(Path, filter(None, places)):
+        if place.is_dir():
+            yield from sorted(place.glob("*.json"))
+        elif named or place.is_file():
+            yield place
+
+
+def _library(manifest: Path) -> str:
+    """Name of the library, from a manifest of the form {"ICD": {"library_path": ...}}."""
+    document = json.loads(manifest.read_text(encoding="utf-8"))
+    return Path(document["ICD"]["library_path"]).name
+
+
+def _device(found: dict[str, Any]) -> Device:
+    version = found["info"] or _version(found["driver_version"])
+    known = found["driver_id"] is not None
+    return Device(
+        name=found["name"],
+        driver=f"{found['driver'] or 'driver'} {version}",
+        api=_version(found["api_version"]),
+        hardware=found["type"] in _HARDWARE,
+        mali=found["driver_id"] == _ARM_DRIVER if known else found["vendor"] == _ARM,
+    )
+
+
+def _version(packed: int) -> str:
+    return f"{packed >> 22 & 127}.{packed >> 12 & 1023}.{packed & 4095}"
