@@ -13,39 +13,23 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 from pipeline.card_text import README
+from pipeline.platforms.evidence import PLATFORMS, STATUSES, Evidence
 from recreate_model.digest import Json, digest_bytes
 from recreate_model.errors import CheckError
 from recreate_model.model_view import ModelView, Tensor, read_model
 from recreate_model.recipe import Checkpoint, Recipe
 
-PLATFORMS = ("Cortex-A", "Cortex-M", "Mali GPU", "Ethos U")  # as the published card spells them
 _PAPER = "https://arxiv.org/pdf/1801.04381.pdf"
 
 _TICK = ":heavy_check_mark:"
+_FAILED = "check failed"
 _MARKS = {"ran": _TICK, "compiled": _TICK, "analysed": "analysed", "not run": "not measured"}
-STATUSES = tuple(_MARKS)  # strongest first
 _KEY = {
-    _TICK: "Ran on this platform or was compiled for it, as the evidence says.",
+    _TICK: "Ran as code of this platform or was compiled for it, as the evidence says.",
     "analysed": "Examined without running or compiling it, as the evidence says.",
     "not measured": "Neither run nor compiled here: no claim that it works on this platform, nor that it does not.",
+    _FAILED: "A check of this platform failed, as the evidence says.",
 }
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What is known about the model on one of PLATFORMS, which may have several.
-
-    `status` is one of STATUSES; only `ran` and `compiled` earn a tick. `what` says what was done, with its numbers.
-    """
-
-    platform: str
-    status: str
-    what: str
-
-    def __post_init__(self) -> None:
-        # A misspelt name would drop the evidence from the card without a word.
-        if self.platform not in PLATFORMS or self.status not in STATUSES:
-            raise ValueError(f"no such platform or status: {self.platform!r}, {self.status!r}")
 
 
 @dataclass(frozen=True)
@@ -77,7 +61,7 @@ def card_readme(
         model: the bytes of the `.tflite` file of `recipe`.
         accuracy: of this very file; None where it was not measured.
         agreement: of the INT8 model's winning class with the float model's; None where it was not measured.
-        evidence: per platform, in any order; platforms without any read "not measured".
+        evidence: of the platforms, in any order; one without any reads "not measured".
         files: what else the build made: path relative to the card, and SHA-256.
         variants: the compiled models, as `vela.vela_table` gives them.
         refuted: what was claimed of the model and does not hold, as verification names it.
@@ -212,7 +196,9 @@ def _origin(recipe: Recipe, tools: Mapping[str, str]) -> str:
 def _platform_row(platform: str, evidence: Sequence[Evidence]) -> str:
     known = sorted((e for e in evidence if e.platform == platform), key=lambda e: STATUSES.index(e.status))
     mark = _MARKS[known[0].status if known else "not run"]
-    return f"| {platform} | {mark} | {'; '.join(_cell(f'{e.status}: {e.what}') for e in known)} |"
+    if not all(each.holds for each in known):
+        mark = _FAILED
+    return f"| {platform} | {mark} | {'<br>'.join(_cell(each.sentence) for each in known)} |"
 
 
 def _files_section(files: Sequence[tuple[str, str]]) -> str:

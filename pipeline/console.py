@@ -16,7 +16,7 @@ from pipeline.c_array import identifier
 from pipeline.rows import Row
 from pipeline.runner import Freshness, Outcome
 from pipeline.vela_targets import variant_name
-from pipeline.work import EVALUATE_FILE, PROVENANCE_FILE, VELA_FILE, VERIFY_FILE, Progress, model_file
+from pipeline.work import EVALUATE_FILE, PLATFORMS_FILE, PROVENANCE_FILE, VELA_FILE, VERIFY_FILE, Progress, model_file
 from recreate_model.digest import Json, digest_file
 from recreate_model.recipe import MIN_MAX, Recipe, Target
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _WIDE = 140
 # A line, or a table: its title, its columns and its rows.
 Block = str | tuple[str, Sequence[str], Sequence[Sequence[str]]]
-_RESULTS = {"verify": VERIFY_FILE, "evaluate": EVALUATE_FILE, "vela": VELA_FILE}
+_RESULTS = {"verify": VERIFY_FILE, "evaluate": EVALUATE_FILE, "vela": VELA_FILE, "platforms": PLATFORMS_FILE}
 
 
 class Bars:
@@ -89,7 +89,12 @@ def announce(freshness: Freshness) -> None:
 def print_build(folder: Path, recipe: Recipe, outcomes: Sequence[Outcome], wanted: Sequence[str]) -> None:
     """The results of the stages asked for, then the closing table of what was made, then where to look."""
     console = _console()
-    printers = {"verify": _print_verify, "evaluate": _print_evaluate, "vela": _print_vela}
+    printers = {
+        "verify": _print_verify,
+        "evaluate": _print_evaluate,
+        "vela": _print_vela,
+        "platforms": _print_platforms,
+    }
     for stage in wanted:
         if stage in printers:
             printers[stage](console, recipe, _load(folder, _RESULTS[stage]))
@@ -241,6 +246,28 @@ def _print_vela(console: Console, recipe: Recipe, document: Json) -> None:
         table.add_row(*cells[: len(columns)])
     console.print(table)
     console.print("Memory, cycles and inferences per second are Vela's estimates, not measurements on a device.")
+
+
+def _print_platforms(console: Console, recipe: Recipe, document: Json) -> None:
+    table = _table(
+        f"platforms {recipe.name}, on {document['pictures']} pictures",
+        *("platform", "evidence", "what was done, on what", "with", "agreement", "s>", "what it does not show"),
+    )
+    for row in document["rows"]:
+        agreement = row["agreement"]
+        rest = [("", row["note"]), ("failed: ", row["fault"]), ("missing: ", row["missing"])]
+        table.add_row(
+            row["platform"],
+            row["status"] if row["holds"] else f"{row['status']}, FAILED",
+            f"{row['what']}; {row['device']}" if row["device"] else row["what"],
+            ", ".join(row["tools"]),
+            f"{agreement['hits']} of {agreement['n']} {agreement['kind']}" if agreement else "",
+            "" if row["seconds"] is None else f"{row['seconds']:.3f}",
+            "; ".join(f"{head}{text}" for head, text in rest if text),
+            style="bold red" if not row["holds"] else "green" if row["ticks"] else "",
+        )
+    console.print(table)
+    console.print("Seconds are of one inference on the device named, most of them emulated: never of the real one.")
 
 
 def _load(folder: Path, path: str) -> Json:

@@ -7,11 +7,12 @@ at. Not for: figures of a device's speed. No check here runs on one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Literal
 
 import numpy as np
 
+from recreate_model.digest import Json
 from recreate_model.network import Array
 
 Status = Literal["ran", "compiled", "analysed", "not run"]
@@ -81,6 +82,18 @@ class Evidence:
         agreement = f", {self.agreement}" if self.agreement else ""
         rest = [("", self.note), ("failed: ", self.fault), ("missing: ", self.missing)]
         return done + made_with + agreement + "".join(f"; {head}{text}" for head, text in rest if text)
+
+
+def as_json(row: Evidence) -> Json:
+    """Evidence as plain JSON, with what follows from it."""
+    return {**asdict(row), "tools": list(row.tools), "holds": row.holds, "ticks": row.ticks}
+
+
+def from_json(row: Json) -> Evidence:
+    """The evidence of such JSON, as this program wrote it."""
+    given = {part.name: row[part.name] for part in fields(Evidence)}
+    agreement = Agreement(**row["agreement"]) if row["agreement"] else None
+    return Evidence(**{**given, "tools": tuple(row["tools"]), "agreement": agreement})
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,8 @@ from importlib.metadata import version
 from pipeline import card
 from pipeline.keys import tools_here
 from pipeline.platforms import ethos_u
-from pipeline.work import EVALUATE_FILE, VELA_FILE, VERIFY_FILE, Work
+from pipeline.platforms.evidence import Evidence, from_json
+from pipeline.work import EVALUATE_FILE, PLATFORMS_FILE, VELA_FILE, VERIFY_FILE, Work
 from recreate_model.digest import Json, digest_file
 
 # As the card names them, and the key in definition.yaml; a data set goes by its own name.
@@ -32,7 +33,7 @@ def run(work: Work) -> None:
         work.model,
         accuracy,
         _measured(evaluation, "agreement"),
-        [card.Evidence(each.platform, each.status, each.what) for each in ethos_u.check(variants)],
+        _evidence(work, variants),
         files,
         variants=variants,
         refuted=[row["what"] for row in work.read_json(VERIFY_FILE)["rows"] if row["verdict"] == "differs"],
@@ -51,6 +52,13 @@ def _measured(evaluation: Json, name: str) -> card.Measured | None:
     if evaluation["left_out_as_calibrated"] is None:
         dataset += _OVERLAP_UNKNOWN
     return card.Measured(figure["value"], low, high, figure["n"], dataset)
+
+
+def _evidence(work: Work, variants: Json) -> list[Evidence]:
+    """What `platforms` found of this build; where it was not run, what the build itself shows."""
+    if PLATFORMS_FILE in work.inputs:
+        return [from_json(row) for row in work.read_json(PLATFORMS_FILE)["rows"]]
+    return ethos_u.check(variants)
 
 
 def _natural(path: str) -> list[str | int]:

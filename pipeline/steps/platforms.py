@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
 
 from pipeline.platforms import cortex_a, cortex_m, cortex_m_tflm, ethos_u, mali
-from pipeline.platforms.evidence import PLATFORMS, Evidence
+from pipeline.platforms.evidence import PLATFORMS, Evidence, as_json
 from pipeline.platforms.subject import subject
 from pipeline.work import PLATFORMS_FILE, VELA_FILE, Work
-from recreate_model.digest import Json, digest_bytes, readable_json
+from recreate_model.digest import digest_bytes, readable_json
 from recreate_model.errors import ToolError
 from recreate_model.resources import cache_folder
 
@@ -35,7 +34,7 @@ def run(work: Work) -> None:
         "model_sha256": digest_bytes(work.model),
         "pictures": checked.source,
         "holds": all(row.holds for row in rows),
-        "rows": [_json(row) for row in rows],
+        "rows": [as_json(row) for row in rows],
     }
     work.write(PLATFORMS_FILE, readable_json(document))
 
@@ -46,7 +45,3 @@ def _checked(platform: str, check: Callable[[], list[Evidence]]) -> list[Evidenc
         return check()
     except ToolError as error:
         return [Evidence(platform, "not run", error.expected, fault=error.found)]
-
-
-def _json(row: Evidence) -> Json:
-    return {**asdict(row), "tools": list(row.tools), "holds": row.holds, "ticks": row.ticks}
