@@ -53,10 +53,9 @@ def constants_of(program: Program) -> Constants:
         data.append(layer.weights.tobytes())
         weights.append(weights[-1] + layer.weights.size)
         channels.append(channels[-1] + len(layer.bias))
-    # C has no array of no elements, which a model without weights would ask for.
-    none = np.zeros(0 if bias else 1, np.int32)
+    none = np.zeros(0, np.int32)  # for a model without a convolution
     return Constants(
-        b"".join(data) or b"\0",
+        b"".join(data),
         tuple(weights),
         tuple(channels),
         np.concatenate([*bias, none]).astype(np.int32),

@@ -6,6 +6,7 @@ anything, which `lowering`, `schedule` and `plan` have done.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.resources import files
 
 from pipeline.c_array import ByteArray, array_source, identifier
@@ -38,14 +39,15 @@ def runtime_sources(model: bytes, name: str) -> dict[str, str]:
 def sources(program: Program, plan: Plan, c_name: str, model: bytes) -> dict[str, str]:
     """The same of a program that is planned already; names begin with `c_name`."""
     constants = constants_of(program)
+    # C has no array without elements, which a model without a convolution would ask for.
     arrays = [
-        ByteArray(f"{c_name}_weights", constants.weights, "signed char"),
-        ByteArray(f"{c_name}_shifts", constants.shift, "signed char"),
+        ByteArray(f"{c_name}_weights", constants.weights or b"\0", "signed char"),
+        ByteArray(f"{c_name}_shifts", constants.shift or b"\0", "signed char"),
     ]
     return {
         f"{c_name}_run.h": _header(program, plan, c_name, model),
         f"{c_name}_run.c": _source(program, plan, c_name, constants),
-        f"{c_name}_constants.h": _constants_header(c_name, constants),
+        f"{c_name}_constants.h": _constants_header(c_name, arrays),
         f"{c_name}_constants.c": array_source(f"{c_name}_constants.h", arrays, "MODEL_CONSTANTS"),
         KERNELS: files(standalone).joinpath(KERNELS).read_text(encoding="utf-8"),
     }
@@ -96,15 +98,15 @@ const int8_t *{c_name}_output(void);
 """
 
 
-def _constants_header(c_name: str, constants: Constants) -> str:
+def _constants_header(c_name: str, arrays: Sequence[ByteArray]) -> str:
     prefix = c_name.upper()
+    declared = "\n".join(f"extern const {one.element} {one.name}[{len(one.data)}];" for one in arrays)
     return f"""\
 /* {c_name}: constants of the network, for {c_name}_run.c. Generated: do not edit. */
 #ifndef {prefix}_CONSTANTS_H
 #define {prefix}_CONSTANTS_H
 
-extern const signed char {c_name}_weights[{len(constants.weights)}];
-extern const signed char {c_name}_shifts[{len(constants.shift)}];
+{declared}
 
 #endif
 """
@@ -167,6 +169,8 @@ void {c_name}_run(void)
 
 
 def _table(name: str, values: Array) -> str:
+    if not len(values):
+        return ""
     rows = [", ".join(map(_int32, values[at : at + _PER_LINE])) for at in range(0, len(values), _PER_LINE)]
     body = ",\n    ".join(rows)
     return f"static const int32_t {name}[{len(values)}] = {{\n    {body}\n}};\n"
