@@ -1,9 +1,10 @@
 """Vela's configuration files: memory systems (`System_Config.`) and how they are used (`Memory_Mode.`), by content.
 
 For: reading the packaged `Arm/vela.ini` or one of the user's, and telling every value of a section, `inherit` followed.
-Vela reads such a file twice, in Python for the figures and in C++ for the plan, and the two differ: C++ minds capitals,
-does not know `key: value`, and passes over a `[DEFAULT]` section. Each of them gives a plan for another memory system
-than the figures are for, with status 0. So a file of the user's is read here as strictly as the stricter of the two.
+Vela reads such a file twice, in Python for the clock and bandwidths it reports and in C++ for the plan and its cycles,
+and the two differ: C++ minds capitals, passes over a `[DEFAULT]` section, and does not know `key: value`. The first two
+give a plan for another memory system than is reported, with status 0. So a file of the user's is read here as strictly
+as the stricter of the two.
 Not for: which accelerator a section is meant for (`vela_targets`).
 """
 
@@ -143,7 +144,7 @@ def read_config(path: Path) -> VelaConfig:
 def _check(config: VelaConfig) -> None:
     ini = _parsed(config.data)
     if ini.defaults():
-        raise ValueError("a [DEFAULT] section, which Vela heeds in its figures but not in its plan")
+        raise ValueError("a [DEFAULT] section, which Vela heeds in what it reports but not in its plan")
     for section in ini.sections():
         kind = next((kind for kind in _KEYS if section.startswith(kind)), None)
         if kind is None:

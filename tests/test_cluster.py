@@ -383,7 +383,7 @@ def test_without_dask_the_error_says_how_to_get_it(monkeypatch: pytest.MonkeyPat
 
 
 def test_every_tool_that_decides_a_result_is_compared() -> None:
-    """Those in the keys of the stages that work on a cluster."""
+    """Those in the keys of the stages that work on a cluster; no worker draws the plot."""
     for stage in STAGES:
         if stage.name in ("calibrate", "evaluate", "vela"):
-            assert set(stage.tools) <= set(remote.TOOLS)
+            assert set(stage.tools) - {"matplotlib"} <= set(remote.TOOLS)

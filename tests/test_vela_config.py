@@ -171,7 +171,7 @@ def test_what_is_no_file_is_refused(tmp_path: Path, name: str, found: str) -> No
 
 
 def test_vela_reads_capitals_in_two_ways(tmp_path: Path) -> None:
-    """Why spelling is checked: the figures are of the slow flash, and the plan is of another memory."""
+    """Why spelling is checked: the slow flash is reported, and the plan is for another memory."""
     results = {}
     for name, key in (("right", "OffChipFlash"), ("wrong", "OFFCHIPFLASH")):
         config = VelaConfig(
