@@ -108,7 +108,7 @@ STAGES: tuple[Stage, ...] = (
         "arena size, operators, test vector and example for TensorFlow Lite Micro",
         needs=("quantize", "c-array"),
         reads=_naming,
-        tools=(*_PICTURES, "flatbuffers"),
+        tools=(*_RUNTIME, "opencv-python-headless"),
         optional_tools=("tflite-micro",),
     ),
     Stage(

@@ -38,7 +38,7 @@ def _measured(measured: Measured, prefix: str) -> str:
 #define {prefix}_SIZE {measured.arena}UL
 #define {prefix}_ALIGNMENT {ALIGNMENT}
 
-/* Of which: activations, which share their memory; structures that stay. */
+/* Of which, once the model is set up: activations, which share their memory; structures that stay. */
 #define {prefix}_HEAD {measured.head}UL
 #define {prefix}_TAIL {measured.tail}UL
 

@@ -55,14 +55,15 @@ def golden_vector(model: bytes, name: str) -> TestVector:
 
 def input_picture(view: ModelView, name: str) -> Array:
     """The vector's input, int8 (1, size, size, 3). Raises InputError for a model with another input or output."""
-    shape, quantisation = view.input.shape, view.input.quantisation
+    shape, scores, quantisation = view.input.shape, view.output.shape, view.input.quantisation
     # A batch of two has one picture too many for the array, whatever a runtime makes of it.
-    square = len(shape) == 4 and shape[0] == 1 and shape[1] == shape[2] and shape[3] == 3
-    if not (square and len(view.output.shape) == 2 and view.output.shape[0] == 1 and quantisation is not None):
+    square = len(shape) == 4 and shape == (1, shape[1], shape[1], 3)
+    one_row = len(scores) == 2 and scores[0] == 1
+    if not (square and one_row and view.input.dtype == view.output.dtype == "int8" and quantisation):
         raise InputError(
-            expected=f"{name} to take one square RGB picture, (1, size, size, 3), and to give (1, classes)",
-            found=f"{shape} in and {view.output.shape} out",
-            next_step="give a model of one picture at a time, or build one with `python -m pipeline quantize`",
+            expected=f"{name} to take one square RGB picture, int8 (1, size, size, 3), and to give int8 (1, classes)",
+            found=f"{view.input.dtype} {shape} in and {view.output.dtype} {scores} out",
+            next_step="give an INT8 model of one picture at a time, or build one with `python -m pipeline quantize`",
         )
     pixels = procedural.picture(_SEED, _NUMBER, size=shape[1])
     value = normalise(pixels, Preprocess("squash"), shape[1])
