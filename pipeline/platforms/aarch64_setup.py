@@ -98,16 +98,17 @@ def _check_programs() -> None:
 def _make(part: Path, held: BinaryIO) -> None:
     work = part / "work"
     (work / "wheels").mkdir(parents=True)
-    packages = _unpack_packages(work, part / "root", held)
-    python = _python_version(part / "root")
+    root = part / CPUS[0].name
+    packages = _unpack_packages(work, root, held)
+    python = _python_version(root)
     wheels = _unpack_wheels(work / "wheels", part / "site", python, held)
     shutil.rmtree(work)
+    for cpu in CPUS[1:]:
+        # Not a link to the folder: what resolves links in there would leave what it takes for `/`.
+        shutil.copytree(root, part / cpu.name, symlinks=True, copy_function=os.link)
     for cpu in CPUS:
-        prefix = part / "cpu" / cpu.name
-        (prefix / "proc").mkdir(parents=True)
-        (prefix / "proc" / "cpuinfo").write_text(cpu.cpuinfo)
-        for name in ("lib", "usr"):
-            (prefix / name).symlink_to(f"../../root/{name}")
+        (part / cpu.name / "proc").mkdir(exist_ok=True)
+        (part / cpu.name / "proc" / "cpuinfo").write_text(cpu.cpuinfo)
     aarch64.write_manifest(part, packages, wheels, python)
     _try_it(Sysroot(part, packages, tuple(wheels), python))
 
@@ -147,7 +148,7 @@ def _unpack_packages(work: Path, root: Path, held: BinaryIO) -> dict[str, str]:
     apt = _apt_folders(work / "apt", held)
     run = functools.partial(_run, held=held, settings={"APT_CONFIG": str(apt / "apt.conf")})
     run(("apt-get", "update", "-qq"), expected="apt to read the distribution's list of arm64 packages")
-    wanted = PACKAGES
+    wanted: tuple[str, ...] = PACKAGES
     known = run(("apt-cache", "pkgnames"), expected="apt to list arm64 packages").split()
     if set(ARMNN_PACKAGES) <= set(known):
         wanted = (*PACKAGES, *ARMNN_PACKAGES)
