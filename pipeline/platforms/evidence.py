@@ -95,5 +95,10 @@ def bit_exact(outputs: Array, expected: Array) -> Agreement:
 
 
 def same_class(outputs: Array, expected: Array) -> Agreement:
-    """Compares the winning class of each picture; of equal scores the first wins. Both (n, classes)."""
-    return Agreement(int(np.sum(outputs.argmax(axis=1) == expected.argmax(axis=1))), len(expected), "same class")
+    """Compares the winning class of each picture; where several share the highest expected score, any of them will do.
+
+    Of equal scores in `outputs` the first counts, so that outputs without a winner do not agree with all. Both
+    (n, classes).
+    """
+    scores = np.take_along_axis(expected, outputs.argmax(axis=1)[:, np.newaxis], axis=1)[:, 0]
+    return Agreement(int(np.sum(scores == expected.max(axis=1))), len(expected), "same class")
