@@ -3,9 +3,9 @@
 For: finding that root, believing it by its content, and the command line that runs a program of it on an emulated
 Cortex-A. Not for: making it (`aarch64_setup`), nor what is run there (`jobs`).
 
-    aarch64/<name>/root/            packages of the distribution, unpacked
+    aarch64/<name>/cortex-a53/      what the emulator takes for `/`: packages of the distribution, unpacked, and the
+    aarch64/<name>/cortex-a76/      `/proc/cpuinfo` of that CPU; files of one are hard links to the other's
     aarch64/<name>/site/            AArch64 wheels, unpacked
-    aarch64/<name>/cpu/<cpu>/       what the emulator takes for `/`: links into `root`, and a `/proc/cpuinfo` of that CPU
     aarch64/<name>/manifest.json    versions, and the digest of all the rest
 """
 
@@ -99,7 +99,7 @@ class Sysroot:
 
     def command(self, emulator: Path, cpu: Cpu) -> tuple[Path | str, ...]:
         """The start of a command line that runs this root's Python on the emulated CPU."""
-        prefix = self.folder / "cpu" / cpu.name
+        prefix = self.folder / cpu.name
         # What this machine's own programs are to load is not for those in there.
         clean = ("-U", "LD_PRELOAD", "-U", "LD_LIBRARY_PATH")
         # Byte code written beside the sources would be a change of the root.
@@ -131,7 +131,7 @@ def emulates(program: Path, cpu: Cpu) -> bool:
 
 def folder(cache: Path) -> Path:
     """Where the root of this version of the program lies in the cache, or would: what makes it is in the name."""
-    recipe = [digest_file(LOCK), *PACKAGES, *ARMNN_PACKAGES, *(cpu.name + cpu.cpuinfo for cpu in CPUS)]
+    recipe = [FORMAT, digest_file(LOCK), *PACKAGES, *ARMNN_PACKAGES, *(cpu.name + cpu.cpuinfo for cpu in CPUS)]
     return cache / "aarch64" / digest_json(recipe)[:12]
 
 

@@ -13,6 +13,7 @@ import functools
 import os
 import re
 import shutil
+import subprocess
 import sys
 import urllib.parse
 import zipfile
@@ -22,8 +23,8 @@ from typing import BinaryIO
 
 from pipeline.platforms import aarch64
 from pipeline.platforms.aarch64 import ARMNN_PACKAGES, CPUS, EMULATOR, EMULATOR_PACKAGE, LOCK, PACKAGES, Sysroot
-from recreate_model.digest import digest_file
-from recreate_model.errors import ResourceError, ToolError
+from recreate_model.digest import digest_file, document_fault
+from recreate_model.errors import InputError, ResourceError, ToolError
 from recreate_model.exclusive import exclusive
 from recreate_model.processes import last_line, run_to_end
 
@@ -50,6 +51,7 @@ def ensure(cache: Path, announce: Callable[[str], object]) -> Sysroot:
 
     Raises:
         ResourceError: a program is missing, packages or wheels could not be had, or there is no room.
+        InputError: the file of apt sources that the user names cannot be read.
         ToolError: what was made does not run.
     """
     _check_programs()
@@ -98,16 +100,17 @@ def _check_programs() -> None:
 def _make(part: Path, held: BinaryIO) -> None:
     work = part / "work"
     (work / "wheels").mkdir(parents=True)
-    packages = _unpack_packages(work, part / "root", held)
-    python = _python_version(part / "root")
+    root = part / CPUS[0].name
+    packages = _unpack_packages(work, root, held)
+    python = _python_version(root)
     wheels = _unpack_wheels(work / "wheels", part / "site", python, held)
     shutil.rmtree(work)
+    for cpu in CPUS[1:]:
+        # Not a link to the folder: what resolves links in there would leave what it takes for `/`.
+        shutil.copytree(root, part / cpu.name, symlinks=True, copy_function=os.link)
     for cpu in CPUS:
-        prefix = part / "cpu" / cpu.name
-        (prefix / "proc").mkdir(parents=True)
-        (prefix / "proc" / "cpuinfo").write_text(cpu.cpuinfo)
-        for name in ("lib", "usr"):
-            (prefix / name).symlink_to(f"../../root/{name}")
+        (part / cpu.name / "proc").mkdir(exist_ok=True)
+        (part / cpu.name / "proc" / "cpuinfo").write_text(cpu.cpuinfo)
     aarch64.write_manifest(part, packages, wheels, python)
     _try_it(Sysroot(part, packages, tuple(wheels), python))
 
@@ -134,7 +137,7 @@ def _run(command: Sequence[Path | str], held: BinaryIO, settings: Mapping[str, s
     if done.returncode:
         raise ResourceError(
             expected=expected,
-            found=last_line(done),
+            found=_complaint(done),
             next_step="make the distribution's packages and a package index reachable and run `make aarch64` again; "
             f"where arm64 packages have an archive of their own, as with Ubuntu's ports, name a file of apt sources "
             f"for it in {SOURCES_VARIABLE}",
@@ -142,12 +145,18 @@ def _run(command: Sequence[Path | str], held: BinaryIO, settings: Mapping[str, s
     return done.stdout
 
 
+def _complaint(done: subprocess.CompletedProcess[str]) -> str:
+    """What apt said first, since its last words are of what follows from that; of other programs the last."""
+    marked = [line.strip() for line in done.stderr.splitlines() if line.startswith(("E: ", "W: "))]
+    return marked[0] if marked else last_line(done)
+
+
 def _unpack_packages(work: Path, root: Path, held: BinaryIO) -> dict[str, str]:
     """Fetches the packages and what they depend on, and unpacks them; versions by name."""
     apt = _apt_folders(work / "apt", held)
     run = functools.partial(_run, held=held, settings={"APT_CONFIG": str(apt / "apt.conf")})
     run(("apt-get", "update", "-qq"), expected="apt to read the distribution's list of arm64 packages")
-    wanted = PACKAGES
+    wanted: tuple[str, ...] = PACKAGES
     known = run(("apt-cache", "pkgnames"), expected="apt to list arm64 packages").split()
     if set(ARMNN_PACKAGES) <= set(known):
         wanted = (*PACKAGES, *ARMNN_PACKAGES)
@@ -194,7 +203,7 @@ def _apt_folders(apt: Path, held: BinaryIO) -> Path:
 def _sources(held: BinaryIO) -> str:
     """Lines of apt sources for arm64: those of the file that the user names, else of this system's distribution."""
     if named := os.environ.get(SOURCES_VARIABLE):
-        return Path(named).expanduser().read_text()
+        return _read_sources(Path(named).expanduser())
     form = "$(REPO_URI) $(RELEASE) $(COMPONENT) $(ORIGIN)"
     command = ("apt-get", "indextargets", "--format", form, "Created-By: Packages")
     lines = []
@@ -211,6 +220,17 @@ def _sources(held: BinaryIO) -> str:
             "then `make aarch64`",
         )
     return "".join(dict.fromkeys(lines))
+
+
+def _read_sources(named: Path) -> str:
+    try:
+        return named.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise InputError(
+            expected=f"{SOURCES_VARIABLE} to name a file of apt sources",
+            found=f"{named}: {document_fault(error)}",
+            next_step="name one with lines such as `deb ADDRESS bookworm main`, or unset it",
+        ) from error
 
 
 def _python_version(root: Path) -> str:

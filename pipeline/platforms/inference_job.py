@@ -34,7 +34,7 @@ def main(job_file: str) -> None:
         start = time.perf_counter()
         outputs[kernels] = np.concatenate([run(value[np.newaxis]) for value in inputs])
         seconds[kernels] = (time.perf_counter() - start) / len(inputs)
-    np.savez(job["outputs"], **outputs)
+    np.savez(job["outputs"], **outputs)  # type: ignore[arg-type]  # numpy's stub takes the mapping for its flag
     document = {
         "machine": platform.machine(),
         "versions": [*versions, f"Python {platform.python_version()}", f"numpy {np.__version__}"],
@@ -67,7 +67,7 @@ def _litert(model: str) -> tuple[Callable[[str], Callable[[Any], Any]], list[str
 
 
 def _armnn(model: str) -> tuple[Callable[[str], Callable[[Any], Any]], list[str]]:
-    import pyarmnn
+    import pyarmnn  # type: ignore[import-not-found]  # it is in no index, and belongs to the system's Python
 
     def load(backend: str) -> Callable[[Any], Any]:
         parser = pyarmnn.ITfLiteParser()

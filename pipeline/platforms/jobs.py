@@ -19,6 +19,8 @@ from recreate_model.errors import ToolError
 from recreate_model.network import Array
 from recreate_model.processes import last_line, run_to_end
 
+Runtime = Literal["litert", "armnn"]
+
 _SCRIPT = Path(__file__).with_name("inference_job.py")
 _START, _EACH = 120, 60  # seconds a job and each picture may take; emulated, they take 3 and at most 6
 
@@ -30,11 +32,13 @@ class Place:
     Attributes:
         name: for messages.
         command: the start of a command line that runs Python there.
+        remedy: what helps where a job fails there, as the end of an error.
         site: folders of unpacked wheels.
     """
 
     name: str
     command: tuple[Path | str, ...]
+    remedy: str
     site: tuple[Path, ...] = ()
 
 
@@ -55,7 +59,7 @@ class Ran:
     versions: tuple[str, ...]
 
 
-def run_job(place: Place, runtime: Literal["litert", "armnn"], kernels: Sequence[str], subject: Subject) -> Ran:
+def run_job(place: Place, runtime: Runtime, kernels: Sequence[str], subject: Subject) -> Ran:
     """Runs the subject's model on all of its pictures, once with each of the kernels.
 
     Args:
@@ -73,7 +77,10 @@ def run_job(place: Place, runtime: Literal["litert", "armnn"], kernels: Sequence
             "runtime": runtime,
             "kernels": list(kernels),
             "site": [str(path) for path in place.site],
-            **{"model": str(model), "inputs": str(inputs), "outputs": str(outputs), "report": str(report)},
+            "model": str(model),
+            "inputs": str(inputs),
+            "outputs": str(outputs),
+            "report": str(report),
         }
         (folder / "job.json").write_text(json.dumps(job))
         limit = _START + _EACH * len(subject.inputs) * len(kernels)
@@ -89,10 +96,10 @@ def run_job(place: Place, runtime: Literal["litert", "armnn"], kernels: Sequence
     return Ran(found, document["seconds"], document["machine"], tuple(document["versions"]))
 
 
-def _failed(place: Place, runtime: str, kernels: Sequence[str], found: str) -> ToolError:
+def _failed(place: Place, runtime: Runtime, kernels: Sequence[str], found: str) -> ToolError:
     return ToolError(
         expected=f"{runtime} ({', '.join(kernels)}) to run the model on {place.name}",
         found=found,
         done="the outputs were not compared",
-        next_step="run again with the model of `python -m pipeline quantize`; if it goes on, leave this runtime out",
+        next_step=place.remedy,
     )

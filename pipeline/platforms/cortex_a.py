@@ -1,0 +1,205 @@
+"""What is known of the model on Cortex-A: LiteRT and Arm NN, as AArch64 code where this machine can run any.
+
+For: holding the outputs of several kernels against the reference kernels'. AArch64 code runs on an aarch64 machine, or
+under `qemu-aarch64` where `make aarch64` was run; code of any other kind says nothing of Cortex-A, and is shown as
+`analysed`. Not for: speed. An emulator's seconds are its own.
+"""
+
+from __future__ import annotations
+
+import functools
+import platform
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.platforms import aarch64, armnn
+from pipeline.platforms.aarch64 import CPUS, EMULATOR, EMULATOR_PACKAGE, Cpu, Sysroot
+from pipeline.platforms.evidence import Evidence, Status, Subject, bit_exact, same_class
+from pipeline.platforms.jobs import Place, Ran, Runtime, run_job
+from recreate_model.errors import ToolError
+from recreate_model.network import Array
+
+_ROW = functools.partial(Evidence, "Cortex-A")
+_ARMNN_PICTURES = 10  # at most, as the plain C++ back end takes seconds for one
+
+
+def check(subject: Subject, cache: Path) -> list[Evidence]:
+    """Rows for every way of running the model as a Cortex-A would; what cannot be done here is named.
+
+    Args:
+        cache: folder below which `make aarch64` keeps its root.
+
+    Raises:
+        ToolError: something that is there failed.
+    """
+    here = run_job(_here(), "litert", ("reference", "xnnpack"), subject)
+    rows = [] if aarch64.native() else _emulated(subject, cache, here)
+    return [*rows, *_on_this_machine(subject, here), _armnn_here(subject)]
+
+
+def _here() -> Place:
+    return Place("this machine", (sys.executable, "-I"), "install the packages of requirements/runtime.lock again")
+
+
+def _on_this_machine(subject: Subject, ran: Ran) -> list[Evidence]:
+    reference = _ROW(
+        _status(),
+        "LiteRT's reference kernels in a process of their own",
+        device=_device(),
+        tools=ran.versions,
+        agreement=bit_exact(ran.outputs["reference"], subject.expected),
+        seconds=ran.seconds["reference"],
+        note=_joined(_foreign(), "the same kernels on this machine made what is expected: it only shows they repeat"),
+    )
+    outputs = ran.outputs["xnnpack"]
+    xnnpack = _ROW(
+        _status(),
+        "LiteRT with XNNPACK",
+        device=_device(),
+        tools=ran.versions,
+        agreement=same_class(outputs, subject.expected) if subject.trained else None,
+        seconds=ran.seconds["xnnpack"],
+        note=_joined(_foreign(), _untrained(subject, outputs)),
+    )
+    return [reference, xnnpack]
+
+
+def _emulated(subject: Subject, cache: Path, here: Ran) -> list[Evidence]:
+    what = "LiteRT as AArch64 code"
+    emulator = aarch64.emulator()
+    if emulator is None:
+        return [_ROW("not run", what, missing=f"{EMULATOR}: `apt-get install {EMULATOR_PACKAGE}`, then `make aarch64`")]
+    root = aarch64.find(cache)
+    if root is None:
+        return [_ROW("not run", what, missing="the AArch64 root: `make aarch64`")]
+    cpus = [cpu for cpu in CPUS if aarch64.emulates(emulator, cpu)]
+    rows = []
+    for cpu in cpus:
+        # The reference kernels are plain C++, and the same code on every AArch64.
+        kernels = ("reference", "xnnpack") if cpu == cpus[0] else ("xnnpack",)
+        ran = _run_emulated(root, emulator, cpu, "litert", kernels, subject)
+        tools = _tools(ran, root, emulator)
+        rows += [_emulated_row(name, subject, ran, here, tools, cpu) for name in kernels]
+    rows += [
+        _ROW("not run", f"LiteRT with XNNPACK as AArch64 code on {cpu.name}", missing=f"an {EMULATOR} that has it")
+        for cpu in CPUS
+        if cpu not in cpus
+    ]
+    return [*rows, _armnn_emulated(subject, root, emulator, cpus[-1])]
+
+
+def _emulated_row(kernels: str, subject: Subject, ran: Ran, here: Ran, tools: tuple[str, ...], cpu: Cpu) -> Evidence:
+    outputs = ran.outputs[kernels]
+    row = functools.partial(_ROW, "ran", device=_emulated_device(cpu), tools=tools, seconds=ran.seconds[kernels])
+    slow = "seconds are the emulator's"
+    if kernels == "reference":
+        agreement = bit_exact(outputs, subject.expected)
+        return row("LiteRT's reference kernels as AArch64 code", agreement=agreement, note=slow)
+    others = here.outputs["xnnpack"]
+    apart = int(np.max(np.abs(outputs.astype(int) - others.astype(int))))
+    near = f"its outputs are {f'at most {apart} from' if apart else 'equal to'} those of XNNPACK on this machine"
+    what = "LiteRT with XNNPACK as AArch64 code"
+    if subject.trained:
+        return row(what, agreement=same_class(outputs, subject.expected), note=_joined(slow, near))
+    # What is left to claim is that XNNPACK does the same on both.
+    agreement = same_class(outputs, others)
+    return row(
+        f"{what}, held against XNNPACK on this machine",
+        agreement=agreement,
+        note=_joined(slow, near, _untrained(subject, outputs)),
+    )
+
+
+def _armnn_emulated(subject: Subject, root: Sysroot, emulator: Path, cpu: Cpu) -> Evidence:
+    what = "Arm NN's parser and its NEON kernels (CpuAcc) as AArch64 code"
+    if not root.has_armnn:
+        return _ROW("not run", what, missing="a distribution with Arm NN, such as Debian 12, then `make aarch64`")
+    ran = _run_emulated(root, emulator, cpu, "armnn", ("CpuAcc",), subject)
+    tools = (f"Arm NN {root.packages['python3-pyarmnn']}", *_tools(ran, root, emulator))
+    return _armnn_row("ran", what, _emulated_device(cpu), tools, subject, ran, "CpuAcc", "seconds are the emulator's")
+
+
+def _armnn_here(subject: Subject) -> Evidence:
+    found = armnn.find()
+    if found is None:
+        missing = f"Arm NN for the system's Python: `apt-get install {armnn.PACKAGES}` (Debian 12)"
+        return _ROW("not run", "Arm NN's parser and its plain C++ kernels (CpuRef)", missing=missing)
+    python, backend = found
+    kind = {"CpuAcc": "NEON", "CpuRef": "plain C++"}[backend]
+    few = replace(subject, inputs=subject.inputs[:_ARMNN_PICTURES], expected=subject.expected[:_ARMNN_PICTURES])
+    place = Place("the system's Python", (python, "-I"), f"`apt-get install --reinstall {armnn.PACKAGES}`")
+    ran = run_job(place, "armnn", (backend,), few)
+    what = f"Arm NN's parser and its {kind} kernels ({backend})"
+    return _armnn_row(_status(), what, _device(), ran.versions, few, ran, backend, _foreign())
+
+
+def _armnn_row(
+    status: Status,
+    what: str,
+    device: str,
+    tools: tuple[str, ...],
+    subject: Subject,
+    ran: Ran,
+    backend: str,
+    remark: str,
+) -> Evidence:
+    outputs = ran.outputs[backend]
+    return _ROW(
+        status,
+        what,
+        device=device,
+        tools=tools,
+        agreement=same_class(outputs, subject.expected) if subject.trained else None,
+        seconds=ran.seconds[backend],
+        note=_joined("a second opinion", remark, _untrained(subject, outputs)),
+    )
+
+
+def _run_emulated(
+    root: Sysroot, emulator: Path, cpu: Cpu, runtime: Runtime, kernels: tuple[str, ...], subject: Subject
+) -> Ran:
+    remedy = f"`make aarch64` again, or another version of {EMULATOR}"
+    place = Place(f"an emulated {cpu.name}", root.command(emulator, cpu), remedy, (root.site,))
+    ran = run_job(place, runtime, kernels, subject)
+    if ran.machine != "aarch64":
+        raise ToolError(expected=f"{place.name} to be an aarch64", found=ran.machine, next_step=remedy)
+    return ran
+
+
+def _tools(ran: Ran, root: Sysroot, emulator: Path) -> tuple[str, ...]:
+    libraries = (f"{name} {root.packages[name]}" for name in ("libc6", "libstdc++6"))
+    return (*ran.versions, *libraries, aarch64.emulator_version(emulator))
+
+
+def _emulated_device(cpu: Cpu) -> str:
+    return f"{EMULATOR}, {cpu.name} (emulated)"
+
+
+def _device() -> str:
+    return f"this machine ({platform.machine()})"
+
+
+def _status() -> Status:
+    return "ran" if aarch64.native() else "analysed"
+
+
+def _foreign() -> str:
+    return "" if aarch64.native() else f"{platform.machine()} code: nothing of a Cortex-A ran"
+
+
+def _untrained(subject: Subject, outputs: Array) -> str:
+    """What is said of classes that are not claimed; empty for a trained network."""
+    if subject.trained:
+        return ""
+    found = same_class(outputs, subject.expected)
+    return (
+        f"seeded weights: which class wins hangs on roundings, so the reference kernels' class is not claimed; "
+        f"{found.hits} of {found.n} have it"
+    )
+
+
+def _joined(*remarks: str) -> str:
+    return "; ".join(filter(None, remarks))

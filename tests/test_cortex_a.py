@@ -1,0 +1,479 @@
+"""Cortex-A: AArch64 code under an emulator, and how its root comes into the cache without touching the system.
+
+The root comes from the download cache, and is made there where it is missing.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.console import NoBars
+from pipeline.platforms import aarch64, aarch64_setup, armnn, cortex_a
+from pipeline.platforms.aarch64 import CPUS, Sysroot
+from pipeline.platforms.evidence import Evidence, Subject, same_class
+from pipeline.platforms.subject import subject as subject_of
+from pipeline.resolve import Request, resolve
+from pipeline.work import model_file
+from recreate_model import resources
+from recreate_model.digest import digest_file
+from recreate_model.errors import ResourceError, ToolError
+from recreate_model.model_view import read_model
+from tests.conftest import build
+from tests.test_bad_input import ROOT, assert_one_error, run
+
+NOWHERE = "deb [arch=arm64 trusted=yes] http://127.0.0.1:9/debian bookworm main\n"
+AARCH64_OF_ELF = 183
+
+
+@functools.cache
+def whole_root() -> Sysroot:
+    """The root in the cache; the test is skipped on a machine that cannot have it."""
+    try:
+        return aarch64_setup.ensure(resources.cache_folder(), print)
+    except ResourceError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def root() -> Sysroot:
+    return whole_root()
+
+
+@pytest.fixture
+def own_root(root: Sysroot, tmp_path: Path) -> Path:
+    """A copy of the root in a cache of the test's own; returns its folder."""
+    folder = aarch64.folder(tmp_path / "cache")
+    shutil.copytree(root.folder, folder, symlinks=True)
+    assert aarch64.find(tmp_path / "cache") is not None
+    return folder
+
+
+@pytest.fixture(scope="module")
+def subject(finished_build: Request) -> Subject:
+    """The smallest network with seeded weights, on three procedural pictures."""
+    recipe, machine = resolve(finished_build, NoBars(), may_fetch=False)
+    model = (finished_build.out / recipe.name / model_file(recipe)).read_bytes()
+    return subject_of(recipe, machine, model, 3)
+
+
+@pytest.fixture
+def no_armnn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A system without Arm NN for its Python."""
+    monkeypatch.setattr(armnn, "_SYSTEM_PYTHON", Path("/nonexistent/python3"))
+
+
+def emulated(rows: list[Evidence]) -> list[Evidence]:
+    return [row for row in rows if row.device.startswith("qemu-aarch64") and row.status == "ran"]
+
+
+def flipped(model: bytes) -> bytes:
+    """The model with the highest bit of one weight of its first convolution flipped."""
+    view = read_model(model)
+    weights = view.tensors[view.operators[0].inputs[1]].data
+    assert model.count(weights) == 1
+    changed = bytearray(model)
+    changed[model.index(weights) + 5] ^= 0x80
+    return bytes(changed)
+
+
+# What the rows say.
+
+
+@pytest.mark.slow
+def test_the_reference_kernels_are_bit_exact_as_aarch64_code(subject: Subject, root: Sysroot) -> None:
+    """On every picture; XNNPACK does on both emulated CPUs what it does here, and every tool has its version."""
+    rows = emulated(cortex_a.check(subject, resources.cache_folder()))
+    reference, *others = rows
+    assert str(reference.agreement) == "3 of 3 bit-exact"
+    litert = [row for row in others if "XNNPACK" in row.what]
+    assert [str(row.agreement) for row in litert] == ["3 of 3 same class"] * 2
+    assert {row.device for row in litert} == {f"qemu-aarch64, {cpu.name} (emulated)" for cpu in CPUS}
+    for row in rows:
+        assert row.platform == "Cortex-A"
+        assert row.seconds is not None
+        assert row.seconds > 0
+        assert "emulator's" in row.note
+        assert {name.split()[0] for name in row.tools} >= {"Python", "numpy", "libc6", "qemu-aarch64"}
+        assert all(re.search(r"\d", tool) for tool in row.tools)
+
+
+@pytest.mark.slow
+def test_a_flipped_weight_is_noticed(subject: Subject, root: Sysroot, no_armnn: None) -> None:
+    """One bit of one weight: the reference kernels no longer give the expected bytes, here or emulated."""
+    rows = cortex_a.check(replace(subject, model=flipped(subject.model)), resources.cache_folder())
+    reference = [row for row in rows if "reference" in row.what]
+    assert len(reference) == 2
+    assert not any(row.holds for row in reference)
+
+
+@pytest.mark.slow
+def test_other_classes_are_noticed(subject: Subject, root: Sysroot) -> None:
+    """Expected classes that are one off: of a trained network, XNNPACK and Arm NN are held against them too."""
+    wrong = replace(subject, expected=np.roll(subject.expected, 1, axis=1), trained=True)
+    rows = [row for row in cortex_a.check(wrong, resources.cache_folder()) if row.status != "not run"]
+    assert len(rows) >= 5
+    assert not any(row.holds for row in rows)
+
+
+@pytest.mark.slow
+def test_what_ran_is_aarch64_code(root: Sysroot) -> None:
+    """Every library of LiteRT, and the Python itself, by their ELF headers."""
+    libraries = [*(root.site / "ai_edge_litert").rglob("*.so"), *(root.site / "numpy").rglob("*.so")]
+    pythons = [root.folder / cpu.name / "usr" / "bin" / f"python{root.python}" for cpu in CPUS]
+    assert len(libraries) > 5
+    for path in (*libraries, *pythons):
+        header = path.read_bytes()[:20]
+        assert (path, header[:4], int.from_bytes(header[18:], "little")) == (path, b"\x7fELF", AARCH64_OF_ELF)
+
+
+def test_code_of_this_machine_is_no_cortex_a(subject: Subject, tmp_path: Path, no_armnn: None) -> None:
+    """On another CPU it is `analysed` and says so; on an aarch64 machine it is what ran."""
+    rows = [row for row in cortex_a.check(subject, tmp_path) if row.status != "not run"]
+    assert len(rows) == 2
+    for row in rows:
+        assert row.status == ("ran" if aarch64.native() else "analysed")
+        assert ("nothing of a Cortex-A ran" in row.note) is not aarch64.native()
+        assert row.device.startswith("this machine (")
+
+
+def test_an_aarch64_machine_needs_no_emulator(
+    subject: Subject, tmp_path: Path, no_armnn: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own runs count, and no row asks for `make aarch64`."""
+    monkeypatch.setattr(aarch64.platform, "machine", lambda: "aarch64")
+    rows = cortex_a.check(subject, tmp_path)
+    assert [row.status for row in rows] == ["ran", "ran", "not run"]
+    assert not any("make aarch64" in row.missing for row in rows)
+
+
+def test_classes_of_seeded_weights_are_not_claimed(subject: Subject, tmp_path: Path, no_armnn: None) -> None:
+    """They hang on roundings: how many agree is told, and nothing is made of it."""
+    assert not subject.trained
+    (row,) = (row for row in cortex_a.check(subject, tmp_path) if "XNNPACK" in row.what)
+    assert row.agreement is None
+    assert re.search(r"seeded weights: .* not claimed; \d of 3 have it", row.note)
+
+
+def test_any_of_several_expected_winners_is_the_same_class() -> None:
+    """A tie in what is expected has no order; one in the outputs does not agree with everything."""
+    expected = np.array([[1, 5, 5], [1, 5, 5], [1, 5, 5], [1, 2, 9]], np.int8)
+    outputs = np.array([[0, 0, 9], [0, 9, 0], [9, 0, 0], [4, 4, 4]], np.int8)
+    assert same_class(outputs, expected).hits == 2
+
+
+# What is missing.
+
+
+def test_without_a_root_the_row_names_make_aarch64(subject: Subject, tmp_path: Path, no_armnn: None) -> None:
+    """Nothing ran, and it says what would change that; Arm NN likewise, with its packages."""
+    if aarch64.emulator() is None:
+        pytest.skip("no qemu-aarch64")
+    missing = [row.missing for row in cortex_a.check(subject, tmp_path) if row.status == "not run"]
+    assert len(missing) == 2
+    assert "make aarch64" in missing[0]
+    assert f"apt-get install {armnn.PACKAGES}" in missing[1]
+
+
+def test_without_an_emulator_the_row_names_its_package(
+    subject: Subject, tmp_path: Path, no_armnn: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The package, and then `make aarch64`."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    row = cortex_a.check(subject, tmp_path)[0]
+    assert row.status == "not run"
+    assert "apt-get install qemu-user" in row.missing
+    assert "make aarch64" in row.missing
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", ["removed", "changed", "added", "manifest"])
+def test_a_damaged_root_is_not_used(
+    damage: str, subject: Subject, own_root: Path, no_armnn: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A file that is gone, changed or new: a warning in one line, and a row that names `make aarch64`."""
+    victim = own_root / "site" / "ai_edge_litert" / "interpreter.py"
+    {
+        "removed": victim.unlink,
+        "changed": lambda: victim.write_text(victim.read_text() + "\n"),
+        "added": lambda: victim.with_name("new.py").touch(),
+        "manifest": lambda: (own_root / "manifest.json").write_text("{"),
+    }[damage]()
+    with caplog.at_level(logging.WARNING):
+        row = cortex_a.check(subject, own_root.parents[1])[0]
+    assert row.status == "not run"
+    assert "make aarch64" in row.missing
+    assert [record.getMessage().count("is damaged: ") for record in caplog.records] == [1]
+    assert "\n" not in caplog.text.strip()
+
+
+def stand_in(folder: Path, otherwise: str) -> None:
+    """A qemu-aarch64 that answers like the real one, but knows one CPU and runs programs as the script says."""
+    real = shutil.which("qemu-aarch64")
+    folder.mkdir()
+    program = folder / "qemu-aarch64"
+    program.write_text(
+        f"#!/bin/sh\ncase \"$*\" in\n  --version) exec {real} --version ;;\n  '-cpu help') echo '  cortex-a53' ;;\n"
+        f"  *) {otherwise.format(real=real)} ;;\nesac\n"
+    )
+    program.chmod(0o755)
+
+
+@pytest.mark.slow
+def test_an_emulator_that_crashes_is_a_failed_tool(
+    subject: Subject, root: Sysroot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Status 5, with its last words."""
+    stand_in(tmp_path / "bin", "echo 'qemu: uncaught target signal 11 (Segmentation fault)' >&2; exit 139")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    with pytest.raises(ToolError, match="found qemu: uncaught target signal 11") as caught:
+        cortex_a.check(subject, resources.cache_folder())
+    assert caught.value.status == 5
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_a_cpu_that_the_emulator_lacks_is_named(
+    subject: Subject, root: Sysroot, tmp_path: Path, no_armnn: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one runs all the same."""
+    stand_in(tmp_path / "bin", 'exec {real} "$@"')
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    rows = cortex_a.check(subject, resources.cache_folder())
+    assert {row.device for row in emulated(rows)} == {"qemu-aarch64, cortex-a53 (emulated)"}
+    assert any(row.status == "not run" and "cortex-a76" in row.what for row in rows)
+
+
+# Arm NN of the system.
+
+
+@pytest.mark.slow
+def test_the_systems_arm_nn_is_a_second_opinion(subject: Subject, tmp_path: Path) -> None:
+    """Its parser takes the model, and its own kernels run all of it."""
+    if armnn.find() is None:
+        pytest.skip(f"no Arm NN: apt-get install {armnn.PACKAGES}")
+    row = cortex_a.check(subject, tmp_path)[-1]
+    assert row.status == ("ran" if aarch64.native() else "analysed")
+    assert "second opinion" in row.note
+    assert row.tools[0].startswith("pyarmnn ")
+    assert row.seconds is not None
+
+
+@pytest.mark.slow
+def test_a_model_that_arm_nn_cannot_run_is_a_failed_tool(subject: Subject, tmp_path: Path) -> None:
+    """Its last words in one line, and not a row that looks fine."""
+    found = armnn.find()
+    if found is None:
+        pytest.skip(f"no Arm NN: apt-get install {armnn.PACKAGES}")
+    place = cortex_a.Place("the system's Python", (found[0], "-I"), "build the model again")
+    with pytest.raises(ToolError, match=r"armnn .* to run the model on the system's Python"):
+        cortex_a.run_job(place, "armnn", (found[1],), replace(subject, model=b"no model"))
+
+
+# How the root comes into the cache.
+
+
+def test_the_locked_runtime_is_the_one_of_this_program() -> None:
+    """Another LiteRT would be evidence of another program."""
+    pattern = re.compile(r"^(ai-edge-litert|numpy)==([\w.]+)", re.MULTILINE)
+    locked = dict(pattern.findall(aarch64.LOCK.read_text()))
+    runtime = pattern.findall((ROOT / "requirements" / "runtime.lock").read_text())
+    assert set(locked) == {"ai-edge-litert", "numpy"}
+    assert set(locked.items()) <= set(runtime)
+    assert len([name for name, _ in runtime if name == "ai-edge-litert"]) == 1
+
+
+def needs_programs() -> None:
+    if aarch64.native() or not all(map(shutil.which, ("qemu-aarch64", "apt-get", "dpkg"))):
+        pytest.skip("no qemu-aarch64, apt-get or dpkg, or no need of them")
+
+
+def assert_nothing_left(cache: Path) -> None:
+    """Lock files and nothing else."""
+    assert [path for path in cache.rglob("*") if path.is_file() and path.suffix != ".lock"] == []
+
+
+def system_state() -> tuple[str, str, list[str]]:
+    """What setting up could change in the system and must not."""
+    architectures = subprocess.check_output(["dpkg", "--print-foreign-architectures"], text=True)
+    status = Path("/var/lib/dpkg/status")
+    listed = sorted(path.name for path in Path("/var/lib/apt/lists").glob("*arm64*"))
+    return architectures, digest_file(status), listed
+
+
+@pytest.mark.slow
+def test_a_root_is_made_once_and_the_system_stays_as_it_was(tmp_path: Path) -> None:
+    """The whole way, with real packages: the second call finds it, no architecture and no package is added."""
+    whole_root()
+    before = system_state()
+    cache = tmp_path / "cache"
+    first = run("aarch64", RECREATE_MODEL_CACHE=str(cache))
+    assert first.returncode == 0, first.stderr
+    assert first.stderr.startswith("making an AArch64 root in ")
+    second = run("aarch64", "--json", RECREATE_MODEL_CACHE=str(cache))
+    assert (second.returncode, second.stderr) == (0, "")
+    assert '"libc6": ' in second.stdout
+    assert system_state() == before
+    assert sorted(path.name for path in (cache / "aarch64").iterdir()) == sorted(
+        [aarch64.folder(cache).name, aarch64.folder(cache).name + ".lock"]
+    )
+    found = aarch64.find(cache)
+    assert found is not None
+    assert found.packages.keys() >= set(aarch64.PACKAGES)
+
+
+@pytest.mark.slow
+def test_a_damaged_root_is_made_again(own_root: Path) -> None:
+    """`make aarch64` puts a whole one in its place."""
+    (own_root / "site" / "ai_edge_litert" / "interpreter.py").unlink()
+    cache = own_root.parents[1]
+    assert run("aarch64", "--quiet", RECREATE_MODEL_CACHE=str(cache)).returncode == 0
+    assert aarch64.find(cache) is not None
+
+
+@pytest.mark.parametrize("program", ["qemu-aarch64", "apt-get"])
+def test_a_missing_program_is_named(program: str, tmp_path: Path) -> None:
+    """Status 4 with its package, and an empty cache."""
+    if aarch64.native():
+        pytest.skip("nothing is set up on an aarch64 machine")
+    present = {"qemu-aarch64", "apt-get", "apt-config", "dpkg"} - {program}
+    for name in present:
+        (tmp_path / name).symlink_to("/bin/true")
+    result = run("aarch64", PATH=str(tmp_path), RECREATE_MODEL_CACHE=str(tmp_path / "cache"))
+    assert_one_error(result, 4, program, "qemu-user" if program == "qemu-aarch64" else "Debian or Ubuntu")
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize(
+    ("sources", "words"),
+    [(NOWHERE, "127.0.0.1"), ("no source\n", "sources.list"), ("", "python3")],
+    ids=["unreachable", "malformed", "empty"],
+)
+def test_packages_that_cannot_be_had_leave_nothing(sources: str, words: str, tmp_path: Path) -> None:
+    """One line with apt's own words, status 4, and nothing in the cache."""
+    needs_programs()
+    named = tmp_path / "sources"
+    named.write_text(sources)
+    result = run(
+        "aarch64", "--quiet", RECREATE_MODEL_CACHE=str(tmp_path / "cache"), RECREATE_MODEL_APT_SOURCES=str(named)
+    )
+    assert_one_error(result, 4, words)
+    assert_nothing_left(tmp_path / "cache")
+
+
+def test_a_file_of_sources_that_is_not_there_is_bad_input(tmp_path: Path) -> None:
+    """It is the user's, and is not replaced by the system's."""
+    needs_programs()
+    result = run(
+        "aarch64", "--quiet", RECREATE_MODEL_CACHE=str(tmp_path), RECREATE_MODEL_APT_SOURCES="/nonexistent/sources"
+    )
+    assert_one_error(result, 3, "RECREATE_MODEL_APT_SOURCES", "No such file")
+    assert_nothing_left(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", ["unreachable", "hash"])
+def test_wheels_that_cannot_be_had_leave_nothing(fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No index, or a wheel with another hash than the locked one."""
+    whole_root()
+    if fault == "unreachable":
+        settings = {"PIP_CONFIG_FILE": os.devnull, "PIP_INDEX_URL": "http://127.0.0.1:9/", "PIP_RETRIES": "0"}
+        for name, value in {**settings, "PIP_FIND_LINKS": "", "PIP_EXTRA_INDEX_URL": ""}.items():
+            monkeypatch.setenv(name, value)
+    else:
+        lock = tmp_path / "aarch64.lock"
+        lock.write_text(re.sub(r"sha256:\w+", f"sha256:{'0' * 64}", aarch64.LOCK.read_text()))
+        for module in (aarch64, aarch64_setup):
+            monkeypatch.setattr(module, "LOCK", lock)
+    with pytest.raises(ResourceError, match="AArch64 wheels for Python") as caught:
+        aarch64_setup.ensure(tmp_path / "cache", print)
+    assert "\n" not in str(caught.value)
+    assert_nothing_left(tmp_path / "cache")
+
+
+def setting_up(cache: Path, sources: Path) -> subprocess.Popen[str]:
+    environment = {**os.environ, "RECREATE_MODEL_CACHE": str(cache), "RECREATE_MODEL_APT_SOURCES": str(sources)}
+    return subprocess.Popen(
+        [sys.executable, "-m", "pipeline", "aarch64"], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
+    )
+
+
+@pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGTERM])
+def test_a_run_that_is_stopped_halfway_leaves_no_root(stop: signal.Signals, tmp_path: Path) -> None:
+    """While apt waits for an answer: apt ends with it, and the next run starts from nothing."""
+    needs_programs()
+    cache, sources = tmp_path / "cache", tmp_path / "sources"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(60)
+        port = server.getsockname()[1]
+        sources.write_text(NOWHERE.replace(":9/", f":{port}/"))
+        with setting_up(cache, sources) as process:
+            try:
+                connection, _ = server.accept()
+                with connection:
+                    connection.settimeout(60)
+                    assert connection.recv(1 << 16).startswith(b"GET /debian/")
+                    process.send_signal(stop)
+                    assert connection.recv(1) == b""
+            finally:
+                process.kill()
+        assert aarch64.find(cache) is None
+        assert not aarch64.folder(cache).exists()
+    sources.write_text(NOWHERE)
+    with setting_up(cache, sources) as process:
+        assert process.wait(timeout=60) == 4
+    assert_nothing_left(cache)
+
+
+def test_two_at_once_take_turns(tmp_path: Path) -> None:
+    """The second says that it waits."""
+    needs_programs()
+    cache, sources = tmp_path / "cache", tmp_path / "sources"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(60)
+        sources.write_text(NOWHERE.replace(":9/", f":{server.getsockname()[1]}/"))
+        with setting_up(cache, sources) as one:
+            connection, _ = server.accept()
+            with connection, setting_up(cache, sources) as two:
+                try:
+                    assert two.stderr is not None
+                    assert two.stderr.readline().startswith("waiting for another process")
+                finally:
+                    two.kill()
+                    one.kill()
+
+
+# The real thing.
+
+
+@pytest.mark.shared
+def test_the_trained_network_holds_as_aarch64_code(shared: Path, tmp_path: Path) -> None:
+    """1.0_224 on ten photographs: bit-exact, and of the same class under XNNPACK and Arm NN."""
+    whole_root()
+    request = Request(
+        checkpoint=str(shared / "checkpoint" / "mobilenet_v2_1.0_224.tgz"),
+        images=str(shared / "imagenet_sample"),
+        calib=20,
+        out=tmp_path,
+    )
+    build(request, ("quantize",))
+    recipe, machine = resolve(request, NoBars(), may_fetch=False)
+    trained = subject_of(recipe, machine, (tmp_path / recipe.name / model_file(recipe)).read_bytes(), 10)
+    assert trained.trained
+    rows = emulated(cortex_a.check(trained, resources.cache_folder()))
+    assert len(rows) >= 3
+    for row in rows:
+        assert row.agreement is not None
+        assert (row.what, row.agreement.hits, row.agreement.n) == (row.what, 10, 10)
