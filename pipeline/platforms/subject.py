@@ -24,7 +24,7 @@ def subject(recipe: Recipe, machine: Machine, model: bytes, count: int) -> Subje
     inputs, source = int8_inputs(recipe, machine, model, count)
     runner = Runner(model, "reference")
     expected = np.concatenate([runner.run(value[np.newaxis])[0] for value in inputs])
-    return Subject(recipe.name, model, inputs, expected, source)
+    return Subject(recipe.name, model, inputs, expected, source, trained=recipe.checkpoint.kind != "seeded")
 
 
 def int8_inputs(recipe: Recipe, machine: Machine, model: bytes, count: int) -> tuple[Array, str]:
