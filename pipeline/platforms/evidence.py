@@ -106,8 +106,8 @@ class Subject:
         inputs: int8 (n, height, width, 3), quantised as the model's input.
         expected: int8 (n, classes), outputs of the reference kernels.
         source: where the pictures are from, as a recipe's `evaluation.kind`.
-        trained: False for seeded weights, whose winning class hangs on roundings: other kernels than the reference's
-            owe them no class.
+        trained: False for seeded weights. They amplify every rounding, so that even two sets of kernels on one CPU
+            part on the class of many pictures: only bit-exact outputs can be claimed of them.
     """
 
     name: str
