@@ -22,25 +22,22 @@ def write_new(folder: Path, texts: Mapping[str, str], option: str, done: str = "
 
     Raises:
         InputError: a name is taken by something else. Nothing is written.
-        ResourceError: the file system refuses.
+        ResourceError: the file system refuses. Nothing is written, but for folders.
     """
     try:
-        for name, text in texts.items():
-            path = folder / name
-            if path.exists() and not (path.is_file() and path.read_bytes() == text.encode()):
-                raise InputError(
-                    expected=f"nothing at {path}, or the same content",
-                    found="another content" if path.is_file() else "something that is no file",
-                    done="it is kept, and nothing was written",
-                    next_step=f"remove it, or give another {option}",
-                )
-        folder.mkdir(parents=True, exist_ok=True)
+        new = {name: text for name, text in texts.items() if not _stands(folder, name, text, option)}
+        folders = {(folder / name).parent for name in new}
+        for each in sorted(folders):
+            each.mkdir(parents=True, exist_ok=True)
+        if not new:
+            return
         with tempfile.TemporaryDirectory(dir=folder, prefix=".unfinished-") as scratch:
-            whole = Path(scratch) / "file"
-            for name, text in texts.items():
-                (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                whole.write_bytes(text.encode())
-                os.replace(whole, folder / name)
+            # All of them first: a full disk is then found before anything has its name.
+            whole = {name: Path(scratch) / str(number) for number, name in enumerate(new)}
+            for name, path in whole.items():
+                path.write_bytes(new[name].encode())
+            for name, path in whole.items():
+                os.replace(path, folder / name)
     except OSError as error:
         raise ResourceError(
             expected=f"to write to {folder}",
@@ -48,3 +45,26 @@ def write_new(folder: Path, texts: Mapping[str, str], option: str, done: str = "
             done=done,
             next_step=f"give another {option}",
         ) from error
+
+
+def _stands(folder: Path, name: str, text: str, option: str) -> bool:
+    """Whether the file is there with this content; raises InputError where something else is in its way."""
+    path = folder / name
+    for above in path.parents:
+        if above.is_relative_to(folder) and os.path.lexists(above) and not above.is_dir():
+            raise _taken(f"a folder at {above}", "something that is no folder", option)
+    if not os.path.lexists(path):
+        return False
+    if path.is_file() and path.read_bytes() == text.encode():
+        return True
+    found = "another content" if path.is_file() else "something that is no file"
+    raise _taken(f"nothing at {path}, or the same content", found, option)
+
+
+def _taken(expected: str, found: str, option: str) -> InputError:
+    return InputError(
+        expected=expected,
+        found=found,
+        done="it is kept, and nothing was written",
+        next_step=f"remove it, or give another {option}",
+    )

@@ -283,14 +283,15 @@ def test_no_network_is_said_and_auto_goes_on_seeded(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["mobilenet_v2_1.0_224_seeded_INT8"]
 
 
-def _can_mount() -> bool:
+def can_mount() -> bool:
+    """Whether a process may have file systems of its own here, full ones and read-only ones."""
     probe = [*NAMESPACE, "mount", "-t", "tmpfs", "tmpfs", "/mnt"]
     return (
         shutil.which("unshare") is not None and subprocess.run(probe, capture_output=True, check=False).returncode == 0
     )
 
 
-@pytest.mark.skipif(not _can_mount(), reason="this machine lets nobody mount a file system of his own")
+@pytest.mark.skipif(not can_mount(), reason="this machine lets nobody mount a file system of his own")
 @pytest.mark.parametrize(
     ("options", "words"),
     [("ro", ("Read-only file system", "--out")), ("size=300k", ("No space left on device", "free some space"))],

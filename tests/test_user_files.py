@@ -1,0 +1,216 @@
+"""Files under names that a user chose: whole or not there, and what the user has there already is kept."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from pipeline import user_files
+from pipeline.resolve import Request
+from recreate_model.errors import InputError, ResourceError
+from tests.conftest import contents
+from tests.test_bad_input import NAMESPACE, assert_one_error, can_mount, run
+
+ROOT = Path(__file__).parents[1]
+NAME = "mobilenet_v2_0.35_96_seeded_INT8"
+TEXTS = {"a.h": "int a;\n", "one/b.c": "int b;\n", "two/c.c": "ç\n"}
+AS_BYTES = {name: text.encode() for name, text in TEXTS.items()}
+
+needs_mounts = pytest.mark.skipif(not can_mount(), reason="this machine lets nobody mount a file system of his own")
+
+
+def write(folder: Path) -> None:
+    user_files.write_new(folder, TEXTS, "--to")
+
+
+def everything(folder: Path) -> list[str]:
+    """Every file there is, also such as a user does not see."""
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
+
+
+def test_files_are_written_into_folders_that_are_made(tmp_path: Path) -> None:
+    """All of them, byte for byte, and nothing beside them."""
+    write(tmp_path / "new" / "folder")
+    assert contents(tmp_path / "new" / "folder") == AS_BYTES
+    assert everything(tmp_path) == [f"new/folder/{name}" for name in sorted(TEXTS)]
+
+
+def test_files_can_be_read_as_any_other_of_the_user(tmp_path: Path) -> None:
+    """Their permissions are those of a file that the user makes, not of a temporary one."""
+    (tmp_path / "theirs").touch()
+    write(tmp_path)
+    assert {(tmp_path / name).stat().st_mode for name in TEXTS} == {(tmp_path / "theirs").stat().st_mode}
+
+
+def test_the_same_content_is_kept_and_the_rest_is_added(tmp_path: Path) -> None:
+    """What is there already is not even touched: a link stays a link. What is missing comes."""
+    (tmp_path / "elsewhere").write_text(TEXTS["a.h"])
+    (tmp_path / "a.h").symlink_to("elsewhere")
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "b.c").write_text(TEXTS["one/b.c"])
+    before = (tmp_path / "one" / "b.c").stat()
+    write(tmp_path)
+    assert (tmp_path / "a.h").is_symlink()
+    after = (tmp_path / "one" / "b.c").stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    assert contents(tmp_path) == {**AS_BYTES, "elsewhere": AS_BYTES["a.h"]}
+
+
+@dataclass(frozen=True)
+class InTheWay:
+    """Something of the user's, what is said of it, and where it lies."""
+
+    what: str
+    path: str
+    words: str
+
+    def put(self, folder: Path) -> None:
+        path = folder / self.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if self.what == "folder":
+            path.mkdir()
+        elif self.what == "dangling link":
+            path.symlink_to("nowhere")
+        else:
+            path.write_text("mine")
+
+
+OBSTACLES = [
+    InTheWay("file", "a.h", r"expected nothing at .*a\.h, or the same content; found another content"),
+    InTheWay("file", "two/c.c", r"expected nothing at .*c\.c, or the same content; found another content"),
+    InTheWay("folder", "two/c.c", r"c\.c, or the same content; found something that is no file"),
+    InTheWay("dangling link", "two/c.c", r"c\.c, or the same content; found something that is no file"),
+    InTheWay("file", "two", r"expected a folder at .*two; found something that is no folder"),
+    InTheWay("dangling link", "two", r"expected a folder at .*two; found something that is no folder"),
+    InTheWay("file", ".", r"expected a folder at .*; found something that is no folder"),
+]
+
+
+@pytest.mark.parametrize("obstacle", OBSTACLES, ids=lambda obstacle: f"{obstacle.what} as {obstacle.path}")
+def test_what_is_in_the_way_is_kept_and_nothing_is_written(obstacle: InTheWay, tmp_path: Path) -> None:
+    """Not even those files whose names are free, and the option to change is named."""
+    folder = tmp_path / "to"
+    obstacle.put(folder)
+    before = everything(tmp_path)
+    with pytest.raises(InputError, match=obstacle.words) as refusal:
+        write(folder)
+    assert "done: it is kept, and nothing was written; next: remove it, or give another --to" in str(refusal.value)
+    assert everything(tmp_path) == before
+    if obstacle.what == "file":
+        assert (folder / obstacle.path).read_text() == "mine"
+
+
+def in_a_file_system(options: str, folder: Path, texts: str) -> subprocess.CompletedProcess[str]:
+    """Writes with `options` of a real file system; its files, and the error, are what is printed."""
+    code = f"""
+from pathlib import Path
+from pipeline import user_files
+from recreate_model.errors import ResourceError
+folder = Path({str(folder)!r})
+try:
+    user_files.write_new(folder, {texts}, "--to")
+except ResourceError as error:
+    print(error)
+print([path.name for path in folder.rglob("*") if not path.is_dir()])
+"""
+    script = f'mount -t tmpfs -o {options} tmpfs {folder} && exec "$@"'
+    command = [*NAMESPACE, "sh", "-c", script, "sh", sys.executable, "-c", code]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+
+
+@needs_mounts
+@pytest.mark.parametrize(
+    ("options", "words"), [("ro", "Read-only file system"), ("size=64k", "No space left on device")]
+)
+def test_a_place_that_takes_nothing_gets_nothing(options: str, words: str, tmp_path: Path) -> None:
+    """On a full file system not even the first of two files is left, though there is room for it."""
+    done = in_a_file_system(options, tmp_path, '{"small": "s", "large": "l" * 100_000}')
+    error, left = done.stdout.splitlines()
+    assert f"expected to write to {tmp_path}; found {words}; done: nothing was written" in error
+    assert error.endswith("next: give another --to")
+    assert left == "[]"
+
+
+@needs_mounts
+def test_a_place_with_room_gets_all(tmp_path: Path) -> None:
+    """The same two files, where they fit: what the test above sees is the file system's doing."""
+    assert in_a_file_system("size=1m", tmp_path, '{"small": "s", "large": "l" * 100_000}').stdout.count("large") == 1
+
+
+def test_a_write_that_fails_between_two_files_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the command did besides stands in the error, and nothing unfinished is left."""
+
+    def refused(source: object, target: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", refused)
+    with pytest.raises(ResourceError, match="done: the build is kept; next: give another --c-array"):
+        user_files.write_new(tmp_path, TEXTS, "--c-array", "the build is kept")
+    assert everything(tmp_path) == []
+
+
+def test_a_kill_leaves_whole_files_and_the_next_run_adds_the_rest(tmp_path: Path) -> None:
+    """Killed without warning at any time, every file under its name is whole."""
+    code = f"""
+from pathlib import Path
+from pipeline import user_files
+texts = {{f"{{number}}.txt": str(number) * 100_000 for number in range(10, 90)}}
+print("begins", flush=True)
+user_files.write_new(Path({str(tmp_path)!r}), texts, "--to")
+"""
+    texts = {f"{number}.txt": str(number) * 100_000 for number in range(10, 90)}
+    seen = set()
+    for wait in (0.0, 0.005, 0.01, 0.02, 0.03, 0.05):
+        with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            time.sleep(wait)
+            process.send_signal(signal.SIGKILL)
+        there = {path.name: path.read_text() for path in tmp_path.glob("*.txt")}
+        seen.add(len(there))
+        assert there.items() <= texts.items()
+        user_files.write_new(tmp_path, texts, "--to")
+        assert {path.name: path.read_text() for path in tmp_path.glob("*.txt")} == texts
+        for path in tmp_path.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert min(seen) < len(texts)
+
+
+# The commands that write with it
+
+
+def test_sources_for_a_model_of_ones_own_do_not_replace_others(finished_build: Request, tmp_path: Path) -> None:
+    """`standalone --to`: written, written again without a change, and refused where a file is another one."""
+    model = finished_build.out / NAME / f"{NAME}.tflite"
+    arguments = ("standalone", "--of", model, "--to", tmp_path / "c")
+    assert run(*arguments).returncode == 0
+    before = contents(tmp_path / "c")
+    assert run(*arguments).returncode == 0
+    assert contents(tmp_path / "c") == before
+    victim = sorted(before)[-1]
+    (tmp_path / "c" / victim).write_text("mine")
+    assert_one_error(run(*arguments), 3, victim, "another content", "--to")
+    assert contents(tmp_path / "c") == {**before, victim: b"mine"}
+
+
+def test_a_compiled_variant_does_not_replace_a_file(small_build: Request, tmp_path: Path) -> None:
+    """`vela --c-array`: the build is up to date, and a folder where a source would lie is kept."""
+    flags = [
+        "--model", small_build.model, "--checkpoint", "seeded", "--images", "procedural", "--calib", small_build.calib,
+        "--limit", small_build.limit, "--targets", small_build.targets, "--out", small_build.out, "--jobs", 1,
+    ]  # fmt: skip
+    arguments = ("vela", *flags, "--c-array", tmp_path / "c", "--quiet")
+    assert run(*arguments).returncode == 0
+    source = sorted(path for path in (tmp_path / "c").rglob("*.c"))[0]
+    source.unlink()
+    source.mkdir()
+    assert_one_error(run(*arguments), 3, source.name, "something that is no file", "--c-array")
+    assert source.is_dir()
