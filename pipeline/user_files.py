@@ -57,7 +57,7 @@ def _stands(folder: Path, name: str, text: str, option: str) -> bool:
         return False
     if path.is_file() and path.read_bytes() == text.encode():
         return True
-    found = "another content" if path.is_file() else "something that is no file"
+    found = "a folder" if path.is_dir() else "another content" if path.is_file() else "something that is no file"
     raise _taken(f"nothing at {path}, or the same content", found, option)
 
 

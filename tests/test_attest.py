@@ -130,6 +130,7 @@ def test_what_a_user_takes_away_is_a_subject(document: Any) -> None:
     """The model, the compiled variants, labels, C sources and the card are; how they came to be is not."""
     names = [entry["name"] for entry in document["subject"]]
     assert {MODEL, "labels.txt", "README.md", "definition.yaml", "cortex_m/labels.c"} <= set(names)
+    assert [name for name in names if name.startswith("cortex_m/standalone/") and name.endswith("_run.c")]
     assert any(name.startswith("ethos_u/") and name.endswith("_vela.tflite") for name in names)
     assert not [name for name in names if name.startswith(("float/", "calibration/")) or name == "verify.json"]
 

@@ -343,7 +343,7 @@ def test_all_published_platforms_are_listed_without_evidence(model: bytes) -> No
 def test_the_strongest_of_several_pieces_of_evidence_decides(model: bytes) -> None:
     """Several Ethos-U configurations share a row: the tick is earned by one, and all are told."""
     evidence = [Evidence("Ethos U", "analysed", "U65"), Evidence("Ethos U", "compiled", "U55 | 128\nMACs")]
-    line = rf"| Ethos U | {TICK} | compiled: U55 \| 128 MACs; analysed: U65 |"
+    line = rf"| Ethos U | {TICK} | compiled: U55 \| 128 MACs<br>analysed: U65 |"
     assert line in readme(model, evidence=evidence).splitlines()
 
 

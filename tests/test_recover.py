@@ -355,6 +355,9 @@ def test_a_table_of_the_users_is_never_replaced(small_build: Request, tmp_path: 
     (tmp_path / "folder").mkdir()
     flags[flags.index("--output") + 1] = tmp_path / "folder"
     assert_one_error(run("recover", *flags), 3, "a folder")
-    flags[flags.index("--output") + 1] = tmp_path / "no folder" / "table.json"
-    assert_one_error(run("recover", *flags), 4, "No such file or directory")
+    flags[flags.index("--output") + 1] = tmp_path / "table.json" / "table.json"
+    assert_one_error(run("recover", *flags), 3, "expected a folder at", "table.json")
+    flags[flags.index("--output") + 1] = tmp_path / "new folder" / "table.json"
+    assert run("recover", *flags, "--quiet").returncode == 0
+    assert (tmp_path / "new folder" / "table.json").read_bytes() == (tmp_path / "table.json").read_bytes()
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []

@@ -17,7 +17,7 @@ from pipeline import runner
 from pipeline.console import NoBars
 from pipeline.keys import key_parts
 from pipeline.resolve import Request, resolve
-from pipeline.stages import STAGES
+from pipeline.stages import ALL, STAGES
 from pipeline.store import LOCK_FILE, Store
 from tests.conftest import SMALL_REQUEST, build, contents
 
@@ -152,12 +152,12 @@ def test_a_changed_module_makes_its_stages_stale(small_build: Request, monkeypat
     original = keys._source_digest
     monkeypatch.setattr(keys, "_source_digest", lambda name: "0" if name == "pipeline.verify" else original(name))
     recipe, machine = resolve(small_build, NoBars(), may_fetch=False)
-    rows = {row.stage: row for row in runner.inspect(STAGES, recipe, machine)}
+    rows = {row.stage: row for row in runner.inspect(ALL, recipe, machine)}
     assert rows["verify"].state == "stale"
     assert "code pipeline.verify" in rows["verify"].reasons[0]
     (reason,) = rows["card"].reasons
     assert reason.startswith("verify: code pipeline.verify")
-    assert {name for name, row in rows.items() if row.state == "fresh"} == {stage.name for stage in STAGES} - {
+    assert {name for name, row in rows.items() if row.state == "fresh"} == {stage.name for stage in ALL} - {
         "verify",
         "card",
         "attest",
@@ -179,7 +179,7 @@ def test_a_model_is_not_stale_because_the_reading_of_pictures_changed() -> None:
     for stage in STAGES:
         code = key_parts(stage, recipe, {}).code
         pictures = {"calibration.sources", "calibration.preprocess"} & set(code)
-        assert bool(pictures) == (stage.name in ("calibrate", "evaluate", "cortex-m")), stage.name
+        assert bool(pictures) == (stage.name in ("calibrate", "evaluate", "cortex-m", "platforms")), stage.name
 
 
 def test_two_runs_at_once_do_not_harm_each_other(tmp_path: Path, finished_build: Request) -> None:
@@ -200,7 +200,7 @@ def test_two_runs_at_once_do_not_harm_each_other(tmp_path: Path, finished_build:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", ["start", *(stage.name for stage in STAGES[:-1])])
+@pytest.mark.parametrize("stage", ["start", *(stage.name for stage in ALL[:-1])])
 def test_a_killed_run_is_finished_by_the_next(stage: str, tmp_path: Path, finished_build: Request) -> None:
     """Killed without warning after any stage, the next run ends with the same bytes and leaves nothing else.
 

@@ -86,7 +86,7 @@ class InTheWay:
 OBSTACLES = [
     InTheWay("file", "a.h", r"expected nothing at .*a\.h, or the same content; found another content"),
     InTheWay("file", "two/c.c", r"expected nothing at .*c\.c, or the same content; found another content"),
-    InTheWay("folder", "two/c.c", r"c\.c, or the same content; found something that is no file"),
+    InTheWay("folder", "two/c.c", r"c\.c, or the same content; found a folder;"),
     InTheWay("dangling link", "two/c.c", r"c\.c, or the same content; found something that is no file"),
     InTheWay("file", "two", r"expected a folder at .*two; found something that is no folder"),
     InTheWay("dangling link", "two", r"expected a folder at .*two; found something that is no folder"),
@@ -212,5 +212,5 @@ def test_a_compiled_variant_does_not_replace_a_file(small_build: Request, tmp_pa
     source = sorted(path for path in (tmp_path / "c").rglob("*.c"))[0]
     source.unlink()
     source.mkdir()
-    assert_one_error(run(*arguments), 3, source.name, "something that is no file", "--c-array")
+    assert_one_error(run(*arguments), 3, source.name, "found a folder", "--c-array")
     assert source.is_dir()

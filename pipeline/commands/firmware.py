@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+_LONGEST = 86_400  # seconds, a day; of much larger numbers no clock is made
 SUMMARY = "build a bare-metal Cortex-M image of a build, run it under QEMU and compare its outputs"
 
 
@@ -12,7 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--board", required=True, metavar="NAME", help="mps3-an547 (M55), mps2-an500 (M7) or mps2-an386 (M4)")
     add("--pictures", type=int, default=1, metavar="N", help="pictures to run (default 1)")
-    add("--time-limit", type=float, default=120, metavar="SECONDS", help="for the emulator (default 120)")
+    add("--time-limit", type=int, default=120, metavar="SECONDS", help="for the emulator (default 120)")
     add("--keep", type=Path, metavar="FOLDER", help="leave image and sources there")
 
 
@@ -29,9 +30,14 @@ def run(arguments: argparse.Namespace) -> int:
     from pipeline.rows import raise_unless_holds
     from pipeline.stages import STAGES
     from pipeline.work import LABELS_FILE, model_file
+    from recreate_model.errors import ResourceError, UsageError
 
     board = find_board(arguments.board)
     check_least("--pictures", arguments.pictures, 1)
+    check_least("--time-limit", limit := arguments.time_limit, 1)
+    if limit > _LONGEST:
+        found, fix = f"{limit}", f"give --time-limit {_LONGEST}"
+        raise UsageError(expected=f"--time-limit to be at most {_LONGEST}, a day", found=found, next_step=fix)
     image.check_tools()
     progress = console.progress(arguments.quiet or arguments.json)
     recipe, machine = resolve(Request.given(arguments), progress, may_fetch=True)
@@ -46,10 +52,19 @@ def run(arguments: argparse.Namespace) -> int:
     )
     files = {path: folder / path for outcome in outcomes for path in outcome.outputs}
     checked = subject(recipe, machine, (folder / model_file(recipe)).read_bytes(), arguments.pictures)
-    kept = contextlib.nullcontext(arguments.keep) if arguments.keep else tempfile.TemporaryDirectory()
-    with kept as work, progress.bar(f"running on {board.name}"):
-        elf = image.build_image(board, image.sources_of(files), model_file(recipe), Path(work))
-        found = image.run_image(board, elf, checked.inputs, arguments.time_limit)
+    option = "--keep" if arguments.keep else "TMPDIR"
+    try:
+        kept = contextlib.nullcontext(arguments.keep) if arguments.keep else tempfile.TemporaryDirectory()
+        with kept as work, progress.bar(f"running on {board.name}"):
+            elf = image.build_image(board, image.sources_of(files), model_file(recipe), Path(work), option)
+            found = image.run_image(board, elf, checked.inputs, limit)
+    except OSError as error:
+        raise ResourceError(
+            expected=f"to write to {arguments.keep or tempfile.gettempdir()}",
+            found=error.strerror or str(error),
+            done="the build is kept",
+            next_step=f"free some space there, or give another {option}",
+        ) from error
     table = firmware_text.rows(found, checked, files[LABELS_FILE].read_text(encoding="utf-8").splitlines())
     document = firmware_text.document(board, found, checked, table)
     if arguments.json:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pipeline.platforms import cortex_a, cortex_m, cortex_m_tflm, ethos_u, mali
-from pipeline.platforms.evidence import PLATFORMS, Evidence, as_json
+from pipeline.platforms.evidence import Evidence, as_json
 from pipeline.platforms.subject import subject
 from pipeline.work import PLATFORMS_FILE, VELA_FILE, Work
 from recreate_model.digest import digest_bytes, readable_json
-from recreate_model.errors import ToolError
+from recreate_model.errors import PipelineError
 from recreate_model.resources import cache_folder
 
 _PICTURES = 20
@@ -19,16 +19,17 @@ def run(work: Work) -> None:
     progress = work.machine.progress
     with progress.bar("reference kernels"):
         checked = subject(work.recipe, work.machine, work.model, _PICTURES)
-    checks: dict[str, Callable[[], list[Evidence]]] = {
-        "Cortex-A": lambda: cortex_a.check(checked, cache_folder()),
-        "Cortex-M": lambda: [*cortex_m.check(checked, work.inputs), *cortex_m_tflm.check(checked)],
-        "Mali GPU": lambda: mali.check(checked),
-        "Ethos U": lambda: ethos_u.check(work.read_json(VELA_FILE)["variants"]),
-    }
+    checks: list[tuple[str, Callable[[], list[Evidence]]]] = [
+        ("Cortex-A", lambda: cortex_a.check(checked, cache_folder())),
+        ("Cortex-M", lambda: cortex_m.check(checked, work.inputs)),
+        ("Cortex-M", lambda: cortex_m_tflm.check(checked)),
+        ("Mali GPU", lambda: mali.check(checked)),
+        ("Ethos U", lambda: ethos_u.check(work.read_json(VELA_FILE)["variants"])),
+    ]
     rows: list[Evidence] = []
-    for platform in PLATFORMS:
+    for platform, check in checks:
         with progress.bar(f"checking {platform}"):
-            rows += _checked(platform, checks[platform])
+            rows += _checked(platform, check)
     document = {
         "build": work.recipe.name,
         "model_sha256": digest_bytes(work.model),
@@ -40,8 +41,8 @@ def run(work: Work) -> None:
 
 
 def _checked(platform: str, check: Callable[[], list[Evidence]]) -> list[Evidence]:
-    """A tool that fails is one platform's affair; the others have their rows all the same."""
+    """A check that fails is its own affair; the others have their rows all the same."""
     try:
         return check()
-    except ToolError as error:
+    except PipelineError as error:
         return [Evidence(platform, "not run", error.expected, fault=error.found)]

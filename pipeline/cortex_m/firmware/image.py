@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from pipeline import user_files
 from pipeline.c_array import identifier
 from pipeline.cortex_m import firmware
 from pipeline.cortex_m.firmware.boards import NANOSECONDS_PER_TICK, Board
@@ -90,28 +91,31 @@ def sources_of(build: Mapping[str, Path]) -> dict[str, str]:
     return {path.name: build[str(path)].read_text(encoding="utf-8") for path in paths if path.suffix in (".c", ".h")}
 
 
-def build_image(board: Board, sources: Mapping[str, str], name: str, folder: Path) -> Path:
+def build_image(board: Board, sources: Mapping[str, str], name: str, folder: Path, option: str = "TMPDIR") -> Path:
     """Compiles a model's sources and the check for a board, in `folder`; the path of the image, an ELF file.
 
     Args:
         sources: file name -> text, of `sources_of`.
         name: of the model's file.
+        folder: made where it is not there; images for several boards can lie in it.
+        option: under which the user named it.
 
     Raises:
+        InputError: in `folder` lies something else under the name of a source.
+        ResourceError: it cannot be written.
         ToolError: the compiler failed.
     """
+    script = f"{board.name}.ld"
     written = {
         **sources,
         "firmware_model.h": _names(identifier(name)),
         "firmware.c": _data("firmware.c"),
-        "firmware.ld": _data("firmware.ld").replace("@model_address@", f"{board.model_address:#x}"),
+        script: _data("firmware.ld").replace("@model_address@", f"{board.model_address:#x}"),
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    for file, text in written.items():
-        (folder / file).write_text(text, encoding="utf-8")
+    user_files.write_new(folder, written, option)
     image = folder / f"{board.name}.elf"
     placed = [f"-D{what}={_IN_MODEL}" for what in ("MODEL_DATA_SECTION", "MODEL_CONSTANTS_SECTION")]
-    command = [COMPILER, *board.flags, *_FLAGS, f"-DCOUNTER={board.counter:#x}", *placed, *_LINK, "-T", "firmware.ld"]
+    command = [COMPILER, *board.flags, *_FLAGS, f"-DCOUNTER={board.counter:#x}", *placed, *_LINK, "-T", script]
     command += ["-o", image.name, *sorted(file for file in written if file.endswith(".c"))]
     done = run_to_end(command, _COMPILE_LIMIT, cwd=folder)
     if done.returncode:
@@ -134,6 +138,7 @@ def run_image(board: Board, image: Path, inputs: Array, limit: float) -> Run:
     """
     folder = image.parent
     (folder / "inputs.bin").write_bytes(inputs.tobytes())
+    (folder / "outputs.bin").write_bytes(b"")  # what an earlier run left is not this one's
     command = [EMULATOR, "-M", board.name, "-display", "none", "-monitor", "none", "-serial", "none"]
     # Every instruction takes a nanosecond of the board's time, so that its counter counts them.
     command += ["-icount", "shift=0", "-semihosting-config", "enable=on,target=native", "-kernel", image.name]
@@ -142,16 +147,31 @@ def run_image(board: Board, image: Path, inputs: Array, limit: float) -> Run:
     seconds = time.perf_counter() - start
     lines = f"{done.stdout}\n{done.stderr}".splitlines()
     if done.returncode or "done" not in lines:
+        slow = seconds >= limit
         raise ToolError(
             expected=f"the firmware to end on {board.name} under {EMULATOR}",
             found=_last_words(done),
-            next_step="raise --limit if it was slow, or report it",
+            next_step="give a longer --time-limit, or fewer --pictures" if slow else "report it",
         )
-    outputs = np.frombuffer((folder / "outputs.bin").read_bytes(), np.int8).reshape(len(inputs), -1)
+    try:
+        return _read(lines, (folder / "outputs.bin").read_bytes(), len(inputs), seconds)
+    except ValueError as error:
+        raise ToolError(
+            expected=f"the firmware on {board.name} to give a CRC-32, and scores and classes of {len(inputs)} pictures",
+            found=str(error),
+            next_step="report it",
+        ) from error
+
+
+def _read(lines: Sequence[str], outputs: bytes, count: int, seconds: float) -> Run:
+    """What the firmware said and wrote of `count` pictures; raises ValueError where that is not all of it."""
     ticks = [int(line.split()[-1]) for line in lines if line.startswith("picture ")]
+    best = tuple(_best(lines))
+    if (len(ticks), len(best)) != (count, count):
+        raise ValueError(f"{len(ticks)} pictures, and classes of {len(best)}")
     (crc,) = [int(line.split()[1], 16) for line in lines if line.startswith("crc32 ")]
-    instructions = tuple(count * NANOSECONDS_PER_TICK for count in ticks)
-    return Run(crc, outputs, instructions, tuple(_best(lines)), seconds)
+    instructions = tuple(ticked * NANOSECONDS_PER_TICK for ticked in ticks)
+    return Run(crc, np.frombuffer(outputs, np.int8).reshape(count, -1), instructions, best, seconds)
 
 
 def _best(lines: Sequence[str]) -> Iterator[tuple[Best, ...]]:
