@@ -36,8 +36,11 @@ def run(arguments: argparse.Namespace) -> int:
     check_least("--pictures", arguments.pictures, 1)
     check_least("--time-limit", limit := arguments.time_limit, 1)
     if limit > _LONGEST:
-        found, fix = f"{limit}", f"give --time-limit {_LONGEST}"
-        raise UsageError(expected=f"--time-limit to be at most {_LONGEST}, a day", found=found, next_step=fix)
+        raise UsageError(
+            expected=f"--time-limit to be at most {_LONGEST}, a day",
+            found=str(limit),
+            next_step=f"give --time-limit {_LONGEST}",
+        )
     image.check_tools()
     progress = console.progress(arguments.quiet or arguments.json)
     recipe, machine = resolve(Request.given(arguments), progress, may_fetch=True)
