@@ -269,7 +269,7 @@ def _build(arguments: argparse.Namespace) -> int:
             print(f"Made from something else and not up to date: {', '.join(stale)}. `all` brings them up to date.")
         elif unused := runner.left_out(stages, recipe, machine):
             names = ", ".join(unused)
-            print(f"Of another build, so the card has none of it: {names}. Run it again, then `all`.")
+            print(f"Not of this build as it is, so the card has none of it: {names}. Run it again, then `all`.")
     for outcome in failed:
         _print_failed(outcome, folder)
     return status
