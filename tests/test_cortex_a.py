@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -52,12 +53,19 @@ def root() -> Sysroot:
 
 
 @pytest.fixture
-def own_root(root: Sysroot, tmp_path: Path) -> Path:
+def own_cache(tmp_path: Path) -> Iterator[Path]:
+    """A cache of the test's own, which does not outlive it: a root has 230 MB."""
+    yield tmp_path / "cache"
+    shutil.rmtree(tmp_path / "cache", ignore_errors=True)
+
+
+@pytest.fixture
+def own_root(root: Sysroot, own_cache: Path) -> Path:
     """A copy of the root in a cache of the test's own; returns its folder."""
-    folder = aarch64.folder(tmp_path / "cache")
+    folder = aarch64.folder(own_cache)
     folder.parent.mkdir(parents=True)
     subprocess.run(["cp", "-a", root.folder, folder], check=True)  # hard links in it stay what they are
-    assert aarch64.find(tmp_path / "cache") is not None
+    assert aarch64.find(own_cache) is not None
     return folder
 
 
@@ -327,11 +335,11 @@ def system_state() -> tuple[str, str, list[str]]:
 
 
 @pytest.mark.slow
-def test_a_root_is_made_once_and_the_system_stays_as_it_was(tmp_path: Path) -> None:
+def test_a_root_is_made_once_and_the_system_stays_as_it_was(own_cache: Path) -> None:
     """The whole way, with real packages: the second call finds it, no architecture and no package is added."""
     whole_root()
     before = system_state()
-    cache = tmp_path / "cache"
+    cache = own_cache
     first = set_up(cache)
     assert first.returncode == 0, first.stderr
     assert first.stderr.startswith("making an AArch64 root in ")
