@@ -3,6 +3,7 @@
 # make check   the reproducibility check on both golden recipes
 # make lint    ruff and mypy
 # make lock    resolve the dependencies anew (needs uv)
+# make aarch64 what runs the model as AArch64 code, into the cache (Debian or Ubuntu with qemu-user)
 # make cluster what --cluster needs, added to the environment
 # make clean   remove the environment and the caches of the tools
 # make test-slow, make test-shared   tests that take longer, and tests on real pictures (SHARED names their folder)
@@ -11,7 +12,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help model test test-slow test-shared check lint lock cluster clean
+.PHONY: help model test test-slow test-shared check lint lock cluster aarch64 clean
 .DELETE_ON_ERROR:
 
 # ARGS are passed on, as in make model ARGS="--checkpoint seeded --calib 50".
@@ -32,6 +33,9 @@ check: $(VENV)/.runtime
 	$(BIN)/python -m pipeline check
 
 cluster: $(VENV)/.cluster
+
+aarch64: $(VENV)/.runtime
+	$(BIN)/python -m pipeline aarch64
 
 lint: $(VENV)/.development
 	$(BIN)/ruff check .
@@ -66,6 +70,10 @@ LOCK = $(LOCKING) --universal --python-version 3.10 --no-strip-extras
 TOOLCHAINS := 2.4.4 2.5.0 2.6.0
 LOCK_2021 = $(LOCKING) --python-version 3.8 --python-platform x86_64-manylinux2014 --no-deps --only-binary :all:
 
+# One numpy for every Python of a distribution: what the oldest of ours has.
+LOCK_AARCH64 = $(LOCKING) --python-version 3.10 --python-platform aarch64-manylinux_2_28 --no-deps --only-binary :all: \
+  --constraint requirements/runtime.lock
+
 lock:
 	echo pip | $(LOCK) - -o requirements/pip.lock
 	$(LOCK) pyproject.toml --extra tflm -o requirements/runtime.lock
@@ -74,6 +82,7 @@ lock:
 	for version in $(TOOLCHAINS); do \
 	  $(LOCK_2021) recreate_model/toolchains/tensorflow-$$version.in -o recreate_model/toolchains/tensorflow-$$version.lock; \
 	done
+	$(LOCK_AARCH64) pipeline/platforms/aarch64.in -o pipeline/platforms/aarch64.lock
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile

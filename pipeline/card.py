@@ -14,10 +14,11 @@ from urllib.parse import quote
 
 from pipeline.card_text import README
 from pipeline.platforms.evidence import PLATFORMS, STATUSES, Evidence
+from pipeline.vela_targets import variant_name
 from recreate_model.digest import Json, digest_bytes
 from recreate_model.errors import CheckError
 from recreate_model.model_view import ModelView, Tensor, read_model
-from recreate_model.recipe import Checkpoint, Recipe
+from recreate_model.recipe import Checkpoint, Recipe, Target
 
 _PAPER = "https://arxiv.org/pdf/1801.04381.pdf"
 
@@ -214,8 +215,9 @@ def _figures(measured: Measured | None) -> str:
 
 def _ethos_u_section(variants: Sequence[Json]) -> str:
     rows = "".join(
-        f"| {row['target']['accelerator']} | {row['target']['memory_mode']} | {row['sram_kib']:,.0f} | "
-        f"{row['dram_kib']:,.0f} | {row['flash_kib']:,.0f} | {row['inferences_per_second']:,.1f} |\n"
+        f"| {variant_name(Target(**row['target']))} | {row['target']['memory_mode']} | "
+        f"{row['sram_needed_kib']:,.0f} | {row['dram_kib']:,.0f} | {row['flash_needed_kib']:,.0f} | "
+        f"{row['inferences_per_second']:,.1f} |\n"
         for row in variants
     )
     head = "| Target | Memory mode | SRAM KiB | DRAM KiB | Flash KiB | Inferences/s |\n|---|---|--:|--:|--:|--:|\n"

@@ -127,7 +127,7 @@ def compile_target(model: bytes, name: str, target: Target, folder: Path, custom
 
 def vela_table(variants: Sequence[Variant]) -> list[Json]:
     """The variants as plain JSON, for `vela.json`."""
-    return [as_json(variant) for variant in variants]
+    return [{**as_json(variant), "flash_needed_kib": variant.flash_needed_kib} for variant in variants]
 
 
 def _check_model(model: bytes, name: str) -> None:

@@ -168,12 +168,13 @@ def reshaped(shape: list[int]) -> bytes:
         (lambda: edit_operator("SOFTMAX", "CUSTOM", b"mine"), "found CUSTOM mine;"),
         (lambda: reshaped([2, 8, 8, 3]), r"found int8 \(2, 8, 8, 3\) in"),
         (lambda: reshaped([1, 8, 6, 3]), r"found int8 \(1, 8, 6, 3\) in"),
+        (lambda: reshaped([1, -1, -1, 3]), r"found int8 \(1, -1, -1, 3\) in"),
         (lambda: reshaped([1, 8, 8, 4]), r"found int8 \(1, 8, 8, 4\) in"),
         (lambda: edit_operator("SOFTMAX", "ADD"), "LiteRT to run tiny"),
         (lambda: tiny_model("float"), "float32"),
         (lambda: tiny_model("int8")[:-2000], "damaged or cut"),
     ],
-    ids=["operator", "custom operator", "batch", "not square", "four colours", "cannot run", "float", "cut"],
+    ids=["operator", "custom operator", "batch", "not square", "no size", "four colours", "cannot run", "float", "cut"],
 )
 def test_what_cannot_be_expressed_or_run_is_refused_by_name(make: object, named: str) -> None:
     """One error, before anything is handed out to be written."""

@@ -237,7 +237,7 @@ def test_a_driver_that_hangs_becomes_a_row(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(vulkan, "_ASK_LIMIT", 1)
     start = time.monotonic()
     failed, _ = mali.check(noise(small, 1))
-    assert time.monotonic() - start < 20
+    assert time.monotonic() - start < 60
     assert "test_icd.json: no end after 1 s" in failed.note
 
 
@@ -248,8 +248,9 @@ def test_a_driver_that_fails_in_use_becomes_a_row(
 ) -> None:
     """It names its device well, and fails when the delegate opens it."""
     monkeypatch.setenv("VK_DRIVER_FILES", str(vulkan_drivers.acting_on_use(tmp_path, action)))
-    monkeypatch.setattr(mali, "_START_LIMIT", 5)
-    monkeypatch.setattr(mali, "_PICTURE_LIMIT", 0)
+    if "no end" in words:
+        monkeypatch.setattr(mali, "_START_LIMIT", 5)
+        monkeypatch.setattr(mali, "_PICTURE_LIMIT", 0)
     failed, _ = mali.check(noise(tiny_model("int8"), 1))
     assert failed.status == "not run"
     assert "SwiftShader Device (Subzero) (software), SwiftShader driver 5.0.0, Vulkan 1.3.0: " + words in failed.note

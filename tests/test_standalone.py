@@ -85,13 +85,26 @@ def test_models_of_every_variety_give_the_reference_kernels_bytes(kind: str, tmp
 
 @pytest.mark.slow
 def test_the_whole_network_gives_the_reference_kernels_bytes(tmp_path: Path) -> None:
-    """Seeded weights at full size, streamed rows and all."""
+    """Seeded weights at full size, and no byte of the arena with two owners."""
     request = Request(checkpoint="seeded", images="procedural", calib=10, limit=20, out=tmp_path / "out")
     build(request, ("quantize",))
     recipe, machine = resolve(request, NoBars(), may_fetch=False)
     model = (machine.out / recipe.name / model_file(recipe)).read_bytes()
     pictures, _ = int8_inputs(recipe, machine, model, 20)
     runtime = Library(runtime_sources(model, "whole"), tmp_path / "c", ("-O3", "-march=native"))
+    np.testing.assert_array_equal(runtime.run_all(pictures), reference(model, pictures))
+    program = lower(model, "whole")
+    planned = plan(program)
+    assert faults(program, planned) == []
+    assert planned.arena_bytes < 220_000  # TensorFlow Lite Micro plans 1,505,280 for the activations
+
+
+@pytest.mark.shared
+def test_a_published_model_of_2021_runs_as_well(shared: Path, tmp_path: Path) -> None:
+    """A file that another converter made, with another order of tensors."""
+    model = (shared / "published" / "calibration-unknown-a.tflite").read_bytes()
+    pictures = noise(model, 5)
+    runtime = Library(runtime_sources(model, "published"), tmp_path, ("-O3", "-march=native"))
     np.testing.assert_array_equal(runtime.run_all(pictures), reference(model, pictures))
 
 

@@ -57,7 +57,7 @@ def input_picture(view: ModelView, name: str) -> Array:
     """The vector's input, int8 (1, size, size, 3). Raises InputError for a model with another input or output."""
     shape, scores, quantisation = view.input.shape, view.output.shape, view.input.quantisation
     # A batch of two has one picture too many for the array, whatever a runtime makes of it.
-    square = len(shape) == 4 and shape == (1, shape[1], shape[1], 3)
+    square = len(shape) == 4 and shape == (1, shape[1], shape[1], 3) and shape[1] > 0
     one_row = len(scores) == 2 and scores[0] == 1
     if not (square and one_row and view.input.dtype == view.output.dtype == "int8" and quantisation):
         raise InputError(

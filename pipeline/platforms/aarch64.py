@@ -62,15 +62,15 @@ class Cpu:
         return "".join(f"{key}\t: {value}\n" for key, value in rows.items()) + "\n"
 
 
-# The two families of INT8 kernels of a Cortex-A: plain NEON, and the dot product since Armv8.2. QEMU's `max` is none:
-# QEMU 7.2 computes XNNPACK's SME kernels wrongly.
+# The two families of INT8 kernels of a Cortex-A: plain NEON, and the dot product since Armv8.2. QEMU's `max` is no
+# Cortex-A, and with its SME XNNPACK gives wrong outputs under QEMU 7.2.
 _NEON = "fp asimd evtstrm aes pmull sha1 sha2 crc32"
 CPUS = (
     Cpu("cortex-a53", ("0x0", "0xd03", 4), f"{_NEON} cpuid"),
     Cpu("cortex-a76", ("0x4", "0xd0b", 1), f"{_NEON} atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp"),
 )
-# The second does no harm where the distribution has no Arm NN: it is left out.
 PACKAGES = ("python3", "libstdc++6")
+# Left out where the distribution has none.
 ARMNN_PACKAGES = ("python3-pyarmnn", "libarmnn-cpuacc-backend22")
 
 

@@ -1,8 +1,8 @@
 """Evidence for Mali GPUs: LiteRT's GPU delegate run on a Vulkan device of this machine, else its list of operators.
 
 For: whether every operator of the model is one the delegate takes, and whether its arithmetic, in floating point on a
-GPU, gives the class that the INT8 reference kernels give. Not for: speed, or Mali's own driver, unless the device is
-one; and not for the OpenCL back end, which Android devices with a Mali GPU mostly use.
+GPU, gives the class that the INT8 reference kernels give. Not for: speed, LiteRT's OpenCL back end, or Mali's own
+driver unless that is what the device runs under.
 
 A driver's crash or hang ends a process of its own and becomes a row; it never ends the command.
 """

@@ -1,5 +1,5 @@
-// A stand-in: see micro_mutable_op_resolver.h. It accepts an arena of STUB_ARENA bytes or more, and its output is that of
-// the test vector, STUB_OUTPUT, with STUB_ERROR added to the last score. Tensors are as the macros of the test say.
+// A stand-in: see micro_mutable_op_resolver.h. It accepts an arena of STUB_ARENA bytes or more, and its output is that
+// of the test vector, STUB_OUTPUT, with STUB_ERROR added to the last score. Tensors are as the macros of the test say.
 #pragma once
 
 #include <cstring>
@@ -24,7 +24,8 @@ class MicroInterpreter {
   TfLiteStatus Invoke() {
     if (std::memcmp(input_bytes_, STUB_INPUT, sizeof(input_bytes_)) != 0) return kTfLiteError;
     std::memcpy(output_bytes_, STUB_OUTPUT, sizeof(output_bytes_));
-    output_bytes_[sizeof(output_bytes_) - 1] = static_cast<int8_t>(output_bytes_[sizeof(output_bytes_) - 1] + STUB_ERROR);
+    int8_t& last = output_bytes_[sizeof(output_bytes_) - 1];
+    last = static_cast<int8_t>(last + STUB_ERROR);
     return kTfLiteOk;
   }
 

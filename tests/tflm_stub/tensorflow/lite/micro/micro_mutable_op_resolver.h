@@ -1,4 +1,5 @@
-// A stand-in for TensorFlow Lite Micro, for tests of what is generated: it declares what that uses, and computes nothing.
+// A stand-in for TensorFlow Lite Micro, for tests of what is generated: it declares what that uses, and computes
+// nothing.
 #pragma once
 
 #include <cstddef>
