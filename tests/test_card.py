@@ -12,7 +12,7 @@ import yaml
 from pipeline.card import PLATFORMS, Evidence, Measured, card_definition, card_readme
 from recreate_model.digest import digest_bytes
 from recreate_model.errors import CheckError, InputError
-from recreate_model.recipe import Calibration, Checkpoint, Model, Picture, Preprocess, Recipe
+from recreate_model.recipe import Calibration, Checkpoint, Model, Picture, Preprocess, Recipe, Target
 
 TICK = ":heavy_check_mark:"
 CROSS = ":heavy_multiplication_x:"
@@ -303,16 +303,21 @@ def test_agreement_is_shown_as_it_was_measured(model: bytes) -> None:
 
 
 def test_compiled_variants_have_a_table(model: bytes) -> None:
-    """One row for each target with Vela's estimates, and no table without any."""
+    """One row for each target with Vela's estimates, size-optimised ones told apart, and no table without any."""
+    target = Target("ethos-u55-128", "Ethos_U55_High_End_Embedded", "Shared_Sram")
     row = {
-        "target": {"accelerator": "ethos-u55-128", "memory_mode": "Shared_Sram"},
-        "sram_kib": 1474.2,
+        "target": dataclasses.asdict(target),
+        "sram_kib": 999.0,
+        "sram_needed_kib": 1474.2,
         "dram_kib": 0.0,
-        "flash_kib": 3360.0,
+        "flash_kib": 999.0,
+        "flash_needed_kib": 3360.0,
         "inferences_per_second": 65.31,
     }
-    card = card_readme(OFFICIAL, model, None, None, (), (), variants=[row])
+    small = {**row, "target": dataclasses.asdict(dataclasses.replace(target, optimise="Size"))}
+    card = card_readme(OFFICIAL, model, None, None, (), (), variants=[row, small])
     assert "| ethos-u55-128 | Shared_Sram | 1,474 | 0 | 3,360 | 65.3 |" in card
+    assert "| ethos-u55-128_size | Shared_Sram | 1,474 | 0 | 3,360 | 65.3 |" in card
     assert "Ethos U, as Vela" not in readme(model)
 
 

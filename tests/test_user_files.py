@@ -108,13 +108,14 @@ def test_what_is_in_the_way_is_kept_and_nothing_is_written(obstacle: InTheWay, t
         assert (folder / obstacle.path).read_text() == "mine"
 
 
-def in_a_file_system(options: str, folder: Path, texts: str) -> subprocess.CompletedProcess[str]:
-    """Writes with `options` of a real file system; its files, and the error, are what is printed."""
+def in_a_file_system(options: str, folder: Path, texts: str, before: str = "") -> subprocess.CompletedProcess[str]:
+    """Writes in a real file system with these options, after `before`; the error and the files there are printed."""
     code = f"""
 from pathlib import Path
 from pipeline import user_files
 from recreate_model.errors import ResourceError
 folder = Path({str(folder)!r})
+{before}
 try:
     user_files.write_new(folder, {texts}, "--to")
 except ResourceError as error:
@@ -143,6 +144,18 @@ def test_a_place_that_takes_nothing_gets_nothing(options: str, words: str, tmp_p
 def test_a_place_with_room_gets_all(tmp_path: Path) -> None:
     """The same two files, where they fit: what the test above sees is the file system's doing."""
     assert in_a_file_system("size=1m", tmp_path, '{"small": "s", "large": "l" * 100_000}').stdout.count("large") == 1
+
+
+@needs_mounts
+def test_a_read_only_place_that_has_all_of_it_is_no_error(tmp_path: Path) -> None:
+    """There is nothing to write, and nothing is."""
+    before = """
+import subprocess
+user_files.write_new(folder, {"a": "text"}, "--to")
+subprocess.run(["mount", "-o", "remount,ro", folder], check=True)
+"""
+    done = in_a_file_system("size=1m", tmp_path, '{"a": "text"}', before)
+    assert done.stdout.splitlines() == ["['a']"]
 
 
 def test_a_write_that_fails_between_two_files_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
