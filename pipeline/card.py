@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 from pipeline.card_text import README
+from pipeline.ethos_u.targets import variant_name
 from pipeline.platforms.evidence import PLATFORMS, STATUSES, Evidence
-from pipeline.vela_targets import variant_name
 from recreate_model.digest import Json, digest_bytes
 from recreate_model.errors import CheckError
 from recreate_model.model_view import ModelView, Tensor, read_model

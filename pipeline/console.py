@@ -13,9 +13,9 @@ from typing import IO, TYPE_CHECKING
 from absl import logging
 
 from pipeline.c_array import identifier
+from pipeline.ethos_u.targets import variant_name
 from pipeline.rows import Row
 from pipeline.runner import Freshness, Outcome
-from pipeline.vela_targets import variant_name
 from pipeline.work import EVALUATE_FILE, PLATFORMS_FILE, PROVENANCE_FILE, VELA_FILE, VERIFY_FILE, Progress, model_file
 from recreate_model.digest import Json, digest_file
 from recreate_model.recipe import MIN_MAX, Recipe, Target

@@ -24,8 +24,8 @@ from calibration.selection import Selection, select, select_procedural
 from calibration.sources import ProceduralSource, Source
 from calibration.tfds_source import PREFIX as TFDS
 from calibration.workers import Workers
-from pipeline import vela_targets
-from pipeline.vela_config import read_config
+from pipeline.ethos_u.config import read_config
+from pipeline.ethos_u.targets import parse_targets
 from pipeline.work import Machine, Progress
 from recreate_model import resources
 from recreate_model.digest import digest_bytes, digest_file
@@ -89,7 +89,7 @@ def resolve(request: Request, progress: Progress, may_fetch: bool) -> tuple[Reci
     workers = _workers(request)
     model = Model.parse(request.model)
     custom = read_config(request.vela_config) if request.vela_config else None
-    targets = vela_targets.parse_targets(request.targets, request.optimise, custom)
+    targets = parse_targets(request.targets, request.optimise, custom)
     checkpoint, archive = _checkpoint(request.checkpoint, model, progress, may_fetch)
     range_method = _range_method(request)
     table, ranges_sha256 = _table(request.ranges) if request.ranges else (None, "")

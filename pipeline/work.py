@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from calibration.ranges import Ranges
     from calibration.sources import Source
     from calibration.workers import Workers
-    from pipeline.vela_config import VelaConfig
+    from pipeline.ethos_u.config import VelaConfig
 
 
 class Progress(Protocol):

@@ -170,7 +170,7 @@ def test_keys_see_every_module_a_stage_imports() -> None:
     by_name = {stage.name: stage for stage in STAGES}
     code = key_parts(by_name["calibrate"], recipe, {}).code
     assert {"calibration.measure", "calibration.procedural", "recreate_model.interpret"} <= set(code)
-    assert not {"pipeline.vela", "pipeline.card", "pipeline.cli", "pipeline.runner"} & set(code)
+    assert not {"pipeline.ethos_u.vela", "pipeline.card", "pipeline.cli", "pipeline.runner"} & set(code)
 
 
 def test_a_model_is_not_stale_because_the_reading_of_pictures_changed() -> None:

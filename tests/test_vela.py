@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from calibration.workers import Workers
-from pipeline import vela, vela_variant
-from pipeline.vela import compile_all, compile_target, vela_table
-from pipeline.vela_config import packaged
-from pipeline.vela_targets import TARGETS, check_target, parse_targets, variant_name
-from pipeline.vela_variant import checked_variant, layers
+from pipeline.ethos_u import vela
+from pipeline.ethos_u.config import packaged
+from pipeline.ethos_u.targets import TARGETS, check_target, parse_targets, variant_name
+from pipeline.ethos_u.variant import _CONFIG_WORDS, checked_variant, layers
+from pipeline.ethos_u.vela import compile_all, compile_target, vela_table
 from recreate_model.capture import captured
 from recreate_model.digest import canonical_json, digest_file
 from recreate_model.errors import InputError, ToolError, UsageError
@@ -54,8 +54,8 @@ def compile_elsewhere(
 import sys
 from dataclasses import replace
 from pathlib import Path
-from pipeline.vela import compile_target
-from pipeline.vela_targets import TARGETS
+from pipeline.ethos_u.vela import compile_target
+from pipeline.ethos_u.targets import TARGETS
 {before}
 variant = compile_target(Path(sys.argv[1]).read_bytes(), "tiny", TARGETS[2], Path(sys.argv[2]))
 {after}
@@ -134,7 +134,7 @@ def test_an_arena_in_flash_is_refused() -> None:
 def test_choosing_targets_does_not_import_vela() -> None:
     """A wrong --targets is refused at once, without loading a compiler."""
     code = (
-        "import sys; from pipeline.vela_targets import parse_targets;"
+        "import sys; from pipeline.ethos_u.targets import parse_targets;"
         "parse_targets('ethos-u55-128:Ethos_U55_Deep_Embedded:Sram_Only');"
         "assert not [name for name in sys.modules if name.startswith(('ethosu', 'numpy', 'tensorflow'))]"
     )
@@ -343,7 +343,7 @@ def test_the_known_configuration_words_are_those_of_the_hardware(target: Target)
 
     with captured():
         word = build_config_word(create_default_arch(Accelerator(target.accelerator)))
-    assert vela_variant._CONFIG_WORDS[target.accelerator] == word
+    assert _CONFIG_WORDS[target.accelerator] == word
 
 
 def test_a_batch_of_two_is_refused(tmp_path: Path) -> None:

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import vela_config
 from pipeline.attest_check import rows
+from pipeline.ethos_u import config as vela_config
+from pipeline.ethos_u.config import MODE, SYSTEM, VelaConfig, packaged, read_config
+from pipeline.ethos_u.targets import parse_targets
+from pipeline.ethos_u.vela import compile_all, compile_target
 from pipeline.resolve import Request
 from pipeline.rows import holds
 from pipeline.statement import read_statement
-from pipeline.vela import compile_all, compile_target
-from pipeline.vela_config import MODE, SYSTEM, VelaConfig, packaged, read_config
-from pipeline.vela_targets import parse_targets
 from recreate_model.digest import digest_bytes, digest_file
 from recreate_model.errors import InputError, UsageError
 from recreate_model.recipe import Target, as_json

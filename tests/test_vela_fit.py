@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from calibration.workers import Workers
-from pipeline import vela_fit
+from pipeline.ethos_u import fit as vela_fit
+from pipeline.ethos_u.config import read_config
+from pipeline.ethos_u.fit import candidates, document
+from pipeline.ethos_u.targets import parse_targets, variant_name
+from pipeline.ethos_u.variant import Variant
 from pipeline.platforms import ethos_u
 from pipeline.resolve import Request
-from pipeline.vela_config import read_config
-from pipeline.vela_fit import candidates, document
-from pipeline.vela_targets import parse_targets, variant_name
-from pipeline.vela_variant import Variant
 from recreate_model.digest import Json
 from recreate_model.errors import InputError
 from recreate_model.recipe import Target

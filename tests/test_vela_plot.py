@@ -14,13 +14,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import vela_plot
+from pipeline.ethos_u import plot as vela_plot
+from pipeline.ethos_u.plot import Point, place, plot
+from pipeline.ethos_u.report import markdown
+from pipeline.ethos_u.targets import parse_targets, variant_name
+from pipeline.ethos_u.variant import Variant
+from pipeline.ethos_u.vela import compile_all
 from pipeline.resolve import Request
-from pipeline.vela import compile_all
-from pipeline.vela_plot import Point, place, plot
-from pipeline.vela_report import markdown
-from pipeline.vela_targets import parse_targets, variant_name
-from pipeline.vela_variant import Variant
 from tests.conftest import build, contents
 from tests.tiny_models import tiny_model
 
@@ -94,8 +94,8 @@ def test_nothing_of_the_users_matplotlib_counts(tmp_path: Path, variants: tuple[
     (tmp_path / "matplotlibrc").write_text("font.size: 20\naxes.facecolor: red\nnonsense: 1\n")
     code = (
         "import sys; from pathlib import Path\n"
-        "from pipeline.vela import compile_all; from pipeline.vela_plot import plot\n"
-        "from pipeline.vela_targets import parse_targets\n"
+        "from pipeline.ethos_u.vela import compile_all; from pipeline.ethos_u.plot import plot\n"
+        "from pipeline.ethos_u.targets import parse_targets\n"
         "model = Path('model').read_bytes()\n"
         "sys.stdout.write(plot('tiny', compile_all(model, 'tiny', parse_targets('all', 'both'), Path('out'))))\n"
     )

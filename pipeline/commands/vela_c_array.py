@@ -20,7 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     import json
 
-    from pipeline import console, runner, user_files, vela_sources
+    from pipeline import console, runner, user_files
+    from pipeline.ethos_u import sources
     from pipeline.resolve import Request, resolve
     from pipeline.stages import STAGES
     from pipeline.work import VELA_FILE
@@ -37,12 +38,12 @@ def run(arguments: argparse.Namespace) -> int:
         on_build=console.announce,
     )
     variants = json.loads((folder / VELA_FILE).read_text(encoding="utf-8"))["variants"]
-    sources = vela_sources.sources((folder / VELA_FILE).parent, recipe.name, variants)
-    user_files.write_new(arguments.c_array, sources, "--c-array", "the build is kept")
+    texts = sources.sources((folder / VELA_FILE).parent, recipe.name, variants)
+    user_files.write_new(arguments.c_array, texts, "--c-array", "the build is kept")
     if arguments.json:
         built = console.build_json(folder, recipe, outcomes, ("vela",), 0)
-        print(json.dumps({**built, "c_array": [str(arguments.c_array / path) for path in sources]}, indent=2))
+        print(json.dumps({**built, "c_array": [str(arguments.c_array / path) for path in texts]}, indent=2))
     elif not arguments.quiet:
         console.print_build(folder, recipe, outcomes, ("vela",))
-        console.print_blocks([f"C source   {arguments.c_array / path}" for path in sources])
+        console.print_blocks([f"C source   {arguments.c_array / path}" for path in texts])
     return 0

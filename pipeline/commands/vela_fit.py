@@ -19,7 +19,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     import json
 
-    from pipeline import console, runner, vela_fit
+    from pipeline import console, runner
+    from pipeline.ethos_u import fit
     from pipeline.resolve import Request, resolve
     from pipeline.stages import STAGES
     from pipeline.work import model_file
@@ -32,7 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
     progress = console.progress(arguments.quiet or arguments.json)
     request = Request.given(arguments, optimise=arguments.optimise or "both")
     recipe, machine = resolve(request, progress, may_fetch=True)
-    targets = vela_fit.candidates(recipe.targets, machine.vela_config)
+    targets = fit.candidates(recipe.targets, machine.vela_config)
     folder = machine.out / recipe.name
     runner.build(
         runner.with_needs(("quantize",), STAGES),
@@ -44,10 +45,10 @@ def run(arguments: argparse.Namespace) -> int:
     )
     model = (folder / model_file(recipe)).read_bytes()
     with progress.bar("compiling for Ethos-U", len(targets)) as advance:
-        plans = vela_fit.plans(model, recipe.name, targets, machine.workers, advance, machine.vela_config)
-    found = vela_fit.document(recipe.name, plans, arguments.sram, request.vela_config)
+        plans = fit.plans(model, recipe.name, targets, machine.workers, advance, machine.vela_config)
+    found = fit.document(recipe.name, plans, arguments.sram, request.vela_config)
     if arguments.json:
         print(json.dumps(found, indent=2))
     elif not arguments.quiet:
-        console.print_blocks(vela_fit.blocks(found))
+        console.print_blocks(fit.blocks(found))
     return 0

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import PurePosixPath
 
-from pipeline.vela import compile_all, vela_table
-from pipeline.vela_plot import plot
-from pipeline.vela_report import markdown
-from pipeline.vela_variant import CUSTOM_CONFIG
+from pipeline.ethos_u.plot import plot
+from pipeline.ethos_u.report import markdown
+from pipeline.ethos_u.variant import CUSTOM_CONFIG
+from pipeline.ethos_u.vela import compile_all, vela_table
 from pipeline.work import VELA_FILE, Work
 from recreate_model.digest import readable_json
 

@@ -10,7 +10,7 @@ import io
 import math
 from dataclasses import dataclass
 
-from pipeline.vela_config import MODE, PACKAGED, SYSTEM, VelaConfig
+from pipeline.ethos_u.config import MODE, PACKAGED, SYSTEM, VelaConfig
 from recreate_model.digest import Json, digest_bytes
 from recreate_model.errors import ToolError
 from recreate_model.model_view import ModelView, Operator, read_model

@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from pipeline.vela_config import MODE, SYSTEM, VelaConfig, packaged
+from pipeline.ethos_u.config import MODE, SYSTEM, VelaConfig, packaged
 from recreate_model.errors import InputError, UsageError
 from recreate_model.recipe import Target
 

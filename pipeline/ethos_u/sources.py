@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.c_array import model_sources
-from pipeline.vela_targets import variant_name
+from pipeline.ethos_u.targets import variant_name
 from recreate_model.digest import Json
 from recreate_model.recipe import Target
 

@@ -5,7 +5,7 @@ Vela reads such a file twice, in Python for the clock and bandwidths it reports 
 and the two differ: C++ minds capitals, passes over a `[DEFAULT]` section, and does not know `key: value`. The first two
 give a plan for another memory system than is reported, with status 0. So a file of the user's is read here as strictly
 as the stricter of the two.
-Not for: which accelerator a section is meant for (`vela_targets`).
+Not for: which accelerator a section is meant for (`targets`).
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipeline.vela_targets import variant_name
-from pipeline.vela_variant import Variant
+from pipeline.ethos_u.targets import variant_name
+from pipeline.ethos_u.variant import Variant
 
 OPTIMISED = {"Performance": "speed", "Size": "size"}
 

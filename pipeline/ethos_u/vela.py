@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from calibration.workers import Workers
-from pipeline.vela_config import PACKAGED, VelaConfig
-from pipeline.vela_targets import check_target, variant_name
-from pipeline.vela_variant import Variant, checked_variant, configuration, layers, options
+from pipeline.ethos_u.config import PACKAGED, VelaConfig
+from pipeline.ethos_u.targets import check_target, variant_name
+from pipeline.ethos_u.variant import Variant, checked_variant, configuration, layers, options
 from recreate_model.capture import captured
 from recreate_model.digest import Json, readable_json
 from recreate_model.errors import InputError, ToolError

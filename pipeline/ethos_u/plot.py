@@ -1,7 +1,7 @@
 """Inferences per second against SRAM over all Ethos-U variants, as SVG: the same bytes on any machine.
 
 Nothing of a user's matplotlib counts: neither its settings nor its fonts nor a display. Text is drawn as outlines, so
-the picture looks the same everywhere. Not for: the figures themselves (`vela_variant`).
+the picture looks the same everywhere. Not for: the figures themselves (`variant`).
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipeline.vela_targets import variant_name
-from pipeline.vela_variant import Variant
+from pipeline.ethos_u.targets import variant_name
+from pipeline.ethos_u.variant import Variant
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

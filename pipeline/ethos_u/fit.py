@@ -15,11 +15,11 @@ from pathlib import Path
 
 from calibration.workers import Workers
 from pipeline.console import Block
-from pipeline.vela import compile_all
-from pipeline.vela_config import MODE, VelaConfig
-from pipeline.vela_report import OPTIMISED
-from pipeline.vela_targets import check_target, config_of
-from pipeline.vela_variant import Variant
+from pipeline.ethos_u.config import MODE, VelaConfig
+from pipeline.ethos_u.report import OPTIMISED
+from pipeline.ethos_u.targets import check_target, config_of
+from pipeline.ethos_u.variant import Variant
+from pipeline.ethos_u.vela import compile_all
 from recreate_model.digest import Json
 from recreate_model.errors import InputError, UsageError
 from recreate_model.recipe import Target
