@@ -94,6 +94,7 @@ def card_readme(
         dataset=_cell(measured[0].dataset) if measured else "not measured",
         accuracy=_figures(accuracy),
         agreement=_figures(agreement),
+        evidence=_evidence_section(evidence),
         ethos_u=_ethos_u_section(variants),
         input_table=_node_table("Input Node Name", view.input, input_text),
         output_table=_node_table("Output Node Name", view.output, output_text),
@@ -200,6 +201,18 @@ def _platform_row(platform: str, evidence: Sequence[Evidence]) -> str:
     if not all(each.holds for each in known):
         mark = _FAILED
     return f"| {platform} | {mark} | {'<br>'.join(_cell(each.sentence) for each in known)} |"
+
+
+def _evidence_section(evidence: Sequence[Evidence]) -> str:
+    """With what each check was done and what it does not show; not the time, which is another every time."""
+    rows = "".join(
+        f"| {each.platform} | {_cell(each.what)} | {_cell(', '.join(each.tools))} | {_cell(each.note)} |\n"
+        for platform in PLATFORMS
+        for each in evidence
+        if each.platform == platform and (each.tools or each.note)
+    )
+    head = "| Platform | Check | Tools | What it does not show |\n|---|---|---|---|\n"
+    return f"\n### Evidence\n{head}{rows}" if rows else ""
 
 
 def _files_section(files: Sequence[tuple[str, str]]) -> str:

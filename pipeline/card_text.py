@@ -38,7 +38,7 @@ This model was made by `python -m pipeline all` of the project this card comes f
 
 ### Key
 {key}
-{ethos_u}
+{evidence}{ethos_u}
 ## Accuracy
 Dataset: {dataset}
 

@@ -76,12 +76,11 @@ class Evidence:
 
     @property
     def sentence(self) -> str:
-        """All but the time, which is another every time, on one line."""
+        """What a reader of the card must know at once: what ran, where, how well, and what failed or is missing."""
         done = f"{self.status}: {self.what}" + (f" on {self.device}" if self.device else "")
-        made_with = f" ({', '.join(self.tools)})" if self.tools else ""
         agreement = f", {self.agreement}" if self.agreement else ""
-        rest = [("", self.note), ("failed: ", self.fault), ("missing: ", self.missing)]
-        return done + made_with + agreement + "".join(f"; {head}{text}" for head, text in rest if text)
+        rest = [("failed: ", self.fault), ("missing: ", self.missing)]
+        return done + agreement + "".join(f"; {head}{text}" for head, text in rest if text)
 
 
 def as_json(row: Evidence) -> Json:
