@@ -22,7 +22,7 @@ _PROJECT = "pkg:generic/recreate-mobilenet-v2-int8"
 BUILD_TYPE = f"{_PROJECT}?build_type=v1#docs/provenance.md"
 BUILDER = f"{_PROJECT}#pipeline"
 # The stages whose files a user takes away; those of the others tell how these came to be.
-DELIVERING = ("quantize", "vela", "labels", "c-array", "cortex-m", "standalone", "card")
+DELIVERING = ("quantize", "vela", "labels", "c-array", "cortex-m", "standalone", "linux", "card")
 
 
 def statement(recipe: Recipe, records: Mapping[str, Json], manifest: Json, sha1: Mapping[str, str]) -> Json:

@@ -19,7 +19,7 @@ def _naming(recipe: Recipe) -> Json:
 _PLATFORMS = Stage(
     "platforms",
     "run the model as code of each platform that this machine can run, and say how strong the evidence is",
-    needs=("quantize", "vela", "labels", "c-array", "cortex-m", "standalone"),
+    needs=("quantize", "vela", "labels", "c-array", "cortex-m", "standalone", "linux"),
     reads=lambda recipe: {
         **_naming(recipe),
         "evaluation": as_json(recipe.evaluation),
@@ -118,6 +118,12 @@ STAGES: tuple[Stage, ...] = (
         reads=_naming,
         tools=_RUNTIME,
     ),
+    Stage(
+        "linux",
+        "programs that classify pictures on Cortex-A and on Mali GPUs",
+        needs=("quantize", "labels"),
+        reads=lambda recipe: {**_naming(recipe), "preprocess": as_json(recipe.preprocess)},
+    ),
     _PLATFORMS,
     Stage(
         "card",
@@ -133,6 +139,7 @@ STAGES: tuple[Stage, ...] = (
             "c-array",
             "cortex-m",
             "standalone",
+            "linux",
         ),
         reads=lambda recipe: as_json(recipe),
         tools=("tensorflow", "ethos-u-vela", "ai-edge-litert", "pyyaml"),
@@ -153,6 +160,7 @@ STAGES: tuple[Stage, ...] = (
             "c-array",
             "cortex-m",
             "standalone",
+            "linux",
             "card",
         ),
         reads=lambda recipe: as_json(recipe),

@@ -16,7 +16,7 @@ from recreate_model.digest import Json, digest_file
 _DATASETS = {"folder": "user-folder", "tfrecord": "user-tfrecords", "procedural": "procedural-pictures"}
 _OVERLAP_UNKNOWN = " (some may have calibrated)"
 # What a user takes away; lock.json lists everything.
-_DEPLOYED = (".tflite", ".c", ".cc", ".h", ".txt")
+_DEPLOYED = (".tflite", ".c", ".cc", ".h", ".py", ".txt")
 
 
 def run(work: Work) -> None:

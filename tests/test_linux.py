@@ -1,0 +1,447 @@
+"""The programs for Cortex-A and Mali GPUs: run as a user runs them, and held against the pipeline's own runs."""
+
+from __future__ import annotations
+
+import ast
+import io
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from calibration import procedural
+from calibration.preprocess import decode, normalise, quantize_input
+from pipeline.console import NoBars
+from pipeline.keys import key_parts
+from pipeline.linux.program import linux_programs
+from pipeline.linux.templates import pictures as theirs
+from pipeline.platforms import aarch64, mali, vulkan
+from pipeline.platforms.evidence import Subject
+from pipeline.platforms.jobs import Place, run_job
+from pipeline.resolve import Request, resolve
+from pipeline.stages import STAGES
+from pipeline.work import model_file
+from recreate_model.interpret import Runner
+from recreate_model.model_view import read_model
+from recreate_model.network import Array
+from recreate_model.recipe import Preprocess
+from recreate_model.resources import cache_folder
+from tests import edited_models, pictures, vulkan_drivers
+from tests.conftest import SMALL_REQUEST, build
+
+CROPS: dict[str, Callable[..., Any]] = {
+    "central-crop": theirs.central_crop,
+    "inception": theirs.inception,
+    "squash": theirs.squash,
+}
+# Of -1..1. On x86-64 OpenCV resizes with Intel's library, elsewhere with code of its own that places pixels in float32.
+TOLERANCE = 1e-6 if sys.platform == "linux" and os.uname().machine == "x86_64" else 1e-3
+
+
+@pytest.fixture(scope="module")
+def folder(finished_build: Request, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a user takes to a board: the model, the labels and the two folders; nothing else of the build."""
+    recipe, _ = resolve(finished_build, NoBars(), may_fetch=False)
+    source, place = finished_build.out / recipe.name, tmp_path_factory.mktemp("board") / "build"
+    place.mkdir()
+    for name in (model_file(recipe), "labels.txt"):
+        shutil.copy(source / name, place)
+    for name in ("cortex_a", "mali_gpu"):
+        shutil.copytree(source / name, place / name)
+    return place
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Three pictures as files: JPEG, PNG and grey JPEG."""
+    place = tmp_path_factory.mktemp("photographs")
+    grey = io.BytesIO()
+    Image.open(io.BytesIO(pictures.jpeg(3, (300, 200)))).convert("L").save(grey, "JPEG")
+    files = {"one.jpg": pictures.jpeg(1, (500, 375)), "two.png": pictures.png(2), "three.jpg": grey.getvalue()}
+    for name, data in files.items():
+        (place / name).write_bytes(data)
+    return [place / name for name in files]
+
+
+def model_of(folder: Path) -> Path:
+    (path,) = folder.glob("*.tflite")
+    return path
+
+
+def run(program: Path, *arguments: object, **settings: str) -> subprocess.CompletedProcess[str]:
+    """Runs a program far from the project, with an environment in which it cannot be imported."""
+    environment = {**os.environ, **settings, "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, str(program), *map(str, arguments)]
+    return subprocess.run(
+        command, cwd=program.parent, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+def refused(result: subprocess.CompletedProcess[str], status: int, *words: str) -> None:
+    """One line on standard error with those words, and the status."""
+    assert result.returncode == status, result.stderr
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("classify.py: ")
+    for word in words:
+        assert word in line
+
+
+def inputs(model: bytes, files: list[Path]) -> Array:
+    """The pipeline's own inputs, int8 (n, height, width, 3)."""
+    view = read_model(model).input
+    assert view.quantisation is not None
+    (scale,), (zero,) = view.quantisation.scales, view.quantisation.zero_points
+    values = [normalise(decode(file.read_bytes(), file.name), Preprocess(), view.shape[1]) for file in files]
+    return np.concatenate([quantize_input(value, scale, zero) for value in values])
+
+
+def expected_rows(outputs: Array, folder: Path) -> list[str]:
+    """The five best classes of each picture as the programs print them, from outputs int8 (n, classes)."""
+    labels = (folder / "labels.txt").read_text().splitlines()
+    rows = []
+    for scores in outputs.astype(int):
+        best = sorted(range(len(scores)), key=lambda number: (-scores[number], number))[:5]
+        rows += [f"  {(scores[number] + 128) / 256:.4f}  {number:4}  {labels[number]}" for number in best]
+    return rows
+
+
+def printed_rows(result: subprocess.CompletedProcess[str]) -> list[str]:
+    assert (result.returncode, result.stderr) == (0, "")
+    return [line for line in result.stdout.splitlines() if line.startswith("  ")]
+
+
+def xnnpack(model: bytes, values: Array) -> Array:
+    runner = Runner(model, "xnnpack")
+    return np.concatenate([runner.run(value[np.newaxis])[0] for value in values])
+
+
+# Cortex-A, on this machine.
+
+
+@pytest.mark.parametrize("threads", [(), ("--threads", "2")], ids=["one thread", "two threads"])
+def test_cortex_a_prints_what_xnnpack_gives(threads: tuple[str, ...], folder: Path, photographs: list[Path]) -> None:
+    """Classes, scores and labels are those of the pipeline's own run, from its own inputs."""
+    result = run(folder / "cortex_a" / "classify.py", *photographs, *threads)
+    model = model_of(folder).read_bytes()
+    assert printed_rows(result) == expected_rows(xnnpack(model, inputs(model, photographs)), folder)
+    titles = [line for line in result.stdout.splitlines() if not line.startswith("  ")]
+    assert titles[1:] == [str(path) for path in photographs]
+    assert titles[0] == f"{model_of(folder).name}, XNNPACK on the CPU, threads: {threads[1] if threads else 1}"
+
+
+def test_scale_and_zero_point_are_those_of_the_file(folder: Path, photographs: list[Path], tmp_path: Path) -> None:
+    """A model with another input scale gives other scores, and those that its own scale leads to."""
+
+    def change(tree: Any) -> None:
+        source = tree.subgraphs[0].tensors[tree.subgraphs[0].inputs[0]]
+        source.quantization.scale, source.quantization.zeroPoint = [0.01], [5]
+
+    model = edited_models.edited(model_of(folder).read_bytes(), change)
+    (tmp_path / "other.tflite").write_bytes(model)
+    program = folder / "cortex_a" / "classify.py"
+    rows = printed_rows(run(program, *photographs, "--model", tmp_path / "other.tflite"))
+    assert rows == expected_rows(xnnpack(model, inputs(model, photographs)), folder)
+    assert rows != printed_rows(run(program, *photographs))
+
+
+def test_other_labels_can_be_given(folder: Path, photographs: list[Path], tmp_path: Path) -> None:
+    """A file of as many rows stands in for labels.txt."""
+    (tmp_path / "mine.txt").write_text("\n".join(f"class {number}" for number in range(1001)))
+    result = run(folder / "cortex_a" / "classify.py", photographs[0], "--labels", tmp_path / "mine.txt")
+    assert all(row.split("  ")[-1].startswith("class ") for row in printed_rows(result))
+
+
+# Bad input.
+
+
+@pytest.mark.parametrize("platform", ["cortex_a", "mali_gpu"])
+def test_a_model_that_does_not_fit_is_refused(platform: str, folder: Path, photographs: list[Path]) -> None:
+    """No file, no model, a float one, and labels of another number: refused before anything is loaded."""
+    program = folder / platform / "classify.py"
+    floats = tiny_float(folder.parent)
+    for arguments, words in (
+        (("--model", folder / "none.tflite"), ("none.tflite is no model", "Could not open")),
+        (("--model", folder / "labels.txt"), ("labels.txt is no model",)),
+        (("--model", floats), ("int8", "is needed", "float32", "[[1, 8, 8, 3], [1, 5]]")),
+        (("--labels", photographs[0]), ("codec can't decode",)),
+        (("--labels", program), ("labels] is needed",)),
+        (("--labels", folder / "none.txt"), ("none.txt", "No such file")),
+    ):
+        result = run(program, photographs[0], *arguments)
+        refused(result, 3, *words)
+        assert result.stdout == ""
+
+
+def tiny_float(place: Path) -> Path:
+    from tests.tiny_models import tiny_model
+
+    path = place / "float.tflite"
+    path.write_bytes(tiny_model("float"))
+    return path
+
+
+def test_what_is_no_picture_is_refused_by_name(folder: Path, tmp_path: Path) -> None:
+    """Missing, a folder, empty, cut short, of no known format, too large: one line, and no class is printed."""
+    bomb = io.BytesIO()
+    Image.new("1", (20_000, 20_000)).save(bomb, "PNG")
+    files = {"empty": b"", "cut.jpg": pictures.jpeg(1)[:600], "page.html": b"<html>", "bomb.png": bomb.getvalue()}
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+    for path in (tmp_path / "none.jpg", tmp_path, *(tmp_path / name for name in files)):
+        result = run(folder / "cortex_a" / "classify.py", path)
+        refused(result, 3, f"{path} cannot be read as a picture")
+        assert "  " not in result.stdout
+
+
+def test_bad_usage_is_said_in_usage_s_own_way(folder: Path, photographs: list[Path]) -> None:
+    """No picture or an unknown option is status 2; threads that LiteRT does not take are bad input."""
+    program = folder / "cortex_a" / "classify.py"
+    for arguments in ((), (photographs[0], "--thread-count", "2"), (photographs[0], "--threads", "two")):
+        result = run(program, *arguments)
+        assert (result.returncode, result.stdout) == (2, "")
+        assert "Traceback" not in result.stderr
+    refused(run(program, photographs[0], "--threads", "0"), 3, "num_threads")
+
+
+@pytest.mark.parametrize("package", ["PIL", "ai_edge_litert"])
+def test_a_missing_package_is_named(package: str, folder: Path, photographs: list[Path], tmp_path: Path) -> None:
+    """On a board where one is not installed the program names it, with status 4."""
+    (tmp_path / f"{package}.py").write_text(f"raise ModuleNotFoundError(\"No module named '{package}'\")\n")
+    result = run(folder / "cortex_a" / "classify.py", photographs[0], PYTHONPATH=str(tmp_path))
+    refused(result, 4, f"No module named '{package}'")
+
+
+# Preprocessing.
+
+
+def encoded(mode: str, form: str, size: tuple[int, int]) -> bytes:
+    buffer = io.BytesIO()
+    picture = Image.fromarray(procedural.picture(7, sum(size), max(size))).resize(size)
+    if mode == "I;16":
+        Image.fromarray(np.asarray(picture.convert("L")).astype(np.uint16) * 257).save(buffer, form)
+    else:
+        picture.convert(mode).save(buffer, form)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("crop", Preprocess.CROPS)
+@pytest.mark.parametrize(
+    ("mode", "form"),
+    [("RGB", "JPEG"), ("L", "JPEG"), ("CMYK", "JPEG"), ("RGB", "PNG"), ("RGBA", "PNG"), ("P", "PNG"), ("I;16", "PNG")],
+)
+@pytest.mark.parametrize("size", [(500, 375), (120, 307), (64, 64), (1280, 720), (5, 400), (2, 3)], ids=str)
+def test_inputs_are_the_builds_own(crop: str, mode: str, form: str, size: tuple[int, int], tmp_path: Path) -> None:
+    """Every kind of picture: within the tolerance in float32, and on x86-64 not one int8 byte differs."""
+    data = encoded(mode, form, size)
+    (tmp_path / "picture").write_bytes(data)
+    assert np.array_equal(theirs.read(tmp_path / "picture"), decode(data, "picture"))
+    ours = normalise(decode(data, "picture"), Preprocess(crop), 96)[0]
+    found = CROPS[crop](theirs.read(tmp_path / "picture"), 96, 96) / np.float32(127.5) - np.float32(1)
+    assert (found.dtype, found.shape) == (np.float32, ours.shape)
+    assert np.abs(found - ours).max() <= TOLERANCE
+    levels = [quantize_input(value, 1 / 127.5, -1).astype(int) for value in (found, ours)]
+    assert np.abs(levels[0] - levels[1]).max() <= 1
+    if TOLERANCE == 1e-6:
+        assert np.array_equal(*levels)
+
+
+@pytest.mark.parametrize("crop", Preprocess.CROPS)
+@pytest.mark.parametrize("size", [(1, 1), (1, 3000), (3000, 1)], ids=str)
+def test_the_narrowest_pictures_are_within_the_tolerance(crop: str, size: tuple[int, int]) -> None:
+    """With a side of one pixel OpenCV rounds otherwise, so int8 levels on a tie may be one apart."""
+    pixels = decode(encoded("RGB", "PNG", size), "narrow")
+    found = CROPS[crop](pixels, 96, 96) / np.float32(127.5) - np.float32(1)
+    assert np.abs(found - normalise(pixels, Preprocess(crop), 96)[0]).max() <= TOLERANCE
+
+
+def test_another_way_of_cutting_would_be_noticed() -> None:
+    """The tolerance is far below what tells one crop from another."""
+    pixels = decode(pictures.jpeg(1, (500, 375)), "x")
+    results = [function(pixels, 96, 96) / 127.5 for function in CROPS.values()]
+    assert min(np.abs(results[0] - results[1]).max(), np.abs(results[1] - results[2]).max()) > 1000 * TOLERANCE
+
+
+@pytest.mark.shared
+def test_photographs_give_the_same_bytes(shared: Path) -> None:
+    """Real pictures, in full, for the network's own resolution."""
+    files = sorted((shared / "imagenet_sample").rglob("*.JPEG"))[::7]
+    assert len(files) > 50
+    if TOLERANCE != 1e-6:
+        pytest.skip("OpenCV's own resizing, which this machine has, places pixels otherwise")
+    for path in files:
+        ours = normalise(decode(path.read_bytes(), path.name), Preprocess(), 224)[0]
+        assert np.array_equal(*(quantize_input(v, 1 / 127.5, -1) for v in (theirs.prepare(path, 224, 224), ours))), path
+
+
+# The sources.
+
+
+@pytest.mark.parametrize("crop", Preprocess.CROPS)
+def test_sources_stand_alone_and_have_one_crop(crop: str) -> None:
+    """Python 3.9's syntax; Python's own library, three packages and one another; the build's crop and no other."""
+    files = linux_programs(crop, "some_model.tflite")
+    assert set(files) == {f"{folder}/{name}.py" for folder in ("cortex_a", "mali_gpu") for name in CLASSIFY_FILES}
+    allowed = {*sys.stdlib_module_names, "numpy", "PIL", "ai_edge_litert", "pictures"}
+    for path, text in files.items():
+        tree = ast.parse(text, feature_version=(3, 9))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom):
+                assert (node.module or "").split(".")[0] in allowed
+            elif isinstance(node, ast.Import):
+                assert {alias.name.split(".")[0] for alias in node.names} <= allowed
+        defined = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+        if path.endswith("pictures.py"):
+            assert defined & {function.__name__ for function in CROPS.values()} == {CROPS[crop].__name__}
+        else:
+            assert 'BUILD / "some_model.tflite"' in text
+            assert path in text  # its docstring says how to run it
+        assert "pipeline" not in text
+
+
+CLASSIFY_FILES = ("classify", "pictures")
+
+
+def test_each_crop_is_the_one_that_is_called(tmp_path: Path) -> None:
+    """The emitted file, loaded from where it lies, prepares a picture as the build with that crop does."""
+    (tmp_path / "x.jpg").write_bytes(pictures.jpeg(1, (300, 200)))
+    for crop in Preprocess.CROPS:
+        (tmp_path / "pictures.py").write_text(linux_programs(crop, "m.tflite")["cortex_a/pictures.py"])
+        code = "import pictures; pictures.np.save('out.npy', pictures.prepare('x.jpg', 96, 96))"
+        subprocess.run([sys.executable, "-B", "-c", code], cwd=tmp_path, check=True)
+        ours = normalise(decode((tmp_path / "x.jpg").read_bytes(), "x"), Preprocess(crop), 96)[0]
+        assert np.abs(np.load(tmp_path / "out.npy") - ours).max() <= TOLERANCE
+
+
+def test_emitted_sources_are_formatted(tmp_path: Path) -> None:
+    """What a user reads is as tidy as what it was made from."""
+    ruff = shutil.which("ruff", path=str(Path(sys.executable).parent)) or shutil.which("ruff")
+    if ruff is None:
+        pytest.skip("no ruff here (make lint)")
+    for path, text in linux_programs("squash", "mobilenet_v2_1.0_224_INT8.tflite").items():
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_text(text)
+    for arguments in (("format", "--check"), ("check", "--select", "E,F,W,B,UP", "--target-version", "py39")):
+        done = subprocess.run(
+            [ruff, *arguments, "--isolated", "--line-length", "120", "."], cwd=tmp_path, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stdout
+
+
+def test_the_key_sees_the_templates_and_the_crop(finished_build: Request) -> None:
+    """A changed template or another crop makes the stage stale."""
+    stage = next(stage for stage in STAGES if stage.name == "linux")
+    recipe, _ = resolve(finished_build, NoBars(), may_fetch=False)
+    parts = key_parts(stage, recipe, {})
+    assert {f"pipeline.linux.templates.{name}" for name in ("classify", "cortex_a", "mali_gpu", "pictures")} <= set(
+        parts.code
+    )
+    other = key_parts(stage, replace(recipe, preprocess=Preprocess("squash")), {})
+    assert [change.split(":")[0] for change in other.changes_since(parts)] == ["recipe crop"]
+
+
+def test_the_card_lists_them(finished_build: Request) -> None:
+    """Beside the model, with their digests."""
+    recipe, _ = resolve(finished_build, NoBars(), may_fetch=False)
+    card = (finished_build.out / recipe.name / "README.md").read_text()
+    assert "cortex_a/classify.py" in card
+    assert "mali_gpu/classify.py" in card
+
+
+def test_squash_is_written_into_a_build(tmp_path: Path) -> None:
+    """The recipe's crop decides the file."""
+    request = replace(SMALL_REQUEST, calib=2, limit=1, out=tmp_path, crop="squash")
+    build(request, ("linux",))
+    (text,) = [path.read_text() for path in tmp_path.rglob("cortex_a/pictures.py")]
+    assert "return squash(read(path)" in text
+
+
+# AArch64 code.
+
+
+@pytest.mark.slow
+def test_cortex_a_runs_as_aarch64_code(folder: Path, photographs: list[Path], tmp_path: Path) -> None:
+    """On both emulated CPUs: the rows that XNNPACK gives there for the pipeline's own inputs."""
+    emulator, root = aarch64.emulator(), aarch64.find(cache_folder())
+    if emulator is None or root is None:
+        pytest.skip("no AArch64 root here (apt-get install qemu-user, then make aarch64)")
+    site = pillow_for(root.python, tmp_path)
+    model = model_of(folder).read_bytes()
+    values = inputs(model, photographs)
+    asked = Subject("test", model, values, xnnpack(model, values))
+    program = folder / "cortex_a" / "classify.py"
+    paths = [str(path) for path in (root.site, site, program.parent)]
+    code = f"import runpy, sys; sys.path[:0] = {paths}; del sys.argv[0]; runpy.run_path(sys.argv[0], None, '__main__')"
+    for cpu in aarch64.CPUS:
+        command = root.command(emulator, cpu)
+        result = subprocess.run(
+            [*command, "-c", code, program, *photographs], capture_output=True, text=True, timeout=300, check=False
+        )
+        there = run_job(Place(cpu.name, command, "", (root.site,)), "litert", ("xnnpack",), asked)
+        assert there.machine == "aarch64"
+        assert printed_rows(result) == expected_rows(there.outputs["xnnpack"], folder)
+
+
+def pillow_for(python: str, place: Path) -> Path:
+    """Pillow's AArch64 wheel, unpacked; the root has none, as the pipeline's own jobs need none."""
+    options = (
+        "--platform",
+        "manylinux_2_28_aarch64",
+        "--python-version",
+        python,
+        "--only-binary",
+        ":all:",
+        "--no-deps",
+    )
+    command = [sys.executable, "-m", "pip", "install", "--quiet", *options, "--target", str(place / "site"), "pillow"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip("Pillow's AArch64 wheel cannot be had from the package index")
+    return place / "site"
+
+
+# GPUs.
+
+
+@pytest.mark.slow
+def test_mali_gpu_prints_what_the_delegate_gives(folder: Path, photographs: list[Path]) -> None:
+    """On SwiftShader: the rows of the pipeline's own run of the delegate there, and that it took the whole model."""
+    manifest = vulkan_drivers.swiftshader()
+    result = run(folder / "mali_gpu" / "classify.py", *photographs, VK_DRIVER_FILES=str(manifest))
+    (driver,) = [driver for driver in vulkan.survey().drivers if driver.manifest == manifest]
+    model = model_of(folder).read_bytes()
+    theirs = mali.delegate(model, inputs(model, photographs), driver)
+    assert isinstance(theirs, mali.Run)
+    assert printed_rows(result) == expected_rows(theirs.outputs, folder)
+    assert "fully accelerated: yes" in result.stdout.splitlines()[0]
+
+
+@pytest.mark.slow
+def test_a_model_that_the_gpu_takes_in_part_is_said_to_be_so(
+    folder: Path, photographs: list[Path], tmp_path: Path
+) -> None:
+    """With the one option that the delegate lacks, the program runs and says that the CPU helped."""
+    manifest = vulkan_drivers.swiftshader()
+    (tmp_path / "part.tflite").write_bytes(mali.control_model(model_of(folder).read_bytes()))
+    program = folder / "mali_gpu" / "classify.py"
+    result = run(program, photographs[0], "--model", tmp_path / "part.tflite", VK_DRIVER_FILES=str(manifest))
+    assert len(printed_rows(result)) == 5
+    assert "fully accelerated: no, the CPU runs the rest" in result.stdout.splitlines()[0]
+
+
+def test_without_a_gpu_there_is_one_line(folder: Path, photographs: list[Path]) -> None:
+    """No Vulkan driver: status 4, one line, no class; with --log LiteRT says why."""
+    program, nowhere = folder / "mali_gpu" / "classify.py", {"VK_DRIVER_FILES": "/none", "VK_ICD_FILENAMES": "/none"}
+    result = run(program, photographs[0], **nowhere)
+    refused(result, 4, "LiteRT found no GPU that it can use")
+    assert result.stdout == ""
+    loud = run(program, photographs[0], "--log", **nowhere)
+    assert loud.returncode == 4
+    assert len(loud.stderr.splitlines()) > 1
