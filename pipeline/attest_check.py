@@ -114,6 +114,7 @@ def _course(statement: Statement) -> Row:
         ("quantize", model_file(recipe), "vela"),
         ("quantize", model_file(recipe), "c-array"),
         ("quantize", model_file(recipe), "cortex-m"),
+        ("quantize", model_file(recipe), "standalone"),
         ("quantize", model_file(recipe), "linux"),
         ("quantize", model_file(recipe), "card"),
     )

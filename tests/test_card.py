@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -135,8 +136,9 @@ def definition(
 
 
 def row(card: str, first_cell: str) -> list[str]:
-    """The cells of the only table row that starts with `first_cell`, after it."""
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in card.splitlines() if line.startswith("|")]
+    """The cells of the only table row that starts with `first_cell`, after it; the tools of the evidence apart."""
+    told = re.sub(r"### Evidence\n(\|.*\n)*", "", card)
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in told.splitlines() if line.startswith("|")]
     (cells,) = [cells[1:] for cells in rows if cells[0] == first_cell]
     return cells
 
