@@ -26,7 +26,7 @@ _TICK = ":heavy_check_mark:"
 _FAILED = "check failed"
 _MARKS = {"ran": _TICK, "compiled": _TICK, "analysed": "analysed", "not run": "not measured"}
 _KEY = {
-    _TICK: "Ran as code of this platform or was compiled for it, as the evidence says.",
+    _TICK: "Ran on what the evidence names, an emulator or a software device too, or was compiled for this platform.",
     "analysed": "Examined without running or compiling it, as the evidence says.",
     "not measured": "Neither run nor compiled here: no claim that it works on this platform, nor that it does not.",
     _FAILED: "A check of this platform failed, as the evidence says.",

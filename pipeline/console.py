@@ -251,7 +251,7 @@ def _print_vela(console: Console, recipe: Recipe, document: Json) -> None:
 def _print_platforms(console: Console, recipe: Recipe, document: Json) -> None:
     table = _table(
         f"platforms {recipe.name}, on {document['pictures']} pictures",
-        *("platform", "evidence", "what was done, on what", "with", "agreement", "s>", "what it does not show"),
+        *("platform", "evidence", "what was done, on what", "with", "pictures>", "agreement", "s>", "remarks"),
     )
     for row in document["rows"]:
         agreement = row["agreement"]
@@ -261,6 +261,7 @@ def _print_platforms(console: Console, recipe: Recipe, document: Json) -> None:
             row["status"] if row["holds"] else f"{row['status']}, FAILED",
             f"{row['what']}; {row['device']}" if row["device"] else row["what"],
             ", ".join(row["tools"]),
+            "" if row["pictures"] is None else str(row["pictures"]),
             f"{agreement['hits']} of {agreement['n']} {agreement['kind']}" if agreement else "",
             "" if row["seconds"] is None else f"{row['seconds']:.3f}",
             "; ".join(f"{head}{text}" for head, text in rest if text),

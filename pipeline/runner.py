@@ -79,7 +79,8 @@ def build(
             used = _used(store, stage, recipe, records)
             parts = _key_parts(stage, recipe, records, used)
             freshness = _freshness(store, stage, parts, records.get(stage.name))
-            asked = "asked for with --force" if stage.name in force else "it looks at this machine" * stage.on_demand
+            asked = "asked for with --force" if stage.name in force else ""
+            asked = "it looks at this machine" if stage.on_demand else asked
             why = "; ".join(freshness.reasons) or asked
             if why:
                 on_build(freshness)

@@ -8,12 +8,17 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+from tests.edited_models import edited
+
 KINDS = {
     "valid": "odd sizes, VALID padding, windows that leave rows unread, RELU",
     "dilated": "dilated windows, plain and depthwise, and a window of 5 x 5",
     "strides": "other steps down than across, windows higher than wide",
     "pools": "averages that overlap the border, and a RESHAPE that changes the rows",
     "residual": "ADD of two branches, of one tensor with itself, and with a fused activation",
+    "leftovers": "a window that leaves most rows of a wide layer unread",
+    "rows": "a softmax over several rows and columns, and a RESHAPE at the end",
+    "unread": "a branch that nobody reads",
     "alone": "a softmax and nothing else",
 }
 
@@ -72,11 +77,25 @@ def operator_model(kind: str) -> bytes:
         y = conv(tf.nn.relu6(depthwise(x)), 6, (1, 1)) + x
         return scores(conv(y + x, 5, (1, 1)))
 
+    def leftovers(x: Any) -> Any:
+        x = tf.nn.relu6(conv(x, 32, (1, 1)))
+        return scores(conv(x, 4, (1, 1), strides=8, padding="VALID"))
+
+    def rows(x: Any) -> Any:
+        x = tf.nn.softmax(conv(tf.nn.relu6(depthwise(x, strides=(2, 2))), 7))
+        return tf.reshape(x, (1, x.shape[1] * x.shape[2], 7))
+
+    def unread(x: Any) -> Any:
+        x = conv(x, 6)
+        # Two outputs, of which the test's edit takes one away.
+        return scores(tf.nn.relu6(conv(x, 5, (1, 1)))), conv(x, 40)
+
     def alone(x: Any) -> Any:
         return tf.nn.softmax(x)
 
     network = {
-        "valid": valid, "dilated": dilated, "strides": strides, "pools": pools, "residual": residual, "alone": alone,
+        "valid": valid, "dilated": dilated, "strides": strides, "pools": pools, "residual": residual,
+        "leftovers": leftovers, "rows": rows, "unread": unread, "alone": alone,
     }[kind]  # fmt: skip
     shape = (1, 50) if kind == "alone" else (1, 24, 20, 3)
     pictures = [[random.uniform(-3, 3, size=shape).astype(np.float32)] for _ in range(8)]
@@ -87,4 +106,10 @@ def operator_model(kind: str) -> bytes:
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
     converter.inference_input_type = converter.inference_output_type = tf.int8
     model: bytes = converter.convert()
-    return model
+    return edited(model, _with_one_output) if kind == "unread" else model
+
+
+def _with_one_output(tree: Any) -> None:
+    graph = tree.subgraphs[0]
+    graph.outputs = [index for index in graph.outputs if len(graph.tensors[index].shape) == 2]
+    tree.signatureDefs = None

@@ -56,9 +56,9 @@ def noise(model: bytes, count: int, seed: int = 0) -> Array:
 
 
 def reference(model: bytes, pictures: Array) -> Array:
-    """What LiteRT's reference kernels make of them, int8 (count, classes)."""
+    """What LiteRT's reference kernels make of them, int8 (count, scores)."""
     runner = Runner(model, "reference")
-    return np.concatenate([runner.run(picture[np.newaxis])[0] for picture in pictures])
+    return np.stack([runner.run(picture[np.newaxis])[0].ravel() for picture in pictures])
 
 
 # The same bytes
@@ -178,7 +178,7 @@ def test_flat_scores_have_an_end(small_model: bytes, tmp_path: Path, equal: int)
     ],
     ids=lambda value: value if isinstance(value, str) else " ".join(value),
 )
-@pytest.mark.parametrize("kind", ["residual", "dilated"])
+@pytest.mark.parametrize("kind", ["residual", "dilated", "rows", "unread"])
 def test_the_sources_compile_without_a_warning(
     tmp_path: Path, kind: str, compiler: str, flags: tuple[str, ...]
 ) -> None:
@@ -395,9 +395,40 @@ def _with_sums_beyond_32_bits(tree: Any) -> None:
     data(tree, operand(tree, "CONV_2D", 2))[:4] = np.frombuffer(np.int32(2**31 - 1).tobytes(), np.uint8)
 
 
+def _with_a_step_of_nothing(tree: Any) -> None:
+    operator(tree, "CONV_2D").builtinOptions.strideH = 0
+
+
+def _without_options(tree: Any) -> None:
+    one = operator(tree, "CONV_2D")
+    one.builtinOptions, one.builtinOptionsType = None, 0
+
+
+def _without_inputs(tree: Any) -> None:
+    operator(tree, "CONV_2D").inputs = []
+
+
+def _with_an_empty_window(tree: Any) -> None:
+    operator(tree, "AVERAGE_POOL_2D").builtinOptions.filterHeight = 0
+
+
+def _with_the_finest_scale(tree: Any) -> None:
+    tree.subgraphs[0].tensors[tree.subgraphs[0].inputs[0]].quantization.scale = [1e-39]
+
+
+def _with_a_constant_to_add(tree: Any) -> None:
+    operator(tree, "ADD").inputs = [operator(tree, "ADD").inputs[0], operator(tree, "CONV_2D").inputs[1]]
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
+        (_with_a_step_of_nothing, "operator 0 CONV_2D with a window of 3 x 3, steps of \\(0, 2\\)"),
+        (_without_options, "operator 0 CONV_2D with no option stride_h"),
+        (_without_inputs, "operator 0 CONV_2D with 0 inputs and 1 outputs"),
+        (_with_an_empty_window, "AVERAGE_POOL_2D with a window of 0 x 3"),
+        (_with_the_finest_scale, "an input with scale 1e-39"),
+        (_with_a_constant_to_add, "ADD with the constant"),
         (_with_another_operator, "found MAXIMUM \\(operator 9 is the first\\)"),
         (_with_one_scale, "operator 0 CONV_2D with per-tensor weights: 1 scales for 16 channels"),
         (_with_batch_of_two, "a batch of 2"),
@@ -419,6 +450,46 @@ def test_a_float_model_and_other_operators_are_refused(small_float: bytes) -> No
         runtime_sources(small_float, "float")
     with pytest.raises(InputError, match="FULLY_CONNECTED"):
         runtime_sources(tiny_model("int8"), "tiny")
+
+
+def test_a_softmax_of_too_many_scores_is_refused() -> None:
+    """4,096 equal ones would sum to more than 31 bits hold; the sum of 4,095 is the largest that fits."""
+
+    def change(count: int) -> Any:
+        def wider(tree: Any) -> None:
+            for tensor in tree.subgraphs[0].tensors:
+                tensor.shape = [1, count]
+
+        return wider
+
+    with pytest.raises(InputError, match="4096 scores, of which 4095 are the most"):
+        lower(edited(operator_model("alone"), change(4096)), "wide")
+    assert lower(edited(operator_model("alone"), change(4095)), "wide").layers[0].kind == "softmax"
+
+
+def test_a_softmax_of_tiny_steps_is_refused() -> None:
+    """The reference kernels stop their process there."""
+
+    def change(tree: Any) -> None:
+        operand(tree, "SOFTMAX", 0).quantization.scale = [1e-9]
+
+    with pytest.raises(InputError, match="SOFTMAX with a step of 1e-09, which the reference kernels refuse"):
+        lower(edited(operator_model("alone"), change), "tiny")
+
+
+def test_a_branch_that_nobody_reads_is_not_computed() -> None:
+    """The runtime has neither its weights nor its memory."""
+    model = operator_model("unread")
+    kinds = [layer.kind for layer in lower(model, "unread").layers]
+    assert [one.name for one in read_model(model).operators].count("CONV_2D") == 4
+    assert kinds.count("conv") == 3
+
+
+def test_rows_that_nobody_needs_take_no_memory() -> None:
+    """Of 24 rows of 32 channels each step of eight reads one: a ring of one row holds them."""
+    program = lower(operator_model("leftovers"), "leftovers")
+    wide = program.layers[0].output
+    assert plan(program).places[wide].rows == 1
 
 
 def test_a_model_of_another_operator_leaves_no_file(small_model: bytes, tmp_path: Path) -> None:

@@ -51,6 +51,7 @@ def _on_this_machine(subject: Subject, ran: Ran) -> list[Evidence]:
         device=_device(),
         tools=ran.versions,
         agreement=bit_exact(ran.outputs["reference"], subject.expected),
+        pictures=len(subject.expected),
         seconds=ran.seconds["reference"],
         note=_joined(_foreign(), "the same kernels on this machine made what is expected: it only shows they repeat"),
     )
@@ -61,6 +62,7 @@ def _on_this_machine(subject: Subject, ran: Ran) -> list[Evidence]:
         device=_device(),
         tools=ran.versions,
         agreement=same_class(outputs, subject.expected) if subject.trained else None,
+        pictures=len(outputs),
         seconds=ran.seconds["xnnpack"],
         note=_joined(_foreign(), _untrained(subject, outputs)),
     )
@@ -93,7 +95,14 @@ def _emulated(subject: Subject, cache: Path, here: Ran) -> list[Evidence]:
 
 def _emulated_row(kernels: str, subject: Subject, ran: Ran, here: Ran, tools: tuple[str, ...], cpu: Cpu) -> Evidence:
     outputs = ran.outputs[kernels]
-    row = functools.partial(_ROW, "ran", device=_emulated_device(cpu), tools=tools, seconds=ran.seconds[kernels])
+    row = functools.partial(
+        _ROW,
+        "ran",
+        device=_emulated_device(cpu),
+        tools=tools,
+        pictures=len(outputs),
+        seconds=ran.seconds[kernels],
+    )
     slow = "seconds are the emulator's"
     if kernels == "reference":
         agreement = bit_exact(outputs, subject.expected)
@@ -153,6 +162,7 @@ def _armnn_row(
         device=device,
         tools=tools,
         agreement=same_class(outputs, subject.expected) if subject.trained else None,
+        pictures=len(outputs),
         seconds=ran.seconds[backend],
         note=_joined("a second opinion", remark, _untrained(subject, outputs)),
     )

@@ -14,7 +14,7 @@ from pathlib import Path
 from pipeline.cortex_m.firmware import image
 from pipeline.cortex_m.firmware.boards import BOARDS, Board
 from pipeline.platforms.evidence import Evidence, Subject, bit_exact
-from recreate_model.errors import ResourceError
+from recreate_model.errors import ResourceError, ToolError
 
 PICTURES = 3  # an emulated inference takes about a second, and three boards run them
 _LIMIT = 600  # seconds for the emulator, on a busy machine
@@ -22,16 +22,20 @@ _WHAT = "the standalone C99 runtime as bare-metal code"
 
 
 def check(subject: Subject, build: Mapping[str, Path]) -> list[Evidence]:
-    """Builds and runs an image for every board; `build` is the files of the build by their paths in it.
-
-    Raises:
-        ToolError: compiler or emulator failed.
-    """
+    """Builds and runs an image for every board; `build` is the files of the build by their paths in it."""
     try:
         image.check_tools()
     except ResourceError as error:
         return [Evidence("Cortex-M", "not run", _WHAT, missing=f"{error.expected}: {error.next_step}")]
-    return [_on_board(board, subject, build) for board in BOARDS]
+    return [_checked(board, subject, build) for board in BOARDS]
+
+
+def _checked(board: Board, subject: Subject, build: Mapping[str, Path]) -> Evidence:
+    """One board that fails leaves the others their rows."""
+    try:
+        return _on_board(board, subject, build)
+    except ToolError as error:
+        return Evidence("Cortex-M", "not run", f"{_WHAT}: {error.expected}", fault=error.found)
 
 
 def _on_board(board: Board, subject: Subject, build: Mapping[str, Path]) -> Evidence:
@@ -47,7 +51,8 @@ def _on_board(board: Board, subject: Subject, build: Mapping[str, Path]) -> Evid
         device=f"{board.name} ({board.core}, emulated)",
         tools=image.tool_versions(),
         agreement=bit_exact(found.outputs, expected),
+        pictures=len(inputs),
         seconds=round(found.seconds / len(inputs), 3),
-        note=f"{max(found.instructions):,} instructions an inference",
+        note=f"{max(found.instructions):,} instructions an inference; seconds are the emulator's, with its start",
         fault=f"the array's CRC-32 is {found.crc32:08x} on the board" if damaged else "",
     )

@@ -31,6 +31,7 @@ def check(subject: Subject) -> list[Evidence]:
         device="this machine",
         tools=(f"{tflm.DISTRIBUTION} {measured.version}",),
         agreement=bit_exact(measured.outputs, subject.expected),
+        pictures=len(subject.inputs),
         seconds=measured.seconds,
         note=f"no code of a Cortex-M ran; arena of {measured.arena:,} bytes, enough for these kernels there too",
     )

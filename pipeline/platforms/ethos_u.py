@@ -17,8 +17,13 @@ def check(variants: Json) -> list[Evidence]:
         Evidence(
             "Ethos U",
             "compiled",
-            f"by Vela for {len(variants)} targets, {where}",
+            f"by Vela for {_counted(variants)}, {where}",
             tools=tuple(f"Vela {version}" for version in versions),
             note="speed and memory are Vela's estimates; no NPU ran",
         )
     ]
+
+
+def _counted(variants: Json) -> str:
+    targets = len({variant["target"]["accelerator"] for variant in variants})
+    return f"{targets} targets" + (f" in {len(variants)} variants" if len(variants) != targets else "")

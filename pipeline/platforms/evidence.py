@@ -1,7 +1,7 @@
 """What is known of the model on one platform: the one form for every check, for the table, the JSON and the card.
 
-For: saying how strong a claim is. `ran` is code of that platform's kind that ran, on a device, an emulator or a
-software device, and the evidence says which; `compiled` was made for it by its own compiler; `analysed` was only looked
+For: saying how strong a claim is. `ran` is what that platform's users run, on a device, an emulator or a software
+device, and the evidence says which; `compiled` was made for it by its own compiler; `analysed` was only looked
 at. Not for: figures of a device's speed. No check here runs on one.
 """
 
@@ -42,7 +42,9 @@ class Evidence:
         device: what it ran on: `qemu-aarch64 (emulated)`, `SwiftShader (software)`; empty where nothing ran.
         tools: what did it, each with its version.
         agreement: with the reference kernels; None where there are no outputs to compare.
-        seconds: for one inference on `device`; None where nothing was timed.
+        pictures: how many it ran on; None where nothing ran.
+        seconds: for one inference on `device`, with the emulator's start where the note says so; None where nothing was
+            timed.
         note: what the evidence does not show.
         missing: what is not on this machine and would raise the evidence, with the command that gets it.
         fault: what went wrong with a check that could not be finished; empty where nothing did.
@@ -54,6 +56,7 @@ class Evidence:
     device: str = ""
     tools: tuple[str, ...] = ()
     agreement: Agreement | None = None
+    pictures: int | None = None
     seconds: float | None = None
     note: str = ""
     missing: str = ""

@@ -122,7 +122,7 @@ def build_image(board: Board, sources: Mapping[str, str], name: str, folder: Pat
         raise ToolError(
             expected=f"{COMPILER} to build an image for {board.name}",
             found=_last_words(done),
-            next_step="try another version of the compiler (Debian's gcc-arm-none-eabi 12.2 works), or report it",
+            next_step="report it with the compiler's version (Debian's gcc-arm-none-eabi 12.2 works)",
         )
     return image
 

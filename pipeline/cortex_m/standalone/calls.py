@@ -81,8 +81,6 @@ class Calls:
     def _rows_needed(self, reader: int) -> str:
         layer = self._program.layers[reader]
         rows = self._program.activations[layer.inputs[0]].rows
-        if layer.kind in ("softmax", "reshape"):
-            return str(rows)
         return f"rows_needed(to_{reader}, {layer.window.stride_y}, {layer.window.reach}, {rows})"
 
     def _activation(self, number: int) -> Activation:
@@ -170,10 +168,9 @@ class Calls:
         ]
 
     def _reshape(self, number: int, layer: Layer) -> Sequence[str]:
-        output, source = self._activation(layer.output), self._plan.places[layer.inputs[0]]
-        size = output.row_bytes if self._by_rows(number) else output.rows * output.row_bytes
-        at = f"{source.offset} + row * {output.row_bytes}" if self._by_rows(number) else str(source.offset)
-        return [f"memcpy({self._row(layer.output, number)}, AT({at}), {size});"]
+        output = self._activation(layer.output)
+        ends = f"{self._row(layer.output, number)}, {self._row(layer.inputs[0], number)}"
+        return [f"memcpy({ends}, {output.rows * output.row_bytes});"]
 
     def _softmax(self, number: int, layer: Layer) -> Sequence[str]:
         depth = self._activation(layer.output).channels

@@ -68,8 +68,9 @@ def _header(program: Program, plan: Plan, c_name: str, model: bytes) -> str:
  *     {c_name}_run();
  *     scores = {c_name}_output();
  *
- * The input is overwritten by a run. All memory is static; -D'{prefix}_ARENA_SECTION=...' places the
- * {plan.arena_bytes} bytes of the arena, and -D'MODEL_CONSTANTS_SECTION=...' the weights.
+ * A run overwrites the input, and the next input may overwrite the scores: read them first. All memory but some stack
+ * is static; -D'{prefix}_ARENA_SECTION=...' places the {plan.arena_bytes} bytes of the arena, and
+ * -D'MODEL_CONSTANTS_SECTION=...' the weights. Nothing here may run twice at once.
  *
  * Generated: do not edit.
  */
@@ -171,11 +172,6 @@ void {c_name}_run(void)
 def _table(name: str, values: Array) -> str:
     if not len(values):
         return ""
-    rows = [", ".join(map(_int32, values[at : at + _PER_LINE])) for at in range(0, len(values), _PER_LINE)]
+    rows = [", ".join(map(str, values[at : at + _PER_LINE])) for at in range(0, len(values), _PER_LINE)]
     body = ",\n    ".join(rows)
     return f"static const int32_t {name}[{len(values)}] = {{\n    {body}\n}};\n"
-
-
-def _int32(value: int) -> str:
-    # The smallest one has no literal of its own in C.
-    return str(value) if value > -(2**31) else "-2147483647 - 1"

@@ -59,8 +59,14 @@ def bounds(activation: str, output: Quantisation) -> tuple[int, int]:
 
 
 def exponentials(beta: float, input_scale: float) -> Array:
-    """exp(beta * scale * d) for d = 0, -1, ... -255 as int32 with 31 fraction bits; 0 from where SOFTMAX gives up."""
+    """exp(beta * scale * d) for d = 0, -1, ... -255 as int32 with 31 fraction bits; 0 from where SOFTMAX gives up.
+
+    Raises:
+        ValueError: a step so small that the kernels refuse it.
+    """
     real = min(beta * input_scale * (1 << (31 - _DIFFERENCE_BITS)), _ONE - 1.0)
+    if not real > 1:
+        raise ValueError(f"a step of {beta * input_scale:g}, which the reference kernels refuse")
     mantissa, shift = multiplier(real)
     radius = math.floor(((1 << _DIFFERENCE_BITS) - 1) * (1 << (31 - _DIFFERENCE_BITS)) / (1 << shift))
     table = [_exp(high_product(-step << shift, mantissa)) if step <= radius else 0 for step in range(_DIFFERENCES)]

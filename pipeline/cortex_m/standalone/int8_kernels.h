@@ -74,21 +74,21 @@ KERNEL int8_t clamped(int32_t value, int32_t low, int32_t high)
     return (int8_t)(value < low ? low : value > high ? high : value);
 }
 
-KERNEL int8_t requantised(int32_t sum, int32_t channel, requantisation to)
+/* The output of a sum. */
+KERNEL int8_t requantised(int32_t sum, int32_t bias, int32_t multiplier, int32_t shift, requantisation to)
 {
-    const int32_t value = scaled(sum + to.bias[channel], to.multiplier[channel], to.shift[channel]);
-    return clamped(value + to.zero_point, to.low, to.high);
+    return clamped(scaled(sum + bias, multiplier, shift) + to.zero_point, to.low, to.high);
 }
 
-/* Sums of one channel to outputs that lie `apart` bytes from each other. */
-KERNEL void requantise(const int32_t *restrict sums, int32_t count, int32_t channel, requantisation to,
-                       int8_t *restrict out, int32_t apart)
+/* The outputs, which lie `apart` bytes from each other, of at most RUN sums of one channel. */
+KERNEL void requantise_run(const int32_t *restrict sums, int32_t count, int32_t channel, requantisation to,
+                           int8_t *restrict out, int32_t apart)
 {
     const int32_t bias = to.bias[channel], multiplier = to.multiplier[channel], shift = to.shift[channel];
     int8_t outputs[RUN] = {0};
     int32_t at;
     for (at = 0; at < count; ++at)
-        outputs[at] = clamped(scaled(sums[at] + bias, multiplier, shift) + to.zero_point, to.low, to.high);
+        outputs[at] = requantised(sums[at], bias, multiplier, shift, to);
     for (at = 0; at < count; ++at)
         out[at * apart] = outputs[at];
 }
@@ -158,8 +158,8 @@ KERNEL void convolve(int16_t *pixels, int32_t count, int32_t depth, const int8_t
             for (pixel = 0; pixel < run; pixel += PIXELS)
                 products(pixels + (first + pixel) * depth, weights + channel * depth, weights + last * depth, depth,
                          sums[0] + pixel, sums[1] + pixel);
-            requantise(sums[0], run, channel, to, out + first * channels + channel, channels);
-            requantise(sums[1], run, last, to, out + first * channels + last, channels);
+            requantise_run(sums[0], run, channel, to, out + first * channels + channel, channels);
+            requantise_run(sums[1], run, last, to, out + first * channels + last, channels);
         }
     }
 }
@@ -222,7 +222,7 @@ KERNEL void depthwise_3x3(const int8_t *const *t, const int8_t *w, int32_t chann
         int32_t sum = t0[c] * w[c] + t1[c] * w[channels + c] + t2[c] * w[2 * channels + c];
         sum += t3[c] * w[3 * channels + c] + t4[c] * w[4 * channels + c] + t5[c] * w[5 * channels + c];
         sum += t6[c] * w[6 * channels + c] + t7[c] * w[7 * channels + c] + t8[c] * w[8 * channels + c];
-        out[c] = requantised(sum, c, to);
+        out[c] = requantised(sum, to.bias[c], to.multiplier[c], to.shift[c], to);
     }
 }
 
@@ -235,7 +235,7 @@ KERNEL void depthwise(const int8_t *const *taps, int32_t count, const int8_t *w,
         int32_t sum = 0;
         for (tap = 0; tap < count; ++tap)
             sum += taps[tap][c] * w[tap * channels + c];
-        out[c] = requantised(sum, c, to);
+        out[c] = requantised(sum, to.bias[c], to.multiplier[c], to.shift[c], to);
     }
 }
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +19,9 @@ from recreate_model.model_view import ModelView, Operator, Quantisation, Tensor,
 from recreate_model.network import Array
 
 OPERATORS = ("ADD", "AVERAGE_POOL_2D", "CONV_2D", "DEPTHWISE_CONV_2D", "RESHAPE", "SOFTMAX")
-_LARGEST_SUM = 2**31 - 1
+_LARGEST_SUM = 2**31 - 1 - 256  # to which a zero point may be added
+_MOST_SCORES = 4095  # of a softmax: a sum of that many exponentials fits into 32 bits
+_FINEST = 1e-30  # below it a bound of an activation, divided by the scale, is beyond any number of steps
 _LEFT_OUT = -1
 
 
@@ -63,16 +66,25 @@ class _Lowering:
         layers = []
         for at, operator in enumerate(view.operators):
             self._what = f"operator {at} {operator.name}"
+            if not operator.inputs or len(operator.outputs) != 1:
+                raise self._refuse(f"{len(operator.inputs)} inputs and {len(operator.outputs)} outputs")
             layers.append(lowerings[operator.name](operator))
+        self._what = "the graph"
         ends = (self._number(view.inputs[0]), self._number(view.outputs[0]))
-        return Program(tuple(self._activations), tuple(filter(None, layers)), *ends)
+        used = _used(tuple(filter(None, layers)), ends[1])
+        if not used:
+            raise self._refuse("no operator that computes its output")
+        return Program(tuple(self._activations), used, *ends)
 
     def _refuse(self, found: str) -> InputError:
         return _refused(self._source, f"{self._what} with {found}")
 
     def _number(self, tensor: int) -> int:
         if tensor not in self._numbers:
-            name = "nothing" if tensor == _LEFT_OUT else repr(self._view.tensors[tensor].name)
+            found = None if tensor == _LEFT_OUT else self._view.tensors[tensor]
+            if found and found.data:
+                raise self._refuse(f"the constant {found.name!r} as an operand")
+            name = repr(found.name) if found else "nothing"
             raise self._refuse(f"{name} as an operand, which no operator before it writes")
         return self._numbers[tensor]
 
@@ -93,7 +105,7 @@ class _Lowering:
         quantisation = tensor.quantisation
         if tensor.dtype != "int8" or tensor.data or quantisation is None or len(quantisation.scales) != 1:
             raise self._refuse(f"{tensor.dtype} {tensor.name!r}, which is no int8 activation with one scale")
-        if not (0 < quantisation.scales[0] < math.inf and -128 <= quantisation.zero_points[0] <= 127):
+        if not (_FINEST < quantisation.scales[0] < math.inf and -128 <= quantisation.zero_points[0] <= 127):
             raise self._refuse(f"scale {quantisation.scales[0]:g} of {tensor.name!r}")
         return quantisation.scales[0], quantisation.zero_points[0]
 
@@ -104,7 +116,7 @@ class _Lowering:
         return source, self._activations[source], target, self._activations[target]
 
     def _bounds(self, operator: Operator, output: Activation) -> tuple[int, int]:
-        activation = operator.options["fused_activation_function"]
+        activation = self._option(operator, "fused_activation_function")
         try:
             return fixed_point.bounds(activation, Quantisation((output.scale,), (output.zero_point,), 0))
         except KeyError:
@@ -132,6 +144,10 @@ class _Lowering:
             raise self._refuse(f"per-tensor weights: {len(quantisation.scales)} scales for {channels} channels")
         if any(quantisation.zero_points):
             raise self._refuse("weights with a zero point")
+        if not all(0 <= scale < math.inf for scale in quantisation.scales):
+            raise self._refuse("weights with a scale that is no positive number")
+        if len(weights.shape) != 4:
+            raise self._refuse(f"weights of the shape {weights.shape}")
         bias = np.zeros(channels, np.int32)
         if len(operator.inputs) > 2 and operator.inputs[2] != _LEFT_OUT:
             tensor = self._view.tensors[operator.inputs[2]]
@@ -149,22 +165,30 @@ class _Lowering:
             shifts.astype(np.int32),
         )
 
-    def _check_sums(self, weights: Array, bias: Array) -> None:
-        """`weights` (channels, depth): whatever the input, no sum may leave int32."""
-        largest = np.abs(weights.astype(np.int64)).sum(axis=1) * 255 + np.abs(bias.astype(np.int64))
-        if largest.max(initial=0) > _LARGEST_SUM:
+    def _check_sums(self, weights: Array, found: _Constants) -> None:
+        """`weights` (channels, depth): whatever the input, no sum leaves int32, also shifted or with a zero point."""
+        largest = np.abs(weights.astype(np.int64)).sum(axis=1) * 255 + np.abs(found.bias.astype(np.int64))
+        raised = largest * np.exp2(np.maximum(found.shift, 0))
+        if raised.max(initial=0) > _LARGEST_SUM:
             raise self._refuse("weights and biases whose sum may not fit into 32 bits")
 
+    def _option(self, operator: Operator, name: str) -> Any:
+        if name not in operator.options:
+            raise self._refuse(f"no option {name}")
+        return operator.options[name]
+
     def _window(self, operator: Operator, height: int, width: int, source: Activation, target: Activation) -> Window:
-        options = operator.options
-        steps = (options["stride_h"], options["stride_w"])
-        dilations = (options.get("dilation_h_factor", 1), options.get("dilation_w_factor", 1))
+        steps = (self._option(operator, "stride_h"), self._option(operator, "stride_w"))
+        # AVERAGE_POOL_2D has no dilation.
+        dilations = tuple(operator.options.get(f"dilation_{axis}_factor", 1) for axis in "hw")
+        if min(height, width, *steps, *dilations) < 1:
+            raise self._refuse(f"a window of {height} x {width}, steps of {steps} and dilations of {dilations}")
         pads = []
         for size, length, step, dilation, outputs in zip(
             (source.rows, source.columns), (height, width), steps, dilations, (target.rows, target.columns), strict=True
         ):
             span = (length - 1) * dilation + 1
-            expected = -(-size // step) if options["padding"] == "SAME" else (size - span) // step + 1
+            expected = -(-size // step) if self._option(operator, "padding") == "SAME" else (size - span) // step + 1
             if outputs != expected:
                 raise self._refuse(f"{outputs} output rows or columns where {expected} belong")
             pads.append(max((outputs - 1) * step + span - size, 0) // 2)
@@ -177,7 +201,7 @@ class _Lowering:
         if (channels, depth) != (target.channels, source.channels):
             raise self._refuse(f"weights {found.weights.shape} for {source.channels} to {target.channels} channels")
         weights = found.weights.reshape(channels, -1)
-        self._check_sums(weights, found.bias)
+        self._check_sums(weights, found)
         return Layer(
             "conv", self._name(operator), (number,), to, self._window(operator, height, width, source, target),
             *self._bounds(operator, target), weights, found.bias, found.multiplier, found.shift,
@@ -190,7 +214,7 @@ class _Lowering:
         if not channels == target.channels == source.channels:
             raise self._refuse(f"a depth multiplier: {source.channels} channels become {target.channels}")
         weights = found.weights.reshape(-1, channels)
-        self._check_sums(weights.T, found.bias)
+        self._check_sums(weights.T, found)
         return Layer(
             "depthwise", self._name(operator), (number,), to, self._window(operator, height, width, source, target),
             *self._bounds(operator, target), weights, found.bias, found.multiplier, found.shift,
@@ -220,7 +244,7 @@ class _Lowering:
         number, source, to, target = self._ends(operator)
         if (source.channels, source.scale, source.zero_point) != (target.channels, target.scale, target.zero_point):
             raise self._refuse("an output of another scale or other channels than its input")
-        size = operator.options["filter_height"], operator.options["filter_width"]
+        size = self._option(operator, "filter_height"), self._option(operator, "filter_width")
         window = self._window(operator, *size, source, target)
         return Layer("average_pool", self._name(operator), (number,), to, window, *self._bounds(operator, target))
 
@@ -228,13 +252,28 @@ class _Lowering:
         number, source, to, target = self._ends(operator)
         if target.scale != 1 / 256 or target.zero_point != fixed_point.INT8_MIN:
             raise self._refuse(f"an output scale of {target.scale:g} and zero point {target.zero_point}")
-        if target.rows * target.row_bytes != source.rows * source.row_bytes or target.rows != 1:
-            raise self._refuse(f"{target.rows} rows")
-        table = fixed_point.exponentials(operator.options["beta"], source.scale)
+        if (source.rows, source.columns, source.channels) != (target.rows, target.columns, target.channels):
+            raise self._refuse("an output of another shape than its input")
+        if source.channels > _MOST_SCORES:
+            raise self._refuse(f"{source.channels} scores, of which {_MOST_SCORES} are the most")
+        try:
+            table = fixed_point.exponentials(self._option(operator, "beta"), source.scale)
+        except ValueError as error:
+            raise self._refuse(str(error)) from error
         return Layer("softmax", self._name(operator), (number,), to, table=table)
 
     def _name(self, operator: Operator) -> str:
         return self._view.tensors[operator.outputs[0]].name
+
+
+def _used(layers: tuple[Layer, ...], output: int) -> tuple[Layer, ...]:
+    """The layers that the output needs, in order: what nobody reads need not be computed."""
+    needed, used = {output}, []
+    for layer in reversed(layers):
+        if layer.output in needed:
+            needed.update(layer.inputs)
+            used.append(layer)
+    return tuple(reversed(used))
 
 
 @dataclass(frozen=True, eq=False)

@@ -95,7 +95,9 @@ def _pixel_blocks(program: Program, segments: Sequence[Segment], lives: Lifetime
 def _activation_block(program: Program, lives: Lifetimes, number: int) -> _Block:
     activation = program.activations[number]
     at = np.arange(activation.rows, dtype=np.int64) % lives.capacity(number) * activation.row_bytes
-    return _Block(at, activation.row_bytes, lives.made[number], lives.read[number])
+    # What nobody reads takes no place.
+    size = activation.row_bytes if np.any(lives.read[number] >= lives.made[number]) else 0
+    return _Block(at * bool(size), size, lives.made[number], lives.read[number])
 
 
 def _scratch_blocks(program: Program, segments: Sequence[Segment], blocks: Sequence[int]) -> Iterator[_Block]:

@@ -60,15 +60,17 @@ class Lifetimes:
 
     def capacity(self, activation: int) -> int:
         """Rows that must lie in memory at once for no row to overwrite one that is still needed."""
-        made, read = self.made[activation], self.read[activation]
+        # Rows that nobody needs are never made; they are the last ones.
+        there = self.read[activation] >= self.made[activation]
+        made, read = self.made[activation][there], self.read[activation][there]
         # Rows are made in order, so those made before row r is let go are a run that begins at r.
-        return int((np.searchsorted(made, read, side="right") - np.arange(len(made))).max())
+        return int((np.searchsorted(made, read, side="right") - np.arange(len(made))).max(initial=1))
 
 
 def rows_read(layer: Layer, program: Program, first: int, end: int) -> range:
     """The rows of each input that rows `first` to `end` of the output read."""
     rows = program.activations[layer.inputs[0]].rows
-    if layer.kind in ("softmax", "reshape"):
+    if layer.kind == "reshape":
         return range(rows)
     return range(max(layer.window.rows(first).start, 0), min(layer.window.rows(end - 1).stop, rows))
 
@@ -167,6 +169,8 @@ def _cost(program: Program, segment: Segment) -> tuple[int, int]:
 
 
 def _closed(program: Program, segment: Segment) -> bool:
-    """Whether nothing but the last layer's output is read outside."""
+    """Whether nothing but the last layer's output is read outside, and every layer goes on as rows come in."""
     inner = [program.layers[number].output for number in range(segment.first, segment.last)]
-    return all(output != program.output and set(program.readers(output)) <= set(segment.layers) for output in inner)
+    return all(program.layers[number].kind != "reshape" for number in segment.layers) and all(
+        output != program.output and set(program.readers(output)) <= set(segment.layers) for output in inner
+    )
