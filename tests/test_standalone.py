@@ -250,7 +250,7 @@ int main(void) {{
 def test_the_sources_are_the_same_every_time(small_model: bytes, tmp_path: Path, seed: str) -> None:
     """In another process, with another hash seed."""
     (tmp_path / "small.tflite").write_bytes(small_model)
-    command = [sys.executable, "-m", "pipeline", "standalone", "--of", "small.tflite", "--to", "out", "--quiet"]
+    command = [sys.executable, "-m", "pipeline", "standalone", "--of", "small.tflite", "out", "--quiet"]
     environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)}
     subprocess.run(command, cwd=tmp_path, env=environment, check=True)
     written = {path.name: path.read_text() for path in (tmp_path / "out").iterdir()}
@@ -495,7 +495,7 @@ def test_rows_that_nobody_needs_take_no_memory() -> None:
 def test_a_model_of_another_operator_leaves_no_file(small_model: bytes, tmp_path: Path) -> None:
     """The command names the operator in one line, ends with status 3, and makes not even the folder."""
     (tmp_path / "other.tflite").write_bytes(edited(small_model, _with_another_operator))
-    command = [sys.executable, "-m", "pipeline", "standalone", "--of", "other.tflite", "--to", "out"]
+    command = [sys.executable, "-m", "pipeline", "standalone", "--of", "other.tflite", "out"]
     done = subprocess.run(
         command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
     )

@@ -8,8 +8,11 @@ What a command needs is imported inside its `run`, as `--help` reads every one o
 from __future__ import annotations
 
 import argparse
+from collections.abc import Collection
 from pathlib import Path
 from typing import Protocol
+
+_OTHERWISE_NAMED = {"crop": "--preprocess"}  # options whose name is not the request's
 
 
 class Command(Protocol):
@@ -42,3 +45,36 @@ def add_published_and_checkpoint(parser: argparse.ArgumentParser) -> None:
     add("published", type=Path, nargs="?", metavar="PUBLISHED", help="an INT8 .tflite (default: the card's, fetched)")
     add("--model", help="member of the family: width_resolution (default 1.0_224)")
     add("--checkpoint", default="official", metavar="official|seeded|PATH", help="float weights (default official)")
+
+
+def check_no_build_options(
+    arguments: argparse.Namespace, option: str, why: str, done: str, but: Collection[str] = ()
+) -> None:
+    """Refuses options of a build beside one that makes the command do something else.
+
+    Args:
+        option: that one, as it is typed.
+        done: what was done, for the error.
+        but: fields of a request that mean something beside it.
+
+    Raises:
+        UsageError: one of the others was given.
+    """
+    from dataclasses import fields
+
+    from pipeline.resolve import Request
+    from recreate_model.errors import UsageError
+
+    of_a_build = [part.name for part in fields(Request) if part.name not in but] + ["force"]
+    given = [
+        _OTHERWISE_NAMED.get(name, f"--{name.replace('_', '-')}")
+        for name in of_a_build
+        if (value := getattr(arguments, name)) is not None and value is not False  # 0 is given, too
+    ]
+    if given:
+        raise UsageError(
+            expected=f"no options of a build beside {option}, {why}",
+            found=", ".join(given),
+            done=done,
+            next_step="leave them out",
+        )

@@ -6,7 +6,6 @@ import argparse
 from pathlib import Path
 
 FLAG = "statement"
-_OTHERWISE_NAMED = {"crop": "--preprocess"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,28 +20,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     import json
-    from dataclasses import fields
 
     from pipeline import attest_check, console
-    from pipeline.resolve import Request
+    from pipeline.commands import check_no_build_options
     from pipeline.rows import holds, raise_unless_holds
     from pipeline.statement import read_statement
-    from recreate_model.errors import UsageError
 
-    # What a build can be asked for; a statement says it itself, but for where the archive lies.
-    of_a_build = [part.name for part in fields(Request) if part.name != "checkpoint"] + ["force"]
-    given = [
-        _OTHERWISE_NAMED.get(name, f"--{name.replace('_', '-')}")
-        for name in of_a_build
-        if (value := getattr(arguments, name)) is not None and value is not False  # 0 is given, too
-    ]
-    if given:
-        raise UsageError(
-            expected="no options of a build beside --check, as the statement says of which build it is",
-            found=", ".join(given),
-            done="nothing was checked",
-            next_step="leave them out",
-        )
+    why = "as the statement says of which build it is"
+    check_no_build_options(arguments, "--check", why, "nothing was checked", but=("checkpoint",))
     path: Path = arguments.statement
     statement = read_statement(path)
     named = arguments.checkpoint not in (None, "auto", "official", "seeded")
