@@ -31,6 +31,9 @@ _PLATFORMS = Stage(
     on_demand=True,
 )
 
+# What is known of the model and what is made of it, in order: the card shows all of it.
+_OF_THE_MODEL = ("quantize", "verify", "evaluate", "vela", "labels", "c-array", "cortex-m", "standalone", "linux")
+
 STAGES: tuple[Stage, ...] = (
     Stage(
         "fetch",
@@ -128,19 +131,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         "card",
         "README.md and definition.yaml beside the model, from what was measured",
-        needs=(
-            "fetch",
-            "calibrate",
-            "quantize",
-            "verify",
-            "evaluate",
-            "vela",
-            "labels",
-            "c-array",
-            "cortex-m",
-            "standalone",
-            "linux",
-        ),
+        needs=("fetch", "calibrate", *_OF_THE_MODEL),
         reads=lambda recipe: as_json(recipe),
         tools=("tensorflow", "ethos-u-vela", "ai-edge-litert", "pyyaml"),
         wants=(_PLATFORMS,),
@@ -148,21 +139,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         "attest",
         "the chain from the checkpoint to the deployables by digest, as an in-toto statement",
-        needs=(
-            "fetch",
-            "freeze",
-            "calibrate",
-            "quantize",
-            "verify",
-            "evaluate",
-            "vela",
-            "labels",
-            "c-array",
-            "cortex-m",
-            "standalone",
-            "linux",
-            "card",
-        ),
+        needs=("fetch", "freeze", "calibrate", *_OF_THE_MODEL, "card"),
         reads=lambda recipe: as_json(recipe),
         wants=(_PLATFORMS,),
         witness=True,

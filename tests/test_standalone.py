@@ -492,6 +492,17 @@ def test_rows_that_nobody_needs_take_no_memory() -> None:
     assert plan(program).places[wide].rows == 1
 
 
+def test_options_of_a_build_are_refused_beside_a_model_of_ones_own(tmp_path: Path) -> None:
+    """Status 2 and nothing written, as the checkpoint would have no part in it."""
+    command = [sys.executable, "-m", "pipeline", "standalone", "--of", "m.tflite", "out", "--checkpoint", "seeded"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "no options of a build beside --of" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_model_of_another_operator_leaves_no_file(small_model: bytes, tmp_path: Path) -> None:
     """The command names the operator in one line, ends with status 3, and makes not even the folder."""
     (tmp_path / "other.tflite").write_bytes(edited(small_model, _with_another_operator))

@@ -10,7 +10,11 @@ from __future__ import annotations
 import argparse
 from collections.abc import Collection
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from pipeline.work import Machine
+    from recreate_model.recipe import Recipe
 
 _OTHERWISE_NAMED = {"crop": "--preprocess"}  # options whose name is not the request's
 
@@ -45,6 +49,27 @@ def add_published_and_checkpoint(parser: argparse.ArgumentParser) -> None:
     add("published", type=Path, nargs="?", metavar="PUBLISHED", help="an INT8 .tflite (default: the card's, fetched)")
     add("--model", help="member of the family: width_resolution (default 1.0_224)")
     add("--checkpoint", default="official", metavar="official|seeded|PATH", help="float weights (default official)")
+
+
+def bring_up_to_date(names: tuple[str, ...], recipe: Recipe, machine: Machine, force: bool) -> dict[str, Path]:
+    """Runs stages and what they need as their own commands would; the files of all of them, by path in the build.
+
+    Args:
+        force: whether the named stages are run whatever is up to date.
+    """
+    from pipeline import console, runner
+    from pipeline.stages import STAGES
+
+    folder = machine.out / recipe.name
+    outcomes = runner.build(
+        runner.with_needs(names, STAGES),
+        recipe,
+        machine,
+        force=names if force else (),
+        on_wait=lambda: console.waiting(folder),
+        on_build=console.announce,
+    )
+    return {path: folder / path for outcome in outcomes for path in outcome.outputs}
 
 
 def check_no_build_options(

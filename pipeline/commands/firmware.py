@@ -22,13 +22,13 @@ def run(arguments: argparse.Namespace) -> int:
     import json
     import tempfile
 
-    from pipeline import console, firmware_text, runner
+    from pipeline import console, firmware_text
+    from pipeline.commands import bring_up_to_date
     from pipeline.cortex_m.firmware import image
     from pipeline.cortex_m.firmware.boards import board as find_board
     from pipeline.platforms.subject import subject
     from pipeline.resolve import Request, check_least, resolve
     from pipeline.rows import raise_unless_holds
-    from pipeline.stages import STAGES
     from pipeline.work import LABELS_FILE, model_file
     from recreate_model.errors import ResourceError, UsageError
 
@@ -44,17 +44,8 @@ def run(arguments: argparse.Namespace) -> int:
     image.check_tools()
     progress = console.progress(arguments.quiet or arguments.json)
     recipe, machine = resolve(Request.given(arguments), progress, may_fetch=True)
-    folder = machine.out / recipe.name
-    outcomes = runner.build(
-        runner.with_needs(image.STAGES_NEEDED, STAGES),
-        recipe,
-        machine,
-        force=image.STAGES_NEEDED if arguments.force else (),
-        on_wait=lambda: console.waiting(folder),
-        on_build=console.announce,
-    )
-    files = {path: folder / path for outcome in outcomes for path in outcome.outputs}
-    checked = subject(recipe, machine, (folder / model_file(recipe)).read_bytes(), arguments.pictures)
+    files = bring_up_to_date(image.STAGES_NEEDED, recipe, machine, arguments.force)
+    checked = subject(recipe, machine, files[model_file(recipe)].read_bytes(), arguments.pictures)
     option = "--keep" if arguments.keep else "TMPDIR"
     try:
         kept = contextlib.nullcontext(arguments.keep) if arguments.keep else tempfile.TemporaryDirectory()

@@ -22,10 +22,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     import json
 
-    from pipeline import console, published, published_files, runner
+    from pipeline import console, published, published_files
+    from pipeline.commands import bring_up_to_date
     from pipeline.resolve import Request, resolve
     from pipeline.rows import holds, raise_unless_holds
-    from pipeline.stages import STAGES
     from pipeline.work import model_file
     from recreate_model.resources import cache_folder
 
@@ -33,17 +33,9 @@ def run(arguments: argparse.Namespace) -> int:
     # What was given is looked at first: a build takes longer.
     files = None if arguments.published is True else published_files.given(Path(arguments.published))
     recipe, machine = resolve(Request.given(arguments), progress, may_fetch=True)
-    folder = machine.out / recipe.name
-    runner.build(
-        runner.with_needs(("quantize",), STAGES),
-        recipe,
-        machine,
-        force=("quantize",) if arguments.force else (),
-        on_wait=lambda: console.waiting(folder),
-        on_build=console.announce,
-    )
+    built = bring_up_to_date(("quantize",), recipe, machine, arguments.force)
     files = files or published_files.fetched(cache_folder(), progress)
-    table = published.rows(recipe, (folder / model_file(recipe)).read_bytes(), files)
+    table = published.rows(recipe, built[model_file(recipe)].read_bytes(), files)
     missing = list(files.missing())
     if arguments.json:
         found = {"build": recipe.name, "recipe": recipe.id, "holds": holds(table), "complete": not missing}

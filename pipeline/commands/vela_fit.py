@@ -19,10 +19,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     import json
 
-    from pipeline import console, runner
+    from pipeline import console
+    from pipeline.commands import bring_up_to_date
     from pipeline.ethos_u import fit
     from pipeline.resolve import Request, resolve
-    from pipeline.stages import STAGES
     from pipeline.work import model_file
     from recreate_model.errors import UsageError
 
@@ -34,16 +34,8 @@ def run(arguments: argparse.Namespace) -> int:
     request = Request.given(arguments, optimise=arguments.optimise or "both")
     recipe, machine = resolve(request, progress, may_fetch=True)
     targets = fit.candidates(recipe.targets, machine.vela_config)
-    folder = machine.out / recipe.name
-    runner.build(
-        runner.with_needs(("quantize",), STAGES),
-        recipe,
-        machine,
-        force=("quantize",) if arguments.force else (),
-        on_wait=lambda: console.waiting(folder),
-        on_build=console.announce,
-    )
-    model = (folder / model_file(recipe)).read_bytes()
+    built = bring_up_to_date(("quantize",), recipe, machine, arguments.force)
+    model = built[model_file(recipe)].read_bytes()
     with progress.bar("compiling for Ethos-U", len(targets)) as advance:
         plans = fit.plans(model, recipe.name, targets, machine.workers, advance, machine.vela_config)
     found = fit.document(recipe.name, plans, arguments.sram, request.vela_config)
