@@ -71,9 +71,13 @@ def _decode_any(data: bytes, name: str) -> Array:
 def normalise(pixels: Array, preprocess: Preprocess, resolution: int) -> Array:
     """Crops, resizes and scales RGB pixels: float32, shape (1, resolution, resolution, 3), values -1..1."""
     crop = {"central-crop": _central_crop, "inception": _central_fraction, "squash": _resize}[preprocess.crop]
-    resized = crop(pixels.astype(np.float32), resolution, resolution)
-    scaled: Array = resized / np.float32(127.5) - np.float32(1)
-    return scaled[np.newaxis]
+    return scaled(crop(pixels.astype(np.float32), resolution, resolution))[np.newaxis]
+
+
+def scaled(levels: Array) -> Array:
+    """Levels of a picture, float32 0..255, as the network's values, -1..1."""
+    values: Array = levels / np.float32(127.5) - np.float32(1)
+    return values
 
 
 def _central_crop(pixels: Array, height: int, width: int) -> Array:

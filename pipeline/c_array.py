@@ -275,12 +275,12 @@ def _tensor_macros(source: str, prefix: str, tensor: Tensor) -> list[str]:
         f"#define {prefix}_SHAPE {{{', '.join(map(str, tensor.shape))}}}",
         f"#define {prefix}_RANK {len(tensor.shape)}",
         f"#define {prefix}_BYTES {math.prod(tensor.shape)}UL",
-        f"#define {prefix}_SCALE {_float_literal(scales[0])}",
+        f"#define {prefix}_SCALE {float_literal(scales[0])}",
         f"#define {prefix}_ZERO_POINT ({zero_points[0]})",
     ]
 
 
-def _float_literal(value: float) -> str:
+def float_literal(value: float) -> str:
     """A C literal that a compiler reads as exactly this float32: nine significant digits are enough for any."""
     text = f"{value:.9g}"
     return f"{text}F" if "." in text or "e" in text else f"{text}.0F"

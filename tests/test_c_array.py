@@ -253,7 +253,7 @@ def test_what_is_no_model_is_refused() -> None:
 def test_a_scale_is_written_so_that_it_is_read_back_exactly(scale: float) -> None:
     """Nine digits name every float32, and the text is a float constant of C."""
     scale = struct.unpack("f", struct.pack("f", scale))[0]
-    text = c_array._float_literal(scale)
+    text = c_array.float_literal(scale)
     assert re.fullmatch(r"(\d+\.\d*|\d+(?=e)|\d+\.\d+)(e[+-]\d+)?F", text)
     assert struct.pack("f", float(text[:-1])) == struct.pack("f", scale)
     assert math.isfinite(scale)

@@ -92,7 +92,7 @@ def test_golden_holds_both_recipes_of_ci(model: str) -> None:
     recipe, _ = resolve(request, NoBars(), may_fetch=False)
     claims = golden.artifacts(recipe)
     assert claims is not None
-    assert len(claims) == 78
+    assert len(claims) == 79
     assert golden.model_claims(recipe) == claims[f"{recipe.name}.tflite"]
 
 

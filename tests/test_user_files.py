@@ -201,16 +201,16 @@ user_files.write_new(Path({str(tmp_path)!r}), texts, "--to")
 
 
 def test_sources_for_a_model_of_ones_own_do_not_replace_others(finished_build: Request, tmp_path: Path) -> None:
-    """`standalone --to`: written, written again without a change, and refused where a file is another one."""
+    """`standalone --of`: written, written again without a change, and refused where a file is another one."""
     model = finished_build.out / NAME / f"{NAME}.tflite"
-    arguments = ("standalone", "--of", model, "--to", tmp_path / "c")
+    arguments = ("standalone", "--of", model, tmp_path / "c")
     assert run(*arguments).returncode == 0
     before = contents(tmp_path / "c")
     assert run(*arguments).returncode == 0
     assert contents(tmp_path / "c") == before
     victim = sorted(before)[-1]
     (tmp_path / "c" / victim).write_text("mine")
-    assert_one_error(run(*arguments), 3, victim, "another content", "--to")
+    assert_one_error(run(*arguments), 3, victim, "another content", "FOLDER")
     assert contents(tmp_path / "c") == {**before, victim: b"mine"}
 
 

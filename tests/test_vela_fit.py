@@ -215,7 +215,10 @@ def test_a_folder_that_cannot_be_written_is_one_error(small_build: Request, tmp_
 
 
 def _rows(*cpu_operators: list[str]) -> Json:
-    return [{"cpu_operators": names, "vela_version": "5.2.0"} for names in cpu_operators]
+    return [
+        {"target": {"accelerator": f"ethos-u55-{number}"}, "cpu_operators": names, "vela_version": "5.2.0"}
+        for number, names in enumerate(cpu_operators)
+    ]
 
 
 def test_the_evidence_says_who_compiled_it_and_that_no_npu_ran() -> None:
@@ -227,6 +230,8 @@ def test_the_evidence_says_who_compiled_it_and_that_no_npu_ran() -> None:
     (mixed,) = ethos_u.check(_rows(["GATHER", "GATHER"], ["CAST"]))
     assert mixed.what == "by Vela for 2 targets, but for CAST, GATHER on the CPU"
     assert ethos_u.check([]) == []
+    (both,) = ethos_u.check(_rows([])[:1] * 2)
+    assert both.what == "by Vela for 1 targets in 2 variants, every operator on the NPU"
 
 
 def test_a_variant_is_named_after_its_accelerator() -> None:

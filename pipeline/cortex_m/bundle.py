@@ -8,6 +8,7 @@ from pipeline.c_array import identifier
 from pipeline.cortex_m import tflm
 from pipeline.cortex_m.arena import arena_header
 from pipeline.cortex_m.example import example_files
+from pipeline.cortex_m.input_levels import levels_header
 from pipeline.cortex_m.resolver import resolver_header
 from pipeline.cortex_m.test_vector import TestVector, golden_vector, vector_sources
 from recreate_model.errors import CheckError
@@ -15,7 +16,7 @@ from recreate_model.model_view import read_model
 
 
 def tflm_files(model: bytes, name: str) -> dict[str, str]:
-    """File name -> text: arena size, operators, test vector, example, `CMakeLists.txt`.
+    """File name -> text: arena size, operators, input levels, test vector, example, `CMakeLists.txt`.
 
     Without TFLM on this machine the arena's header says that nothing was measured.
 
@@ -34,6 +35,7 @@ def tflm_files(model: bytes, name: str) -> dict[str, str]:
     return {
         f"{c_name}_arena.h": arena_header(measured, name),
         f"{c_name}_ops.h": operators,
+        f"{c_name}_input_levels.h": levels_header(model, name),
         **vector_sources(vector, name),
         **example_files(name),
     }

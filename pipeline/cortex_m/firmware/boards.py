@@ -44,7 +44,6 @@ def board(name: str) -> Board:
     known = {each.name: each for each in BOARDS}
     if name not in known:
         nearest = difflib.get_close_matches(name, known, n=1) or [BOARDS[0].name]
-        raise UsageError(
-            expected=f"--board to be one of {', '.join(known)}", found=repr(name), next_step=f"give {nearest[0]}"
-        )
+        boards = ", ".join(f"{each.name} ({each.core})" for each in BOARDS)
+        raise UsageError(expected=f"--board to be one of {boards}", found=repr(name), next_step=f"give {nearest[0]}")
     return known[name]

@@ -6,10 +6,11 @@ anything, which `lowering`, `schedule` and `plan` have done.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from importlib.resources import files
 
-from pipeline.c_array import ByteArray, array_source, identifier
+from pipeline.c_array import ByteArray, array_source, float_literal, identifier
 from pipeline.cortex_m import standalone
 from pipeline.cortex_m.standalone.calls import Calls, outside_name
 from pipeline.cortex_m.standalone.constants import Constants, constants_of
@@ -45,7 +46,7 @@ def sources(program: Program, plan: Plan, c_name: str, model: bytes) -> dict[str
         ByteArray(f"{c_name}_shifts", constants.shift or b"\0", "signed char"),
     ]
     return {
-        f"{c_name}_run.h": _header(program, plan, c_name, model),
+        f"{c_name}_run.h": _header(program, plan, c_name, model, arrays[0].data),
         f"{c_name}_run.c": _source(program, plan, c_name, constants),
         f"{c_name}_constants.h": _constants_header(c_name, arrays),
         f"{c_name}_constants.c": array_source(f"{c_name}_constants.h", arrays, "MODEL_CONSTANTS"),
@@ -53,10 +54,11 @@ def sources(program: Program, plan: Plan, c_name: str, model: bytes) -> dict[str
     }
 
 
-def _header(program: Program, plan: Plan, c_name: str, model: bytes) -> str:
+def _header(program: Program, plan: Plan, c_name: str, model: bytes, constants: bytes) -> str:
     prefix = c_name.upper()
     ends = program.activations[program.input], program.activations[program.output]
     sizes = [end.rows * end.row_bytes for end in ends]
+    weights, crc = len(constants), zlib.crc32(constants)
     return f"""\
 /*
  * {c_name}: the whole network as C99, with no library below it.
@@ -82,6 +84,17 @@ def _header(program: Program, plan: Plan, c_name: str, model: bytes) -> str:
 #define {prefix}_RUN_ARENA_BYTES {plan.arena_bytes}
 #define {prefix}_RUN_INPUT_BYTES {sizes[0]}
 #define {prefix}_RUN_OUTPUT_BYTES {sizes[1]}
+
+/* real = scale * (quantised - zero point) */
+#define {prefix}_RUN_INPUT_SCALE {float_literal(ends[0].scale)}
+#define {prefix}_RUN_INPUT_ZERO_POINT ({ends[0].zero_point})
+#define {prefix}_RUN_OUTPUT_SCALE {float_literal(ends[1].scale)}
+#define {prefix}_RUN_OUTPUT_ZERO_POINT ({ends[1].zero_point})
+
+/* Of the {weights} bytes at {c_name}_weights, for a check that they are where they were linked to. */
+#define {prefix}_RUN_WEIGHTS_BYTES {weights}
+#define {prefix}_RUN_WEIGHTS_CRC32 0x{crc:08x}
+extern const signed char {c_name}_weights[];
 
 #ifdef __cplusplus
 extern "C" {{

@@ -66,7 +66,7 @@ int main() {
       !has(output, MODEL_ID_OUTPUT_BYTES, MODEL_ID_OUTPUT_SCALE, MODEL_ID_OUTPUT_ZERO_POINT))
     return fail("the header is of another model");
 
-  // Of a picture's own value x in -1..1 each byte is round(x / MODEL_ID_INPUT_SCALE) + MODEL_ID_INPUT_ZERO_POINT.
+  // Of a picture of your own, each byte would be model_id_input_levels[level], of model_id_input_levels.h.
   std::memcpy(input->data.int8, model_id_test_input, MODEL_ID_INPUT_BYTES);
   if (interpreter.Invoke() != kTfLiteOk) return fail("the model did not run");
 

@@ -14,10 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from pipeline.linux.templates.cortex_a import Network
-from pipeline.linux.templates.pictures import prepare
 
 BUILD = Path(__file__).resolve().parent.parent
 MODEL, LABELS = BUILD / "model_file", BUILD / "labels.txt"
@@ -49,6 +46,10 @@ def silence() -> None:
 
 
 def classify(options: argparse.Namespace) -> None:
+    import numpy as np  # imported here, so that a missing package is one line
+
+    from pipeline.linux.templates.pictures import prepare
+
     labels = options.labels.read_text(encoding="utf-8").splitlines()
     source, result = interface(options.model, len(labels))
     network = Network(options)
@@ -73,7 +74,7 @@ def interface(model: Path, classes: int) -> tuple[Any, Any]:
     except (ValueError, RuntimeError) as error:
         raise ValueError(f"{model} is no model: {error}") from error
     shapes = [[int(size) for size in end["shape"]] for end in ends]
-    usable = all(end["dtype"] is np.int8 and end["quantization"][0] > 0 for end in ends)
+    usable = all(end["dtype"].__name__ == "int8" and end["quantization"][0] > 0 for end in ends)
     if not usable or shapes != [[1, *shapes[0][1:3], 3], [1, classes]]:
         types = [end["dtype"].__name__ for end in ends]
         raise ValueError(

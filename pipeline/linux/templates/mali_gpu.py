@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-import numpy as np
-
 
 class Network:
     """Runs the model on a GPU, such as Mali: LiteRT's compiled model with its GPU delegate."""
@@ -34,6 +32,8 @@ class Network:
 
     def run(self, picture: Any) -> Any:
         """int8 (1, height, width, 3) -> int8 (classes)."""
+        import numpy as np
+
         self.inputs[0].write(picture)
         self.model.run_by_index(0, self.inputs, self.outputs)
         return self.outputs[0].read(self.classes, np.int8)  # reading waits for the device

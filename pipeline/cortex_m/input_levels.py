@@ -1,0 +1,45 @@
+"""A table from a picture's levels to the model's input, for devices that have pictures of the right size.
+
+Every whole level lies on a tie of the quantisation, so that another rounding, or double instead of float32, gives
+other bytes for up to 88 of the 256. The table is the build's own rounding. Not for: resizing, which gives fractions.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from calibration.preprocess import quantize_input, scaled
+from pipeline.c_array import identifier
+from recreate_model.model_view import read_model
+
+_PER_LINE = 16
+
+
+def levels_header(model: bytes, name: str) -> str:
+    """The text of `<id>_input_levels.h`, for an INT8 model of which the input has one scale."""
+    quantisation = read_model(model, name).input.quantisation
+    assert quantisation is not None  # the input of an int8 model
+    (scale,), (zero_point,) = quantisation.scales, quantisation.zero_points
+    levels = quantize_input(scaled(np.arange(256, dtype=np.float32)), scale, zero_point)
+    c_name = identifier(name)
+    guard = f"{c_name.upper()}_INPUT_LEVELS_H"
+    rows = [", ".join(map(str, levels[at : at + _PER_LINE])) for at in range(0, len(levels), _PER_LINE)]
+    body = ",\n    ".join(rows)
+    return f"""\
+/*
+ * Input of {c_name} for each level of a picture, 0 to 255: input[i] = {c_name}_input_levels[pixel[i]].
+ *
+ * That is round((level / 127.5 - 1) / scale) + zero point in single precision, halves to even. Every level lies on a
+ * half, so that roundf or double precision would give other bytes than the build has.
+ *
+ * Generated: do not edit.
+ */
+#ifndef {guard}
+#define {guard}
+
+static const signed char {c_name}_input_levels[256] = {{
+    {body}
+}};
+
+#endif
+"""
