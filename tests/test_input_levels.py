@@ -1,0 +1,45 @@
+"""The table from a picture's levels to the model's input is the build's own rounding, level by level."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from calibration.preprocess import normalise, quantize_input
+from pipeline.console import NoBars
+from pipeline.cortex_m.input_levels import levels_header
+from pipeline.resolve import Request, resolve
+from pipeline.work import model_file
+from recreate_model.model_view import read_model
+
+
+def test_each_level_is_what_the_build_makes_of_a_picture_of_it(finished_build: Request) -> None:
+    """A picture of one level throughout has one input byte throughout, and the table has that byte."""
+    recipe, machine = resolve(finished_build, NoBars(), may_fetch=False)
+    model = (machine.out / recipe.name / model_file(recipe)).read_bytes()
+    quantisation = read_model(model).input.quantisation
+    assert quantisation is not None
+    (numbers,) = re.findall(r"\{\n(.*?)\n\};", levels_header(model, "small"), re.DOTALL)
+    table = [int(number) for number in numbers.split(",")]
+    assert len(table) == 256
+    for level, expected in enumerate(table):
+        pixels = np.full((8, 8, 3), level, np.uint8)
+        value = normalise(pixels, recipe.preprocess, 8)
+        found = quantize_input(value, quantisation.scales[0], quantisation.zero_points[0])
+        assert set(found.ravel().tolist()) == {expected}
+
+
+def test_the_table_is_not_what_rounding_away_from_zero_gives(finished_build: Request) -> None:
+    """Why there is a table: C's roundf differs from it in many places, and by one step at most."""
+    recipe, machine = resolve(finished_build, NoBars(), may_fetch=False)
+    model = (machine.out / recipe.name / model_file(recipe)).read_bytes()
+    (numbers,) = re.findall(r"\{\n(.*?)\n\};", levels_header(model, "small"), re.DOTALL)
+    table = np.asarray([int(number) for number in numbers.split(",")])
+    quantisation = read_model(model).input.quantisation
+    assert quantisation is not None
+    values = (np.arange(256, dtype=np.float32) / np.float32(127.5) - np.float32(1)) / np.float32(quantisation.scales[0])
+    away = np.copysign(np.floor(np.abs(values) + np.float32(0.5)), values) + quantisation.zero_points[0]
+    differing = np.abs(np.clip(away, -128, 127) - table)
+    assert differing.max() == 1
+    assert np.count_nonzero(differing) > 20
