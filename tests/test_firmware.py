@@ -427,7 +427,13 @@ def test_a_temporary_folder_that_is_full_is_one_error(finished_build: Request, t
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        ({"board": "mps3-an574"}, ("--board to be one of mps3-an547, mps2-an500, mps2-an386", "give mps3-an547")),
+        (
+            {"board": "mps3-an574"},
+            (
+                "--board to be one of mps3-an547 (Cortex-M55), mps2-an500 (Cortex-M7), mps2-an386 (Cortex-M4)",
+                "give mps3-an547",
+            ),
+        ),
         ({"board": "an386"}, ("'an386'", "give mps2-an386")),
         ({"board": "raspberry"}, ("'raspberry'", "give mps3-an547")),
         ({"board": None}, ("the following arguments are required: --board",)),

@@ -235,7 +235,7 @@ def test_the_files_of_a_build(finished_build: Request) -> None:
     """Beside the arrays, and all of them in the record."""
     names = {path.removeprefix(FOLDER) for path in check.digests(finished_build.out / NAME, [STAGE])}
     stem = "mobilenet_v2_0_35_96_seeded_INT8"
-    parts = ("_arena.h", "_ops.h", "_test_vector.h", "_test_vector.c")
+    parts = ("_arena.h", "_ops.h", "_input_levels.h", "_test_vector.h", "_test_vector.c")
     assert names == {*(f"{stem}{part}" for part in parts), "example.cc", "CMakeLists.txt"}
 
 
