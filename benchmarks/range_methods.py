@@ -37,7 +37,8 @@ from calibration.ranges import round_mantissa
 from calibration.workers import Workers
 from pipeline.console import NoBars
 from pipeline.evaluate import evaluate
-from pipeline.resolve import Request, resolve
+from pipeline.request import Request
+from pipeline.resolve import resolve
 from recreate_model import checkpoint, convert, network
 from recreate_model.interpret import Runner
 from recreate_model.model_view import read_model

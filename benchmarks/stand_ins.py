@@ -21,7 +21,8 @@ import emulator
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pipeline import console, proof
-from pipeline.resolve import Request, resolve
+from pipeline.request import Request
+from pipeline.resolve import resolve
 from recreate_model import network, resources, toolchain
 from recreate_model.prove import Checkpoint
 from recreate_model.toolchain import Toolchain

@@ -22,7 +22,8 @@ from absl import logging
 
 from pipeline import console, golden
 from pipeline.keys import is_installed
-from pipeline.resolve import Request, resolve
+from pipeline.request import Request
+from pipeline.resolve import resolve
 from pipeline.stages import ALL
 from pipeline.store import Store
 from pipeline.work import VERIFY_FILE, Stage
@@ -215,7 +216,7 @@ def _build(model: str, recipe: Recipe, conditions: Conditions, scratch: Path) ->
         )
     except subprocess.TimeoutExpired as error:
         raise _build_failed(conditions, f"none after {_TIME_LIMIT} s") from error
-    folder = out / recipe.name
+    folder = out / recipe.folder
     # Status 1 is a claim that does not hold; the comparison, which comes first, names it more exactly.
     if result.returncode not in (0, 1) or Store(folder).records().keys() != {stage.name for stage in ALL}:
         raise _build_failed(conditions, f"status {result.returncode}: {result.stderr.strip()[-500:]}")

@@ -237,7 +237,8 @@ def _dispatch(arguments: argparse.Namespace) -> int:
 
 def _build(arguments: argparse.Namespace) -> int:
     from pipeline import console, runner
-    from pipeline.resolve import Request, resolve, warn_of_evaluation
+    from pipeline.request import Request
+    from pipeline.resolve import resolve, warn_of_evaluation
 
     wanted = tuple(stage.name for stage in ALL) if arguments.command == "all" else (arguments.command,)
     stages = runner.with_needs(wanted, STAGES)
@@ -247,7 +248,7 @@ def _build(arguments: argparse.Namespace) -> int:
     recipe, machine = resolve(request, progress, may_fetch)
     if any(stage.name == "evaluate" for stage in stages):
         warn_of_evaluation(recipe, request)
-    folder = machine.out / recipe.name
+    folder = machine.out / recipe.folder
     outcomes = runner.build(
         stages,
         recipe,
@@ -286,7 +287,8 @@ def _print_failed(outcome: Outcome, folder: Path) -> None:
 
 def _inspect(arguments: argparse.Namespace) -> int:
     from pipeline import console, runner
-    from pipeline.resolve import Request, resolve
+    from pipeline.request import Request
+    from pipeline.resolve import resolve
 
     recipe, machine = resolve(Request.given(arguments), console.NoBars(), may_fetch=False)
     rows = runner.inspect(STAGES, recipe, machine)

@@ -5,13 +5,8 @@
 
 from __future__ import annotations
 
-import argparse
-import difflib
 import os
-import time
-from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
 from absl import logging
 
@@ -26,52 +21,14 @@ from calibration.tfds_source import PREFIX as TFDS
 from calibration.workers import Workers
 from pipeline.ethos_u.config import read_config
 from pipeline.ethos_u.targets import parse_targets
+from pipeline.find_checkpoint import find_checkpoint
+from pipeline.request import Request, check_least, meant
 from pipeline.work import Machine, Progress
-from recreate_model import resources
-from recreate_model.digest import digest_bytes, digest_file
-from recreate_model.errors import InputError, ResourceError, UsageError
-from recreate_model.recipe import MIN_MAX, Calibration, Checkpoint, Evaluation, Model, Preprocess, Recipe
-from recreate_model.seeded import SEED
-
-# How long `auto` believes that the official archive cannot be reached, in seconds: a build that is up to date should
-# not wait for a network that was not there a minute ago.
-_RETRY_AFTER = 15 * 60
-_UNREACHABLE = ".official-archive-unreachable"
+from recreate_model.digest import digest_bytes
+from recreate_model.errors import InputError, UsageError
+from recreate_model.recipe import MIN_MAX, Calibration, Evaluation, Model, Preprocess, Recipe
 
 _RANGE_METHODS = (MIN_MAX, "percentile:99.99", "mse", "entropy")  # as one may type them
-
-
-@dataclass(frozen=True)
-class Request:
-    """What the user asked for, as typed; every default is here."""
-
-    model: str = "1.0_224"
-    checkpoint: str = "auto"
-    images: str = "auto"
-    labels: Path | None = None
-    label_base: int | None = None
-    split: str | None = None
-    calib: int = 100
-    seed: int = 0
-    manifest: Path | None = None
-    limit: int = 200
-    crop: str = "central-crop"
-    ranges: Path | None = None
-    range_method: str | None = None  # min-max, unless a table says otherwise
-    targets: str = "all"
-    optimise: str = "speed"
-    vela_config: Path | None = None
-    out: Path = Path("artifacts")
-    jobs: int | None = None
-    cluster: str | None = None
-
-    @classmethod
-    def given(cls, arguments: argparse.Namespace, **fixed: str) -> Request:
-        """What was typed; what was not, or cannot be with this command, is `fixed` or left to the defaults."""
-        values: dict[str, Any] = {
-            part.name: fixed.get(part.name, getattr(arguments, part.name, None)) for part in fields(cls)
-        }
-        return cls(**{name: value for name, value in values.items() if value is not None})
 
 
 def resolve(request: Request, progress: Progress, may_fetch: bool) -> tuple[Recipe, Machine]:
@@ -90,7 +47,7 @@ def resolve(request: Request, progress: Progress, may_fetch: bool) -> tuple[Reci
     model = Model.parse(request.model)
     custom = read_config(request.vela_config) if request.vela_config else None
     targets = parse_targets(request.targets, request.optimise, custom)
-    checkpoint, archive = _checkpoint(request.checkpoint, model, progress, may_fetch)
+    checkpoint, archive = find_checkpoint(request.checkpoint, model, progress, may_fetch)
     range_method = _range_method(request)
     table, ranges_sha256 = _table(request.ranges) if request.ranges else (None, "")
     source, selection = _pictures(request, table, progress, trained=checkpoint.kind != "seeded")
@@ -119,12 +76,6 @@ def warn_of_evaluation(recipe: Recipe, request: Request) -> None:
         logging.warning("%d pictures are left to evaluate on, of the %d asked for", found, request.limit)
     if found and recipe.evaluation.overlap is None:
         logging.warning("nobody recorded which pictures %s came from; some may evaluate as well", request.ranges)
-
-
-def check_least(flag: str, value: int, least: int) -> None:
-    """Raises UsageError for a number that is too small."""
-    if value < least:
-        raise UsageError(expected=f"{flag} to be at least {least}", found=str(value), next_step=f"give {flag} {least}")
 
 
 def _workers(request: Request) -> Workers:
@@ -161,103 +112,8 @@ def _range_method(request: Request) -> str:
         raise UsageError(
             expected="--range-method to be min-max, percentile:P with 0 < P <= 100, mse or entropy",
             found=str(error),
-            next_step=_meant(wanted, _RANGE_METHODS) or f"give --range-method {_RANGE_METHODS[1]}",
+            next_step=meant(wanted, _RANGE_METHODS) or f"give --range-method {_RANGE_METHODS[1]}",
         ) from error
-
-
-def _checkpoint(wanted: str, model: Model, progress: Progress, may_fetch: bool) -> tuple[Checkpoint, Path | None]:
-    if wanted == "seeded":
-        return Checkpoint("seeded", seed=SEED), None
-    if wanted == "official":
-        return _official(model, progress, may_fetch)
-    if wanted == "auto":
-        return _official_or_seeded(model, progress, may_fetch)
-    path = Path(wanted)
-    if not path.is_file():
-        raise InputError(
-            expected=f"--checkpoint to name an archive ({model.name}.tgz)",
-            found=f"{'a folder' if path.is_dir() else 'nothing'} at {path}",
-            next_step=_meant(wanted, ("official", "seeded", "auto")) or "give its path, or official, seeded or auto",
-        )
-    try:
-        digest = digest_file(path)
-    except OSError as error:
-        raise InputError(
-            expected=f"to read {path}", found=error.strerror or str(error), next_step="make it readable"
-        ) from error
-    pinned = resources.RESOURCES.get(model.name)
-    kind = "official" if pinned and digest == pinned.sha256 else "archive"
-    return Checkpoint(kind, digest), path
-
-
-def _meant(text: str, known: tuple[str, ...]) -> str:
-    close = difflib.get_close_matches(text, known, n=1)
-    return f"did you mean {close[0]}?" if close else ""
-
-
-def _official(model: Model, progress: Progress, may_fetch: bool) -> tuple[Checkpoint, Path]:
-    resource = resources.RESOURCES.get(model.name)
-    if resource is None:
-        raise UsageError(
-            expected="a model whose official archive is pinned by size and SHA-256",
-            found=f"no pin for {model.name}",
-            next_step="download its archive yourself and give its path with --checkpoint",
-        )
-    cache = resources.cache_folder()
-    path = resources.cached(resource, cache)
-    if path is None and not may_fetch:
-        raise ResourceError(
-            expected=f"{resource.file_name} in the cache ({cache})",
-            found="nothing valid there",
-            next_step="run `python -m pipeline fetch --checkpoint official`",
-        )
-    if path is None:
-        with progress.bar(f"fetching {resource.file_name}", resource.size) as advance:
-            seen = 0
-
-            def report(have: int, total: int) -> None:
-                nonlocal seen
-                advance(have - seen)
-                seen = have
-
-            path = resources.fetch(resource, cache, report)
-    return Checkpoint("official", resource.sha256), path
-
-
-def _official_or_seeded(model: Model, progress: Progress, may_fetch: bool) -> tuple[Checkpoint, Path | None]:
-    marker = resources.cache_folder() / _UNREACHABLE
-    pinned = model.name in resources.RESOURCES
-    try:
-        if pinned:
-            return _official(model, progress, may_fetch and not _recent(marker))
-        reason = f"no official archive of {model.name} is pinned"
-    except ResourceError as error:
-        reason = "the official archive is not in the cache, and could not be reached a moment ago"
-        if may_fetch and not _recent(marker):
-            reason = f"the official archive could not be had ({error.found})"
-            _touch(marker)
-    logging.warning(
-        "%s; the weights are SEEDED and recognise nothing: the build folder and its models have `seeded` in their "
-        "names. For the trained model give --checkpoint PATH or --checkpoint official.",
-        reason,
-    )
-    return Checkpoint("seeded", seed=SEED), None
-
-
-def _recent(marker: Path) -> bool:
-    try:
-        return time.time() - marker.stat().st_mtime < _RETRY_AFTER
-    except OSError:
-        return False
-
-
-def _touch(marker: Path) -> None:
-    try:
-        marker.parent.mkdir(parents=True, exist_ok=True)
-        marker.touch()
-    except OSError:
-        # The marker saves time and nothing else.
-        return
 
 
 def _pictures(request: Request, table: Ranges | None, progress: Progress, trained: bool) -> tuple[Source, Selection]:

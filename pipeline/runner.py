@@ -71,7 +71,7 @@ def build(
     Raises:
         PipelineError: from a stage, or where the file system refuses.
     """
-    store = Store(machine.out / recipe.name)
+    store = Store(machine.out / recipe.folder)
     outcomes: list[Outcome] = []
     with _file_system_errors(store), store.exclusive(on_wait):
         records: dict[str, Record] = store.records()
@@ -98,7 +98,7 @@ def _holds(store: Store, stage: Stage) -> bool:
 
 def inspect(stages: Sequence[Stage], recipe: Recipe, machine: Machine) -> list[Freshness]:
     """What `build` would do, without doing it."""
-    store = Store(machine.out / recipe.name)
+    store = Store(machine.out / recipe.folder)
     with _file_system_errors(store):
         records = store.records()
     result: list[Freshness] = []
@@ -123,7 +123,7 @@ def inspect(stages: Sequence[Stage], recipe: Recipe, machine: Machine) -> list[F
 
 def left_out(stages: Sequence[Stage], recipe: Recipe, machine: Machine) -> list[str]:
     """Stages on demand that were run once and whose files, no longer of this build, a stage that wants them lacks."""
-    records = Store(machine.out / recipe.name).records()
+    records = Store(machine.out / recipe.folder).records()
     found: dict[str, None] = {}
     for stage in stages:
         record = records.get(stage.name)

@@ -168,7 +168,13 @@ class Target:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides the bytes of a build."""
+    """Everything that decides the bytes of a build.
+
+    Attributes:
+        toolchain: version of the TensorFlow that converts the archive's own frozen graph, as the publisher's did; empty
+            where today's converts the graph that this program writes.
+        given: stem of the INT8 file that the build starts from; empty where the build makes its own model.
+    """
 
     model: Model
     checkpoint: Checkpoint
@@ -176,6 +182,8 @@ class Recipe:
     evaluation: Evaluation
     preprocess: Preprocess
     targets: tuple[Target, ...]
+    toolchain: str = field(default="", metadata=_LEFT_OUT_WHERE_EMPTY)
+    given: str = field(default="", metadata=_LEFT_OUT_WHERE_EMPTY)
 
     @property
     def network(self) -> str:
@@ -184,8 +192,15 @@ class Recipe:
 
     @property
     def name(self) -> str:
-        """Name of the build folder and stem of the model's file; a seeded or local checkpoint shows in it."""
-        return f"{self.network}_INT8"
+        """Stem of the model's file; a seeded or local checkpoint shows in it."""
+        return self.given or f"{self.network}_INT8"
+
+    @property
+    def folder(self) -> str:
+        """Name of the build folder: builds whose models may differ under one name have folders of their own."""
+        if self.given:
+            return f"{self.given}_given-{self.checkpoint.sha256[:8]}"
+        return f"{self.name}_published" if self.toolchain else self.name
 
     @property
     def id(self) -> str:
@@ -195,7 +210,8 @@ class Recipe:
     @property
     def model_id(self) -> str:
         """SHA-256 over the parts that decide the INT8 model: equal ids mean equal models."""
-        return digest_json([as_json(part) for part in (self.model, self.checkpoint, self.calibration, self.preprocess)])
+        parts = [as_json(part) for part in (self.model, self.checkpoint, self.calibration, self.preprocess)]
+        return digest_json([*parts, self.toolchain] if self.toolchain else parts)
 
 
 def as_json(value: object) -> Json:

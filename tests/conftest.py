@@ -13,7 +13,8 @@ from hypothesis import settings
 
 from pipeline import runner
 from pipeline.console import NoBars
-from pipeline.resolve import Request, resolve
+from pipeline.request import Request
+from pipeline.resolve import resolve
 from pipeline.stages import STAGES
 from recreate_model import convert, network, seeded
 from recreate_model.recipe import Model

@@ -132,7 +132,7 @@ def test_help_imports_nothing_heavy(arguments: tuple[str, ...]) -> None:
 
 def test_a_cached_run_imports_no_tensorflow(small_build: object) -> None:
     """An unchanged `all` reads and hashes, and needs neither TensorFlow nor LiteRT nor Vela."""
-    from pipeline.resolve import Request
+    from pipeline.request import Request
 
     assert isinstance(small_build, Request)
     loaded = _loaded(

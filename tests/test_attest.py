@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import attest_check, keys
-from pipeline.resolve import Request
+from pipeline.request import Request
 from pipeline.rows import Row, holds
 from pipeline.statement import read_statement
 from pipeline.work import PROVENANCE_FILE

@@ -12,7 +12,8 @@ import pytest
 
 from pipeline import check, golden
 from pipeline.console import NoBars
-from pipeline.resolve import Request, resolve
+from pipeline.request import Request
+from pipeline.resolve import resolve
 from pipeline.work import PROVENANCE_FILE
 from recreate_model.digest import digest_file
 

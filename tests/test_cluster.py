@@ -24,7 +24,7 @@ from calibration.inputs import Inputs
 from calibration.measure import measure
 from calibration.sources import ProceduralSource, Source
 from calibration.workers import Workers
-from pipeline.resolve import Request
+from pipeline.request import Request
 from pipeline.stages import STAGES
 from recreate_model.errors import InputError, ResourceError, ToolError, UsageError
 from recreate_model.recipe import Picture, Preprocess

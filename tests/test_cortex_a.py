@@ -25,7 +25,8 @@ from pipeline.platforms import aarch64, aarch64_setup, armnn, cortex_a
 from pipeline.platforms.aarch64 import CPUS, Sysroot
 from pipeline.platforms.evidence import Evidence, Subject, same_class
 from pipeline.platforms.subject import subject as subject_of
-from pipeline.resolve import Request, resolve
+from pipeline.request import Request
+from pipeline.resolve import resolve
 from pipeline.work import model_file
 from recreate_model import resources
 from recreate_model.digest import digest_file

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.commands.diff import ACCEPTED
-from pipeline.resolve import Request
+from pipeline.request import Request
 from recreate_model.diff import Kind, Verdict, compare, comparison_json
 from recreate_model.elements import same
 from recreate_model.errors import InputError

@@ -28,7 +28,8 @@ from pipeline.cortex_m.standalone.emit import runtime_sources
 from pipeline.platforms import cortex_m
 from pipeline.platforms.evidence import Subject
 from pipeline.platforms.subject import subject
-from pipeline.resolve import Request, resolve
+from pipeline.request import Request
+from pipeline.resolve import resolve
 from pipeline.work import LABELS_FILE, model_file
 from recreate_model.errors import CheckError, ResourceError, ToolError, UsageError
 from recreate_model.interpret import Runner

@@ -11,7 +11,7 @@ import flatbuffers
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 
-from pipeline.resolve import Request
+from pipeline.request import Request
 from recreate_model.flatbuffer import FlatbufferError, Reader
 from recreate_model.schema import _TABLES, _UNIONS, decode, fields
 from tests.tiny_models import tiny_model

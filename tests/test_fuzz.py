@@ -16,7 +16,7 @@ from ai_edge_litert import schema_py_generated as schema
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from pipeline.resolve import Request
+from pipeline.request import Request
 from recreate_model.diff import Verdict, compare, comparison_json
 from recreate_model.errors import InputError
 from recreate_model.model_view import read_model

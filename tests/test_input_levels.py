@@ -9,7 +9,8 @@ import numpy as np
 from calibration.preprocess import normalise, quantize_input
 from pipeline.console import NoBars
 from pipeline.cortex_m.input_levels import levels_header
-from pipeline.resolve import Request, resolve
+from pipeline.request import Request
+from pipeline.resolve import resolve
 from pipeline.work import model_file
 from recreate_model.model_view import read_model
 

@@ -26,7 +26,8 @@ from pipeline.linux.templates import pictures as theirs
 from pipeline.platforms import aarch64, mali, vulkan
 from pipeline.platforms.evidence import Subject
 from pipeline.platforms.jobs import Place, run_job
-from pipeline.resolve import Request, resolve
+from pipeline.request import Request
+from pipeline.resolve import resolve
 from pipeline.stages import STAGES
 from pipeline.work import model_file
 from recreate_model.interpret import Runner

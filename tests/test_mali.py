@@ -19,7 +19,8 @@ from pipeline.platforms import mali, vulkan
 from pipeline.platforms.evidence import Evidence, Subject
 from pipeline.platforms.gpu_operators import unsupported
 from pipeline.platforms.subject import subject
-from pipeline.resolve import Request, resolve
+from pipeline.request import Request
+from pipeline.resolve import resolve
 from pipeline.work import model_file
 from recreate_model import convert
 from recreate_model.interpret import Runner

@@ -31,7 +31,8 @@ from pipeline.platforms.evidence import (
     same_class,
 )
 from pipeline.platforms.subject import subject
-from pipeline.resolve import Request, resolve
+from pipeline.request import Request
+from pipeline.resolve import resolve
 from pipeline.rows import holds
 from pipeline.stages import ALL, STAGES
 from pipeline.statement import read_statement

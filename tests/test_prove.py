@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from pipeline import proof
 from pipeline.console import NoBars
-from pipeline.resolve import Request, resolve
+from pipeline.request import Request
+from pipeline.resolve import resolve
 from recreate_model import consistency, convert, network, seeded, toolchain
 from recreate_model.channels import FACTOR_ULPS, convolutions, factors, from_channels
 from recreate_model.digest import digest_file

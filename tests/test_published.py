@@ -21,7 +21,8 @@ from pipeline.commands import published as command
 from pipeline.console import NoBars
 from pipeline.published import TOLERANCE, Card
 from pipeline.published_files import File, Files, read_vector
-from pipeline.resolve import Request, resolve
+from pipeline.request import Request
+from pipeline.resolve import resolve
 from pipeline.rows import Row
 from recreate_model import convert
 from recreate_model.digest import digest_bytes

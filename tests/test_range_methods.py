@@ -27,7 +27,7 @@ from calibration.ranges import from_json
 from calibration.selection import select
 from calibration.workers import Workers
 from pipeline import console, golden, resolve, runner
-from pipeline.resolve import Request
+from pipeline.request import Request
 from pipeline.stages import STAGES
 from recreate_model import convert
 from recreate_model.digest import digest_file

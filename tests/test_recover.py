@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from calibration import ranges as range_tables
 from pipeline import recovery
-from pipeline.resolve import Request
+from pipeline.request import Request
 from recreate_model import convert, network
 from recreate_model.errors import InputError
 from recreate_model.model_view import read_model

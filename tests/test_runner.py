@@ -16,7 +16,8 @@ import pytest
 from pipeline import runner
 from pipeline.console import NoBars
 from pipeline.keys import key_parts
-from pipeline.resolve import Request, resolve
+from pipeline.request import Request
+from pipeline.resolve import resolve
 from pipeline.stages import ALL, STAGES
 from pipeline.store import LOCK_FILE, Store
 from tests.conftest import SMALL_REQUEST, build, contents

@@ -22,7 +22,8 @@ from pipeline.cortex_m.standalone.lowering import lower
 from pipeline.cortex_m.standalone.plan import Plan, plan
 from pipeline.cortex_m.standalone.schedule import rows_read, steps
 from pipeline.platforms.subject import int8_inputs
-from pipeline.resolve import Request, resolve
+from pipeline.request import Request
+from pipeline.resolve import resolve
 from pipeline.work import model_file
 from recreate_model.errors import InputError
 from recreate_model.interpret import Runner

@@ -23,7 +23,8 @@ from pipeline.cortex_m.test_vector import golden_vector
 from pipeline.platforms import cortex_m_tflm
 from pipeline.platforms.evidence import Subject
 from pipeline.platforms.subject import subject
-from pipeline.resolve import Request, resolve
+from pipeline.request import Request
+from pipeline.resolve import resolve
 from pipeline.stages import STAGES
 from recreate_model.errors import CheckError, InputError, ResourceError, ToolError
 from recreate_model.model_view import read_model

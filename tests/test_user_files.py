@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import user_files
-from pipeline.resolve import Request
+from pipeline.request import Request
 from recreate_model.errors import InputError, ResourceError
 from tests.conftest import contents
 from tests.test_bad_input import NAMESPACE, assert_one_error, can_mount, run

@@ -14,7 +14,7 @@ from pipeline.ethos_u import config as vela_config
 from pipeline.ethos_u.config import MODE, SYSTEM, VelaConfig, packaged, read_config
 from pipeline.ethos_u.targets import parse_targets
 from pipeline.ethos_u.vela import compile_all, compile_target
-from pipeline.resolve import Request
+from pipeline.request import Request
 from pipeline.rows import holds
 from pipeline.statement import read_statement
 from recreate_model.digest import digest_bytes, digest_file

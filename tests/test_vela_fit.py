@@ -15,7 +15,7 @@ from pipeline.ethos_u.fit import candidates, document
 from pipeline.ethos_u.targets import parse_targets, variant_name
 from pipeline.ethos_u.variant import Variant
 from pipeline.platforms import ethos_u
-from pipeline.resolve import Request
+from pipeline.request import Request
 from recreate_model.digest import Json
 from recreate_model.errors import InputError
 from recreate_model.recipe import Target

@@ -15,7 +15,8 @@ from calibration.workers import Workers
 from pipeline import golden, verify
 from pipeline.console import NoBars
 from pipeline.evaluate import Proportion
-from pipeline.resolve import Request, resolve
+from pipeline.request import Request
+from pipeline.resolve import resolve
 from pipeline.rows import Row, holds
 from recreate_model import convert
 from recreate_model.digest import digest_bytes

@@ -60,7 +60,7 @@ def bring_up_to_date(names: tuple[str, ...], recipe: Recipe, machine: Machine, f
     from pipeline import console, runner
     from pipeline.stages import STAGES
 
-    folder = machine.out / recipe.name
+    folder = machine.out / recipe.folder
     outcomes = runner.build(
         runner.with_needs(names, STAGES),
         recipe,
@@ -87,7 +87,7 @@ def check_no_build_options(
     """
     from dataclasses import fields
 
-    from pipeline.resolve import Request
+    from pipeline.request import Request
     from recreate_model.errors import UsageError
 
     of_a_build = [part.name for part in fields(Request) if part.name not in but] + ["force"]

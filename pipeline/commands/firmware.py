@@ -27,7 +27,8 @@ def run(arguments: argparse.Namespace) -> int:
     from pipeline.cortex_m.firmware import image
     from pipeline.cortex_m.firmware.boards import board as find_board
     from pipeline.platforms.subject import subject
-    from pipeline.resolve import Request, check_least, resolve
+    from pipeline.request import Request, check_least
+    from pipeline.resolve import resolve
     from pipeline.rows import raise_unless_holds
     from pipeline.work import LABELS_FILE, model_file
     from recreate_model.errors import ResourceError, UsageError

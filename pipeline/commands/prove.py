@@ -36,7 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from pipeline import console, proof, published_files
-    from pipeline.resolve import Request, resolve
+    from pipeline.request import Request
+    from pipeline.resolve import resolve
     from recreate_model import resources, toolchain
     from recreate_model.prove import prove
     from recreate_model.verdict import Verdict

@@ -24,7 +24,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     from pipeline import console, published, published_files
     from pipeline.commands import bring_up_to_date
-    from pipeline.resolve import Request, resolve
+    from pipeline.request import Request
+    from pipeline.resolve import resolve
     from pipeline.rows import holds, raise_unless_holds
     from pipeline.work import model_file
     from recreate_model.resources import cache_folder

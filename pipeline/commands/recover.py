@@ -26,7 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from calibration import ranges
     from pipeline import console, published_files, recovery, runner, user_files
-    from pipeline.resolve import Request, resolve
+    from pipeline.request import Request
+    from pipeline.resolve import resolve
     from pipeline.stages import STAGES
     from pipeline.work import FREEZE_FILE, float_model_file
 
@@ -34,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
     published, path = published_files.model(arguments.published, progress)
     recipe, machine = resolve(Request.given(arguments, images="procedural"), progress, may_fetch=True)
     recovered = recovery.ranges_of(published, str(path), recipe.model)
-    folder = machine.out / recipe.name
+    folder = machine.out / recipe.folder
     needed = runner.with_needs(("freeze",), STAGES)
     runner.build(needed, recipe, machine, force=(), on_wait=lambda: console.waiting(folder))
     float_model = (folder / float_model_file(recipe)).read_bytes()

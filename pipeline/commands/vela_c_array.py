@@ -22,13 +22,14 @@ def run(arguments: argparse.Namespace) -> int:
 
     from pipeline import console, runner, user_files
     from pipeline.ethos_u import sources
-    from pipeline.resolve import Request, resolve
+    from pipeline.request import Request
+    from pipeline.resolve import resolve
     from pipeline.stages import STAGES
     from pipeline.work import VELA_FILE
 
     progress = console.progress(arguments.quiet or arguments.json)
     recipe, machine = resolve(Request.given(arguments), progress, may_fetch=True)
-    folder = machine.out / recipe.name
+    folder = machine.out / recipe.folder
     outcomes = runner.build(
         runner.with_needs(("vela",), STAGES),
         recipe,

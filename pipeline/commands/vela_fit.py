@@ -22,7 +22,8 @@ def run(arguments: argparse.Namespace) -> int:
     from pipeline import console
     from pipeline.commands import bring_up_to_date
     from pipeline.ethos_u import fit
-    from pipeline.resolve import Request, resolve
+    from pipeline.request import Request
+    from pipeline.resolve import resolve
     from pipeline.work import model_file
     from recreate_model.errors import UsageError
 
