@@ -22,7 +22,7 @@ _PROJECT = "pkg:generic/recreate-mobilenet-v2-int8"
 BUILD_TYPE = f"{_PROJECT}?build_type=v1#docs/provenance.md"
 BUILDER = f"{_PROJECT}#pipeline"
 # The stages whose files a user takes away; those of the others tell how these came to be.
-DELIVERING = ("quantize", "vela", "labels", "c-array", "cortex-m", "standalone", "linux", "card")
+DELIVERING = ("given", "quantize", "vela", "labels", "c-array", "cortex-m", "standalone", "linux", "card")
 
 
 def statement(recipe: Recipe, records: Mapping[str, Json], manifest: Json, sha1: Mapping[str, str]) -> Json:
@@ -35,7 +35,7 @@ def statement(recipe: Recipe, records: Mapping[str, Json], manifest: Json, sha1:
     """
     parts = [KeyParts(**entry["parts"]) for entry in records.values()]
     files = {path: digest for entry in records.values() for path, digest in entry["outputs"].items()}
-    delivered = {path for stage in DELIVERING for path in records[stage]["outputs"]}
+    delivered = {path for stage in DELIVERING if stage in records for path in records[stage]["outputs"]}
     described = {path: _file(path, digest, sha1.get(path)) for path, digest in files.items()}
     return {
         "_type": STATEMENT_TYPE,
@@ -60,7 +60,7 @@ def statement(recipe: Recipe, records: Mapping[str, Json], manifest: Json, sha1:
 
 
 def dependencies(recipe: Recipe, parts: Sequence[KeyParts], manifest: Json) -> list[Json]:
-    """Everything the build took from outside: float weights, pictures or range table, our code, tools; each once."""
+    """What the build took from outside, each once: float weights or model, pictures or range table, code, tools."""
     code = {module: digest for part in parts for module, digest in part.code.items()}
     tools = {tool: version for part in parts for tool, version in part.tools.items()}
     return [
@@ -81,6 +81,8 @@ def _weights(recipe: Recipe) -> Json:
         # There is no file to name: `recreate_model.seeded`, which is among the code, makes the weights of the seed.
         seed = f"{_PROJECT}?seed={checkpoint.seed}#recreate_model/seeded.py"
         return _dependency("checkpoint", "float weights, seeded and untrained", uri=seed)
+    if checkpoint.kind == "given":
+        return _dependency(f"{recipe.name}.tflite", "INT8 model, given and not built here", sha256=checkpoint.sha256)
     described = _dependency(f"{recipe.model.name}.tgz", f"float weights, {checkpoint.kind}", sha256=checkpoint.sha256)
     if checkpoint.kind == "official":
         described["downloadLocation"] = RESOURCES[recipe.model.name].urls[0]
@@ -88,6 +90,8 @@ def _weights(recipe: Recipe) -> Json:
 
 
 def _calibration(recipe: Recipe, manifest: Json) -> list[Json]:
+    if recipe.given:
+        return []
     if manifest is None:
         return [_dependency("ranges.json", "range table", sha256=recipe.calibration.ranges_sha256)]
     # Not from the recipe: the digests of procedural pictures are known only once they are made.

@@ -106,24 +106,21 @@ def _link_faults(statement: Statement, link: Link, made: dict[str, tuple[str, st
 def _course(statement: Statement) -> Row:
     """checkpoint -> float model -> ranges -> INT8 -> deployables: each named file goes into the next stage."""
     recipe, by_name = statement.recipe, {link.parts.stage: link for link in statement.chain}
-    course = (
+    making = (
         ("fetch", CHECKPOINT_FILE, "freeze"),
         ("freeze", float_model_file(recipe), "calibrate"),
         ("freeze", float_model_file(recipe), "quantize"),
         ("calibrate", RANGES_FILE, "quantize"),
-        ("quantize", model_file(recipe), "vela"),
-        ("quantize", model_file(recipe), "c-array"),
-        ("quantize", model_file(recipe), "cortex-m"),
-        ("quantize", model_file(recipe), "standalone"),
-        ("quantize", model_file(recipe), "linux"),
-        ("quantize", model_file(recipe), "card"),
     )
+    maker = "given" if recipe.given else "quantize"
+    users = ("vela", "c-array", "cortex-m", "standalone", "linux", "card")
+    course = (*(() if recipe.given else making), *((maker, model_file(recipe), user) for user in users))
     for maker, path, user in course:
         if not (maker in by_name and path in by_name[maker].outputs):
             return Row("chain", f"{path} made by `{maker}`", "not made by it", "differs", "the chain")
         if not (user in by_name and path in by_name[user].parts.inputs):
             return Row("chain", f"{path} used by `{user}`", "not used by it", "differs", "the chain")
-    said = "checkpoint -> float model -> ranges -> INT8 -> deployables"
+    said = "INT8 -> deployables" if recipe.given else "checkpoint -> float model -> ranges -> INT8 -> deployables"
     return claim("chain", said, said, "each file by its digest from stage to stage")
 
 
@@ -152,8 +149,11 @@ def _identity(entry: Json) -> Json:
 
 
 def _checkpoint_file(statement: Statement, folder: Path) -> Row:
-    """The recipe's checkpoint is the one `fetch` found."""
+    """The recipe's checkpoint is the one `fetch` found, or the model that was given."""
     checkpoint = statement.recipe.checkpoint
+    if statement.recipe.given:
+        found = statement.files.get(model_file(statement.recipe), {}).get("sha256", "not listed")
+        return claim("recipe's model", checkpoint.sha256, found, "the file that was given is the model")
     document = _json(folder, CHECKPOINT_FILE)
     document = document if isinstance(document, dict) else {}
     field = "seed" if checkpoint.kind == "seeded" else "sha256"
@@ -164,6 +164,8 @@ def _checkpoint_file(statement: Statement, folder: Path) -> Row:
 
 def _checkpoint(statement: Statement, archive: Path | None) -> Row:
     what, checkpoint = "float archive", statement.recipe.checkpoint
+    if checkpoint.kind == "given":
+        return Row(what, "", "", "not claimed", "the model was given, and from which weights it is made is not known")
     if checkpoint.kind == "seeded":
         if archive:
             raise UsageError(
@@ -191,6 +193,8 @@ def _checkpoint(statement: Statement, archive: Path | None) -> Row:
 
 def _pictures(statement: Statement) -> Row:
     calibration = statement.recipe.calibration
+    if statement.recipe.given:
+        return Row("pictures", "", "", "not claimed", "the model was given, and what calibrated it is not known")
     if calibration.kind == "ranges":
         what, expected = "range table given", calibration.ranges_sha256
         if statement.files.get(RANGES_FILE, {}).get("sha256") == expected:

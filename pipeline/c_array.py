@@ -29,7 +29,7 @@ from typing import Literal
 
 from recreate_model.digest import digest_bytes
 from recreate_model.errors import InputError
-from recreate_model.model_view import Tensor, read_model
+from recreate_model.model_view import ModelView, Tensor, read_model
 
 # The words of C23 and C++23 that no identifier may be, and names that the standard headers or compilers define.
 _RESERVED_WORDS = """
@@ -81,19 +81,17 @@ def model_sources(model: bytes, name: str) -> dict[str, str]:
     `MODEL_DATA_SECTION` may be defined to place the array, and `MODEL_DATA_ALIGN` for a compiler not known here.
 
     Raises:
-        InputError: not a TensorFlow Lite model with one INT8 input and one INT8 output.
+        InputError: not a TensorFlow Lite model with INT8 inputs and outputs.
     """
     view = read_model(model, name)
-    if len(view.inputs) != 1 or len(view.outputs) != 1:
+    if not view.inputs or not view.outputs:
         raise _refused(name, f"{len(view.inputs)} inputs and {len(view.outputs)} outputs")
     c_name, prefix = identifier(name), identifier(name).upper()
-    ends = "\n".join(
-        [
-            *_tensor_macros(name, f"{prefix}_INPUT", view.input),
-            "",
-            *_tensor_macros(name, f"{prefix}_OUTPUT", view.output),
-        ]
+    inputs, outputs = (
+        _end_macros(name, view, f"{prefix}_INPUT", view.inputs),
+        _end_macros(name, view, f"{prefix}_OUTPUT", view.outputs),
     )
+    ends = "\n".join([*inputs, "", *outputs])
     header = f"""\
 /*
  * {c_name}: a TensorFlow Lite model, byte for byte.
@@ -130,6 +128,16 @@ extern const unsigned char {c_name}_data[];
 #endif
 """
     return {f"{c_name}.h": header, f"{c_name}.c": array_source(f"{c_name}.h", [ByteArray(f"{c_name}_data", model)])}
+
+
+def _end_macros(name: str, view: ModelView, prefix: str, indices: Sequence[int]) -> list[str]:
+    """The macros of all inputs or outputs; where there are several, their names are numbered from 0."""
+    prefixes = [prefix] if len(indices) == 1 else [f"{prefix}_{number}" for number in range(len(indices))]
+    return [
+        line
+        for each, index in zip(prefixes, indices, strict=True)
+        for line in _tensor_macros(name, each, view.tensors[index])
+    ]
 
 
 def array_source(header: str, arrays: Sequence[ByteArray], macros: str = "MODEL_DATA") -> str:
@@ -288,7 +296,7 @@ def float_literal(value: float) -> str:
 
 def _refused(source: str, found: str) -> InputError:
     return InputError(
-        expected=f"{source} to have one INT8 input and one INT8 output, each with one scale and a fixed shape",
+        expected=f"{source} to have INT8 inputs and outputs, each with one scale and a fixed shape",
         found=found,
         next_step="give an INT8 model, or build one with `python -m pipeline quantize`",
     )

@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 from pipeline.card_text import README
+from pipeline.card_words import description_of, warnings_of, words_of
 from pipeline.ethos_u.targets import variant_name
 from pipeline.platforms.evidence import PLATFORMS, STATUSES, Evidence
+from pipeline.work import LABELS_FILE
 from recreate_model.digest import Json, digest_bytes
 from recreate_model.errors import CheckError
 from recreate_model.model_view import ModelView, Tensor, read_model
-from recreate_model.recipe import Checkpoint, Recipe, Target
-
-_PAPER = "https://arxiv.org/pdf/1801.04381.pdf"
+from recreate_model.recipe import Recipe, Target
 
 _TICK = ":heavy_check_mark:"
 _FAILED = "check failed"
@@ -54,6 +54,7 @@ def card_readme(
     *,
     variants: Sequence[Json] = (),
     refuted: Sequence[str] = (),
+    left_out: Sequence[str] = (),
     tools: Mapping[str, str] | None = None,
 ) -> str:
     """The card as Markdown.
@@ -66,6 +67,7 @@ def card_readme(
         files: what else the build made: path relative to the card, and SHA-256.
         variants: the compiled models, as `vela.vela_table` gives them.
         refuted: what was claimed of the model and does not hold, as verification names it.
+        left_out: sentences on what was not made of a given model, and why.
         tools: name to version of what made the model.
 
     Raises:
@@ -74,17 +76,15 @@ def card_readme(
     """
     view = _checked_view(recipe, model)
     measured = [figure for figure in (accuracy, agreement) if figure]
-    description, warning = _who_it_is(recipe.checkpoint)
-    input_text, output_text = _node_descriptions(view)
+    words = words_of(recipe, model, tools or {}, labelled=any(path == LABELS_FILE for path, _ in files))
+    warnings = [words.warning, *warnings_of(recipe), f"Verification failed: {', '.join(refuted)}." * bool(refuted)]
     platforms = "\n".join(_platform_row(platform, evidence) for platform in PLATFORMS)
     return README.format(
         recipe=recipe,
+        words=words,
         size=view.size,
-        warning="".join(f"> **{line}**\n\n" for line in _warnings(recipe, warning, refuted)),
-        description=description,
-        terms=" for the code; the terms of the archive's weights are theirs" * (recipe.checkpoint.kind == "archive"),
-        origin=_origin(recipe, tools or {}),
-        paper=_PAPER,
+        warning="".join(f"> **{line}**\n\n" for line in warnings if line),
+        left_out="".join(f"\n{line}\n" for line in left_out),
         files=_files_section(files),
         sha1=digest_bytes(model, "sha1"),
         sha256=digest_bytes(model),
@@ -96,8 +96,8 @@ def card_readme(
         agreement=_figures(agreement),
         evidence=_evidence_section(evidence),
         ethos_u=_ethos_u_section(variants),
-        input_table=_node_table("Input Node Name", view.input, input_text),
-        output_table=_node_table("Output Node Name", view.output, output_text),
+        input_table=_node_tables("Input Node Name", view, view.inputs),
+        output_table=_node_tables("Output Node Name", view, view.outputs),
     )
 
 
@@ -110,42 +110,49 @@ def card_definition(recipe: Recipe, model: bytes, accuracy: Measured | None, fil
     import yaml  # only a card needs it
 
     view = _checked_view(recipe, model)
-    description, warning = _who_it_is(recipe.checkpoint)
-    input_text, output_text = _node_descriptions(view)
-    input_node = {
-        "description": input_text,
-        "example_input": {"path": _test_vectors("testing_input", view.input, files)},
-        "name": view.input.name,
-        "shape": list(view.input.shape),
-    }
-    output_node = {
-        "description": output_text,
-        "name": view.output.name,
-        "shape": list(view.output.shape),
-        "test_output_path": _test_vectors("testing_output", view.output, files),
-    }
+    words = words_of(recipe, model, {}, labelled=True)
+    input_nodes = [
+        {
+            "description": description_of(view, tensor),
+            "example_input": {"path": _test_vectors("testing_input", tensor, files)},
+            "name": tensor.name,
+            "shape": list(tensor.shape),
+        }
+        for tensor in (view.tensors[index] for index in view.inputs)
+    ]
+    output_nodes = [
+        {
+            "description": description_of(view, tensor),
+            "name": tensor.name,
+            "shape": list(tensor.shape),
+            "test_output_path": _test_vectors("testing_output", tensor, files),
+        }
+        for tensor in (view.tensors[index] for index in view.outputs)
+    ]
     definition = {
         "benchmark": _benchmark(accuracy),
-        "description": f"{warning} {description}".lstrip(),
+        "description": f"{words.warning} {words.description}".lstrip(),
         "license": ["Apache-2.0"],
         "network": {
             "file_size_bytes": view.size,
             "filename": f"{recipe.name}.tflite",
             "framework": "TensorFlow Lite",
             "hash": {"algorithm": "sha1", "value": digest_bytes(model, "sha1")},
-            "provenance": _PAPER,
+            "provenance": words.paper or None,
         },
-        "network_parameters": {"input_nodes": [input_node], "output_nodes": [output_node]},
+        "network_parameters": {"input_nodes": input_nodes, "output_nodes": output_nodes},
         "operators": {"TensorFlow Lite": list(view.operator_names)},
-        "paper": _PAPER,
+        "paper": words.paper or None,
     }
     # Wide, so that no text is broken over lines, as in the published file.
     return str(yaml.safe_dump(definition, sort_keys=False, allow_unicode=True, width=10_000))
 
 
 def _checked_view(recipe: Recipe, model: bytes) -> ModelView:
-    """The model, if the words of the card (a picture in, classes out, INT8) are true of it."""
+    """The model, if the words of the card (a picture in, classes out, INT8) are true of it, or it was given."""
     view = read_model(model)
+    if recipe.given:
+        return view
     ends = [view.tensors[index] for index in (*view.inputs, *view.outputs)]
     picture = (1, recipe.model.resolution, recipe.model.resolution, 3)
     int8 = all(tensor.dtype == "int8" and tensor.quantisation for tensor in ends)
@@ -158,41 +165,6 @@ def _checked_view(recipe: Recipe, model: bytes) -> ModelView:
             next_step="python -m pipeline quantize",
         )
     return view
-
-
-def _who_it_is(checkpoint: Checkpoint) -> tuple[str, str]:
-    """The description, and what has to be said before anything else unless the weights are the official ones."""
-    version = "INT8 quantised version of MobileNet v2 model."
-    if checkpoint.kind == "official":
-        return f"{version} Trained on ImageNet.", ""
-    if checkpoint.kind == "seeded":
-        warning = f"Seeded stand-in: weights drawn from seed {checkpoint.seed}, not the trained model."
-        return f"{version} Not trained: for trying the pipeline only.", warning
-    warning = f"Built from an archive with SHA-256 {checkpoint.sha256}, not from the official one."
-    return f"{version} How the archive's weights were trained is not known to this build.", warning
-
-
-def _warnings(recipe: Recipe, first: str, refuted: Sequence[str]) -> list[str]:
-    """What a reader must know before anything else, the first of all which weights it has."""
-    lines = [first]
-    if recipe.calibration.kind == "procedural" and recipe.checkpoint.kind != "seeded":
-        lines.append("Calibrated on procedural pictures, which resemble no photograph.")
-    if refuted:
-        lines.append(f"Verification failed: {', '.join(refuted)}.")
-    return [line for line in lines if line]
-
-
-def _origin(recipe: Recipe, tools: Mapping[str, str]) -> str:
-    checkpoint, calibration = recipe.checkpoint, recipe.calibration
-    weights = f"the archive with SHA-256 `{checkpoint.sha256}`" if checkpoint.sha256 else f"seed {checkpoint.seed}"
-    ranges = f"from the table with SHA-256 `{calibration.ranges_sha256}`"
-    if calibration.kind != "ranges":
-        pictures = f"{len(calibration.pictures)} {'procedural ' * (calibration.kind == 'procedural')}pictures"
-        ranges = f"measured on {pictures}, rounded to {calibration.mantissa_bits} mantissa bits"
-    if calibration.cuts_outliers:
-        ranges += f", outliers cut off by the method {calibration.range_method}"
-    made_with = f" Made with {', '.join(f'{name} {tools[name]}' for name in sorted(tools))}." if tools else ""
-    return f"Float weights from {weights}, quantised after training. Activation ranges {ranges}.{made_with}"
 
 
 def _platform_row(platform: str, evidence: Sequence[Evidence]) -> str:
@@ -245,6 +217,11 @@ def _benchmark(accuracy: Measured | None) -> Json:
     return {accuracy.dataset: {"top-1-accuracy": top1, "top-1-interval-95": [low, high], "pictures": accuracy.n}}
 
 
+def _node_tables(heading: str, view: ModelView, indices: Sequence[int]) -> str:
+    tensors = [view.tensors[index] for index in indices]
+    return "\n\n".join(_node_table(heading, tensor, description_of(view, tensor)) for tensor in tensors)
+
+
 def _node_table(heading: str, tensor: Tensor, description: str) -> str:
     assert tensor.quantisation is not None  # _checked_view holds it
     columns = (
@@ -258,12 +235,6 @@ def _node_table(heading: str, tensor: Tensor, description: str) -> str:
     heads = "".join(f'        <th width="{width}">{name}</th>\n' for name, width, _ in columns)
     cells = "".join(f"        <td>{html.escape(value)}</td>\n" for _, _, value in columns)
     return f"<table>\n    <tr>\n{heads}    </tr>\n    <tr>\n{cells}    </tr>\n</table>"
-
-
-def _node_descriptions(view: ModelView) -> tuple[str, str]:
-    (_, height, width, _), (_, classes) = view.input.shape, view.output.shape
-    picture = f"Single {width}x{height} RGB image with INT8 values between -128 and 127"
-    return picture, f"Per-class confidence for {classes} ImageNet classes"
 
 
 def _test_vectors(root: str, tensor: Tensor, files: Sequence[tuple[str, str]]) -> str | None:

@@ -1,25 +1,23 @@
 """The text of the model card, in the form of the published one; `card.py` fills it in."""
 
 README = """\
-{warning}# MobileNet v2 {recipe.model.width} {recipe.model.resolution} INT8
+{warning}# {words.title}
 
 ## Description
-{description}
+{words.description}
 
-{origin} Recipe `{recipe.id}`.
+{words.origin} Recipe `{recipe.id}`.
 
 ## License
-[Apache-2.0](https://spdx.org/licenses/Apache-2.0.html){terms}
+[Apache-2.0](https://spdx.org/licenses/Apache-2.0.html){words.terms}
 
 ## Related Materials
 ### Class Labels
-The class labels associated with this model are in [labels.txt](labels.txt); the script `get_class_labels.sh` of the \
-recreation code writes them too.
+{words.labels}
 
 ### Model Recreation Code
-This model was made by `python -m pipeline all` of the project this card comes from; the code is in its \
-`recreate_model/`.
-
+{words.code}
+{left_out}
 ## Network Information
 | Network Information |  Value         |
 |---------------------|----------------|
@@ -28,8 +26,8 @@ This model was made by `python -m pipeline all` of the project this card comes f
 |  SHA-1 Hash         | {sha1} |
 |  SHA-256 Hash       | {sha256} |
 |  Size (Bytes)       | {size} |
-|  Provenance         | {paper} |
-|  Paper              | {paper} |
+|  Provenance         | {words.paper} |
+|  Paper              | {words.paper} |
 
 ## Performance
 | Platform | Optimized | Evidence |

@@ -6,7 +6,6 @@ Exit status: 0 done, 1 a check failed, 2 bad usage, 3 bad input, 4 a resource co
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import signal
 import sys
@@ -30,16 +29,16 @@ from pipeline.commands import (
     prove,
     published,
     recover,
-    standalone,
+    stage,
     vela_c_array,
     vela_fit,
 )
-from pipeline.stages import ALL, STAGES
+from pipeline.stages import STAGES
 from recreate_model.errors import PipelineError, ToolError, UsageError
 from recreate_model.recipe import Preprocess
 
 if TYPE_CHECKING:
-    from pipeline.runner import Outcome
+    pass
 
 _EPILOG = (
     "exit status: 0 done, 1 a check failed, 2 bad usage, 3 bad input, 4 a resource could not be had, 5 a tool failed"
@@ -55,7 +54,6 @@ _COMMANDS: dict[str, Command] = {
 _BUILD_COMMANDS: dict[str, Command] = {"firmware": firmware}  # these take the options of a build, too
 _VARIANTS: dict[str, tuple[Variant, ...]] = {
     "attest": (attest_check,),
-    "standalone": (standalone,),
     "verify": (published,),
     "vela": (vela_fit, vela_c_array),
 }
@@ -108,6 +106,12 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
 
 def _add_build_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
+    add(
+        "--of",
+        type=Path,
+        metavar="MODEL",
+        help="start from this full-integer INT8 .tflite instead, and make everything that follows from a model",
+    )
     add("--model", metavar="WIDTH_RESOLUTION", help="member of the family, such as 0.35_96 (default 1.0_224)")
     add(
         "--checkpoint",
@@ -179,7 +183,11 @@ def _add_build_arguments(parser: argparse.ArgumentParser) -> None:
         help="processes to work with (default one for each processor); not with --cluster",
     )
     add("--cluster", metavar="tcp://HOST:PORT", help="work on a Dask cluster at this scheduler's address")
-    add("--force", action="store_true", help="run the named stage, or with `all` every stage, whatever is up to date")
+    add(
+        "--force",
+        action="store_true",
+        help="run the named stage, or with `all` every stage, even if it is up to date or other options made the build",
+    )
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -231,71 +239,5 @@ def _dispatch(arguments: argparse.Namespace) -> int:
     for variant in variants:
         return variant.run(arguments)
     if arguments.command in ("status", "explain"):
-        return _inspect(arguments)
-    return _build(arguments)
-
-
-def _build(arguments: argparse.Namespace) -> int:
-    from pipeline import console, runner
-    from pipeline.request import Request
-    from pipeline.resolve import resolve, warn_of_evaluation
-
-    wanted = tuple(stage.name for stage in ALL) if arguments.command == "all" else (arguments.command,)
-    stages = runner.with_needs(wanted, STAGES)
-    may_fetch = any(stage.name == "fetch" for stage in stages)
-    progress = console.progress(arguments.quiet or arguments.json)
-    request = Request.given(arguments)
-    recipe, machine = resolve(request, progress, may_fetch)
-    if any(stage.name == "evaluate" for stage in stages):
-        warn_of_evaluation(recipe, request)
-    folder = machine.out / recipe.folder
-    outcomes = runner.build(
-        stages,
-        recipe,
-        machine,
-        force=wanted if arguments.force else (),
-        on_wait=lambda: console.waiting(folder),
-        on_build=console.announce,
-    )
-    failed = [outcome for outcome in outcomes if not outcome.holds]
-    status = 1 if failed else 0
-    if arguments.json:
-        print(json.dumps(console.build_json(folder, recipe, outcomes, wanted, status), indent=2))
-    elif not arguments.quiet:
-        console.print_build(folder, recipe, outcomes, wanted)
-        # After `all` nothing else can be stale, and looking would hash every file once more.
-        left = () if stages == ALL else runner.inspect(ALL, recipe, machine)
-        stale = [row.stage for row in left if row.state == "stale"]
-        if stale:
-            print(f"Made from something else and not up to date: {', '.join(stale)}. `all` brings them up to date.")
-        elif unused := runner.left_out(stages, recipe, machine):
-            names = ", ".join(unused)
-            print(f"Not of this build as it is, so the card has none of it: {names}. Run it again, then `all`.")
-    for outcome in failed:
-        _print_failed(outcome, folder)
-    return status
-
-
-def _print_failed(outcome: Outcome, folder: Path) -> None:
-    verdict = next(stage.verdict for stage in STAGES if stage.name == outcome.stage)
-    print(
-        f"error: expected every claim of `{outcome.stage}` to hold; found one that does not; "
-        f"done: the files are kept; next: look at {folder / verdict}",
-        file=sys.stderr,
-    )
-
-
-def _inspect(arguments: argparse.Namespace) -> int:
-    from pipeline import console, runner
-    from pipeline.request import Request
-    from pipeline.resolve import resolve
-
-    recipe, machine = resolve(Request.given(arguments), console.NoBars(), may_fetch=False)
-    rows = runner.inspect(STAGES, recipe, machine)
-    if arguments.command == "explain":
-        rows = [row for row in rows if row.stage == arguments.stage]
-    if arguments.json:
-        print(json.dumps([{"stage": r.stage, "state": r.state, "reasons": r.reasons} for r in rows], indent=2))
-    elif not arguments.quiet:
-        (console.print_status if arguments.command == "status" else console.print_explanation)(rows)
-    return 0
+        return stage.inspect(arguments)
+    return stage.build(arguments)

@@ -13,8 +13,13 @@ from recreate_model.errors import UsageError
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asked for, as typed; every default is here."""
+    """What the user asked for, as typed; every default is here.
 
+    Attributes:
+        of: the INT8 model that the build starts from; None for one that makes its own.
+    """
+
+    of: Path | None = None
     model: str = "1.0_224"
     checkpoint: str = "auto"
     images: str = "auto"
@@ -38,10 +43,22 @@ class Request:
     @classmethod
     def given(cls, arguments: argparse.Namespace, **fixed: str) -> Request:
         """What was typed; what was not, or cannot be with this command, is `fixed` or left to the defaults."""
-        values: dict[str, Any] = {
-            part.name: fixed.get(part.name, getattr(arguments, part.name, None)) for part in fields(cls)
-        }
-        return cls(**{name: value for name, value in values.items() if value is not None})
+        return cls(**{**typed(arguments), **fixed})
+
+
+# Options whose name is not the request's.
+_OTHERWISE_NAMED = {"crop": "--preprocess"}
+
+
+def typed(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The options of a build that were typed, by their names in a request."""
+    values = {part.name: getattr(arguments, part.name, None) for part in fields(Request)}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def flag(name: str) -> str:
+    """How an option of a request is typed."""
+    return _OTHERWISE_NAMED.get(name, f"--{name.replace('_', '-')}")
 
 
 def check_least(flag: str, value: int, least: int) -> None:

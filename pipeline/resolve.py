@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from absl import logging
@@ -22,13 +24,27 @@ from calibration.workers import Workers
 from pipeline.ethos_u.config import read_config
 from pipeline.ethos_u.targets import parse_targets
 from pipeline.find_checkpoint import find_checkpoint
+from pipeline.given import given_recipe
 from pipeline.request import Request, check_least, meant
 from pipeline.work import Machine, Progress
 from recreate_model.digest import digest_bytes
 from recreate_model.errors import InputError, UsageError
-from recreate_model.recipe import MIN_MAX, Calibration, Evaluation, Model, Preprocess, Recipe
+from recreate_model.recipe import MIN_MAX, Calibration, Evaluation, Model, Picture, Preprocess, Recipe
 
 _RANGE_METHODS = (MIN_MAX, "percentile:99.99", "mse", "entropy")  # as one may type them
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a build starts from, which decides its folder.
+
+    Attributes:
+        recipe: still without what pictures and targets decide.
+        file: with the float weights, or the INT8 file that was given; None for seeded weights.
+    """
+
+    recipe: Recipe
+    file: Path | None
 
 
 def resolve(request: Request, progress: Progress, may_fetch: bool) -> tuple[Recipe, Machine]:
@@ -40,26 +56,51 @@ def resolve(request: Request, progress: Progress, may_fetch: bool) -> tuple[Reci
     Raises:
         UsageError, InputError, ResourceError: as the request deserves.
     """
+    return complete(request, start(request, progress, may_fetch), progress)
+
+
+def start(request: Request, progress: Progress, may_fetch: bool) -> Start:
+    """The part of `resolve` that looks at what the build starts from; raises as that does."""
+    if request.of:
+        return Start(given_recipe(request.of), request.of)
+    model = Model.parse(request.model)
+    checkpoint, file = find_checkpoint(request.checkpoint, model, progress, may_fetch)
+    recipe = Recipe(model, checkpoint, Calibration(""), Evaluation(""), Preprocess(), ())
+    return Start(recipe, file)
+
+
+def complete(request: Request, start: Start, progress: Progress) -> tuple[Recipe, Machine]:
+    """The part of `resolve` that looks at pictures, ranges and targets; raises as that does."""
     check_least("--calib", request.calib, 1)
     check_least("--limit", request.limit, 0)
     check_least("--seed", request.seed, 0)
     workers = _workers(request)
-    model = Model.parse(request.model)
     custom = read_config(request.vela_config) if request.vela_config else None
     targets = parse_targets(request.targets, request.optimise, custom)
-    checkpoint, archive = find_checkpoint(request.checkpoint, model, progress, may_fetch)
     range_method = _range_method(request)
     table, ranges_sha256 = _table(request.ranges) if request.ranges else (None, "")
-    source, selection = _pictures(request, table, progress, trained=checkpoint.kind != "seeded")
+    checkpoint = start.recipe.checkpoint
+    measured = not (table or start.recipe.given)
+    chosen = 0 if not measured else read_manifest(request.manifest) if request.manifest else request.calib
+    calibrated = table.pictures if table else ()
+    shown = checkpoint.kind != "seeded" and start.recipe.model.resolution > 0
+    source, selection = _pictures(request, chosen, calibrated, progress, warn=shown)
     calibration = Calibration(source.kind, selection.calibration, range_method=range_method)
     if table:
         calibration = Calibration("ranges", ranges_sha256=ranges_sha256, range_method=table.range_method)
-    unknown = table is not None and not table.pictures
-    evaluation = Evaluation(source.kind, selection.evaluation, None if unknown else selection.overlap)
-    recipe = Recipe(model, checkpoint, calibration, evaluation, Preprocess(request.crop), targets)
+    if start.recipe.given:
+        calibration = start.recipe.calibration
+    overlap = selection.overlap if measured or calibrated else None
+    recipe = replace(
+        start.recipe,
+        calibration=calibration,
+        evaluation=Evaluation(source.kind, selection.evaluation, overlap),
+        preprocess=Preprocess(request.crop),
+        targets=targets,
+    )
     machine = Machine(
         out=request.out,
-        checkpoint=archive,
+        checkpoint=start.file,
         source=source,
         ranges=table,
         workers=workers,
@@ -74,8 +115,9 @@ def warn_of_evaluation(recipe: Recipe, request: Request) -> None:
     found = len(recipe.evaluation.pictures)
     if found < request.limit:
         logging.warning("%d pictures are left to evaluate on, of the %d asked for", found, request.limit)
-    if found and recipe.evaluation.overlap is None:
-        logging.warning("nobody recorded which pictures %s came from; some may evaluate as well", request.ranges)
+    if found and recipe.evaluation.overlap is None and not (request.of and recipe.evaluation.kind == "procedural"):
+        what = request.of or request.ranges
+        logging.warning("nobody recorded which pictures calibrated %s; some may evaluate as well", what)
 
 
 def _workers(request: Request) -> Workers:
@@ -116,22 +158,30 @@ def _range_method(request: Request) -> str:
         ) from error
 
 
-def _pictures(request: Request, table: Ranges | None, progress: Progress, trained: bool) -> tuple[Source, Selection]:
-    wanted = _folder_or_procedural(trained) if request.images == "auto" else request.images
-    chosen = 0 if table else read_manifest(request.manifest) if request.manifest else request.calib
+def _pictures(
+    request: Request, chosen: int | Sequence[Picture], calibrated: Sequence[str], progress: Progress, warn: bool
+) -> tuple[Source, Selection]:
+    """The source, and what calibrates and evaluates of it.
+
+    Args:
+        chosen: how many calibrate, or which.
+        calibrated: digests of pictures that calibrated before.
+        warn: whether it matters that procedural pictures resemble no photograph.
+    """
+    wanted = _folder_or_procedural(warn) if request.images == "auto" else request.images
     if wanted == "procedural":
         given = {name: getattr(request, name) for name in ("labels", "label_base", "split")}
         refuse("procedural pictures, which have no labels and no splits", **given)
         procedural = ProceduralSource(request.seed)
         return procedural, select_procedural(procedural, chosen, request.limit)
     source = open_source(wanted, Reading(request.labels, request.label_base, request.split), progress.bar)
-    selection = select(source, chosen, request.limit, request.seed, table.pictures if table else ())
+    selection = select(source, chosen, request.limit, request.seed, calibrated)
     return source, selection
 
 
-def _folder_or_procedural(trained: bool) -> str:
+def _folder_or_procedural(warn: bool) -> str:
     wanted = os.environ.get("IMAGENET_DIR") or "procedural"
-    if wanted == "procedural" and trained:
+    if wanted == "procedural" and warn:
         logging.warning("no pictures are given; PROCEDURAL ones are used, which resemble no photograph. Give --images")
     elif wanted != "procedural" and not wanted.startswith(TFDS) and not Path(wanted).exists():
         raise InputError(

@@ -6,14 +6,15 @@ import contextlib
 import errno
 import importlib
 import json
+import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.keys import KeyParts, key_parts
 from pipeline.store import Record, Store, as_json
-from pipeline.work import Machine, Stage, Work
-from recreate_model.digest import Json
-from recreate_model.errors import ResourceError
+from pipeline.work import Machine, Stage, Work, left_out_file
+from recreate_model.digest import Json, readable_json
+from recreate_model.errors import CheckError, InputError, ResourceError
 from recreate_model.recipe import Recipe
 
 
@@ -22,8 +23,8 @@ class Outcome:
     """What became of one stage.
 
     Attributes:
-        state: `reused` or `built`.
-        why: for a built stage, what made that necessary.
+        state: `reused`, `built`, or `left out` where the stage cannot work on the model.
+        why: what made it necessary to build the stage, or to leave it out.
         outputs: path in the build folder -> SHA-256.
         holds: False where the stage found a claim that does not hold.
     """
@@ -60,6 +61,7 @@ def build(
     force: Collection[str],
     on_wait: Callable[[], None],
     on_build: Callable[[Freshness], None] = lambda freshness: None,
+    on_done: Callable[[Outcome], None] = lambda outcome: None,
 ) -> list[Outcome]:
     """Brings the given stages up to date. `stages` are in order and hold all that any of them needs.
 
@@ -67,6 +69,7 @@ def build(
         force: names of stages to run whatever their keys.
         on_wait: called once if another process holds the build folder.
         on_build: called before a stage is run, with what made that necessary.
+        on_done: called when a stage is up to date, with what became of it.
 
     Raises:
         PipelineError: from a stage, or where the file system refuses.
@@ -85,9 +88,17 @@ def build(
             if why:
                 on_build(freshness)
                 records[stage.name] = _run(store, stage, parts, recipe, machine, _witnessed(stage, records, used))
-            outputs = records[stage.name].outputs
-            outcomes.append(Outcome(stage.name, "built" if why else "reused", why, outputs, _holds(store, stage)))
+            outcomes.append(_outcome(store, stage, records[stage.name], why))
+            on_done(outcomes[-1])
     return outcomes
+
+
+def _outcome(store: Store, stage: Stage, record: Record, why: str) -> Outcome:
+    if left_out_file(stage.name) in record.outputs:
+        reason = json.loads((store.folder / left_out_file(stage.name)).read_text(encoding="utf-8"))
+        said = f"expected {reason['expected']}; found {reason['found']}"
+        return Outcome(stage.name, "left out", said, record.outputs, holds=True)
+    return Outcome(stage.name, "built" if why else "reused", why, record.outputs, _holds(store, stage))
 
 
 def _holds(store: Store, stage: Stage) -> bool:
@@ -151,7 +162,15 @@ def _run(
 ) -> Record:
     inputs = {path: store.folder / path for path in parts.inputs}
     with store.scratch() as scratch:
-        importlib.import_module(stage.module).run(Work(recipe, machine, inputs, scratch, witnessed))
+        work = Work(recipe, machine, inputs, scratch, witnessed)
+        try:
+            importlib.import_module(stage.module).run(work)
+        except (InputError, CheckError) as error:
+            if not stage.dispensable:
+                raise
+            shutil.rmtree(scratch)
+            reason = {"stage": stage.name, "expected": error.expected, "found": error.found}
+            work.write(left_out_file(stage.name), readable_json(reason))
         return store.publish(stage.name, parts, scratch)
 
 

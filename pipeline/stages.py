@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pipeline import golden
 from pipeline.work import PLATFORMS_FILE, VERIFY_FILE, Stage
 from recreate_model.digest import Json
@@ -13,7 +15,8 @@ _PICTURES = (*_RUNTIME, "opencv-python-headless", "pillow", "simplejpeg")
 
 def _naming(recipe: Recipe) -> Json:
     """What every file name is made of."""
-    return {"model": as_json(recipe.model), "checkpoint": as_json(recipe.checkpoint)}
+    naming = {"model": as_json(recipe.model), "checkpoint": as_json(recipe.checkpoint)}
+    return {**naming, "given": recipe.given} if recipe.given else naming
 
 
 _PLATFORMS = Stage(
@@ -148,3 +151,36 @@ STAGES: tuple[Stage, ...] = (
 
 # What `all` runs.
 ALL = tuple(stage for stage in STAGES if not stage.on_demand)
+
+# What makes the INT8 model, in order.
+MAKING = ("fetch", "freeze", "calibrate", "quantize")
+
+# In the place of these, where the model is given.
+GIVEN = Stage("given", "take the INT8 model that was given", needs=(), reads=_naming, tools=_RUNTIME)
+
+# These say something of every model.
+_INDISPENSABLE = ("verify", "card", "attest")
+
+
+def stages_of(recipe: Recipe) -> tuple[Stage, ...]:
+    """The stages of a build: all of the table, or `given` and those that start from an INT8 model."""
+    if not recipe.given:
+        return STAGES
+    (platforms,) = (_of_given(stage) for stage in STAGES if stage is _PLATFORMS)
+    return (
+        GIVEN,
+        *(
+            platforms if stage is _PLATFORMS else replace(_of_given(stage), wants=tuple(platforms for _ in stage.wants))
+            for stage in STAGES
+            if stage.name not in MAKING
+        ),
+    )
+
+
+def _of_given(stage: Stage) -> Stage:
+    """The stage as it works on a given model; what it needs of the making of a model is the model."""
+    needs = dict.fromkeys(GIVEN.name if need in MAKING else need for need in stage.needs)
+    # The labels depend on how many classes the model has.
+    return replace(
+        stage, needs=tuple(needs) or (GIVEN.name,), dispensable=stage.name not in _INDISPENSABLE and not stage.on_demand
+    )

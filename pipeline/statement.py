@@ -211,20 +211,33 @@ def _recipe(value: Json) -> Recipe:
         evaluation=Evaluation(**{**value["evaluation"], "pictures": _pictures(value["evaluation"])}),
         preprocess=Preprocess(**value["preprocess"]),
         targets=tuple(Target(**target) for target in value["targets"]),
+        given=value.get("given", ""),
     )
     if as_json(recipe) != value:
         raise _RefusedError("a recipe with fields that no recipe has")
-    try:
-        known = Model.parse(_text(recipe.model.name)) == recipe.model
-    except UsageError:
-        known = False
-    if not known:
-        raise _RefusedError("a model that is none of the family")
-    if recipe.checkpoint.kind not in ("official", "archive", "seeded") or not isinstance(recipe.checkpoint.seed, int):
+    _check_model(recipe)
+    if recipe.checkpoint.kind not in ("official", "archive", "seeded", "given") or not isinstance(
+        recipe.checkpoint.seed, int
+    ):
         raise _RefusedError("a kind of checkpoint that no recipe has")
     if recipe.checkpoint.kind != "seeded":
         _digest(recipe.checkpoint.sha256)
     return recipe
+
+
+def _check_model(recipe: Recipe) -> None:
+    """A model of the family, or, of a given file, no more than its size."""
+    if recipe.checkpoint.kind == "given":
+        if not _text(recipe.given) or PurePosixPath(recipe.given).name != recipe.given:
+            raise _RefusedError("a name of a given file that is none")
+        known = recipe.model == Model("", recipe.model.resolution) and isinstance(recipe.model.resolution, int)
+    else:
+        try:
+            known = not recipe.given and Model.parse(_text(recipe.model.name)) == recipe.model
+        except UsageError:
+            known = False
+    if not known:
+        raise _RefusedError("a model that is none of the family")
 
 
 def _pictures(value: Json) -> tuple[Picture, ...]:

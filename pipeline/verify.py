@@ -21,6 +21,7 @@ from recreate_model.rederive import Rederivation, rederive
 PUBLISHED_SHA1 = "8de7996dfeadb5ab6f09e3114f3905fd03879eee"
 PUBLISHED_SIZE = 4_020_936
 PUBLISHED_MODEL = Model("1.0", 224)
+_CARD = "the published card"
 _OPERATORS = ("ADD", "AVERAGE_POOL_2D", "CONV_2D", "DEPTHWISE_CONV_2D", "RESHAPE", "SOFTMAX")
 # A softmax is at most 1, so its scale does not depend on any picture.
 OUTPUT_QUANTISATION = "scale 0.00390625, zero point -128"
@@ -44,10 +45,35 @@ def rows(
     view = read_model(model)
     return (
         *_bytes(recipe, model, golden_sha256),
-        *_interface(recipe, view),
+        *_interface(recipe.model, view),
         *_content(view),
         *_numbers(rederive(read_model(float_model, "the float model"), view, spans)),
         _weights(recipe, frozen_graph),
+    )
+
+
+def given_rows(model: bytes) -> tuple[Row, ...]:
+    """All rows for a model that was given: those of the published card where its SHA-1 is the published one."""
+    view = read_model(model)
+    sha1 = digest_bytes(model, "sha1")
+    if sha1 == PUBLISHED_SHA1:
+        return (
+            claim("SHA-1", PUBLISHED_SHA1, sha1, _CARD),
+            claim("size", str(PUBLISHED_SIZE), str(len(model)), _CARD),
+            *_interface(PUBLISHED_MODEL, view),
+            *_content(view),
+        )
+    why = "a given file, of which nothing is claimed"
+    return (
+        Row("SHA-1", "", sha1, "not claimed", why),
+        Row("size", "", str(len(model)), "not claimed", why),
+        *(
+            Row(side, "", f"{tensor.name}, {tensor.dtype} {tensor.shape}", "not claimed", why)
+            for side, indices in (("input", view.inputs), ("output", view.outputs))
+            for tensor in (view.tensors[index] for index in indices)
+        ),
+        Row("operators", "", " ".join(view.operator_names), "not claimed", why),
+        _no_floats(view),
     )
 
 
@@ -72,9 +98,8 @@ def _not_published(recipe: Recipe) -> str:
     return "the published figures are of the official checkpoint"
 
 
-def _interface(recipe: Recipe, view: ModelView) -> Iterator[Row]:
-    card = "the published card"
-    resolution = recipe.model.resolution
+def _interface(model: Model, view: ModelView) -> Iterator[Row]:
+    card, resolution = _CARD, model.resolution
     yield claim("input name", INT8_INPUT_NAME, view.input.name, card)
     yield claim("input shape", str((1, resolution, resolution, 3)), str(view.input.shape), card)
     yield claim("input type", "int8", view.input.dtype, card)
@@ -95,8 +120,12 @@ def _interface(recipe: Recipe, view: ModelView) -> Iterator[Row]:
 
 def _content(view: ModelView) -> Iterator[Row]:
     yield claim("operators", " ".join(_OPERATORS), " ".join(view.operator_names), "the published model")
+    yield _no_floats(view)
+
+
+def _no_floats(view: ModelView) -> Row:
     floats = [tensor.name for tensor in view.tensors if tensor.dtype.startswith(("float", "bfloat"))]
-    yield claim("float tensors", "none", ", ".join(floats) or "none", "full-integer quantisation")
+    return claim("float tensors", "none", ", ".join(floats) or "none", "full-integer quantisation")
 
 
 def _numbers(derived: Rederivation) -> Iterator[Row]:

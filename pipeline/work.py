@@ -32,7 +32,7 @@ class Machine:
 
     Attributes:
         out: folder that holds the build folders.
-        checkpoint: the archive; None for seeded weights.
+        checkpoint: the file with the float weights, or the INT8 file that was given; None for seeded weights.
         source: of the recipe's pictures.
         ranges: the range table given; None where ranges are measured.
         workers: the processes that measure, evaluate and compile.
@@ -66,7 +66,7 @@ class Work:
 
     @property
     def model(self) -> bytes:
-        """The INT8 model's bytes, for the stages that need `quantize`."""
+        """The INT8 model's bytes, for the stages that need the stage that makes it."""
         return self.inputs[model_file(self.recipe)].read_bytes()
 
     def read(self, path: str) -> str:
@@ -100,6 +100,8 @@ class Stage:
         witness: whether its files tell how those of the stages it needs were made, with which code and tools. Then the
             keys of those stages are part of its own, and golden.json does not hold its files: code changes with every
             commit, and the versions of tools with the Python.
+        dispensable: whether the build goes on without this stage's files, with the reason in their place, where the
+            stage refuses the model by an InputError, or what it would make of it does not compute the same.
     """
 
     name: str
@@ -112,6 +114,7 @@ class Stage:
     on_demand: bool = False
     wants: tuple[Stage, ...] = ()
     witness: bool = False
+    dispensable: bool = False
 
     @property
     def module(self) -> str:
@@ -128,7 +131,13 @@ def float_model_file(recipe: Recipe) -> str:
     return f"float/{recipe.network}_float.tflite"
 
 
+def left_out_file(stage: str) -> str:
+    """Path of the reason why a stage's files are no part of the build."""
+    return f"left_out/{stage}.json"
+
+
 CHECKPOINT_FILE = "checkpoint.json"
+GIVEN_FILE = "given.json"
 FREEZE_FILE = "float/freeze.json"
 MANIFEST_FILE = "calibration/manifest.json"
 RANGES_FILE = "calibration/ranges.json"

@@ -29,8 +29,9 @@ class Model:
     """One member of the MobileNetV2 family.
 
     Attributes:
-        width: the width multiplier as the published names spell it, such as "1.0".
-        resolution: height and width of the input in pixels.
+        width: the width multiplier as the published names spell it, such as "1.0"; empty for a given file, which may
+            be any network.
+        resolution: height and width of the input in pixels; 0 for a given file that takes no picture.
     """
 
     width: str = "1.0"
@@ -65,8 +66,9 @@ class Checkpoint:
     """Where the float weights come from, by content.
 
     Attributes:
-        kind: `official` (the pinned archive), `archive` (another archive of the same layout), or `seeded`.
-        sha256: of the archive; empty for seeded weights.
+        kind: `official` (the pinned archive), `archive` (another archive of the same layout), `seeded`, or `given`: no
+            float weights, but an INT8 file.
+        sha256: of the archive or file; empty for seeded weights.
         seed: of the seeded weights; 0 for an archive.
     """
 
@@ -77,7 +79,7 @@ class Checkpoint:
     @property
     def tag(self) -> str:
         """What distinguishes file names of this checkpoint: nothing for the official one, as it is the one meant."""
-        return {"official": "", "seeded": "seeded", "archive": f"ckpt-{self.sha256[:8]}"}[self.kind]
+        return {"official": "", "seeded": "seeded", "given": "given", "archive": f"ckpt-{self.sha256[:8]}"}[self.kind]
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,8 @@ class Calibration:
     """What the activation ranges are measured on, or the range table given instead.
 
     Attributes:
-        kind: `folder`, `tfrecord`, the full name of a TFDS data set, `procedural` or `ranges`.
+        kind: `folder`, `tfrecord`, the full name of a TFDS data set, `procedural`, `ranges`, or `given`, of which
+            nothing is known.
         pictures: in the order they are read; empty for `ranges`.
         mantissa_bits: to which the ranges are rounded, so that noise between CPUs rarely shows.
         ranges_sha256: of the range table given; empty when ranges are measured.
@@ -188,6 +191,8 @@ class Recipe:
     @property
     def network(self) -> str:
         """Name of the float network: the model, and the checkpoint unless it is the official one."""
+        if self.given:
+            return self.given
         return "_".join(part for part in (self.model.name, self.checkpoint.tag) if part)
 
     @property

@@ -26,7 +26,7 @@ from calibration.range_methods import KINDS, RangeMethod, squared_error
 from calibration.ranges import from_json
 from calibration.selection import select
 from calibration.workers import Workers
-from pipeline import console, golden, resolve, runner
+from pipeline import build_text, console, golden, resolve, runner
 from pipeline.request import Request
 from pipeline.stages import STAGES
 from recreate_model import convert
@@ -403,7 +403,7 @@ def test_a_build_says_its_method_and_claims_no_golden_bytes(
     assert rows["SHA-256"] == "not claimed"
     assert rows["activation scales"] == "match"
     recipe, _ = resolve.resolve(request, console.NoBars(), may_fetch=False)
-    console.print_build(folder, recipe, outcomes, ("card",))
+    build_text.print_build(folder, recipe, outcomes, ("card",))
     assert "ranges     by percentile:90; golden.json claims bytes of min-max alone" in capsys.readouterr().out
     assert build(replace(request, jobs=3), ("calibrate",), ("calibrate",))[-1].outputs == outcomes[2].outputs
 

@@ -8,15 +8,13 @@ What a command needs is imported inside its `run`, as `--help` reads every one o
 from __future__ import annotations
 
 import argparse
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from pipeline.work import Machine
-    from recreate_model.recipe import Recipe
-
-_OTHERWISE_NAMED = {"crop": "--preprocess"}  # options whose name is not the request's
+    from pipeline.opened import Opened
+    from pipeline.runner import Outcome
 
 
 class Command(Protocol):
@@ -51,25 +49,35 @@ def add_published_and_checkpoint(parser: argparse.ArgumentParser) -> None:
     add("--checkpoint", default="official", metavar="official|seeded|PATH", help="float weights (default official)")
 
 
-def bring_up_to_date(names: tuple[str, ...], recipe: Recipe, machine: Machine, force: bool) -> dict[str, Path]:
-    """Runs stages and what they need as their own commands would; the files of all of them, by path in the build.
+def bring_up_to_date(names: tuple[str, ...], build: Opened, force: bool) -> list[Outcome]:
+    """Runs stages and what they need as their own commands would; what became of all of them.
 
     Args:
         force: whether the named stages are run whatever is up to date.
-    """
-    from pipeline import console, runner
-    from pipeline.stages import STAGES
 
-    folder = machine.out / recipe.folder
+    Raises:
+        InputError: the model is none that a named stage can work on.
+    """
+    from pipeline import build_text, console, runner
+
     outcomes = runner.build(
-        runner.with_needs(names, STAGES),
-        recipe,
-        machine,
+        runner.with_needs(names, build.stages),
+        build.recipe,
+        build.machine,
         force=names if force else (),
-        on_wait=lambda: console.waiting(folder),
-        on_build=console.announce,
+        on_wait=lambda: console.waiting(build.folder),
+        on_build=build_text.announce,
+        on_done=build.keep,
     )
-    return {path: folder / path for outcome in outcomes for path in outcome.outputs}
+    for outcome in outcomes:
+        if outcome.state == "left out" and outcome.stage in names:
+            raise build_text.left_out_error(outcome, build.folder)
+    return outcomes
+
+
+def files_of(build: Opened, outcomes: Iterable[Outcome]) -> dict[str, Path]:
+    """The files of the stages, by their path in the build."""
+    return {path: build.folder / path for outcome in outcomes for path in outcome.outputs}
 
 
 def check_no_build_options(
@@ -85,17 +93,10 @@ def check_no_build_options(
     Raises:
         UsageError: one of the others was given.
     """
-    from dataclasses import fields
-
-    from pipeline.request import Request
+    from pipeline.request import flag, typed
     from recreate_model.errors import UsageError
 
-    of_a_build = [part.name for part in fields(Request) if part.name not in but] + ["force"]
-    given = [
-        _OTHERWISE_NAMED.get(name, f"--{name.replace('_', '-')}")
-        for name in of_a_build
-        if (value := getattr(arguments, name)) is not None and value is not False  # 0 is given, too
-    ]
+    given = [flag(name) for name in typed(arguments) if name not in but] + ["--force"] * arguments.force
     if given:
         raise UsageError(
             expected=f"no options of a build beside {option}, {why}",

@@ -23,12 +23,12 @@ def run(arguments: argparse.Namespace) -> int:
     import tempfile
 
     from pipeline import console, firmware_text
-    from pipeline.commands import bring_up_to_date
+    from pipeline.commands import bring_up_to_date, files_of
     from pipeline.cortex_m.firmware import image
     from pipeline.cortex_m.firmware.boards import board as find_board
+    from pipeline.opened import open_build
     from pipeline.platforms.subject import subject
-    from pipeline.request import Request, check_least
-    from pipeline.resolve import resolve
+    from pipeline.request import check_least
     from pipeline.rows import raise_unless_holds
     from pipeline.work import LABELS_FILE, model_file
     from recreate_model.errors import ResourceError, UsageError
@@ -44,9 +44,9 @@ def run(arguments: argparse.Namespace) -> int:
         )
     image.check_tools()
     progress = console.progress(arguments.quiet or arguments.json)
-    recipe, machine = resolve(Request.given(arguments), progress, may_fetch=True)
-    files = bring_up_to_date(image.STAGES_NEEDED, recipe, machine, arguments.force)
-    checked = subject(recipe, machine, files[model_file(recipe)].read_bytes(), arguments.pictures)
+    build = open_build(arguments, "firmware", progress, may_fetch=True)
+    recipe, files = build.recipe, files_of(build, bring_up_to_date(image.STAGES_NEEDED, build, arguments.force))
+    checked = subject(recipe, build.machine, files[model_file(recipe)].read_bytes(), arguments.pictures)
     option = "--keep" if arguments.keep else "TMPDIR"
     try:
         kept = contextlib.nullcontext(arguments.keep) if arguments.keep else tempfile.TemporaryDirectory()
@@ -60,7 +60,8 @@ def run(arguments: argparse.Namespace) -> int:
             done="the build is kept",
             next_step=f"free some space there, or give another {option}",
         ) from error
-    table = firmware_text.rows(found, checked, files[LABELS_FILE].read_text(encoding="utf-8").splitlines())
+    labels = files[LABELS_FILE].read_text(encoding="utf-8").splitlines() if LABELS_FILE in files else ()
+    table = firmware_text.rows(found, checked, labels)
     document = firmware_text.document(board, found, checked, table)
     if arguments.json:
         print(json.dumps(document, indent=2))

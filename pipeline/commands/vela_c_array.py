@@ -20,31 +20,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     import json
 
-    from pipeline import console, runner, user_files
+    from pipeline import build_text, console, user_files
+    from pipeline.commands import bring_up_to_date
     from pipeline.ethos_u import sources
-    from pipeline.request import Request
-    from pipeline.resolve import resolve
-    from pipeline.stages import STAGES
+    from pipeline.opened import open_build
     from pipeline.work import VELA_FILE
 
     progress = console.progress(arguments.quiet or arguments.json)
-    recipe, machine = resolve(Request.given(arguments), progress, may_fetch=True)
-    folder = machine.out / recipe.folder
-    outcomes = runner.build(
-        runner.with_needs(("vela",), STAGES),
-        recipe,
-        machine,
-        force=("vela",) if arguments.force else (),
-        on_wait=lambda: console.waiting(folder),
-        on_build=console.announce,
-    )
+    build = open_build(arguments, "vela", progress, may_fetch=True)
+    recipe, folder = build.recipe, build.folder
+    outcomes = bring_up_to_date(("vela",), build, arguments.force)
     variants = json.loads((folder / VELA_FILE).read_text(encoding="utf-8"))["variants"]
     texts = sources.sources((folder / VELA_FILE).parent, recipe.name, variants)
     user_files.write_new(arguments.c_array, texts, "--c-array", "the build is kept")
     if arguments.json:
-        built = console.build_json(folder, recipe, outcomes, ("vela",), 0)
+        built = build_text.build_json(folder, recipe, outcomes, ("vela",), 0)
         print(json.dumps({**built, "c_array": [str(arguments.c_array / path) for path in texts]}, indent=2))
     elif not arguments.quiet:
-        console.print_build(folder, recipe, outcomes, ("vela",))
+        build_text.print_build(folder, recipe, outcomes, ("vela",))
         console.print_blocks([f"C source   {arguments.c_array / path}" for path in texts])
     return 0

@@ -22,8 +22,8 @@ def run(arguments: argparse.Namespace) -> int:
     from pipeline import console
     from pipeline.commands import bring_up_to_date
     from pipeline.ethos_u import fit
-    from pipeline.request import Request
-    from pipeline.resolve import resolve
+    from pipeline.ethos_u.targets import parse_targets
+    from pipeline.opened import TRYING, open_build
     from pipeline.work import model_file
     from recreate_model.errors import UsageError
 
@@ -32,11 +32,13 @@ def run(arguments: argparse.Namespace) -> int:
             expected="--sram to be at least 1 KiB", found=str(arguments.sram), next_step="give --sram 512, say"
         )
     progress = console.progress(arguments.quiet or arguments.json)
-    request = Request.given(arguments, optimise=arguments.optimise or "both")
-    recipe, machine = resolve(request, progress, may_fetch=True)
-    targets = fit.candidates(recipe.targets, machine.vela_config)
-    built = bring_up_to_date(("quantize",), recipe, machine, arguments.force)
-    model = built[model_file(recipe)].read_bytes()
+    build = open_build(arguments, TRYING, progress, may_fetch=True)
+    recipe, machine, request = build.recipe, build.machine, build.request
+    # What is only tried has nothing to do with the variants that the build has.
+    tried = parse_targets(request.targets, arguments.optimise or "both", machine.vela_config)
+    targets = fit.candidates(tried, machine.vela_config)
+    bring_up_to_date((build.model_stage,), build, arguments.force)
+    model = (build.folder / model_file(recipe)).read_bytes()
     with progress.bar("compiling for Ethos-U", len(targets)) as advance:
         plans = fit.plans(model, recipe.name, targets, machine.workers, advance, machine.vela_config)
     found = fit.document(recipe.name, plans, arguments.sram, request.vela_config)

@@ -12,32 +12,37 @@ from pipeline.cortex_m.input_levels import levels_header
 from pipeline.cortex_m.resolver import resolver_header
 from pipeline.cortex_m.test_vector import TestVector, golden_vector, vector_sources
 from recreate_model.errors import CheckError
+from recreate_model.full_integer import picture_fault
 from recreate_model.model_view import read_model
 
 
-def tflm_files(model: bytes, name: str) -> dict[str, str]:
+def tflm_files(model: bytes, name: str, labelled: bool = True) -> dict[str, str]:
     """File name -> text: arena size, operators, input levels, test vector, example, `CMakeLists.txt`.
+
+    Of a model that does not take pictures as this program prepares them, there are no input levels.
 
     Without TFLM on this machine the arena's header says that nothing was measured.
 
     Args:
         name: of the model's file, as for `c_array.model_sources`, whose files these go with.
+        labelled: whether there are labels for its classes.
 
     Raises:
-        InputError: an operator that TFLM lacks, another input than one picture, or a model that TFLM cannot run.
+        InputError: an operator that TFLM lacks, more than one input or output, or a model that TFLM cannot run.
         CheckError: TFLM's output on the test vector is not the golden one.
         ToolError: TFLM crashed.
     """
-    operators = resolver_header(read_model(model, name), name)
+    view = read_model(model, name)
+    operators = resolver_header(view, name)
     vector = golden_vector(model, name)
     measured = _measured(model, vector, name) if tflm.is_here() else None
     c_name = identifier(name)
     return {
         f"{c_name}_arena.h": arena_header(measured, name),
         f"{c_name}_ops.h": operators,
-        f"{c_name}_input_levels.h": levels_header(model, name),
+        **({} if picture_fault(view) else {f"{c_name}_input_levels.h": levels_header(model, name)}),
         **vector_sources(vector, name),
-        **example_files(name),
+        **example_files(name, labelled),
     }
 
 

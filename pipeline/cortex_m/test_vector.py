@@ -7,6 +7,8 @@ kernels', so the bytes are the same on every CPU. Not for: accuracy, of which on
 
 from __future__ import annotations
 
+import hashlib
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,59 +17,77 @@ from calibration import procedural
 from calibration.preprocess import normalise, quantize_input
 from pipeline.c_array import ALIGNMENT, ByteArray, array_source, identifier
 from recreate_model.errors import InputError
+from recreate_model.full_integer import picture_size
 from recreate_model.interpret import Runner
 from recreate_model.model_view import ModelView, read_model
 from recreate_model.network import Array
 from recreate_model.recipe import Preprocess
 
 _SEED, _NUMBER = 0, 0
+_NOISE = f"noise {_NUMBER} made from seed {_SEED}"
 
 
 @dataclass(frozen=True, eq=False)
 class TestVector:
     """Attributes:
-    input: int8 (height, width, 3).
+    input: int8 (height, width, 3), or of another shape where the model takes no picture.
     output: int8 (classes,), of LiteRT's reference kernels.
+    made: what the input was made from.
     """
 
     __test__ = False  # no test class of pytest's, whatever its name
 
     input: Array = field(repr=False)
     output: Array = field(repr=False)
+    made: str = f"picture {_NUMBER} made from seed {_SEED}"
 
 
 def golden_vector(model: bytes, name: str) -> TestVector:
-    """The test vector of a model with one int8 picture (1, size, size, 3) in and one row of scores (1, classes) out.
+    """The test vector of a model with one int8 value (1, ...) in and one row of scores (1, classes) out.
 
     Raises:
         InputError: another input or output, or a model that LiteRT cannot run.
     """
     view = read_model(model, name)
-    value = input_picture(view, name)
+    value = input_value(view, name)
     try:
         (output,) = Runner(model, "reference").run(value)
     except RuntimeError as error:
         raise InputError(
             expected=f"LiteRT to run {name}, for its golden output", found=str(error), next_step="give another model"
         ) from error
-    return TestVector(value[0], output[0])
+    return TestVector(value[0], output[0]) if picture_size(view) else TestVector(value[0], output[0], _NOISE)
 
 
-def input_picture(view: ModelView, name: str) -> Array:
-    """The vector's input, int8 (1, size, size, 3). Raises InputError for a model with another input or output."""
+def input_value(view: ModelView, name: str) -> Array:
+    """The vector's input, int8 (1, ...): a picture for a model that takes one, else noise.
+
+    Raises:
+        InputError: a model with another kind of input or output.
+    """
     shape, scores, quantisation = view.input.shape, view.output.shape, view.input.quantisation
-    # A batch of two has one picture too many for the array, whatever a runtime makes of it.
-    square = len(shape) == 4 and shape == (1, shape[1], shape[1], 3) and shape[1] > 0
+    # A batch of two has one input too many for the array, whatever a runtime makes of it.
+    single = len(view.inputs) == len(view.outputs) == 1 and len(shape) > 1 and shape[0] == 1 and min(shape) > 0
     one_row = len(scores) == 2 and scores[0] == 1
-    if not (square and one_row and view.input.dtype == view.output.dtype == "int8" and quantisation):
+    if not (single and one_row and view.input.dtype == view.output.dtype == "int8" and quantisation):
         raise InputError(
-            expected=f"{name} to take one square RGB picture, int8 (1, size, size, 3), and to give int8 (1, classes)",
+            expected=f"{name} to take one input at a time, int8 (1, ...), and to give int8 (1, classes)",
             found=f"{view.input.dtype} {shape} in and {view.output.dtype} {scores} out",
-            next_step="give an INT8 model of one picture at a time, or build one with `python -m pipeline quantize`",
+            next_step="give an INT8 model of one input at a time, or build one with `python -m pipeline quantize`",
         )
+    if not picture_size(view):
+        return noise(view, _NUMBER)
     pixels = procedural.picture(_SEED, _NUMBER, size=shape[1])
     value = normalise(pixels, Preprocess("squash"), shape[1])
     return quantize_input(value, quantisation.scales[0], quantisation.zero_points[0])
+
+
+def noise(view: ModelView, number: int) -> Array:
+    """An input of a model that takes no picture, int8 in the input's shape; another for each number."""
+    shape = view.input.shape
+    # Extendable output of a hash: the same bytes on every machine, with every version of every library.
+    data = hashlib.shake_256(f"input {number} of seed {_SEED}".encode()).digest(math.prod(shape))
+    return np.frombuffer(data, np.int8).reshape(shape)
 
 
 def vector_sources(vector: TestVector, name: str) -> dict[str, str]:
@@ -81,7 +101,7 @@ def vector_sources(vector: TestVector, name: str) -> dict[str, str]:
 /*
  * {c_name}: a test vector.
  *
- * input   picture {_NUMBER} made from seed {_SEED}, {" x ".join(map(str, vector.input.shape))}, quantised
+ * input   {vector.made}, {" x ".join(map(str, vector.input.shape))}, quantised
  * output  of LiteRT's reference kernels, the same on every CPU
  *
  * Kernels that are not bit-exact with these, as optimised ones may be, differ by a few levels.

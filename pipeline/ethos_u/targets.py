@@ -64,6 +64,29 @@ def parse_targets(text: str, optimise: str = "speed", custom: VelaConfig | None 
     return tuple(replace(target, optimise=how) for target in targets for how in OPTIMISE[optimise])
 
 
+def spell(targets: Sequence[Target]) -> str:
+    """The text from which `parse_targets` reads the configurations of these targets, whatever they optimise for."""
+    return ",".join(dict.fromkeys(f"{each.accelerator}:{each.system_config}:{each.memory_mode}" for each in targets))
+
+
+def merged(had: Sequence[Target], more: Sequence[Target]) -> tuple[Target, ...]:
+    """Targets that were built, and others beside them or in the place of those in the same folder; in the usual order.
+
+    Raises:
+        UsageError: they are of different configuration files, of which a build has one.
+    """
+    if {each.config_sha256 for each in had} != {each.config_sha256 for each in more}:
+        raise UsageError(
+            expected="--vela-config as the build's other variants were compiled with, as a build has one",
+            found="another configuration file, or none",
+            done="the variants are as they were",
+            next_step="give the same --vela-config, or --force to replace them",
+        )
+    by_name = {variant_name(each): each for each in (*had, *more)}
+    order = list(_DEFAULTS)
+    return tuple(sorted(by_name.values(), key=lambda each: (order.index(each.accelerator), each.optimise)))
+
+
 def _parse_target(text: str, custom: VelaConfig | None) -> Target:
     accelerator, *names = text.split(":")
     target = _default(accelerator)

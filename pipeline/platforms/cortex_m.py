@@ -9,11 +9,12 @@ from __future__ import annotations
 import tempfile
 import zlib
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from pipeline.cortex_m.firmware import image
 from pipeline.cortex_m.firmware.boards import BOARDS, Board
 from pipeline.platforms.evidence import Evidence, Subject, bit_exact
+from pipeline.work import STANDALONE_FOLDER
 from recreate_model.errors import ResourceError, ToolError
 
 PICTURES = 3  # an emulated inference takes about a second, and three boards run them
@@ -23,6 +24,8 @@ _WHAT = "the standalone C99 runtime as bare-metal code"
 
 def check(subject: Subject, build: Mapping[str, Path]) -> list[Evidence]:
     """Builds and runs an image for every board; `build` is the files of the build by their paths in it."""
+    if not any(PurePosixPath(path).is_relative_to(STANDALONE_FOLDER) for path in build):
+        return [Evidence("Cortex-M", "not run", _WHAT, missing="the runtime, which lacks something of this model")]
     try:
         image.check_tools()
     except ResourceError as error:

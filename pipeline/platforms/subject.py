@@ -7,8 +7,10 @@ import numpy as np
 from calibration.inputs import Inputs
 from calibration.preprocess import quantize_input
 from calibration.sources import ProceduralSource
+from pipeline.cortex_m.test_vector import noise
 from pipeline.platforms.evidence import Subject
 from pipeline.work import Machine
+from recreate_model.full_integer import picture_size
 from recreate_model.interpret import Runner
 from recreate_model.model_view import read_model
 from recreate_model.network import Array
@@ -16,7 +18,7 @@ from recreate_model.recipe import Recipe
 
 
 def subject(recipe: Recipe, machine: Machine, model: bytes, count: int) -> Subject:
-    """The first `count` pictures that evaluate; procedural ones where the recipe has fewer.
+    """The first `count` pictures that evaluate; procedural ones where the recipe has fewer, or noise for no pictures.
 
     Raises:
         InputError: a picture that cannot be read or that changed.
@@ -28,8 +30,14 @@ def subject(recipe: Recipe, machine: Machine, model: bytes, count: int) -> Subje
 
 
 def int8_inputs(recipe: Recipe, machine: Machine, model: bytes, count: int) -> tuple[Array, str]:
-    """Inputs of the INT8 model, int8 (count, height, width, 3), and the kind of source their pictures are from."""
-    quantisation = read_model(model).input.quantisation
+    """Inputs of the INT8 model, int8 (count, height, width, 3), and the kind of source their pictures are from.
+
+    A given model that takes no pictures has inputs of its own shape.
+    """
+    view = read_model(model)
+    if not picture_size(view):
+        return np.concatenate([noise(view, number) for number in range(count)]), "noise"
+    quantisation = view.input.quantisation
     assert quantisation is not None  # the input of an int8 model
     (scale,), (zero_point,) = quantisation.scales, quantisation.zero_points
     pictures, source = recipe.evaluation.pictures[:count], machine.source

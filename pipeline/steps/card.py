@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from importlib.metadata import version
 
 from pipeline import card
 from pipeline.keys import tools_here
 from pipeline.platforms import ethos_u
 from pipeline.platforms.evidence import Evidence, from_json
-from pipeline.work import EVALUATE_FILE, PLATFORMS_FILE, VELA_FILE, VERIFY_FILE, Work
+from pipeline.work import EVALUATE_FILE, PLATFORMS_FILE, VELA_FILE, VERIFY_FILE, Work, left_out_file
 from recreate_model.digest import Json, digest_file
 
 # As the card names them, and the key in definition.yaml; a data set goes by its own name.
@@ -20,14 +21,17 @@ _DEPLOYED = (".tflite", ".c", ".cc", ".h", ".py", ".txt")
 
 
 def run(work: Work) -> None:
-    evaluation = work.read_json(EVALUATE_FILE)
-    variants = work.read_json(VELA_FILE)["variants"]
+    evaluation = work.read_json(EVALUATE_FILE) if EVALUATE_FILE in work.inputs else None
+    variants = work.read_json(VELA_FILE)["variants"] if VELA_FILE in work.inputs else []
     # An untrained network has a top-1, as anything that guesses has; it says nothing of the model the card is about.
     trained = work.recipe.checkpoint.kind != "seeded"
     accuracy = _measured(evaluation, "int8_top1") if trained else None
     paths = sorted((path for path in work.inputs if path.endswith(_DEPLOYED)), key=_natural)
     files = [(path, digest_file(work.inputs[path])) for path in paths]
-    (tensorflow,) = tools_here(("tensorflow",))
+    tools = {"Vela": version("ethos-u-vela")}
+    if not work.recipe.given:
+        (tensorflow,) = tools_here(("tensorflow",))
+        tools = {"TensorFlow": version(tensorflow), **tools}
     readme = card.card_readme(
         work.recipe,
         work.model,
@@ -37,14 +41,23 @@ def run(work: Work) -> None:
         files,
         variants=variants,
         refuted=[row["what"] for row in work.read_json(VERIFY_FILE)["rows"] if row["verdict"] == "differs"],
-        tools={"TensorFlow": version(tensorflow), "Vela": version("ethos-u-vela")},
+        left_out=list(_left_out(work)),
+        tools=tools,
     )
     work.write("README.md", readme)
     work.write("definition.yaml", card.card_definition(work.recipe, work.model, accuracy, files))
 
 
+def _left_out(work: Work) -> Iterator[str]:
+    """Of each stage that the model does not allow, a sentence."""
+    for path in work.inputs:
+        if path.startswith(left_out_file("").removesuffix(".json")):
+            reason = work.read_json(path)
+            yield f"Left out: `{reason['stage']}`, which needs {reason['expected']}; the model has {reason['found']}."
+
+
 def _measured(evaluation: Json, name: str) -> card.Measured | None:
-    figure = evaluation[name]
+    figure = evaluation and evaluation[name]
     if figure is None:
         return None
     low, high = figure["interval_95"]

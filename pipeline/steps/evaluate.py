@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from calibration.inputs import Inputs
 from pipeline.evaluate import Proportion, evaluate
+from pipeline.given import check_classes, check_pictures
 from pipeline.work import EVALUATE_FILE, Work, float_model_file
 from recreate_model.digest import Json, digest_json, readable_json
+from recreate_model.model_view import read_model
 from recreate_model.recipe import as_json
 
 
 def run(work: Work) -> None:
     recipe, machine = work.recipe, work.machine
+    check_pictures(work)
+    if recipe.given:
+        check_classes(read_model(work.model))
     with machine.progress.bar("evaluating", len(recipe.evaluation.pictures)) as advance:
         result = evaluate(
-            work.inputs[float_model_file(recipe)].read_bytes(),
+            None if recipe.given else work.inputs[float_model_file(recipe)].read_bytes(),
             work.model,
             Inputs(machine.source, recipe.preprocess, recipe.model.resolution),
             recipe.evaluation.pictures,

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from pipeline.given import check_classes
 from pipeline.work import LABELS_FILE, Work
 from recreate_model.labels import labels, labels_text
+from recreate_model.model_view import read_model
 
 
 def run(work: Work) -> None:
-    work.write(LABELS_FILE, labels_text(labels()))
+    names = labels()
+    if work.recipe.given:
+        # A network without a background class begins with the first of ImageNet's.
+        names = names[-check_classes(read_model(work.model)) :]
+    work.write(LABELS_FILE, labels_text(names))

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from pipeline.given import check_pictures
 from pipeline.linux.program import linux_programs
-from pipeline.work import Work, model_file
+from pipeline.work import LABELS_FILE, Work, model_file
+from recreate_model.errors import InputError
 
 
 def run(work: Work) -> None:
+    check_pictures(work)
+    if LABELS_FILE not in work.inputs:
+        raise InputError(
+            expected="labels for the classes that the programs print",
+            found="none that fit the model",
+            next_step="give a classifier of ImageNet",
+        )
     for path, text in linux_programs(work.recipe.preprocess.crop, model_file(work.recipe)).items():
         work.write(path, text)

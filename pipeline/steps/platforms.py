@@ -8,8 +8,8 @@ from pipeline.platforms import cortex_a, cortex_m, cortex_m_tflm, ethos_u, mali
 from pipeline.platforms.evidence import Evidence, as_json
 from pipeline.platforms.subject import subject
 from pipeline.work import PLATFORMS_FILE, VELA_FILE, Work
-from recreate_model.digest import digest_bytes, readable_json
-from recreate_model.errors import PipelineError
+from recreate_model.digest import Json, digest_bytes, readable_json
+from recreate_model.errors import InputError, PipelineError
 from recreate_model.resources import cache_folder
 
 _PICTURES = 20
@@ -24,12 +24,12 @@ def run(work: Work) -> None:
         ("Cortex-M", lambda: cortex_m.check(checked, work.inputs)),
         ("Cortex-M", lambda: cortex_m_tflm.check(checked)),
         ("Mali GPU", lambda: mali.check(checked)),
-        ("Ethos U", lambda: ethos_u.check(work.read_json(VELA_FILE)["variants"])),
+        ("Ethos U", lambda: ethos_u.check(_variants(work))),
     ]
     rows: list[Evidence] = []
     for platform, check in checks:
         with progress.bar(f"checking {platform}"):
-            rows += _checked(platform, check)
+            rows += _checked(platform, check, given=bool(work.recipe.given))
     document = {
         "build": work.recipe.name,
         "model_sha256": digest_bytes(work.model),
@@ -40,9 +40,16 @@ def run(work: Work) -> None:
     work.write(PLATFORMS_FILE, readable_json(document))
 
 
-def _checked(platform: str, check: Callable[[], list[Evidence]]) -> list[Evidence]:
+def _variants(work: Work) -> Json:
+    return work.read_json(VELA_FILE)["variants"] if VELA_FILE in work.inputs else []
+
+
+def _checked(platform: str, check: Callable[[], list[Evidence]], given: bool) -> list[Evidence]:
     """A check that fails is its own affair; the others have their rows all the same."""
     try:
         return check()
     except PipelineError as error:
+        if given and isinstance(error, InputError):
+            # The platform's own limits, and no fault of what was built.
+            return [Evidence(platform, "not run", error.expected, missing=error.found)]
         return [Evidence(platform, "not run", error.expected, fault=error.found)]

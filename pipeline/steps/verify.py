@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 
 from calibration import ranges
 from pipeline import golden, verify
-from pipeline.rows import holds
+from pipeline.rows import Row, holds
 from pipeline.work import FREEZE_FILE, RANGES_FILE, VERIFY_FILE, Work, float_model_file
 from recreate_model.digest import readable_json
 
 
 def run(work: Work) -> None:
+    if work.recipe.given:
+        _write(work, verify.given_rows(work.model))
+        return
     frozen_graph = work.read_json(FREEZE_FILE)["archive_frozen_graph"]
     table = verify.rows(
         work.recipe,
@@ -21,5 +25,9 @@ def run(work: Work) -> None:
         golden.model_claims(work.recipe),
         frozen_graph,
     )
+    _write(work, table)
+
+
+def _write(work: Work, table: Sequence[Row]) -> None:
     document = {"build": work.recipe.name, "holds": holds(table), "rows": [asdict(row) for row in table]}
     work.write(VERIFY_FILE, readable_json(document))

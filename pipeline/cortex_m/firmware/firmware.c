@@ -8,8 +8,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#include "labels.h"
-#include "firmware_model.h" /* names of the model's files and arrays; made by the host */
+#include "firmware_model.h" /* the model's labels, and names of its files and arrays; made by the host */
 
 #define BEST 5
 

@@ -108,7 +108,7 @@ def build_image(board: Board, sources: Mapping[str, str], name: str, folder: Pat
     script = f"{board.name}.ld"
     written = {
         **sources,
-        "firmware_model.h": _names(identifier(name)),
+        "firmware_model.h": _names(identifier(name), "labels.h" in sources),
         "firmware.c": _data("firmware.c"),
         script: _data("firmware.ld").replace("@model_address@", f"{board.model_address:#x}"),
     }
@@ -185,9 +185,11 @@ def _best(lines: Sequence[str]) -> Iterator[tuple[Best, ...]]:
             found.append(Best(int(match[1]), int(match[2]), match[3]))
 
 
-def _names(c_name: str) -> str:
+def _names(c_name: str, labelled: bool) -> str:
     prefix = c_name.upper()
+    labels = '#include "labels.h"' if labelled else 'enum { LABELS_COUNT };\nstatic const char *const labels[] = {""};'
     return f"""\
+{labels}
 #include "{c_name}.h"
 #include "{c_name}_run.h"
 

@@ -1,0 +1,137 @@
+"""What the model card says of a model in words: what it is, where it comes from, and what must be known first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pipeline.verify import PUBLISHED_MODEL, PUBLISHED_SHA1
+from recreate_model.digest import digest_bytes
+from recreate_model.full_integer import picture_size
+from recreate_model.labels import CLASSES
+from recreate_model.model_view import ModelView, Tensor
+from recreate_model.recipe import Model, Recipe
+
+_PAPER = "https://arxiv.org/pdf/1801.04381.pdf"
+_QUANTISED = "INT8 quantised version of MobileNet v2 model."
+
+
+@dataclass(frozen=True)
+class Words:
+    """The words of one card.
+
+    Attributes:
+        title: of the whole card.
+        warning: what has to be said before anything else; empty where that is nothing.
+        terms: on the licence, behind its name.
+        origin: how the model came to be.
+        labels, code: paragraphs on the class labels, and on what made the model.
+        paper: address of the paper on the network; empty where the network is not known.
+    """
+
+    title: str
+    warning: str
+    description: str
+    terms: str
+    origin: str
+    labels: str
+    code: str
+    paper: str
+
+
+def words_of(recipe: Recipe, model: bytes, tools: Mapping[str, str], labelled: bool) -> Words:
+    """The words for a model.
+
+    Args:
+        model: the bytes of the INT8 model.
+        tools: name to version of what made the model.
+        labelled: whether labels.txt lies beside the card.
+    """
+    labels = (
+        "The class labels associated with this model are in [labels.txt](labels.txt); the script `get_class_labels.sh` "
+        "of the recreation code writes them too."
+        if labelled
+        else "No labels fit the classes of this model."
+    )
+    if recipe.given:
+        return _of_given(recipe, model, tools, labels)
+    description, warning = _who_it_is(recipe)
+    return Words(
+        title=_title(recipe.model),
+        warning=warning,
+        description=description,
+        terms=" for the code; the terms of the archive's weights are theirs" * (recipe.checkpoint.kind == "archive"),
+        origin=_origin(recipe, tools),
+        labels=labels,
+        code="This model was made by `python -m pipeline all` of the project this card comes from; the code is in its "
+        "`recreate_model/`.",
+        paper=_PAPER,
+    )
+
+
+def _of_given(recipe: Recipe, model: bytes, tools: Mapping[str, str], labels: str) -> Words:
+    published = digest_bytes(model, "sha1") == PUBLISHED_SHA1
+    warning = f"Given, SHA-256 {recipe.checkpoint.sha256}: the model was not built here."
+    description = "A full-integer INT8 model. How it was trained and quantised is not known to this build."
+    if published:
+        warning += f" It is the published {PUBLISHED_MODEL.name}_INT8, byte for byte."
+        description = f"{_QUANTISED} Trained on ImageNet."
+    return Words(
+        title=_title(PUBLISHED_MODEL) if published else f"{recipe.given}",
+        warning=warning,
+        description=description,
+        terms=" for the code; the terms of the model are its owner's" * (not published),
+        origin=f"Everything else in this folder was made from the model's bytes.{_made_with(tools)}",
+        labels=labels,
+        code="The files beside the model were made by `python -m pipeline all --of MODEL` of the project this card "
+        "comes from; how such a model is made is in its `recreate_model/`.",
+        paper=_PAPER if published else "",
+    )
+
+
+def _title(model: Model) -> str:
+    return f"MobileNet v2 {model.width} {model.resolution} INT8"
+
+
+def _who_it_is(recipe: Recipe) -> tuple[str, str]:
+    """The description, and what has to be said before anything else unless the weights are the official ones."""
+    checkpoint = recipe.checkpoint
+    if checkpoint.kind == "official":
+        return f"{_QUANTISED} Trained on ImageNet.", ""
+    if checkpoint.kind == "seeded":
+        warning = f"Seeded stand-in: weights drawn from seed {checkpoint.seed}, not the trained model."
+        return f"{_QUANTISED} Not trained: for trying the pipeline only.", warning
+    warning = f"Built from an archive with SHA-256 {checkpoint.sha256}, not from the official one."
+    return f"{_QUANTISED} How the archive's weights were trained is not known to this build.", warning
+
+
+def warnings_of(recipe: Recipe) -> list[str]:
+    """What else a reader must know before anything else."""
+    if recipe.calibration.kind == "procedural" and recipe.checkpoint.kind != "seeded":
+        return ["Calibrated on procedural pictures, which resemble no photograph."]
+    return []
+
+
+def _origin(recipe: Recipe, tools: Mapping[str, str]) -> str:
+    checkpoint, calibration = recipe.checkpoint, recipe.calibration
+    weights = f"the archive with SHA-256 `{checkpoint.sha256}`" if checkpoint.sha256 else f"seed {checkpoint.seed}"
+    ranges = f"from the table with SHA-256 `{calibration.ranges_sha256}`"
+    if calibration.kind != "ranges":
+        pictures = f"{len(calibration.pictures)} {'procedural ' * (calibration.kind == 'procedural')}pictures"
+        ranges = f"measured on {pictures}, rounded to {calibration.mantissa_bits} mantissa bits"
+    if calibration.cuts_outliers:
+        ranges += f", outliers cut off by the method {calibration.range_method}"
+    return f"Float weights from {weights}, quantised after training. Activation ranges {ranges}.{_made_with(tools)}"
+
+
+def _made_with(tools: Mapping[str, str]) -> str:
+    return f" Made with {', '.join(f'{name} {tools[name]}' for name in sorted(tools))}." if tools else ""
+
+
+def description_of(view: ModelView, tensor: Tensor) -> str:
+    """What an input or an output of the model is."""
+    if tensor is view.input and (size := picture_size(view)):
+        return f"Single {size}x{size} RGB image with INT8 values between -128 and 127"
+    if tensor is view.output and tensor.shape in ((1, CLASSES), (1, CLASSES + 1)):
+        return f"Per-class confidence for {tensor.shape[1]} ImageNet classes"
+    return "INT8 values between -128 and 127"

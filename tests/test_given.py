@@ -1,0 +1,335 @@
+"""`--of MODEL`: a build that starts from a given INT8 file, through the real command line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from calibration.folder import FolderSource
+from calibration.inputs import Inputs
+from calibration.preprocess import quantize_input
+from calibration.workers import Workers
+from pipeline import cli
+from pipeline.evaluate import evaluate
+from pipeline.request import Request
+from pipeline.store import Store
+from recreate_model.digest import digest_bytes, digest_file
+from recreate_model.errors import InputError, PipelineError, UsageError
+from recreate_model.full_integer import check_full_integer, picture_fault
+from recreate_model.interpret import Runner
+from recreate_model.labels import labels
+from recreate_model.model_view import read_model
+from recreate_model.recipe import Preprocess
+from tests.conftest import contents
+from tests.edited_models import edited
+from tests.tiny_models import tiny_model
+
+STEM = "mobilenet_v2_0.35_96_seeded_INT8"
+MADE_BY = {
+    "verify": "verify.json",
+    "evaluate": "evaluate.json",
+    "vela": "ethos_u/vela.json",
+    "labels": "labels.txt",
+    "c-array": f"cortex_m/{STEM.replace('.', '_')}.c",
+    "cortex-m": "cortex_m/example.cc",
+    "standalone": f"cortex_m/standalone/{STEM.replace('.', '_')}_run.c",
+    "linux": "cortex_a/classify.py",
+    "card": "README.md",
+    "attest": "provenance.intoto.json",
+}
+
+
+def typed(command: str, model: Path, out: Path, *flags: object) -> int:
+    """A command on a given model, as it is typed, in this process; raises the error that would be its one line."""
+    words = [command, "--of", model, "--out", out, "--jobs", "1", "--quiet", *flags]
+    return cli._dispatch(cli._parse(["pipeline", *map(str, words)]))
+
+
+def folder_of(model: Path, out: Path) -> Path:
+    return out / f"{model.stem}_given-{digest_file(model)[:8]}"
+
+
+@pytest.fixture(scope="module")
+def model(finished_build: Request, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small build's model, alone."""
+    name = f"{STEM}.tflite"
+    return Path(shutil.copy(finished_build.out / STEM / name, tmp_path_factory.mktemp("given") / name))
+
+
+@pytest.fixture(scope="module")
+def built(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of everything that is made of it."""
+    out = tmp_path_factory.mktemp("of")
+    assert typed("all", model, out, "--images", "procedural", "--limit", "3", "--targets", "ethos-u55-128") == 0
+    return folder_of(model, out)
+
+
+def test_everything_is_made_of_the_given_bytes(model: Path, built: Path, finished_build: Request) -> None:
+    """The model is the one given, and every deployable is byte for byte what the build that made the model has."""
+    made, own = contents(built), contents(finished_build.out / STEM)
+    assert made[f"{STEM}.tflite"] == model.read_bytes()
+    assert not any(path.startswith(("float/", "calibration/")) for path in made)
+    same = [path for path in made if path.startswith(("ethos_u/", "cortex_m/", "cortex_a/", "mali_gpu/", "labels"))]
+    assert len(same) > 20
+    assert [path for path in same if made[path] != own[path]] == []
+    assert sorted(same) == sorted(path for path in own if path.split("/")[0] in {p.split("/")[0] for p in same})
+
+
+def test_the_card_says_that_the_model_was_given(built: Path, model: Path) -> None:
+    """Its first line names the file by its SHA-256; nothing speaks of a training, a checkpoint or calibration."""
+    card = (built / "README.md").read_text()
+    assert card.startswith(f"> **Given, SHA-256 {digest_file(model)}: the model was not built here.**")
+    assert f"# {STEM}" in card
+    for word in ("Float weights", "calibrat", "ImageNet.", "published"):
+        assert word not in card
+    given = json.loads((built / "given.json").read_text())
+    assert (given["sha256"], given["note"]) == (digest_file(model), "given, not built here")
+
+
+def test_its_provenance_begins_with_the_file(built: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The statement names the given file as what the build took from outside, and holds when it is checked."""
+    statement = json.loads((built / "provenance.intoto.json").read_text())
+    first = statement["predicate"]["buildDefinition"]["resolvedDependencies"][0]
+    assert first["annotations"]["role"] == "INT8 model, given and not built here"
+    words = ["attest", "--check", str(built / "provenance.intoto.json"), "--json"]
+    assert cli._dispatch(cli._parse(["pipeline", *words])) == 0
+    rows = {row["what"]: row for row in json.loads(capsys.readouterr().out)["rows"]}
+    assert rows["chain"]["found"] == "INT8 -> deployables"
+    assert rows["float archive"]["verdict"] == rows["pictures"]["verdict"] == "not claimed"
+
+
+def test_a_changed_model_in_the_folder_breaks_its_provenance(built: Path, tmp_path: Path) -> None:
+    """One bit of the model is noticed by the check of the statement."""
+    folder = Path(shutil.copytree(built, tmp_path / "copy"))
+    data = bytearray((folder / f"{STEM}.tflite").read_bytes())
+    data[len(data) // 2] ^= 1
+    (folder / f"{STEM}.tflite").write_bytes(data)
+    with pytest.raises(PipelineError, match=r"\.tflite"):
+        cli._dispatch(cli._parse(["pipeline", "attest", "--check", str(folder / "provenance.intoto.json"), "--quiet"]))
+
+
+def test_nothing_is_made_twice(built: Path, model: Path) -> None:
+    """A second `all` with no other option reuses every stage, the targets and pictures of the first among them."""
+    before = {path: (built / path).stat().st_mtime_ns for path in contents(built)}
+    assert typed("all", model, built.parent) == 0
+    assert {path: (built / path).stat().st_mtime_ns for path in contents(built)} == before
+
+
+@pytest.mark.parametrize("stage", MADE_BY)
+def test_every_command_on_a_model_takes_a_given_one(stage: str, model: Path, tmp_path: Path) -> None:
+    """Each makes its own files from nothing but the file; targets and pictures are options as elsewhere."""
+    flags = ["--images", "procedural", "--limit", "2", "--targets", "ethos-u55-128"]
+    assert typed(stage, model, tmp_path, *flags) == 0
+    assert (folder_of(model, tmp_path) / MADE_BY[stage]).is_file()
+
+
+@pytest.mark.parametrize("command", ["fetch", "freeze", "calibrate", "quantize"])
+def test_what_makes_models_takes_none(command: str, model: Path, tmp_path: Path) -> None:
+    """A given model is not made here, and the error says which commands take it."""
+    with pytest.raises(UsageError, match="a given model is not made here"):
+        typed(command, model, tmp_path)
+
+
+@pytest.mark.parametrize("flags", [("--checkpoint", "seeded"), ("--calib", "5"), ("--model", "0.35_96")], ids=str)
+def test_options_of_making_a_model_are_refused(flags: tuple[str, ...], model: Path, tmp_path: Path) -> None:
+    """They would change nothing, which is a misunderstanding."""
+    with pytest.raises(UsageError, match=flags[0]):
+        typed("vela", model, tmp_path, *flags)
+
+
+def test_accuracy_is_that_of_the_file(model: Path, picture_folder: Path, tmp_path: Path) -> None:
+    """With labelled pictures the top-1 of the file is measured; a float model's is not, as there is none."""
+    assert typed("evaluate", model, tmp_path, "--images", picture_folder, "--limit", "6") == 0
+    found = json.loads((folder_of(model, tmp_path) / "evaluate.json").read_text())
+    assert found["int8_top1"]["n"] == 6
+    assert found["float_top1"] is found["agreement"] is found["left_out_as_calibrated"] is None
+
+
+# What a given file lacks is left out, and named
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """An INT8 file of five classes with a fully connected layer, and the folder of what can be made of it."""
+    path = tmp_path_factory.mktemp("tiny") / "tiny model.tflite"
+    path.write_bytes(tiny_model("int8"))
+    assert typed("all", path, path.parent / "out", "--targets", "ethos-u55-128", "--images", "procedural") == 0
+    return path, folder_of(path, path.parent / "out")
+
+
+def test_what_the_file_allows_is_made(tiny: tuple[Path, Path]) -> None:
+    """Vela and the C array take every full-integer file, and TFLM's example works without labels."""
+    _, folder = tiny
+    assert (folder / "ethos_u/ethos-u55-128/tiny model_vela.tflite").is_file()
+    assert (folder / "cortex_m/tiny_model.c").is_file()
+    assert not (folder / "cortex_m/labels.h").exists()
+    example = (folder / "cortex_m/example.cc").read_text()
+    assert "labels" not in example
+    assert "TINY_MODEL_OUTPUT_BYTES" in example
+
+
+def test_what_it_does_not_allow_is_named(tiny: tuple[Path, Path]) -> None:
+    """Each stage that was left out says why, in a file of its own and on the card."""
+    _, folder = tiny
+    reasons = {path.stem: json.loads(path.read_text()) for path in (folder / "left_out").iterdir()}
+    assert set(reasons) == {"labels", "evaluate", "standalone", "linux"}
+    assert "FULLY_CONNECTED" in reasons["standalone"]["found"]
+    card = (folder / "README.md").read_text()
+    for stage in reasons:
+        assert f"Left out: `{stage}`" in card
+
+
+def test_a_stage_that_is_left_out_is_an_error_by_its_name(tiny: tuple[Path, Path]) -> None:
+    """Who asks for it learns why it cannot be, and the status is 3; the rest of the build is kept."""
+    path, folder = tiny
+    before = contents(folder)
+    with pytest.raises(InputError, match="FULLY_CONNECTED"):
+        typed("standalone", path, folder.parent)
+    assert contents(folder) == before
+
+
+def test_a_model_without_a_picture_is_tried_with_noise(tmp_path: Path) -> None:
+    """Its test vector is the same noise on every machine; no levels of pictures are written for it."""
+    path = tmp_path / "noise.tflite"
+    path.write_bytes(tiny_model("noise"))
+    assert typed("cortex-m", path, tmp_path / "out") == 0
+    folder = folder_of(path, tmp_path / "out") / "cortex_m"
+    assert "noise 0 made from seed 0, 8 x 8 x 2" in (folder / "noise_test_vector.h").read_text()
+    assert not list(folder.glob("*input_levels*"))
+
+
+def test_several_inputs_and_outputs_have_numbers_in_the_c_array(tmp_path: Path) -> None:
+    """Each end has its own macros; what needs one input and one output is left out."""
+    path = tmp_path / "two.tflite"
+    path.write_bytes(tiny_model("two"))
+    assert typed("all", path, tmp_path / "out", "--targets", "ethos-u55-128", "--images", "procedural") == 0
+    header = (folder_of(path, tmp_path / "out") / "cortex_m/two.h").read_text()
+    for end in ("INPUT_0", "INPUT_1", "OUTPUT_0", "OUTPUT_1"):
+        assert f"#define TWO_{end}_SCALE" in header
+    assert (folder_of(path, tmp_path / "out") / "left_out/cortex-m.json").is_file()
+
+
+def test_a_network_without_a_background_begins_with_the_first_class(tmp_path: Path, picture_folder: Path) -> None:
+    """Of 1000 classes the labels have no background, and class 0 counts as ImageNet's first."""
+    path = tmp_path / "thousand.tflite"
+    path.write_bytes(tiny_model("int8", classes=1000))
+    assert typed("labels", path, tmp_path / "out") == 0
+    names = (folder_of(path, tmp_path / "out") / "labels.txt").read_text().splitlines()
+    assert names == list(labels()[1:])
+
+    source = FolderSource(picture_folder, None, None)
+    inputs = Inputs(source, Preprocess(), 8)
+    data = path.read_bytes()
+    quantisation = read_model(data).input.quantisation
+    assert quantisation is not None
+    pictures = []
+    for picture in source.pictures()[:4]:
+        value, _ = inputs.load(picture)
+        levels = quantize_input(value, quantisation.scales[0], quantisation.zero_points[0])
+        winner = int(np.argmax(Runner(data, "xnnpack").run(levels)[0]))
+        pictures.append(type(picture)(picture.id, picture.sha256, winner + 1))
+    found = evaluate(None, data, inputs, pictures, Workers(1), lambda count: None)
+    assert found.int8_top1 is not None
+    assert (found.int8_top1.hits, found.float_top1) == (4, None)
+
+
+# Bad input
+
+
+def several_subgraphs(model: bytes) -> bytes:
+    return edited(model, lambda tree: tree.subgraphs.append(tree.subgraphs[0]))
+
+
+def legacy(model: bytes) -> bytes:
+    """Marks every int8 tensor as uint8, as the files of TensorFlow's first quantiser are."""
+
+    def change(tree: object) -> None:
+        for tensor in tree.subgraphs[0].tensors:  # type: ignore[attr-defined]
+            tensor.type = 3 if tensor.type == 9 else tensor.type
+
+    return edited(model, change)
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("float", "a float model: float32"),
+        ("16x8", "a 16x8 model: int16"),
+        ("weights", "a dynamic-range model"),
+        ("ends", "an INT8 model with float32 ends"),
+        ("legacy", "a uint8 model"),
+        ("subgraphs", "2 subgraphs instead of one"),
+        ("pointer", "Git LFS pointer"),
+        ("page", "HTML page"),
+        ("empty", "an empty file"),
+        ("folder", "a folder"),
+        ("nothing", "No such file"),
+    ],
+)
+def test_what_is_no_full_integer_model_is_told(kind: str, words: str, tmp_path: Path) -> None:
+    """One line that says what the file is; the status is 3, and no folder is made."""
+    path = tmp_path / "model.tflite"
+    made = {
+        "legacy": lambda: legacy(tiny_model("int8")),
+        "subgraphs": lambda: several_subgraphs(tiny_model("int8")),
+        "pointer": lambda: b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 9\n",
+        "page": lambda: b"<!DOCTYPE html><html></html>",
+        "empty": lambda: b"",
+    }
+    if kind == "folder":
+        path.mkdir()
+    elif kind != "nothing":
+        path.write_bytes(made[kind]() if kind in made else tiny_model(kind, classes=20))
+    with pytest.raises(InputError) as caught:
+        typed("all", path, tmp_path / "out")
+    assert words in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_pictures_are_known_by_their_range(model: Path) -> None:
+    """-1..1 is how this program scales pictures; another range of an input would make other pictures of them."""
+    view = read_model(model.read_bytes())
+    check_full_integer(view, "the model")
+    assert picture_fault(view) == ""
+
+    def whole(tree: object) -> None:
+        first = tree.subgraphs[0].inputs[0]  # type: ignore[attr-defined]
+        tree.subgraphs[0].tensors[first].quantization.scale = np.array([1 / 255], np.float32)  # type: ignore[attr-defined]
+        tree.subgraphs[0].tensors[first].quantization.zeroPoint = np.array([-128])  # type: ignore[attr-defined]
+
+    assert picture_fault(read_model(edited(model.read_bytes(), whole))) == "one of 0 to 1"
+
+
+@pytest.mark.shared
+def test_the_published_file_gives_everything(shared: Path, tmp_path: Path) -> None:
+    """Of the genuine published model come eleven Vela variants, the C array, the runtime, programs and a card."""
+    model = shared / "published/official/mobilenet_v2_1.0_224_INT8.tflite"
+    assert typed("all", model, tmp_path, "--images", shared / "imagenet_sample", "--limit", "40") == 0
+    folder = folder_of(model, tmp_path)
+    assert digest_bytes((folder / model.name).read_bytes(), "sha1") == "8de7996dfeadb5ab6f09e3114f3905fd03879eee"
+    assert len(json.loads((folder / "ethos_u/vela.json").read_text())["variants"]) == 11
+    assert not (folder / "left_out").exists()
+    assert all(
+        (folder / path.replace("0.35_96_seeded", "1.0_224").replace("0_35_96_seeded", "1_0_224")).is_file()
+        for path in MADE_BY.values()
+    )
+    card = (folder / "README.md").read_text()
+    assert "It is the published mobilenet_v2_1.0_224_INT8, byte for byte." in card.splitlines()[0]
+    assert json.loads((folder / "verify.json").read_text())["holds"]
+    assert json.loads((folder / "evaluate.json").read_text())["int8_top1"]["hits"] >= 20
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("name", ["kws_ref_model", "vww_96_int8", "pretrainedResnet_quant", "ad01_int8"])
+def test_other_published_models_go_as_far_as_their_operators(name: str, shared: Path, tmp_path: Path) -> None:
+    """Vela and the C array take each; the runtime lacks their fully connected layers, and says so."""
+    model = shared / f"published/mlperf_tiny/{name}.tflite"
+    assert typed("all", model, tmp_path, "--targets", "ethos-u55-128", "--images", "procedural") == 0
+    records = Store(folder_of(model, tmp_path)).records()
+    assert "ethos_u/vela.json" in records["vela"].outputs
+    assert any(path.endswith(".c") for path in records["c-array"].outputs)
+    assert set(records["standalone"].outputs) == {"left_out/standalone.json"}

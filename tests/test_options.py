@@ -1,0 +1,218 @@
+"""A build keeps its options: no later command makes another model by leaving one out, and what checks makes none."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pipeline import cli
+from pipeline.options import OPTIONS_FILE, keep_options, kept_options, settle
+from pipeline.request import Request
+from recreate_model.errors import InputError, UsageError
+from tests.conftest import contents
+
+NAME = "mobilenet_v2_0.35_96_seeded_INT8"
+MODEL = f"{NAME}.tflite"
+
+
+def typed(command: str, out: Path, *flags: object) -> int:
+    """A command on the small network, as it is typed, in this process; raises the error that would be its one line."""
+    words = [command, "--model", "0.35_96", "--checkpoint", "seeded", "--out", out, "--jobs", "1", "--quiet", *flags]
+    return cli._dispatch(cli._parse(["pipeline", *map(str, words)]))
+
+
+@pytest.fixture(scope="module")
+def made(picture_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where a small build lies that was made with options of its own."""
+    out = tmp_path_factory.mktemp("made")
+    options = ("--images", picture_folder, "--calib", "6", "--limit", "4", "--targets", "ethos-u55-128")
+    assert typed("all", out, *options) == 0
+    return out
+
+
+@pytest.fixture
+def out(made: Path, tmp_path: Path) -> Path:
+    """A copy of it, to be changed."""
+    return Path(shutil.copytree(made, tmp_path / "out"))
+
+
+def changed(before: dict[str, bytes], out: Path) -> set[str]:
+    """Files that are new, gone or other than before."""
+    after = contents(out / NAME)
+    return {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
+
+
+@pytest.mark.parametrize("command", ["verify", "evaluate", "card", "labels", "c-array", "attest", "all", "quantize"])
+def test_a_command_without_options_changes_nothing(command: str, out: Path) -> None:
+    """The build's own pictures, their number, limit and targets are the defaults of every later command on it."""
+    before = contents(out / NAME)
+    assert typed(command, out) == 0
+    assert changed(before, out) == set()
+
+
+@pytest.mark.parametrize(
+    ("command", "flags", "kept"),
+    [
+        ("verify", ("--calib", "5"), "--calib 6"),
+        ("evaluate", ("--images", "procedural"), "--images /"),
+        ("vela", ("--seed", "3"), "--seed 0"),
+        ("card", ("--preprocess", "squash"), "--preprocess central-crop"),
+        ("standalone", ("--range-method", "mse"), "without --range-method"),
+        ("linux", ("--limit", "9"), "--limit 4"),
+        ("verify", ("--targets", "ethos-u65-256"), "ethos-u55-128:"),
+        ("firmware", ("--board", "mps3-an547", "--calib", "5"), "--calib 6"),
+    ],
+    ids=str,
+)
+def test_an_option_that_contradicts_the_build_is_refused(
+    command: str, flags: tuple[str, ...], kept: str, out: Path
+) -> None:
+    """The error has both values, the status is that of bad usage, and the build is as it was."""
+    before = contents(out / NAME)
+    with pytest.raises(UsageError) as caught:
+        typed(command, out, *flags)
+    assert caught.value.status == 2
+    assert kept in caught.value.expected
+    assert flags[-2] in caught.value.found
+    assert changed(before, out) == set()
+
+
+def test_options_that_are_the_same_are_no_contradiction(out: Path, picture_folder: Path) -> None:
+    """Typing again what the build keeps changes nothing; nor does another spelling of the same path."""
+    before = contents(out / NAME)
+    same = picture_folder / ".." / picture_folder.name
+    assert typed("verify", out, "--calib", "6", "--images", picture_folder) == 0
+    assert changed(before, out) == set()
+    with pytest.raises(UsageError):
+        typed("verify", out, "--images", same.parent)
+
+
+def test_what_makes_models_takes_other_options(out: Path, picture_folder: Path) -> None:
+    """`all` makes the build anew with what was typed, keeps the rest, and keeps that from then on."""
+    before = contents(out / NAME)
+    assert typed("all", out, "--calib", "5") == 0
+    assert MODEL in changed(before, out)
+    assert kept_options(out / NAME) == {"images": str(picture_folder), "calib": 5, "limit": 4}
+    after = contents(out / NAME)
+    assert typed("verify", out) == 0
+    assert changed(after, out) == set()
+
+
+def test_force_takes_other_options(out: Path) -> None:
+    """--force says that another model is meant, and the build keeps the option."""
+    before = contents(out / NAME)
+    assert typed("verify", out, "--calib", "5", "--force") == 0
+    assert MODEL in changed(before, out)
+    assert kept_options(out / NAME)["calib"] == 5
+
+
+def test_evaluate_may_take_another_limit(out: Path) -> None:
+    """How many pictures evaluate is no part of the model; the build keeps it, and `all` brings the card up to date."""
+    before = contents(out / NAME)
+    assert typed("evaluate", out, "--limit", "2") == 0
+    assert changed(before, out) == {"evaluate.json"}
+    assert typed("all", out) == 0
+    assert json.loads((out / NAME / "evaluate.json").read_text())["pictures"] == 2
+
+
+def test_vela_adds_a_target(out: Path) -> None:
+    """`vela --targets X` adds X or renews it; the other variants stay, byte for byte."""
+    before = contents(out / NAME)
+    assert typed("vela", out, "--targets", "ethos-u65-256") == 0
+    new = {path for path in changed(before, out) if path.startswith("ethos_u/ethos-")}
+    assert new == {path for path in contents(out / NAME) if path.startswith("ethos_u/ethos-u65-256/")}
+    assert typed("vela", out, "--optimise", "size") == 0
+    names = {path.name for path in (out / NAME / "ethos_u").iterdir() if path.is_dir()}
+    assert names == {"ethos-u55-128", "ethos-u65-256", "ethos-u55-128_size", "ethos-u65-256_size"}
+    assert typed("all", out) == 0
+    assert {path.name for path in (out / NAME / "ethos_u").iterdir() if path.is_dir()} == names
+
+
+def test_a_variant_is_renewed_with_another_memory_mode(out: Path) -> None:
+    """The same accelerator in another memory mode takes the place of the one in its folder."""
+    assert typed("vela", out, "--targets", "ethos-u55-128:Ethos_U55_High_End_Embedded:Sram_Only") == 0
+    variants = json.loads((out / NAME / "ethos_u/vela.json").read_text())["variants"]
+    assert [row["target"]["memory_mode"] for row in variants] == ["Sram_Only"]
+
+
+def test_all_replaces_the_targets(out: Path) -> None:
+    """`all --targets X` makes the build of X, and no other variant is left."""
+    assert typed("all", out, "--targets", "ethos-u65-512") == 0
+    assert [path.name for path in (out / NAME / "ethos_u").iterdir() if path.is_dir()] == ["ethos-u65-512"]
+
+
+def test_trying_memory_modes_leaves_the_build_alone(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`vela --sram` has targets of its own; the build keeps its variants."""
+    before = contents(out / NAME)
+    assert typed("vela", out, "--sram", "512", "--targets", "ethos-u55-64") == 0
+    assert changed(before, out) == set()
+
+
+@pytest.mark.parametrize("command", ["verify", "evaluate", "platforms"])
+def test_what_checks_makes_no_model(command: str, tmp_path: Path) -> None:
+    """Without a build there is nothing to check: status 3, the command that makes one, and no folder."""
+    with pytest.raises(InputError, match="python -m pipeline all") as caught:
+        typed(command, tmp_path, "--images", "procedural")
+    assert (caught.value.status, list(tmp_path.iterdir())) == (3, [])
+
+
+@pytest.mark.parametrize("command", ["verify", "evaluate", "platforms"])
+def test_what_checks_does_not_mend_a_model(command: str, out: Path) -> None:
+    """A model that is not as it was made is told, and stays as it is for whoever wants to look at it."""
+    path = out / NAME / MODEL
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=rf"{MODEL} is missing or changed"):
+        typed(command, out)
+    assert path.read_bytes() == data
+
+
+def test_a_file_of_options_that_cannot_be_read_keeps_nothing(out: Path) -> None:
+    """The defaults are meant then; they are not those of the model, so a check refuses and `all` makes another."""
+    (out / NAME / OPTIONS_FILE).write_text("{")
+    assert kept_options(out / NAME) == {}
+    with pytest.raises(InputError, match="`calibrate` stale"):
+        typed("verify", out, "--images", "procedural")
+
+
+def test_options_are_kept_as_they_mean_the_same_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Relative paths are kept as absolute ones; a variable of the environment as what it names."""
+    monkeypatch.chdir(tmp_path)
+    keep_options(tmp_path, Request(images="pictures", ranges=Path("table.json"), vela_config=Path("my.ini")))
+    assert kept_options(tmp_path) == {
+        "images": str(tmp_path / "pictures"),
+        "ranges": tmp_path / "table.json",
+        "vela_config": tmp_path / "my.ini",
+    }
+    monkeypatch.setenv("IMAGENET_DIR", "pictures")
+    keep_options(tmp_path, Request())
+    assert kept_options(tmp_path) == {"images": str(tmp_path / "pictures")}
+    monkeypatch.delenv("IMAGENET_DIR")
+    keep_options(tmp_path, Request())
+    assert kept_options(tmp_path) == {"images": "procedural"}
+
+
+def test_another_variable_does_not_change_a_build(
+    out: Path, picture_folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """IMAGENET_DIR is a default of new builds; one that has pictures keeps them, and says so."""
+    before = contents(out / NAME)
+    monkeypatch.setenv("IMAGENET_DIR", str(picture_folder.parent))
+    assert typed("all", out) == 0
+    assert changed(before, out) == set()
+    assert f"the build keeps --images {picture_folder}" in caplog.text
+
+
+def test_an_option_takes_the_place_of_those_that_say_the_same() -> None:
+    """Other pictures have other labels; a table, a manifest and a number each say what calibrates."""
+    kept = {"images": "/a", "labels": Path("/a.txt"), "split": "x", "manifest": Path("/m.json"), "seed": 7}
+    settled = settle(Request(images="/b", calib=20), ("images", "calib"), kept, None)
+    assert settled == replace(Request(), images="/b", calib=20, seed=7)
+    with pytest.raises(UsageError, match="--manifest /m"):
+        settle(Request(calib=20), ("calib",), kept, ())
+    assert settle(Request(), (), kept, ()) == replace(Request(), **kept)
