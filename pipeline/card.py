@@ -96,8 +96,8 @@ def card_readme(
         agreement=_figures(agreement),
         evidence=_evidence_section(evidence),
         ethos_u=_ethos_u_section(variants),
-        input_table=_node_tables("Input Node Name", view, view.inputs),
-        output_table=_node_tables("Output Node Name", view, view.outputs),
+        input_table=_node_tables("Input Node Name", view, view.inputs, recipe),
+        output_table=_node_tables("Output Node Name", view, view.outputs, recipe),
     )
 
 
@@ -113,7 +113,7 @@ def card_definition(recipe: Recipe, model: bytes, accuracy: Measured | None, fil
     words = words_of(recipe, model, {}, labelled=True)
     input_nodes = [
         {
-            "description": description_of(view, tensor),
+            "description": description_of(view, tensor, recipe),
             "example_input": {"path": _test_vectors("testing_input", tensor, files)},
             "name": tensor.name,
             "shape": list(tensor.shape),
@@ -122,7 +122,7 @@ def card_definition(recipe: Recipe, model: bytes, accuracy: Measured | None, fil
     ]
     output_nodes = [
         {
-            "description": description_of(view, tensor),
+            "description": description_of(view, tensor, recipe),
             "name": tensor.name,
             "shape": list(tensor.shape),
             "test_output_path": _test_vectors("testing_output", tensor, files),
@@ -217,9 +217,9 @@ def _benchmark(accuracy: Measured | None) -> Json:
     return {accuracy.dataset: {"top-1-accuracy": top1, "top-1-interval-95": [low, high], "pictures": accuracy.n}}
 
 
-def _node_tables(heading: str, view: ModelView, indices: Sequence[int]) -> str:
+def _node_tables(heading: str, view: ModelView, indices: Sequence[int], recipe: Recipe) -> str:
     tensors = [view.tensors[index] for index in indices]
-    return "\n\n".join(_node_table(heading, tensor, description_of(view, tensor)) for tensor in tensors)
+    return "\n\n".join(_node_table(heading, tensor, description_of(view, tensor, recipe)) for tensor in tensors)
 
 
 def _node_table(heading: str, tensor: Tensor, description: str) -> str:

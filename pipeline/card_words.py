@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pipeline.verify import PUBLISHED_MODEL, PUBLISHED_SHA1
 from recreate_model.digest import digest_bytes
 from recreate_model.full_integer import picture_size
 from recreate_model.labels import CLASSES
 from recreate_model.model_view import ModelView, Tensor
+from recreate_model.published_figures import PUBLISHED_MODEL, PUBLISHED_SHA1
 from recreate_model.recipe import Model, Recipe
 
 _PAPER = "https://arxiv.org/pdf/1801.04381.pdf"
@@ -128,10 +128,10 @@ def _made_with(tools: Mapping[str, str]) -> str:
     return f" Made with {', '.join(f'{name} {tools[name]}' for name in sorted(tools))}." if tools else ""
 
 
-def description_of(view: ModelView, tensor: Tensor) -> str:
-    """What an input or an output of the model is."""
+def description_of(view: ModelView, tensor: Tensor, recipe: Recipe) -> str:
+    """What an input or an output of the model of a recipe is."""
     if tensor is view.input and (size := picture_size(view)):
         return f"Single {size}x{size} RGB image with INT8 values between -128 and 127"
-    if tensor is view.output and tensor.shape in ((1, CLASSES), (1, CLASSES + 1)):
+    if tensor is view.output and (not recipe.given or tensor.shape in ((1, CLASSES), (1, CLASSES + 1))):
         return f"Per-class confidence for {tensor.shape[1]} ImageNet classes"
     return "INT8 values between -128 and 127"

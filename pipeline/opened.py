@@ -102,7 +102,7 @@ def open_build(arguments: argparse.Namespace, command: str, progress: Progress, 
     begun = start(request, progress, may_fetch)
     folder = request.out / begun.recipe.folder
     records = Store(folder).records()
-    kept = kept_options(folder) if records else None
+    kept = kept_options(folder)
     warn_of_pictures(names, kept or {})
     free = command in (*_MAKERS, *_LOOKING) or arguments.force
     request = settle(request, names, kept, None if free else _own(command, begun.recipe, kept or {}))

@@ -39,16 +39,16 @@ _TAKES_WITH_IT = {
 }
 
 
-def kept_options(folder: Path) -> dict[str, Any]:
-    """The options of the build in a folder, by their names in a request; none where nothing readable was kept."""
+def kept_options(folder: Path) -> dict[str, Any] | None:
+    """The options of the build in a folder, by their names in a request; None where nothing readable was kept."""
     try:
         document = json.loads((folder / OPTIONS_FILE).read_text(encoding="utf-8"))
         if document["format"] != _FORMAT:
-            return {}
+            return None
         options = {name: value for name, value in document["options"].items() if name in _KEPT}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        # What cannot be read keeps nothing; the model's key still tells whether it is the one meant.
-        return {}
+        # Then what is typed counts, and the keys still tell whether the model is the one meant.
+        return None
     return {name: Path(value) if name in _PATHS else value for name, value in options.items()}
 
 
@@ -78,7 +78,7 @@ def settle(
     Args:
         request: what was typed, and the defaults.
         typed: names of the options that were typed.
-        kept: of the build; None where there is no build yet.
+        kept: of the build; None where nothing is known of them.
         own: names of options that this command may change; None for every one.
 
     Raises:

@@ -15,13 +15,14 @@ import numpy as np
 from calibration.preprocess import quantize_input
 from pipeline.published_files import File, Files, read_vector
 from pipeline.rows import Row, claim
-from pipeline.verify import OUTPUT_QUANTISATION, PUBLISHED_MODEL, PUBLISHED_SHA1, PUBLISHED_SIZE, quantisation_text
+from pipeline.verify import OUTPUT_QUANTISATION, quantisation_text
 from recreate_model.convert import INT8_INPUT_NAME, INT8_OUTPUT_NAME
 from recreate_model.digest import digest_bytes
 from recreate_model.errors import InputError
 from recreate_model.interpret import Kernels, Runner
 from recreate_model.model_view import ModelView, Quantisation, read_model
 from recreate_model.network import CLASSES, Array
+from recreate_model.published_figures import PUBLISHED_MODEL, PUBLISHED_SHA1, PUBLISHED_SIZE
 from recreate_model.recipe import Model
 
 

@@ -19,7 +19,6 @@ class Request:
         of: the INT8 model that the build starts from; None for one that makes its own.
     """
 
-    of: Path | None = None
     model: str = "1.0_224"
     checkpoint: str = "auto"
     images: str = "auto"
@@ -39,6 +38,7 @@ class Request:
     out: Path = Path("artifacts")
     jobs: int | None = None
     cluster: str | None = None
+    of: Path | None = None
 
     @classmethod
     def given(cls, arguments: argparse.Namespace, **fixed: str) -> Request:

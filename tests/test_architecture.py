@@ -6,12 +6,15 @@ import ast
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
 
-from pipeline.stages import STAGES
+from pipeline.stages import STAGES, stages_of
+from pipeline.work import Stage
+from recreate_model.recipe import Calibration, Checkpoint, Evaluation, Model, Preprocess, Recipe
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("recreate_model", "calibration", "pipeline")
@@ -75,18 +78,26 @@ def test_the_library_has_no_command_line_and_no_global_state() -> None:
 
 
 def test_every_stage_has_its_module_and_needs_only_earlier_ones() -> None:
-    """The table is in order, and a row is all it takes."""
-    names = [stage.name for stage in STAGES]
-    for index, stage in enumerate(STAGES):
+    """The table is in order, and a row is all it takes; that of builds that start from a given model, too."""
+    given = Recipe(
+        Model("", 96), Checkpoint("given"), Calibration("given"), Evaluation(""), Preprocess(), (), given="model"
+    )
+    for table in (STAGES, stages_of(given)):
+        _check_order(table)
+    modules = {path.stem for path in (ROOT / "pipeline" / "steps").glob("*.py")} - {"__init__"}
+    assert modules == {stage.name.replace("-", "_") for stage in (*STAGES, *stages_of(given))}
+
+
+def _check_order(table: Sequence[Stage]) -> None:
+    names = [stage.name for stage in table]
+    for index, stage in enumerate(table):
         assert set(stage.needs) <= set(names[:index])
         assert (ROOT / (stage.module.replace(".", "/") + ".py")).is_file()
         # What a stage wants is made from nothing that it does not need itself, and is told of behind all that.
         for want in stage.wants:
             assert want.on_demand
-            assert want in STAGES[:index]
+            assert want in table[:index]
             assert set(want.needs) <= set(stage.needs)
-    modules = {path.stem for path in (ROOT / "pipeline" / "steps").glob("*.py")} - {"__init__"}
-    assert modules == {name.replace("-", "_") for name in names}
 
 
 def test_an_installed_copy_has_every_module_and_every_file_they_read() -> None:

@@ -18,20 +18,18 @@ from hypothesis import strategies as st
 
 from pipeline import cli, published, published_files
 from pipeline.commands import published as command
-from pipeline.console import NoBars
-from pipeline.published import TOLERANCE, Card
+from pipeline.published import Card
 from pipeline.published_files import File, Files, read_vector
 from pipeline.request import Request
-from pipeline.resolve import resolve
 from pipeline.rows import Row
 from recreate_model import convert
 from recreate_model.digest import digest_bytes
 from recreate_model.errors import CheckError, InputError, ResourceError
 from recreate_model.interpret import Runner
 from recreate_model.network import Array
-from recreate_model.recipe import Calibration, Checkpoint, Recipe
 from recreate_model.resources import RESOURCES, Resource
 from tests.conftest import SMALL, SMALL_REQUEST
+from tests.edited_models import edited
 from tests.local_server import serving, unused_url
 from tests.test_bad_input import assert_one_error, run
 
@@ -92,12 +90,6 @@ def pinned(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     return stand_in
 
 
-@pytest.fixture(scope="module")
-def recipe() -> Recipe:
-    """The recipe of the small build."""
-    return resolve(SMALL_REQUEST, NoBars(), may_fetch=False)[0]
-
-
 def verify(request: Request, *flags: str) -> int:
     """`verify --published` in this process, where the pins are the test's."""
     words = ["verify", "--model", request.model, "--checkpoint", "seeded", "--images", "procedural", "--calib"]
@@ -112,11 +104,11 @@ def shown(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
     return {**document, "rows": {row["what"]: row for row in document["rows"]}}
 
 
-def table(recipe: Recipe, ours: bytes, files: StandIn) -> dict[str, Row]:
+def table(ours: bytes | None, files: StandIn) -> dict[str, Row]:
     """The rows for a stand-in, by name."""
     parts = zip(("model", "input", "output"), (files.model, files.input, files.output), strict=True)
     found = Files(*(File(RESOURCES[f"published-{name}"], data, name) for name, data in parts))
-    return {row.what: row for row in published.rows(recipe, ours, found)}
+    return {row.what: row for row in published.rows(ours, found)}
 
 
 def scores(stand_in: StandIn) -> Array:
@@ -148,7 +140,7 @@ def test_a_folder_has_the_layout_its_files_are_fetched_from(name: str, path: str
 def test_a_folder_of_published_files_holds(
     pinned: StandIn, finished_build: Request, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Each file is the pinned one, the card agrees, the output comes out; ours is shown, and not claimed."""
+    """Each file is the pinned one, the card agrees, and the output comes out; of ours too, as it is the same file."""
     assert verify(finished_build, str(pinned.write(tmp_path / "zoo")), "--json") == 0
     document = shown(capsys)
     rows = document["rows"]
@@ -159,8 +151,8 @@ def test_a_folder_of_published_files_holds(
     for what in ("SHA-1", "size", "input", "output", "output scale"):
         assert rows[f"published model: {what}"]["verdict"] == "match"
     assert rows["published output: scores"]["found"].startswith("1001 of 1001 bytes equal, 0 levels")
-    assert rows[f"{OURS}: scores"]["verdict"] == rows[f"{OURS}: first class"]["verdict"] == "not claimed"
-    assert "seeded" in rows[f"{OURS}: first class"]["why"]
+    # The small build's model is what stands in for the published one.
+    assert rows[f"{OURS}: scores"]["verdict"] == "match"
 
 
 def test_the_only_model_of_a_folder_is_taken(pinned: StandIn, finished_build: Request, tmp_path: Path) -> None:
@@ -268,62 +260,50 @@ def test_one_changed_byte_is_noticed(name: str, pinned: StandIn, finished_build:
     assert caught.value.status == 1
     assert digest_bytes(bytes(data)) in caught.value.found
     assert caught.value.expected.startswith("published ")
-    assert "is built and kept" in caught.value.done
+    assert "are as they were" in caught.value.done
 
 
-def test_an_output_of_other_kernels_holds_within_the_tolerance(pinned: StandIn, recipe: Recipe) -> None:
-    """Scores as far apart as kernels have been seen to part are counted and allowed; farther ones are not."""
-    for levels, verdict in ((1, "match"), (TOLERANCE, "match"), (TOLERANCE + 1, "differs")):
-        other = scores(pinned).astype(np.int64)
-        index = int(other.argmin())
-        other[0, index] += levels
-        files = replace(pinned, output=npy(other.astype(np.int8)))
-        row = table(recipe, pinned.model, files)["published output: scores"]
-        assert (row.verdict, row.found) == (verdict, f"1000 of 1001 bytes equal, {levels} levels apart at most")
+def test_the_published_output_must_come_out_byte_for_byte(pinned: StandIn) -> None:
+    """It is that of the reference kernels: one score that is one level off differs, and is counted."""
+    other = scores(pinned).astype(np.int64)
+    other[0, int(other.argmin())] += 1
+    row = table(pinned.model, replace(pinned, output=npy(other.astype(np.int8))))["published output: scores"]
+    assert (row.verdict, row.found) == ("differs", "1000 of 1001 bytes equal, 1 levels apart at most")
 
 
-def test_the_first_class_is_claimed_where_it_leads_clearly(pinned: StandIn, recipe: Recipe) -> None:
-    """A lead that kernels can turn round decides nothing; a clear one does."""
-    what = "published output: first class"
-    output = np.full((1, 1001), -128, np.int8)
-    output[0, 7] = -128 + TOLERANCE
-    row = table(recipe, pinned.model, replace(pinned, output=npy(output)))[what]
-    assert (row.expected, row.verdict) == ("class 7", "differs")
-    output[0, 8] = -127
-    row = table(recipe, pinned.model, replace(pinned, output=npy(output)))[what]
-    assert (row.verdict, f"{TOLERANCE - 1} of {TOLERANCE} levels" in row.why) == ("not claimed", True)
+def test_a_build_of_the_published_model_must_give_the_published_output(pinned: StandIn) -> None:
+    """The same bytes give the same scores, and that is claimed of ours too; of another model nothing is."""
+    what = f"{OURS}: scores"
+    assert table(pinned.model, pinned)[what].verdict == "match"
+    other = scores(pinned)
+    other[0, 5] += 1
+    assert table(pinned.model, replace(pinned, output=npy(other)))[what].verdict == "differs"
+    ours = edited(pinned.model, filler=b"another file")
+    rows = table(ours, pinned)
+    assert rows[what].verdict == rows[f"{OURS}: first class"].verdict == "not claimed"
 
 
-def test_the_official_recipe_must_give_the_same_first_class(pinned: StandIn, recipe: Recipe) -> None:
-    """Of ours the first class is claimed for the official checkpoint and photographs, and for nothing less."""
-    official = replace(recipe, checkpoint=Checkpoint("official", "0" * 64), calibration=Calibration("folder"))
-    output = np.full((1, 1001), -128, np.int8)
-    output[0, 7] = 127
-    far = replace(pinned, output=npy(output))
-    what = f"{OURS}: first class"
-    assert table(official, pinned.model, far)[what].verdict == "differs"
-    assert table(official, pinned.model, far)[f"{OURS}: scores"].verdict == "not claimed"
-    own = scores(pinned)
-    own[0, own[0].argmax()] = 127
-    clear = replace(pinned, output=npy(np.where(own == 127, own, -128).astype(np.int8)))
-    assert table(official, pinned.model, clear)[what].verdict == "match"
-    for less in (
-        replace(official, checkpoint=Checkpoint("archive", "0" * 64)),
-        replace(official, calibration=Calibration("procedural")),
-        replace(official, model=replace(SMALL, resolution=128)),
-    ):
-        assert table(less, pinned.model, far)[what].verdict == "not claimed"
+def test_without_a_build_ours_is_not_checked(
+    pinned: StandIn, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Looking at the published files makes no build of ours to compare with."""
+    request = replace(SMALL_REQUEST, out=tmp_path / "out")
+    assert verify(request, str(pinned.write(tmp_path / "zoo")), "--json") == 0
+    row = shown(capsys)["rows"][f"{OURS}: scores"]
+    assert (row["verdict"], row["why"]) == ("not checked", "the build has no model, and none is made to be compared")
+    assert not (tmp_path / "out").exists()
 
 
-def test_the_input_is_quantised_again_as_ours_is(pinned: StandIn, recipe: Recipe) -> None:
+def test_the_input_is_quantised_again_as_ours_is(pinned: StandIn) -> None:
     """Where the two models scale their inputs differently ours sees the same real values, and the row says so."""
     changed = convert.parse(pinned.model)
     quantisation = changed.subgraphs[0].tensors[changed.subgraphs[0].inputs[0]].quantization
     quantisation.scale = quantisation.scale * np.float32(0.5)
-    row = table(recipe, pinned.model, replace(pinned, model=convert.pack(changed)))[f"{OURS}: scores"]
+    row = table(pinned.model, replace(pinned, model=convert.pack(changed)))[f"{OURS}: scores"]
     assert "quantised again" in row.why
     assert not row.found.startswith("1001 of 1001")
-    assert "quantised again" not in table(recipe, pinned.model, pinned)[f"{OURS}: scores"].why
+    ours = edited(pinned.model, filler=b"another file")
+    assert "quantised again" not in table(ours, pinned)[f"{OURS}: scores"].why
     value = np.arange(-128, 128).astype(np.int8).reshape(1, 1, 256)
     source = published.Quantisation((0.5,), (-128,), 0)
     assert published._requantised(value, source, published.Quantisation((1.0,), (0,), 0)).max() == 127
@@ -331,7 +311,7 @@ def test_the_input_is_quantised_again_as_ours_is(pinned: StandIn, recipe: Recipe
 
 @pytest.mark.parametrize("what", ["float model", "other resolution", "other name"])
 def test_another_interface_is_noticed(
-    what: str, pinned: StandIn, recipe: Recipe, small_float: bytes, monkeypatch: pytest.MonkeyPatch
+    what: str, pinned: StandIn, small_float: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Names, types and shapes are those of the card; what does not fit is not run."""
     model = small_float
@@ -343,11 +323,11 @@ def test_another_interface_is_noticed(
         card = replace(published.CARD, model=replace(SMALL, resolution=128))
         monkeypatch.setattr(published, "CARD", card)
         value = np.zeros((1, 128, 128, 3), np.int8)
-        rows = table(recipe, pinned.model, replace(pinned, input=npy(value)))
+        rows = table(pinned.model, replace(pinned, input=npy(value)))
         assert rows[f"{OURS}: scores"].verdict == "not checked"
         assert "(1, 96, 96, 3)" in rows[f"{OURS}: scores"].why
     else:
-        rows = table(recipe, pinned.model, replace(pinned, model=model))
+        rows = table(pinned.model, replace(pinned, model=model))
     side = "output" if what == "other name" else "input"
     assert rows[f"published model: {side}"].verdict == "differs"
     assert rows["published output: scores"].verdict == ("match" if what == "other name" else "not checked")
@@ -433,7 +413,7 @@ def test_no_byte_of_a_vector_makes_it_crash(position: int, piece: bytes) -> None
 
 
 @given(start=st.integers(0), piece=st.binary(min_size=1, max_size=8))
-def test_no_byte_of_a_model_makes_it_crash(start: int, piece: bytes, stand_in: StandIn, recipe: Recipe) -> None:
+def test_no_byte_of_a_model_makes_it_crash(start: int, piece: bytes, stand_in: StandIn) -> None:
     """Of a model that is damaged and not run, the answer is its interface or one line."""
     data = bytearray(stand_in.model)
     place = start % len(data)
@@ -441,23 +421,23 @@ def test_no_byte_of_a_model_makes_it_crash(start: int, piece: bytes, stand_in: S
     alone = (File(RESOURCES[f"published-{name}"], None, "") for name in ("input", "output"))
     files = Files(File(RESOURCES["published-model"], bytes(data), "x"), *alone)
     with contextlib.suppress(InputError):
-        assert published.rows(recipe, stand_in.model, files)
+        assert published.rows(stand_in.model, files)
 
 
-def test_indices_beyond_the_tensors_are_told(pinned: StandIn, recipe: Recipe) -> None:
+def test_indices_beyond_the_tensors_are_told(pinned: StandIn) -> None:
     """A model whose input is no tensor of it is damaged."""
     changed = convert.parse(pinned.model)
     changed.subgraphs[0].inputs = np.array([9999], np.int32)
     with pytest.raises(InputError, match="damaged"):
-        table(recipe, pinned.model, replace(pinned, model=convert.pack(changed)))
+        table(pinned.model, replace(pinned, model=convert.pack(changed)))
 
 
-def test_a_model_that_does_not_run_is_told(pinned: StandIn, recipe: Recipe) -> None:
+def test_a_model_that_does_not_run_is_told(pinned: StandIn) -> None:
     """What the interpreter refuses is one line with its own words."""
     changed = convert.parse(pinned.model)
     changed.version = 2
     with pytest.raises(InputError, match="schema version 2"):
-        table(recipe, pinned.model, replace(pinned, model=convert.pack(changed)))
+        table(pinned.model, replace(pinned, model=convert.pack(changed)))
 
 
 # The command line
@@ -485,11 +465,11 @@ def test_the_real_pins_are_not_reached_offline(finished_build: Request, tmp_path
 
 
 @pytest.mark.shared
-def test_a_model_of_tensorflow_2_5_has_the_published_interface(shared: Path, recipe: Recipe) -> None:
+def test_a_model_of_tensorflow_2_5_has_the_published_interface(shared: Path) -> None:
     """The files of unknown calibration have the card's names, shapes and scale, and are not the published file."""
     for path in sorted((shared / "published").glob("*.tflite")):
         files = published_files.given(path)
-        rows = {row.what: row for row in published.rows(recipe, path.read_bytes(), files)}
+        rows = {row.what: row for row in published.rows(path.read_bytes(), files)}
         for what in ("input", "output", "output scale"):
             assert rows[f"published model: {what}"].verdict == "match"
         assert rows["published model: SHA-256"].verdict == rows["published model: SHA-1"].verdict == "differs"

@@ -200,20 +200,6 @@ user_files.write_new(Path({str(tmp_path)!r}), texts, "--to")
 # The commands that write with it
 
 
-def test_sources_for_a_model_of_ones_own_do_not_replace_others(finished_build: Request, tmp_path: Path) -> None:
-    """`standalone --of`: written, written again without a change, and refused where a file is another one."""
-    model = finished_build.out / NAME / f"{NAME}.tflite"
-    arguments = ("standalone", "--of", model, tmp_path / "c")
-    assert run(*arguments).returncode == 0
-    before = contents(tmp_path / "c")
-    assert run(*arguments).returncode == 0
-    assert contents(tmp_path / "c") == before
-    victim = sorted(before)[-1]
-    (tmp_path / "c" / victim).write_text("mine")
-    assert_one_error(run(*arguments), 3, victim, "another content", "FOLDER")
-    assert contents(tmp_path / "c") == {**before, victim: b"mine"}
-
-
 def test_a_compiled_variant_does_not_replace_a_file(small_build: Request, tmp_path: Path) -> None:
     """`vela --c-array`: the build is up to date, and a folder where a source would lie is kept."""
     flags = [

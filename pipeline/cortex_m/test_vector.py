@@ -56,6 +56,12 @@ def golden_vector(model: bytes, name: str) -> TestVector:
         raise InputError(
             expected=f"LiteRT to run {name}, for its golden output", found=str(error), next_step="give another model"
         ) from error
+    if output.shape != view.output.shape:
+        raise InputError(
+            expected=f"LiteRT to run {name}, for its golden output of shape {view.output.shape}",
+            found=f"one of shape {output.shape}",
+            next_step="give another model",
+        )
     return TestVector(value[0], output[0]) if picture_size(view) else TestVector(value[0], output[0], _NOISE)
 
 

@@ -24,12 +24,12 @@ _WHAT = "the standalone C99 runtime as bare-metal code"
 
 def check(subject: Subject, build: Mapping[str, Path]) -> list[Evidence]:
     """Builds and runs an image for every board; `build` is the files of the build by their paths in it."""
-    if not any(PurePosixPath(path).is_relative_to(STANDALONE_FOLDER) for path in build):
-        return [Evidence("Cortex-M", "not run", _WHAT, missing="the runtime, which lacks something of this model")]
     try:
         image.check_tools()
     except ResourceError as error:
         return [Evidence("Cortex-M", "not run", _WHAT, missing=f"{error.expected}: {error.next_step}")]
+    if not any(PurePosixPath(path).is_relative_to(STANDALONE_FOLDER) for path in build):
+        return [Evidence("Cortex-M", "not run", _WHAT, missing="the runtime, which lacks something of this model")]
     return [_checked(board, subject, build) for board in BOARDS]
 
 
