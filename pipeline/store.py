@@ -61,7 +61,7 @@ class Store:
             if document["format"] != _FORMAT:
                 return {}
             return {name: _record(entry) for name, entry in document["stages"].items()}
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return {}
         except (ValueError, KeyError, TypeError, AttributeError):
             # A damaged lock proves nothing; everything is made again.

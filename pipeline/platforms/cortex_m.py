@@ -9,12 +9,11 @@ from __future__ import annotations
 import tempfile
 import zlib
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from pipeline.cortex_m.firmware import image
 from pipeline.cortex_m.firmware.boards import BOARDS, Board
 from pipeline.platforms.evidence import Evidence, Subject, bit_exact
-from pipeline.work import STANDALONE_FOLDER
 from recreate_model.errors import ResourceError, ToolError
 
 PICTURES = 3  # an emulated inference takes about a second, and three boards run them
@@ -28,7 +27,7 @@ def check(subject: Subject, build: Mapping[str, Path]) -> list[Evidence]:
         image.check_tools()
     except ResourceError as error:
         return [Evidence("Cortex-M", "not run", _WHAT, missing=f"{error.expected}: {error.next_step}")]
-    if not any(PurePosixPath(path).is_relative_to(STANDALONE_FOLDER) for path in build):
+    if not any(name.endswith("_run.c") for name in image.sources_of(build)):
         return [Evidence("Cortex-M", "not run", _WHAT, missing="the runtime, which lacks something of this model")]
     return [_checked(board, subject, build) for board in BOARDS]
 
