@@ -28,8 +28,7 @@ def checkpoint(recipe: Recipe, machine: Machine) -> Checkpoint:
     if machine.checkpoint is None:
         return Checkpoint(recipe.model, seeded.seeded_weights(recipe.model, recipe.checkpoint.seed), None)
     weights = read_archive(machine.checkpoint, recipe.model)
-    graph = weights.frozen_graph
-    return Checkpoint(recipe.model, weights.values, None if graph is None else graph.data)
+    return Checkpoint(recipe.model, weights.values, weights.frozen_graph)
 
 
 def document(proof: Proof, recipe: Recipe, path: Path, published: bytes, asked: Verdict) -> Json:

@@ -13,8 +13,9 @@ from collections.abc import Iterator, Mapping
 from pipeline.rows import Row, claim
 from recreate_model.convert import INT8_INPUT_NAME, INT8_OUTPUT_NAME
 from recreate_model.digest import Json, digest_bytes
+from recreate_model.frozen_graph import FOLDING_ULPS
 from recreate_model.model_view import ModelView, Quantisation, read_model
-from recreate_model.network import CLASSES, variables
+from recreate_model.network import CLASSES
 from recreate_model.published_figures import PUBLISHED_MODEL, PUBLISHED_SHA1, PUBLISHED_SIZE
 from recreate_model.recipe import Model, Recipe
 from recreate_model.rederive import Rederivation, rederive
@@ -46,7 +47,7 @@ def rows(
         *_interface(recipe.model, view),
         *_content(view),
         *_numbers(rederive(read_model(float_model, "the float model"), view, spans)),
-        _weights(recipe, frozen_graph),
+        _weights(frozen_graph),
     )
 
 
@@ -139,16 +140,19 @@ def _numbers(derived: Rederivation) -> Iterator[Row]:
         yield claim(what, f"{agreement.total} of {agreement.total}", found, why)
 
 
-def _weights(recipe: Recipe, frozen_graph: Json) -> Row:
-    what, variable_count = "float weights", len(variables(recipe.model))
+def _weights(frozen_graph: Json) -> Row:
+    """What reading the archive's frozen graph showed; constants are compared, or there is no claim."""
+    what, why = "float weights", "the archive's own frozen graph"
     if frozen_graph is None:
         return Row(what, "", "", "not claimed", "the checkpoint comes without a frozen graph to compare with")
-    return claim(
-        what,
-        f"{variable_count} constants, largest difference 0.0",
-        f"{frozen_graph['constants_compared']} constants, largest difference {frozen_graph['largest_difference']}",
-        "the archive's own frozen graph",
-    )
+    if frozen_graph["not_checked"]:
+        return Row(what, "", "", "not checked", f"{why} is laid out in another way: {frozen_graph['not_checked']}")
+    exact, folded, other = (frozen_graph[name] for name in ("exact", "folded", "first_other"))
+    expected = f"{exact} constants the same"
+    if folded:
+        expected += f", {folded} with BatchNorm folded within {FOLDING_ULPS} units in the last place"
+        why += f", {frozen_graph['largest_ulps']:.2g} such units apart at most" * (not other)
+    return claim(what, expected, f"not {other}" if other else expected, why)
 
 
 def quantisation_text(value: Quantisation | None) -> str:

@@ -12,13 +12,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from recreate_model.model_view import ModelView, Operator, Tensor
-from recreate_model.network import Array, Layer, folding_factor
+from recreate_model.network import Array, Layer, folding_factor, is_folded
 from recreate_model.quantiser import scales_of
 from recreate_model.recover import CONVOLUTIONS, network_operators
 
 # Most units in the last place (float32) that a factor may be off: approximations with one Newton step, as CPUs have
 # them, were measured at 2; the worst that the 12 bits of `rsqrtps` allow is 4.
 FACTOR_ULPS = 6
+
+# Most levels that a bias may be off one folded elsewhere: it is a difference, of which only the result is known.
+BIAS_LEVELS = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +48,7 @@ class Factors:
         weights, beta, mean: before folding; a layer without BatchNorm has its bias as beta.
         exact: gamma / sqrt(variance + epsilon) in float64; ones for a layer without BatchNorm.
         ulps: how far off a factor may be.
+        bias_levels: how far off the bias may be, in levels of the INT8 model, as it was folded elsewhere.
     """
 
     weights: Array
@@ -52,6 +56,7 @@ class Factors:
     mean: Array
     exact: Array
     ulps: int
+    bias_levels: int = 0
 
     def fold(self, shift: Array) -> tuple[Array, Array]:
         """Weights and bias as float32 arithmetic folds them with factors `shift` units in the last place off."""
@@ -95,9 +100,12 @@ def factors(layer: Layer, values: Mapping[str, Array]) -> Factors:
     weights = values[layer.weights_name]
     first = weights[..., 0] if layer.depthwise else weights
     flat = np.ascontiguousarray(np.moveaxis(first, -1, 0).reshape(layer.outputs, -1))
-    if not layer.batch_norm:
-        ones = np.ones(layer.outputs)
-        return Factors(flat, values[f"{layer.name}/biases"], np.zeros(layer.outputs, np.float32), ones, 0)
+    if is_folded(layer, values):
+        bias, ones = values[f"{layer.name}/biases"], np.ones(layer.outputs)
+        # Folded by another program, each number was rounded by itself; what a bias was made of is not known.
+        elsewhere = layer.batch_norm
+        ulps, levels = (FACTOR_ULPS, BIAS_LEVELS) if elsewhere else (0, 0)
+        return Factors(flat, bias, np.zeros(layer.outputs, np.float32), ones, ulps, levels)
     beta, mean = (values[f"{layer.name}/BatchNorm/{part}"] for part in ("beta", "moving_mean"))
     return Factors(flat, beta, mean, folding_factor(layer, values), FACTOR_ULPS)
 

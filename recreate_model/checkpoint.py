@@ -17,6 +17,7 @@ import numpy as np
 from recreate_model import archive
 from recreate_model.capture import captured
 from recreate_model.errors import InputError
+from recreate_model.frozen_graph import GraphComparison, compare
 from recreate_model.network import Array, variables
 from recreate_model.recipe import Model
 
@@ -26,27 +27,20 @@ _FROZEN = "_frozen.pb"
 _PARTS = ("ckpt.data-00000-of-00001", "ckpt.index")
 
 
-@dataclass(frozen=True)
-class FrozenGraph:
-    """The archive's own frozen graph, and how it compares with the variables read.
-
-    Attributes:
-        data: a serialised GraphDef.
-        compared: number of constants found in both.
-        largest_difference: over all of them, in the unit of the constants.
-    """
-
-    data: bytes
-    compared: int
-    largest_difference: float
-
-
 @dataclass(frozen=True, eq=False)
 class FloatWeights:
-    """Every variable of `network.variables`, float32, and the archive's frozen graph if it has one."""
+    """The float weights of a network.
+
+    Attributes:
+        values: every variable of `network.variables`, float32; of a layer with BatchNorm folded, its weights and
+            `biases` instead.
+        frozen_graph: that of the archive, serialised; None where it has none.
+        comparison: of its constants with the variables; None where there is no graph beside them.
+    """
 
     values: Mapping[str, Array]
-    frozen_graph: FrozenGraph | None
+    frozen_graph: bytes | None = None
+    comparison: GraphComparison | None = None
 
 
 def read_archive(path: Path, model: Model) -> FloatWeights:
@@ -68,7 +62,10 @@ def read_archive(path: Path, model: Model) -> FloatWeights:
         by_name = {Path(member).name: file for member, file in files.items()}
         values = _read_variables(by_name[f"{model.name}.ckpt.index"].with_suffix(""), model, path)
         frozen = by_name.get(f"{model.name}{_FROZEN}")
-        return FloatWeights(values, _compare(values, frozen, path) if frozen else None)
+        if frozen is None:
+            return FloatWeights(values)
+        graph = frozen.read_bytes()
+        return FloatWeights(values, graph, compare(graph, model, values, f"{frozen.name} of {path}"))
 
 
 def _read_variables(prefix: Path, model: Model, source: Path) -> dict[str, Array]:
@@ -119,34 +116,3 @@ def _damaged(source: Path, part: str, error: Exception) -> InputError:
         found=f"{part} that cannot be read ({str(error).splitlines()[0] if str(error) else type(error).__name__})",
         next_step="fetch the archive again, or give another --checkpoint",
     )
-
-
-def _compare(values: Mapping[str, Array], frozen: Path, source: Path) -> FrozenGraph:
-    """Reads the frozen graph, and compares every constant of it that has a variable's name with that variable."""
-    from google.protobuf.message import DecodeError
-    from tensorflow.core.framework import graph_pb2
-    from tensorflow.python.framework import tensor_util
-
-    data = frozen.read_bytes()
-    graph = graph_pb2.GraphDef()
-    try:
-        graph.ParseFromString(data)
-    except DecodeError as error:
-        raise _damaged(source, frozen.name, error) from error
-    differences = []
-    for node in graph.node:
-        if node.op != "Const" or node.name not in values:
-            continue
-        try:
-            constant = tensor_util.MakeNdarray(node.attr["value"].tensor)
-        except (TypeError, ValueError) as error:
-            raise _damaged(source, f"{node.name} of {frozen.name}", error) from error
-        expected = values[node.name].shape
-        if constant.dtype != np.float32 or constant.shape != expected or not np.isfinite(constant).all():
-            raise InputError(
-                expected=f"{node.name} of {frozen.name} to be finite float32 of the checkpoint's shape {expected}",
-                found=f"{constant.dtype} of shape {constant.shape}, or not finite, in {source}",
-                next_step="fetch the archive again, or give another --checkpoint",
-            )
-        differences.append(float(np.abs(constant - values[node.name]).max()))
-    return FrozenGraph(data, len(differences), max(differences, default=0.0))

@@ -29,7 +29,7 @@ INPUT_NAME = "input"
 OUTPUT_NAME = "MobilenetV2/Predictions/Reshape_1"
 
 _ROOT = "MobilenetV2"
-_EPSILON = float(np.float32(0.001))  # as the graph holds it
+EPSILON = float(np.float32(0.001))  # as the graph holds it
 # Expansion factor, output channels, repeats, stride of the first: table 2 of the paper.
 _BLOCKS = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 _LAST_CHANNELS = 1280
@@ -130,6 +130,11 @@ def variables(model: Model) -> dict[str, tuple[int, ...]]:
     return {name: shape for layer in layers(model) for name, shape in layer.variables.items()}
 
 
+def is_folded(layer: Layer, values: Mapping[str, Array]) -> bool:
+    """Whether a layer has a bias and no BatchNorm: the classifier, or one that was folded before it came here."""
+    return not layer.batch_norm or f"{layer.name}/biases" in values
+
+
 def folding_factor(layer: Layer, values: Mapping[str, Array]) -> Array:
     """gamma / sqrt(variance + epsilon) of a layer with BatchNorm, float64 (outputs,).
 
@@ -138,14 +143,14 @@ def folding_factor(layer: Layer, values: Mapping[str, Array]) -> Array:
     gamma, variance = (
         np.asarray(values[f"{layer.name}/BatchNorm/{part}"], np.float64) for part in ("gamma", "moving_variance")
     )
-    factor: Array = gamma / np.sqrt(variance + _EPSILON)
+    factor: Array = gamma / np.sqrt(variance + EPSILON)
     return factor
 
 
 def fold(layer: Layer, values: Mapping[str, Array]) -> Folded:
     """Folds BatchNorm into weights and bias, in float64, rounded to float32 once at the end."""
     weights = np.asarray(values[layer.weights_name], np.float64)
-    if not layer.batch_norm:
+    if is_folded(layer, values):
         return Folded(weights.astype(np.float32), np.asarray(values[f"{layer.name}/biases"], np.float32))
     beta, mean = (np.asarray(values[f"{layer.name}/BatchNorm/{part}"], np.float64) for part in ("beta", "moving_mean"))
     factor = folding_factor(layer, values)
@@ -159,7 +164,8 @@ def frozen_graph(model: Model, values: Mapping[str, Array]) -> bytes:
     """The network as a serialised GraphDef: input (1, resolution, resolution, 3) float32, output (1, 1001) softmax.
 
     Args:
-        values: every one of `variables(model)`; BatchNorm is folded as `fold` does.
+        values: every one of `variables(model)`, or `biases` in the place of a layer's BatchNorm, which else is folded
+            as `fold` does.
 
     Serialised deterministically: protobuf's own order of map entries differs from run to run.
     """

@@ -105,4 +105,6 @@ def symmetric(values: Array, scales: Array) -> Array:
 
 def round_away(values: Array | np.float64) -> Array:
     """To the nearest whole number, halves away from zero, in the precision of the values."""
-    return np.asarray(np.sign(values) * np.floor(np.abs(values) + values.dtype.type(0.5)))
+    # Half added to a whole number beyond 2^23 would be rounded itself, in float32, and give another.
+    whole = np.trunc(values)
+    return np.asarray(whole + np.sign(values) * (np.abs(values - whole) >= 0.5))

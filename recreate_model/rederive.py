@@ -19,6 +19,7 @@ from recreate_model.model_view import ModelView, Operator, Tensor
 from recreate_model.network import Array
 from recreate_model.quantiser import (
     LARGEST_WEIGHT,
+    SMALLEST_HALF_RANGE,
     SOFTMAX,
     WITHOUT_RANGE,
     activation_parameters,
@@ -27,6 +28,8 @@ from recreate_model.quantiser import (
     symmetric,
 )
 from recreate_model.recover import CONVOLUTIONS
+
+_LARGEST_BIAS = 2**30 - 1  # a whole division of the largest int32 by two
 
 
 @dataclass(frozen=True)
@@ -109,16 +112,36 @@ def _convolution(
     if expected != (weight_tensor.dtype, bias_tensor.dtype, weight_tensor.shape, bias_tensor.shape, len(scales)):
         return Agreement(0, weights.size, weight_tensor.name), Agreement(0, biases.size, bias_tensor.name)
     largest = np.abs(weights).max(axis=1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        same_scale = scales == largest / np.float32(LARGEST_WEIGHT)
-        same = by_channel(values_of(weight_tensor), made) == symmetric(weights, scales[:, None])
     input_scale, _ = parameters_of(source) or (0.0, 0)
-    bias_scales = scales * np.float32(input_scale)
+    expected_scales, bias_scales = _scales(largest, biases, input_scale)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        same_scale = scales == expected_scales
+        same = by_channel(values_of(weight_tensor), made) == symmetric(weights, scales[:, None])
     same_biases = (values_of(bias_tensor) == symmetric(biases, bias_scales)) & (scales_of(bias_tensor) == bias_scales)
     live = largest > 0
     return (
         _agreement((same & same_scale[:, None])[live], weight_tensor),
         _agreement(same_biases[live], bias_tensor),
+    )
+
+
+def _scales(largest: Array, biases: Array, input_scale: float) -> tuple[Array, Array]:
+    """The scales of weights and biases, float32 (channels,).
+
+    A channel that is all but dead, as training leaves some, has weights far below its bias. The quantiser makes no
+    scale for weights below 1e-6 in range, and widens a scale until the bias needs no more than half of 32 bits.
+
+    Args:
+        largest: the largest weight of each channel, without its sign.
+    """
+    scales = np.maximum(largest, np.float32(SMALLEST_HALF_RANGE)) / np.float32(LARGEST_WEIGHT)
+    bias_scales = scales * np.float32(input_scale)
+    magnitude = np.abs(biases).astype(np.float64)
+    too_small = magnitude / (scales.astype(np.float64) * input_scale) >= _LARGEST_BIAS
+    widened = magnitude / _LARGEST_BIAS
+    return (
+        np.where(too_small, (widened / input_scale).astype(np.float32), scales),
+        np.where(too_small, widened.astype(np.float32), bias_scales),
     )
 
 

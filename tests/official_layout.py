@@ -12,19 +12,25 @@ from pathlib import Path
 
 import numpy as np
 
-from recreate_model.network import Array, Layer, final_size, layers
+from recreate_model.network import CLASSES, Array, Layer, final_size, fold, layers
 from recreate_model.recipe import Model
 
 AVERAGED = True  # whether the checkpoint holds averages beside the raw variables
 RAW_OFF_BY = np.float32(1.02)
 
 
-def write_archive(path: Path, model: Model, values: Mapping[str, Array], drop: tuple[str, ...] = ()) -> Path:
-    """Writes an archive whose averages are `values`; members whose names end in one of `drop` are left out."""
+def write_archive(
+    path: Path, model: Model, values: Mapping[str, Array], drop: tuple[str, ...] = (), graph: bytes | None = None
+) -> Path:
+    """Writes an archive whose averages are `values`; members whose names end in one of `drop` are left out.
+
+    Args:
+        graph: the frozen graph; None for that of `unfolded_graph`.
+    """
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         _write_checkpoint(folder / f"{model.name}.ckpt", values)
-        (folder / f"{model.name}_frozen.pb").write_bytes(unfolded_graph(model, values))
+        (folder / f"{model.name}_frozen.pb").write_bytes(unfolded_graph(model, values) if graph is None else graph)
         (folder / f"{model.name}_info.txt").write_text(f"Model: {model.name}\n")
         with tarfile.open(path, "w:gz", compresslevel=1) as tar:
             for file in sorted(folder.iterdir()):
@@ -63,6 +69,52 @@ def unfolded_graph(model: Model, values: Mapping[str, Array]) -> bytes:
         tensor = tf.nn.conv2d(tensor, _constant(classifier.weights_name, values), 1, "SAME")
         tensor = tf.nn.bias_add(tensor, _constant(f"{classifier.name}/biases", values))
         tf.nn.softmax(tf.squeeze(tensor, [1, 2]), name="MobilenetV2/Predictions/Reshape_1")
+        data: bytes = graph.as_graph_def().SerializeToString(deterministic=True)
+        return data
+
+
+def official_form_graph(model: Model, values: Mapping[str, Array]) -> bytes:
+    """The network as the official archive has it, after TensorFlow's inference transforms; ends as `unfolded_graph`.
+
+    The BatchNorm of every Conv2D is folded, that of depthwise convolutions is not, and no constant but the folded
+    biases has a name that says what it is.
+    """
+    import tensorflow as tf
+
+    v1 = tf.compat.v1
+    with tf.Graph().as_default() as graph:
+        tensor = v1.placeholder(tf.float32, (None, model.resolution, model.resolution, 3), "input")
+        block_input = tensor
+        *body, classifier = layers(model)
+        for layer in body:
+            if layer.block_start:
+                block_input = tensor
+            norm = f"{layer.name}/BatchNorm/FusedBatchNorm"
+            strides = [1, layer.stride, layer.stride, 1]
+            if layer.depthwise:
+                weights, *parts = (tf.constant(values[name]) for name in layer.variables)
+                tensor = tf.raw_ops.DepthwiseConv2dNative(
+                    input=tensor, filter=weights, strides=strides, padding="SAME", name=f"{layer.name}/depthwise"
+                )
+                tensor, *_ = tf.raw_ops.FusedBatchNorm(
+                    x=tensor, scale=parts[0], offset=parts[1], mean=parts[2], variance=parts[3], epsilon=0.001,
+                    is_training=False, name=norm,
+                )  # fmt: skip
+            else:
+                folded = fold(layer, values)
+                name = f"{layer.name}/Conv2D"
+                tensor = tf.nn.conv2d(tensor, tf.constant(folded.weights), strides, "SAME", name=name)
+                tensor = tf.nn.bias_add(tensor, tf.constant(folded.bias, name=f"{name}_bn_offset"), name=norm)
+            if layer.relu6:
+                tensor = tf.nn.relu6(tensor, name=f"{layer.name}/Relu6")
+            if layer.residual:
+                tensor = tf.raw_ops.Add(x=tensor, y=block_input, name=layer.residual)
+        tensor = tf.nn.avg_pool2d(tensor, final_size(model), 1, "VALID", name="MobilenetV2/Logits/AvgPool")
+        tensor = tf.nn.conv2d(tensor, tf.constant(values[classifier.weights_name]), 1, "SAME")
+        tensor = tf.nn.bias_add(tensor, tf.constant(values[f"{classifier.name}/biases"]))
+        tensor = tf.reshape(tf.squeeze(tensor, [1, 2]), [-1, CLASSES], name="MobilenetV2/Predictions/Reshape")
+        softmax = tf.nn.softmax(tensor, name="MobilenetV2/Predictions/Softmax")
+        tf.reshape(softmax, tf.shape(tensor), name="MobilenetV2/Predictions/Reshape_1")
         data: bytes = graph.as_graph_def().SerializeToString(deterministic=True)
         return data
 

@@ -14,12 +14,16 @@ from recreate_model import convert, network
 from recreate_model.archive import unpack
 from recreate_model.checkpoint import read_archive
 from recreate_model.errors import InputError
+from recreate_model.frozen_graph import GraphComparison
 from recreate_model.interpret import Runner
 from recreate_model.recipe import Model, Preprocess
 from tests import official_layout
 from tests.conftest import SMALL
 
 Weights = dict[str, network.Array]
+# Most that two float kernels may part in a softmax: TensorFlow's and XNNPACK's were seen 1.5e-5 apart on an Intel CPU
+# and 1e-6 on an AMD one; another network, or raw variables in the place of averages, is off by 0.3.
+SAME = 1e-3
 
 
 def test_the_averages_are_read_and_not_the_raw_variables(small_archive: Path, small_weights: Weights) -> None:
@@ -27,20 +31,6 @@ def test_the_averages_are_read_and_not_the_raw_variables(small_archive: Path, sm
     read = read_archive(small_archive, SMALL).values
     assert list(read) == list(network.variables(SMALL))
     assert all(np.array_equal(read[name], small_weights[name]) for name in read)
-
-
-def test_raw_variables_would_be_noticed(tmp_path: Path, small_weights: Weights) -> None:
-    """The comparison with the archive's frozen graph is exact for averages and far off for raw variables."""
-    averages = official_layout.write_archive(tmp_path / "a.tgz", SMALL, small_weights)
-    check = read_archive(averages, SMALL).frozen_graph
-    assert check is not None
-    assert (check.compared, check.largest_difference) == (262, 0.0)
-    raw = {name: value if "moving_" in name else value * np.float32(1.02) for name, value in small_weights.items()}
-    graph = official_layout.unfolded_graph(SMALL, small_weights)
-    from recreate_model.checkpoint import _compare
-
-    (tmp_path / "frozen.pb").write_bytes(graph)
-    assert _compare(raw, tmp_path / "frozen.pb", averages).largest_difference > 0.01
 
 
 def test_an_archive_of_raw_variables_alone_is_refused(tmp_path: Path, small_weights: Weights) -> None:
@@ -52,30 +42,15 @@ def test_an_archive_of_raw_variables_alone_is_refused(tmp_path: Path, small_weig
         read_archive(path, SMALL)
 
 
-@pytest.mark.parametrize("graph", [b"", b"\x0a\xff\xff"], ids=["empty", "damaged"])
-def test_a_frozen_graph_that_says_nothing_is_no_match(graph: bytes, tmp_path: Path, small_weights: Weights) -> None:
-    """An empty graph compares nothing, which verification does not take for all; a damaged one is refused."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(official_layout, "unfolded_graph", lambda model, values: graph)
-        path = official_layout.write_archive(tmp_path / "a.tgz", SMALL, small_weights)
-    if graph:
-        with pytest.raises(InputError, match=r"_frozen\.pb that cannot be read"):
-            read_archive(path, SMALL)
-    else:
-        check = read_archive(path, SMALL).frozen_graph
-        assert check is not None
-        assert check.compared == 0
-
-
 def test_the_archives_own_frozen_graph_gives_the_same_outputs(
     small_archive: Path, small_float: bytes, tmp_path: Path
 ) -> None:
-    """TensorFlow running the archive's frozen graph agrees with our float model to 1e-5."""
+    """TensorFlow running the archive's frozen graph agrees with our float model."""
     files = unpack(small_archive, tmp_path)
     frozen = next(path for name, path in files.items() if name.endswith("_frozen.pb")).read_bytes()
     value = np.random.default_rng(2).uniform(-1, 1, (1, 96, 96, 3)).astype(np.float32)
     (ours,) = Runner(small_float, "xnnpack").run(value)
-    assert np.abs(ours - official_layout.run_graph(frozen, value)).max() < 1e-5
+    assert np.abs(ours - official_layout.run_graph(frozen, value)).max() < SAME
 
 
 def _without(name: str) -> Callable[[Weights], Weights]:
@@ -144,23 +119,22 @@ def test_a_damaged_member_is_refused(part: str, small_archive: Path, tmp_path: P
         for file in (tmp_path / "members").rglob("*"):
             tar.add(file, file.name)
     try:
-        check = read_archive(tmp_path / "bad.tgz", SMALL).frozen_graph
+        check = read_archive(tmp_path / "bad.tgz", SMALL).comparison
     except InputError:
         return
     # A damaged constant can still be a number; then the comparison of the two copies must differ.
     assert check is not None
-    assert check.largest_difference > 0
+    assert check.first_other or check.not_checked
 
 
 @pytest.mark.shared
 def test_the_stand_in_agrees_with_its_frozen_graph_on_real_pictures(shared: Path, tmp_path: Path) -> None:
-    """Folded averages give the frozen graph's outputs to 1e-5 on real pictures; folded raw variables do not."""
+    """Folded averages give the frozen graph's outputs on real pictures; folded raw variables do not."""
     import tensorflow as tf
 
     archive = shared / "checkpoint" / "mobilenet_v2_1.0_224.tgz"
     weights = read_archive(archive, Model())
-    assert weights.frozen_graph is not None
-    assert weights.frozen_graph.largest_difference == 0
+    assert weights.comparison == GraphComparison(exact=262)
     files = unpack(archive, tmp_path)
     frozen = next(path for name, path in files.items() if name.endswith("_frozen.pb")).read_bytes()
     prefix = str(next(path for name, path in files.items() if name.endswith(".index")).with_suffix(""))
@@ -177,5 +151,5 @@ def test_the_stand_in_agrees_with_its_frozen_graph_on_real_pictures(shared: Path
         expected = official_layout.run_graph(frozen, value)
         for index, runner in enumerate(runners):
             largest[index] = max(largest[index], float(np.abs(runner.run(value)[0] - expected).max()))
-    assert largest[0] < 1e-5
+    assert largest[0] < SAME
     assert largest[1] > 1e-2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import PurePosixPath
 
 from pipeline.work import FREEZE_FILE, Work, float_model_file
@@ -14,7 +15,7 @@ def run(work: Work) -> None:
     with work.machine.progress.bar("freezing the float graph"):
         archive = work.machine.checkpoint
         if archive is None:
-            weights = checkpoint.FloatWeights(seeded.seeded_weights(recipe.model, recipe.checkpoint.seed), None)
+            weights = checkpoint.FloatWeights(seeded.seeded_weights(recipe.model, recipe.checkpoint.seed))
         else:
             weights = checkpoint.read_archive(archive, recipe.model)
         graph = network.frozen_graph(recipe.model, weights.values)
@@ -22,13 +23,10 @@ def run(work: Work) -> None:
     path = float_model_file(recipe)
     work.write(str(PurePosixPath(path).with_suffix(".pb")), graph)
     work.write(path, model)
-    compared = weights.frozen_graph
     document = {
         "network": recipe.network,
         "graph_sha256": digest_bytes(graph),
         "variables": len(weights.values),
-        "archive_frozen_graph": None
-        if compared is None
-        else {"constants_compared": compared.compared, "largest_difference": compared.largest_difference},
+        "archive_frozen_graph": weights.comparison and asdict(weights.comparison),
     }
     work.write(FREEZE_FILE, readable_json(document))
