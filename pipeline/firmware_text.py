@@ -30,6 +30,13 @@ def rows(run: Run, subject: Subject, labels: Sequence[str]) -> list[Row]:
     ]
 
 
+def published_row(outputs: Array, published: Array) -> Row:
+    """The published output against what the board made of the published input; both int8 (classes)."""
+    equal, total = int((outputs == published).sum()), published.size
+    why = "the published test vector, behind the other pictures"
+    return claim("published output", f"{total} of {total} bytes", f"{equal} of {total} bytes", why)
+
+
 def document(board: Board, run: Run, subject: Subject, table: Sequence[Row]) -> Json:
     """All of it as plain JSON."""
     return {

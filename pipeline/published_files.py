@@ -98,6 +98,16 @@ def _fetched(resource: Resource, cache: Path, progress: Progress) -> File:
     return File(resource, path.read_bytes(), str(path))
 
 
+def beside(folder: Path) -> Files:
+    """The files of a folder in the ML-zoo's layout, as far as they are there, and without a model.
+
+    Raises:
+        InputError: a file that cannot be read.
+    """
+    paths = ((_INPUT, _INPUT_PATH), (_OUTPUT, _OUTPUT_PATH))
+    return Files(File(RESOURCES[_MODEL], None, ""), *(_beside(folder, RESOURCES[name], where) for name, where in paths))
+
+
 def given(path: Path) -> Files:
     """The files of a folder, or a model alone.
 
@@ -117,8 +127,11 @@ def given(path: Path) -> Files:
     return Files(File(model, *_read(path)), *alone)
 
 
-def read_vector(file: File, shape: tuple[int, ...]) -> Array | None:
+def read_vector(file: File, shape: tuple[int, ...] | None) -> Array | None:
     """A test vector, int8 of `shape` and flat where it is scores; None where it is not at hand.
+
+    Args:
+        shape: that it must have; None for a file that is known by its digest, which is given as it is.
 
     Raises:
         InputError: the file is no .npy of that shape and type, or is longer or shorter than it says.
@@ -128,7 +141,10 @@ def read_vector(file: File, shape: tuple[int, ...]) -> Array | None:
     try:
         vector = _parse(file.data)
     except (ValueError, EOFError, SyntaxError, TypeError, RecursionError, MemoryError, tokenize.TokenError) as error:
-        raise _unusable(file, shape, f"a file that is no such array ({' '.join(str(error).split())[:100]})") from error
+        said = " ".join(str(error).split())[:100]
+        raise _unusable(file, shape or (), f"a file that is no such array ({said})") from error
+    if shape is None:
+        return vector
     if vector.dtype != np.int8 or vector.shape != shape:
         raise _unusable(file, shape, f"{vector.dtype} {vector.shape}")
     return vector.reshape(-1).astype(np.int64) if len(shape) == 2 else vector

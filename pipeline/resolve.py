@@ -106,6 +106,7 @@ def complete(request: Request, start: Start, progress: Progress) -> tuple[Recipe
         workers=workers,
         progress=progress,
         vela_config=custom,
+        published=request.of.parent if request.of else None,
     )
     return recipe, machine
 

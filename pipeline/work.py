@@ -37,6 +37,7 @@ class Machine:
         ranges: the range table given; None where ranges are measured.
         workers: the processes that measure, evaluate and compile.
         vela_config: the user's configuration file for Vela; None where Vela's own is used.
+        published: a folder that may hold the published files, in the ML-zoo's layout; None for none.
     """
 
     out: Path
@@ -46,6 +47,7 @@ class Machine:
     workers: Workers
     progress: Progress
     vela_config: VelaConfig | None = None
+    published: Path | None = None
 
 
 @dataclass(frozen=True)

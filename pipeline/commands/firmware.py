@@ -27,11 +27,13 @@ def run(arguments: argparse.Namespace) -> int:
     from pipeline.cortex_m.firmware import image
     from pipeline.cortex_m.firmware.boards import board as find_board
     from pipeline.opened import open_build
+    from pipeline.platforms import published_vector
     from pipeline.platforms.subject import subject
     from pipeline.request import check_least
     from pipeline.rows import raise_unless_holds
     from pipeline.work import LABELS_FILE, model_file
     from recreate_model.errors import ResourceError, UsageError
+    from recreate_model.resources import cache_folder
 
     board = find_board(arguments.board)
     check_least("--pictures", arguments.pictures, 1)
@@ -47,6 +49,12 @@ def run(arguments: argparse.Namespace) -> int:
     build = open_build(arguments, "firmware", progress, may_fetch=True)
     recipe, files = build.recipe, files_of(build, bring_up_to_date(image.STAGES_NEEDED, build, arguments.force))
     checked = subject(recipe, build.machine, files[model_file(recipe)].read_bytes(), arguments.pictures)
+    model = files[model_file(recipe)].read_bytes()
+    vector: published_vector.Vector | str = ""
+    if published_vector.is_published(model):
+        vector = published_vector.find_vector(build.machine.published, cache_folder(), progress)
+    if isinstance(vector, published_vector.Vector):
+        checked = published_vector.with_vector(checked, vector)
     option = "--keep" if arguments.keep else "TMPDIR"
     try:
         kept = contextlib.nullcontext(arguments.keep) if arguments.keep else tempfile.TemporaryDirectory()
@@ -62,6 +70,8 @@ def run(arguments: argparse.Namespace) -> int:
         ) from error
     labels = files[LABELS_FILE].read_text(encoding="utf-8").splitlines() if LABELS_FILE in files else ()
     table = firmware_text.rows(found, checked, labels)
+    if isinstance(vector, published_vector.Vector):
+        table.append(firmware_text.published_row(found.outputs[-1], vector.output[0]))
     document = firmware_text.document(board, found, checked, table)
     if arguments.json:
         print(json.dumps(document, indent=2))

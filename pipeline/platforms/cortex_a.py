@@ -40,6 +40,37 @@ def check(subject: Subject, cache: Path) -> list[Evidence]:
     return [*rows, *_on_this_machine(subject, here), _armnn_here(subject)]
 
 
+def check_reference(subject: Subject, cache: Path) -> list[Evidence]:
+    """Rows for the reference kernels alone, here and as AArch64 code.
+
+    Args:
+        cache: as for `check`.
+
+    Raises:
+        ToolError: something that is there failed.
+    """
+    ran = run_job(_here(), "litert", ("reference",), subject)
+    agreement = bit_exact(ran.outputs["reference"], subject.expected)
+    here = _ROW(
+        _status(),
+        "LiteRT's reference kernels",
+        device=_device(),
+        tools=ran.versions,
+        agreement=agreement,
+        pictures=agreement.n,
+        seconds=ran.seconds["reference"],
+        note=_foreign(),
+    )
+    emulator, root = aarch64.emulator(), aarch64.find(cache)
+    if aarch64.native() or emulator is None or root is None:
+        what = "LiteRT's reference kernels as AArch64 code"
+        missing = f"{EMULATOR} and the AArch64 root: `apt-get install {EMULATOR_PACKAGE}`, then `make aarch64`"
+        return [here] if aarch64.native() else [_ROW("not run", what, missing=missing), here]
+    cpu = next(cpu for cpu in CPUS if aarch64.emulates(emulator, cpu))
+    emulated = _run_emulated(root, emulator, cpu, "litert", ("reference",), subject)
+    return [_emulated_row("reference", subject, emulated, ran, _tools(emulated, root, emulator), cpu), here]
+
+
 def _here() -> Place:
     return Place("this machine", (sys.executable, "-I"), "install the packages of requirements/runtime.lock again")
 

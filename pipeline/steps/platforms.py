@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pipeline.platforms import cortex_a, cortex_m, cortex_m_tflm, ethos_u, mali
-from pipeline.platforms.evidence import Evidence, as_json
+from pipeline.platforms import cortex_a, cortex_m, cortex_m_tflm, ethos_u, mali, published_vector
+from pipeline.platforms.evidence import Evidence, Subject, as_json
 from pipeline.platforms.subject import subject
 from pipeline.work import PLATFORMS_FILE, VELA_FILE, Work
 from recreate_model.digest import Json, digest_bytes, readable_json
@@ -24,6 +24,7 @@ def run(work: Work) -> None:
         ("Cortex-M", lambda: cortex_m.check(checked, work.inputs)),
         ("Cortex-M", lambda: cortex_m_tflm.check(checked)),
         ("Mali GPU", lambda: mali.check(checked)),
+        *_published_vector(work, checked),
         ("Ethos U", lambda: ethos_u.check(_variants(work))),
     ]
     rows: list[Evidence] = []
@@ -38,6 +39,15 @@ def run(work: Work) -> None:
         "rows": [as_json(row) for row in rows],
     }
     work.write(PLATFORMS_FILE, readable_json(document))
+
+
+def _published_vector(work: Work, subject: Subject) -> list[tuple[str, Callable[[], list[Evidence]]]]:
+    """The check by the published test vector, of a build whose model is the published one."""
+    if not published_vector.is_published(work.model):
+        return []
+    cache = cache_folder()
+    vector = published_vector.find_vector(work.machine.published, cache, work.machine.progress)
+    return [("Cortex-A", lambda: published_vector.check(subject, vector, work.inputs, cache))]
 
 
 def _variants(work: Work) -> Json:

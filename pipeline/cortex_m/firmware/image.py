@@ -10,7 +10,7 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path, PurePosixPath
@@ -108,7 +108,7 @@ def build_image(board: Board, sources: Mapping[str, str], name: str, folder: Pat
     script = f"{board.name}.ld"
     written = {
         **sources,
-        "firmware_model.h": _names(identifier(name), "labels.h" in sources),
+        "firmware_model.h": names(name, sources),
         "firmware.c": _data("firmware.c"),
         script: _data("firmware.ld").replace("@model_address@", f"{board.model_address:#x}"),
     }
@@ -185,9 +185,17 @@ def _best(lines: Sequence[str]) -> Iterator[tuple[Best, ...]]:
             found.append(Best(int(match[1]), int(match[2]), match[3]))
 
 
-def _names(c_name: str, labelled: bool) -> str:
+def names(name: str, sources: Collection[str]) -> str:
+    """A header by whose names a program uses a model's files.
+
+    Args:
+        name: of the model's file.
+        sources: names of the files.
+    """
+    c_name = identifier(name)
     prefix = c_name.upper()
-    labels = '#include "labels.h"' if labelled else 'enum { LABELS_COUNT };\nstatic const char *const labels[] = {""};'
+    without = 'enum { LABELS_COUNT };\nstatic const char *const labels[] = {""};'
+    labels = '#include "labels.h"' if "labels.h" in sources else without
     return f"""\
 {labels}
 #include "{c_name}.h"

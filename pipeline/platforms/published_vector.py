@@ -1,0 +1,107 @@
+"""Evidence by the published test vector: each runtime that is exact by design, on the input that the ML-zoo publishes.
+
+For: a build whose model is the published one. The expected bytes are then the publisher's own, and no kernel of this
+machine had a part in them. Not for: other models, or kernels that are fast and not exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.platforms import cortex_a, cortex_m, cortex_m_host, cortex_m_tflm
+from pipeline.platforms.evidence import Evidence, Subject
+from pipeline.published_files import Files, beside, fetched, read_vector
+from pipeline.work import Progress
+from recreate_model.digest import digest_bytes
+from recreate_model.errors import PipelineError
+from recreate_model.network import Array
+from recreate_model.resources import RESOURCES
+
+
+@dataclass(frozen=True, eq=False)
+class Vector:
+    """The published test vector: input int8 (1, height, width, 3), output int8 (1, classes)."""
+
+    input: Array = field(repr=False)
+    output: Array = field(repr=False)
+
+
+def is_published(model: bytes) -> bool:
+    """Whether a model is the published one, byte for byte."""
+    return digest_bytes(model) == RESOURCES["published-model"].sha256
+
+
+def find_vector(folder: Path | None, cache: Path, progress: Progress) -> Vector | str:
+    """The pinned vector from a folder in the ML-zoo's layout, the cache or a mirror; or why it cannot be had.
+
+    Args:
+        folder: where the published files may lie; None for nowhere.
+    """
+    faults = []
+    places: list[Callable[[], Files]] = [lambda: fetched(cache, progress)]
+    if folder is not None:
+        places.insert(0, lambda: beside(folder))
+    for place in places:
+        files = place()
+        pair = (files.input, files.output)
+        wrong = [file for file in pair if file.data is None or digest_bytes(file.data) != file.resource.sha256]
+        if not wrong:
+            value, scores = read_vector(files.input, None), read_vector(files.output, None)
+            assert value is not None  # they are at hand, and are the pinned ones
+            assert scores is not None
+            return Vector(value, scores)
+        first = wrong[0]
+        faults.append(f"{first.what}: {first.why if first.data is None else f'another file at {first.where}'}")
+    return "; ".join(faults)
+
+
+def check(subject: Subject, vector: Vector | str, build: Mapping[str, Path], cache: Path) -> list[Evidence]:
+    """One row for each runtime; one alone that says what is missing where the vector cannot be had.
+
+    Args:
+        subject: whose model is the published one.
+        build: the files of the build by their paths in it.
+        cache: folder below which `make aarch64` keeps its root.
+    """
+    if isinstance(vector, str):
+        what = "the reference kernels on the published test vector"
+        missing = f"{vector}; give a folder in the ML-zoo's layout with --published, or make a mirror reachable"
+        return [Evidence("Cortex-A", "not run", what, missing=missing)]
+    published = replace(subject, inputs=vector.input, expected=vector.output, source="published", trained=True)
+    runtimes: tuple[tuple[str, Callable[[], list[Evidence]]], ...] = (
+        ("Cortex-A", lambda: cortex_a.check_reference(published, cache)),
+        ("Cortex-M", lambda: cortex_m.check(published, build)),
+        ("Cortex-M", lambda: cortex_m_host.check(published, build)),
+        ("Cortex-M", lambda: cortex_m_tflm.check(published)),
+    )
+    rows = [row for platform, run in runtimes for row in _rows(platform, run)]
+    said = f"{vector.output.size} bytes compared with the published output"
+    return [
+        replace(
+            row,
+            what=f"{row.what}, on the published test vector",
+            note="; ".join(filter(None, (said if row.agreement else "", row.note))),
+        )
+        for row in rows
+    ]
+
+
+def _rows(platform: str, run: Callable[[], list[Evidence]]) -> list[Evidence]:
+    """A runtime that fails is its own affair; the others have their rows all the same."""
+    try:
+        return run()
+    except PipelineError as error:
+        return [Evidence(platform, "not run", error.expected, fault=error.found)]
+
+
+def with_vector(subject: Subject, vector: Vector) -> Subject:
+    """A subject with the published vector behind its own pictures."""
+    return replace(
+        subject,
+        inputs=np.concatenate([subject.inputs, vector.input]),
+        expected=np.concatenate([subject.expected, vector.output]),
+    )
