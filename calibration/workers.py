@@ -12,6 +12,7 @@ import os
 import pickle
 import signal
 import tempfile
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -79,8 +80,9 @@ def _run_here(
         try:
             with executor:
                 # All workers are spawned by this call. Ctrl-C is for the parent to handle, and a traceback from each
-                # worker helps nobody; but one that comes just now must not be lost.
-                with _ctrl_c_held_back():
+                # worker helps nobody; but one that comes just now must not be lost. Nor may it end this call half-way:
+                # the executor would wait for ever for an item that it knows of and has not handed on.
+                with _stops_held_back():
                     results = executor.map(_Call(task), items)
                 # Leaving this loop early, by an error or Ctrl-C, cancels what has not started.
                 yield from results
@@ -93,13 +95,22 @@ def _run_here(
 
 
 @contextlib.contextmanager
-def _ctrl_c_held_back() -> Iterator[None]:
-    """Processes started here never see Ctrl-C, as they inherit the mask; this one sees it a moment later."""
+def _stops_held_back() -> Iterator[None]:
+    """Processes started here never see Ctrl-C, as they inherit the mask; this one sees it, or SIGTERM, a bit later."""
+    # The mask alone does not hold it back: another thread takes the signal, and Python hands it to the main one.
+    held: list[int] = []
+    here = threading.current_thread() is threading.main_thread()
+    stops = (signal.SIGINT, signal.SIGTERM) if here else ()
+    handlers = {stop: signal.signal(stop, lambda number, frame: held.append(number)) for stop in stops}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for stop, handler in handlers.items():
+            signal.signal(stop, handler)
+        for number in held[:1]:
+            signal.raise_signal(number)
 
 
 class _Call:

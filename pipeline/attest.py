@@ -25,13 +25,16 @@ BUILDER = f"{_PROJECT}#pipeline"
 DELIVERING = ("given", "quantize", "vela", "labels", "c-array", "cortex-m", "standalone", "linux", "card")
 
 
-def statement(recipe: Recipe, records: Mapping[str, Json], manifest: Json, sha1: Mapping[str, str]) -> Json:
+def statement(
+    recipe: Recipe, records: Mapping[str, Json], manifest: Json, sha1: Mapping[str, str], conversion: Json = None
+) -> Json:
     """The statement about a whole build.
 
     Args:
         records: the lock's entry of every stage, in the order of the stages.
         manifest: of the calibration pictures, as `calibrate` writes it; None where a range table was given.
         sha1: path -> SHA-1 of the files that others know by it.
+        conversion: conversion.json, where a toolchain of its own converted the checkpoint.
     """
     parts = [KeyParts(**entry["parts"]) for entry in records.values()]
     files = {path: digest for entry in records.values() for path, digest in entry["outputs"].items()}
@@ -47,6 +50,7 @@ def statement(recipe: Recipe, records: Mapping[str, Json], manifest: Json, sha1:
                 "externalParameters": {"recipe": as_json(recipe)},
                 "internalParameters": {
                     "recipeId": recipe.id,
+                    **({"conversion": conversion} if conversion else {}),
                     "chain": [_link(recipe, part, records[part.stage]) for part in parts],
                 },
                 "resolvedDependencies": dependencies(recipe, parts, manifest),
@@ -63,10 +67,12 @@ def dependencies(recipe: Recipe, parts: Sequence[KeyParts], manifest: Json) -> l
     """What the build took from outside, each once: float weights or model, pictures or range table, code, tools."""
     code = {module: digest for part in parts for module, digest in part.code.items()}
     tools = {tool: version for part in parts for tool, version in part.tools.items()}
+    converter = {name: digest for part in parts for name, digest in part.recipe.get("converter", {}).items()}
     return [
         _weights(recipe),
         *_calibration(recipe, manifest),
         *(_dependency("vela.ini", "Vela configuration", sha256=digest) for digest in _vela_configs(recipe)),
+        *(_dependency(name, "converter", sha256=digest) for name, digest in sorted(converter.items())),
         *(_dependency(module, "code", sha256=digest) for module, digest in sorted(code.items())),
         *(
             _dependency(tool, "tool", uri=f"pkg:pypi/{quote(tool)}@{quote(version)}")

@@ -17,9 +17,17 @@ from pipeline.attest import DELIVERING, dependencies
 from pipeline.rows import Row, claim
 from pipeline.statement import Link, Statement
 from pipeline.store import LOCK_FILE, Record, Store
-from pipeline.work import CHECKPOINT_FILE, MANIFEST_FILE, RANGES_FILE, float_model_file, model_file
+from pipeline.work import (
+    CHECKPOINT_FILE,
+    CONVERSION_FILE,
+    MANIFEST_FILE,
+    RANGES_FILE,
+    archive_graph_file,
+    float_model_file,
+    model_file,
+)
 from recreate_model import resources
-from recreate_model.digest import Json, digest_file
+from recreate_model.digest import Json, digest_file, digest_json
 from recreate_model.errors import InputError, UsageError
 
 _SHOWN = 3  # differences of one row, that could have many
@@ -43,6 +51,7 @@ def rows(statement: Statement, folder: Path, archive: Path | None) -> tuple[Row,
         *_chain(statement),
         _course(statement),
         _dependencies(statement, folder),
+        *_conversion(statement, folder),
         _checkpoint_file(statement, folder),
         _checkpoint(statement, archive),
         _pictures(statement),
@@ -106,12 +115,14 @@ def _link_faults(statement: Statement, link: Link, made: dict[str, tuple[str, st
 def _course(statement: Statement) -> Row:
     """checkpoint -> float model -> ranges -> INT8 -> deployables: each named file goes into the next stage."""
     recipe, by_name = statement.recipe, {link.parts.stage: link for link in statement.chain}
-    making = (
+    making: tuple[tuple[str, str, str], ...] = (
         ("fetch", CHECKPOINT_FILE, "freeze"),
         ("freeze", float_model_file(recipe), "calibrate"),
         ("freeze", float_model_file(recipe), "quantize"),
         ("calibrate", RANGES_FILE, "quantize"),
     )
+    if recipe.toolchain:
+        making = (*making, ("freeze", archive_graph_file(recipe), "quantize"))
     maker = "given" if recipe.given else "quantize"
     users = ("vela", "c-array", "cortex-m", "standalone", "linux", "card")
     course = (*(() if recipe.given else making), *((maker, model_file(recipe), user) for user in users))
@@ -146,6 +157,13 @@ def _dependencies(statement: Statement, folder: Path) -> Row:
 
 def _identity(entry: Json) -> Json:
     return {name: value for name, value in entry.items() if name != "downloadLocation"}
+
+
+def _conversion(statement: Statement, folder: Path) -> Iterator[Row]:
+    """What was moved, where a toolchain of its own converted the checkpoint, is what the build says."""
+    if statement.recipe.toolchain:
+        found, stated = (digest_json(value) for value in (_json(folder, CONVERSION_FILE), statement.conversion))
+        yield claim("conversion", found, stated, f"what {CONVERSION_FILE} says, SHA-256 of its content")
 
 
 def _checkpoint_file(statement: Statement, folder: Path) -> Row:

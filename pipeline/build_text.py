@@ -9,11 +9,20 @@ from typing import TYPE_CHECKING
 
 from absl import logging
 
+from pipeline import published_recipe
 from pipeline.c_array import identifier
 from pipeline.console import WIDE, empty_table, print_row_table, screen
 from pipeline.ethos_u.targets import variant_name
 from pipeline.runner import Freshness, Outcome
-from pipeline.work import EVALUATE_FILE, PLATFORMS_FILE, PROVENANCE_FILE, VELA_FILE, VERIFY_FILE, model_file
+from pipeline.work import (
+    CONVERSION_FILE,
+    EVALUATE_FILE,
+    PLATFORMS_FILE,
+    PROVENANCE_FILE,
+    VELA_FILE,
+    VERIFY_FILE,
+    model_file,
+)
 from recreate_model.digest import Json, digest_file
 from recreate_model.errors import InputError
 from recreate_model.recipe import MIN_MAX, Recipe, Target
@@ -77,6 +86,8 @@ def print_build(folder: Path, recipe: Recipe, outcomes: Sequence[Outcome], wante
             console.print(f"{what:<10} {folder / path}", soft_wrap=True)
     if recipe.calibration.cuts_outliers:
         console.print(f"ranges     by {recipe.calibration.range_method}; golden.json claims bytes of {MIN_MAX} alone")
+    if CONVERSION_FILE in made:
+        console.print(f"converted  {published_recipe.sentence(_load(folder, CONVERSION_FILE))}", soft_wrap=True)
     if recipe.given:
         console.print(f"given, SHA-256 {recipe.checkpoint.sha256}: the model was not built here")
     if recipe.checkpoint.kind == "seeded":

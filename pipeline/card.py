@@ -56,6 +56,7 @@ def card_readme(
     refuted: Sequence[str] = (),
     left_out: Sequence[str] = (),
     tools: Mapping[str, str] | None = None,
+    conversion: str = "",
 ) -> str:
     """The card as Markdown.
 
@@ -69,6 +70,7 @@ def card_readme(
         refuted: what was claimed of the model and does not hold, as verification names it.
         left_out: sentences on what was not made of a given model, and why.
         tools: name to version of what made the model.
+        conversion: as for `card_words.words_of`.
 
     Raises:
         InputError: `model` is not a TensorFlow Lite file.
@@ -76,7 +78,8 @@ def card_readme(
     """
     view = _checked_view(recipe, model)
     measured = [figure for figure in (accuracy, agreement) if figure]
-    words = words_of(recipe, model, tools or {}, labelled=any(path == LABELS_FILE for path, _ in files))
+    labelled = any(path == LABELS_FILE for path, _ in files)
+    words = words_of(recipe, model, tools or {}, labelled, conversion)
     warnings = [words.warning, *warnings_of(recipe), f"Verification failed: {', '.join(refuted)}." * bool(refuted)]
     platforms = "\n".join(_platform_row(platform, evidence) for platform in PLATFORMS)
     return README.format(

@@ -14,6 +14,7 @@ from recreate_model.recipe import Model, Recipe
 
 _PAPER = "https://arxiv.org/pdf/1801.04381.pdf"
 _QUANTISED = "INT8 quantised version of MobileNet v2 model."
+_IDENTICAL = f"It is the published {PUBLISHED_MODEL.name}_INT8, byte for byte."
 
 
 @dataclass(frozen=True)
@@ -39,13 +40,14 @@ class Words:
     paper: str
 
 
-def words_of(recipe: Recipe, model: bytes, tools: Mapping[str, str], labelled: bool) -> Words:
+def words_of(recipe: Recipe, model: bytes, tools: Mapping[str, str], labelled: bool, conversion: str = "") -> Words:
     """The words for a model.
 
     Args:
         model: the bytes of the INT8 model.
         tools: name to version of what made the model.
         labelled: whether labels.txt lies beside the card.
+        conversion: a sentence on how a toolchain of its own converted the checkpoint; empty where today's did.
     """
     labels = (
         "The class labels associated with this model are in [labels.txt](labels.txt); the script `get_class_labels.sh` "
@@ -55,16 +57,19 @@ def words_of(recipe: Recipe, model: bytes, tools: Mapping[str, str], labelled: b
     )
     if recipe.given:
         return _of_given(recipe, model, tools, labels)
+    how = " --recipe published" * bool(recipe.toolchain)
     description, warning = _who_it_is(recipe)
+    if digest_bytes(model, "sha1") == PUBLISHED_SHA1:
+        description, warning = f"{_QUANTISED} Trained on ImageNet.", f"{warning} {_IDENTICAL}".strip()
     return Words(
         title=_title(recipe.model),
         warning=warning,
         description=description,
         terms=" for the code; the terms of the archive's weights are theirs" * (recipe.checkpoint.kind == "archive"),
-        origin=_origin(recipe, tools),
+        origin=_origin(recipe, tools, conversion),
         labels=labels,
-        code="This model was made by `python -m pipeline all` of the project this card comes from; the code is in its "
-        "`recreate_model/`.",
+        code=f"This model was made by `python -m pipeline all{how}` of the project this card comes from; the code is "
+        "in its `recreate_model/`.",
         paper=_PAPER,
     )
 
@@ -74,7 +79,7 @@ def _of_given(recipe: Recipe, model: bytes, tools: Mapping[str, str], labels: st
     warning = f"Given, SHA-256 {recipe.checkpoint.sha256}: the model was not built here."
     description = "A full-integer INT8 model. How it was trained and quantised is not known to this build."
     if published:
-        warning += f" It is the published {PUBLISHED_MODEL.name}_INT8, byte for byte."
+        warning += f" {_IDENTICAL}"
         description = f"{_QUANTISED} Trained on ImageNet."
     return Words(
         title=_title(PUBLISHED_MODEL) if published else f"{recipe.given}",
@@ -112,7 +117,7 @@ def warnings_of(recipe: Recipe) -> list[str]:
     return []
 
 
-def _origin(recipe: Recipe, tools: Mapping[str, str]) -> str:
+def _origin(recipe: Recipe, tools: Mapping[str, str], conversion: str) -> str:
     checkpoint, calibration = recipe.checkpoint, recipe.calibration
     weights = f"the archive with SHA-256 `{checkpoint.sha256}`" if checkpoint.sha256 else f"seed {checkpoint.seed}"
     ranges = f"from the table with SHA-256 `{calibration.ranges_sha256}`"
@@ -121,7 +126,11 @@ def _origin(recipe: Recipe, tools: Mapping[str, str]) -> str:
         ranges = f"measured on {pictures}, rounded to {calibration.mantissa_bits} mantissa bits"
     if calibration.cuts_outliers:
         ranges += f", outliers cut off by the method {calibration.range_method}"
-    return f"Float weights from {weights}, quantised after training. Activation ranges {ranges}.{_made_with(tools)}"
+    if recipe.toolchain:
+        ranges += ", which were recovered from the published file"
+    converted = f" Converted {conversion}." if conversion else ""
+    quantised = f"Float weights from {weights}, quantised after training. Activation ranges {ranges}."
+    return f"{quantised}{converted}{_made_with(tools)}"
 
 
 def _made_with(tools: Mapping[str, str]) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from logging import Formatter as StandardFormatter
 from logging import LogRecord
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 from absl import app, logging
 from absl.flags import argparse_flags
@@ -33,12 +33,10 @@ from pipeline.commands import (
     vela_c_array,
     vela_fit,
 )
+from pipeline.request import RECIPES
 from pipeline.stages import STAGES
 from recreate_model.errors import PipelineError, ToolError, UsageError
 from recreate_model.recipe import Preprocess
-
-if TYPE_CHECKING:
-    pass
 
 _EPILOG = (
     "exit status: 0 done, 1 a check failed, 2 bad usage, 3 bad input, 4 a resource could not be had, 5 a tool failed"
@@ -90,7 +88,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
 
     summaries = {"all": "every stage but `platforms`, in order", **{row.name: row.summary for row in STAGES}}
     for name, summary in summaries.items():
-        _add_build_arguments(added := command(name, summary))
+        _add_build_arguments(added := command(name, summary), published=name != "verify")
         for variant in _VARIANTS.get(name, ()):
             variant.add_arguments(added)
     _add_build_arguments(command("status", "which stages are up to date"))
@@ -104,7 +102,12 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(list(argv[1:]))
 
 
-def _add_build_arguments(parser: argparse.ArgumentParser) -> None:
+def _add_build_arguments(parser: argparse.ArgumentParser, published: bool = True) -> None:
+    """The options of a build.
+
+    Args:
+        published: whether `--published` is one of them; `verify` has one of its own.
+    """
     add = parser.add_argument
     add(
         "--of",
@@ -119,6 +122,25 @@ def _add_build_arguments(parser: argparse.ArgumentParser) -> None:
         help="float weights: an archive of the official layout, or untrained ones made from a seed "
         "(default auto: the official archive, else seeded)",
     )
+    add(
+        "--recipe",
+        choices=RECIPES,
+        help="today: TensorFlow as installed, ranges measured; published: the published model's own converter and "
+        "recorded ranges, for its SHA-1 (default today)",
+    )
+    add(
+        "--moves",
+        type=Path,
+        metavar="FILE",
+        help="for --recipe published: the folding factors that `prove --record` wrote, for CPUs that fold otherwise",
+    )
+    if published:
+        add(
+            "--published",
+            type=Path,
+            metavar="PATH",
+            help="the published model, or a folder with it and its test vector (default: fetched where needed)",
+        )
     add(
         "--images",
         metavar="auto|procedural|PATH|tfds:NAME",

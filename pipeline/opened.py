@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pipeline import runner
+from pipeline import published_recipe, runner
 from pipeline.ethos_u.targets import merged, spell
 from pipeline.given import check_options
 from pipeline.options import PICTURES, keep_options, kept_options, settle, warn_of_pictures
@@ -99,6 +99,7 @@ def open_build(arguments: argparse.Namespace, command: str, progress: Progress, 
     names = typed(arguments)
     check_options(command, names, MAKING)
     request = Request.given(arguments)
+    published_recipe.check_options(request, names)
     begun = start(request, progress, may_fetch)
     folder = request.out / begun.recipe.folder
     records = Store(folder).records()
@@ -118,7 +119,7 @@ def _own(command: str, recipe: Recipe, kept: Mapping[str, object]) -> Collection
     """The options that a command may change, as nothing but its own stage depends on them."""
     if command == "evaluate":
         # Where ranges are measured, the pictures are the model's.
-        return ("limit", *PICTURES) if recipe.given or "ranges" in kept else ("limit",)
+        return ("limit", *PICTURES) if recipe.given or recipe.toolchain or "ranges" in kept else ("limit",)
     return ("vela_config",) if command in ("vela", TRYING) else ()
 
 

@@ -6,15 +6,16 @@ import re
 from dataclasses import asdict
 from pathlib import Path
 
-from pipeline import diff_text
+from pipeline import diff_text, user_files
 from pipeline.console import Block
+from pipeline.published_recipe import moved_sentence
 from pipeline.work import Machine
-from recreate_model import seeded
+from recreate_model import moves, seeded
 from recreate_model.channels import FACTOR_ULPS
 from recreate_model.checkpoint import read_archive
 from recreate_model.digest import Json
 from recreate_model.errors import CheckError, PipelineError, ResourceError
-from recreate_model.prove import Attempt, Checkpoint, Proof
+from recreate_model.prove import Attempt, Checkpoint, Proof, table_of
 from recreate_model.quantiser import Generation
 from recreate_model.recipe import Recipe, as_json
 from recreate_model.verdict import Verdict, printable
@@ -68,7 +69,7 @@ def _attempt(attempt: Attempt) -> Json:
         "with": attempt.toolchain,
         "verdict": None if compared is None else compared.verdict.name,
         "apart_from_ends": compared.apart_from_ends.name if compared and compared.apart_from_ends is not None else None,
-        "first_difference": str(compared.decisive[0]) if compared and compared.decisive else None,
+        "first_difference": attempt.first_difference or None,
         "moved": None if moves is None else asdict(moves),
         "failure": None if attempt.failure is None else str(attempt.failure),
     }
@@ -137,12 +138,8 @@ def _remark(attempt: Json) -> str:
     if attempt["failure"]:
         return printable(attempt["failure"])
     remarks = [] if attempt["first_difference"] is None else [attempt["first_difference"]]
-    if moved := attempt["moved"]:
-        remarks.append(
-            f"this CPU folds BatchNorm otherwise: {moved['channels']:,} of {moved['of']:,} folding factors moved, to "
-            f"at most {moved['ulps']} units in the last place from the exact ones, which changed {moved['weights']:,} "
-            f"weights, {moved['scales']:,} scales and {moved['biases']:,} biases"
-        )
+    if attempt["moved"]:
+        remarks.append(moved_sentence(attempt["moved"]))
     elif attempt["verdict"] == "IDENTICAL":
         remarks.append("nothing was moved")
     return "; ".join(remarks)
@@ -163,6 +160,17 @@ def keep(proof: Proof, folder: Path) -> None:
         raise ResourceError(
             expected=f"to write into {folder}", found=error.strerror or str(error), next_step="give another --keep"
         ) from error
+
+
+def record(proof: Proof, published: bytes, path: Path) -> None:
+    """Writes the table of moves of a published file that was made again.
+
+    Raises:
+        CheckError: it was not, or no table gives its bytes.
+        InputError, ResourceError: another file is in its place, or it cannot be written.
+    """
+    text = moves.to_json(table_of(published, proof))
+    user_files.write_new(path.parent, {path.name: text}, "--record")
 
 
 def check(proof: Proof, recipe: Recipe, path: Path, asked: Verdict) -> None:

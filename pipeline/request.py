@@ -10,6 +10,9 @@ from typing import Any
 
 from recreate_model.errors import UsageError
 
+# How a model is made, as `--recipe` calls it.
+TODAY, PUBLISHED = RECIPES = ("today", "published")
+
 
 @dataclass(frozen=True)
 class Request:
@@ -17,6 +20,9 @@ class Request:
 
     Attributes:
         of: the INT8 model that the build starts from; None for one that makes its own.
+        recipe: `today`, or `published`: the publisher's converter and ranges.
+        moves: a table of the folding factors, for `published`.
+        published: the published model, or a folder with it in the ML-zoo's layout; None for the cache or a mirror.
     """
 
     model: str = "1.0_224"
@@ -39,6 +45,9 @@ class Request:
     jobs: int | None = None
     cluster: str | None = None
     of: Path | None = None
+    recipe: str = TODAY
+    moves: Path | None = None
+    published: Path | None = None
 
     @classmethod
     def given(cls, arguments: argparse.Namespace, **fixed: str) -> Request:

@@ -21,11 +21,12 @@ from calibration.selection import Selection, select, select_procedural
 from calibration.sources import ProceduralSource, Source
 from calibration.tfds_source import PREFIX as TFDS
 from calibration.workers import Workers
+from pipeline import published_recipe
 from pipeline.ethos_u.config import read_config
 from pipeline.ethos_u.targets import parse_targets
 from pipeline.find_checkpoint import find_checkpoint
 from pipeline.given import given_recipe
-from pipeline.request import Request, check_least, meant
+from pipeline.request import PUBLISHED, Request, check_least, meant
 from pipeline.work import Machine, Progress
 from recreate_model.digest import digest_bytes
 from recreate_model.errors import InputError, UsageError
@@ -64,9 +65,12 @@ def start(request: Request, progress: Progress, may_fetch: bool) -> Start:
     if request.of:
         return Start(given_recipe(request.of), request.of)
     model = Model.parse(request.model)
-    checkpoint, file = find_checkpoint(request.checkpoint, model, progress, may_fetch)
+    published = request.recipe == PUBLISHED
+    # The published recipe means the trained weights; seeded ones in their place would be no such build.
+    wanted = "official" if published and request.checkpoint == "auto" else request.checkpoint
+    checkpoint, file = find_checkpoint(wanted, model, progress, may_fetch)
     recipe = Recipe(model, checkpoint, Calibration(""), Evaluation(""), Preprocess(), ())
-    return Start(recipe, file)
+    return Start(replace(recipe, toolchain=published_recipe.TOOLCHAIN) if published else recipe, file)
 
 
 def complete(request: Request, start: Start, progress: Progress) -> tuple[Recipe, Machine]:
@@ -78,7 +82,7 @@ def complete(request: Request, start: Start, progress: Progress) -> tuple[Recipe
     custom = read_config(request.vela_config) if request.vela_config else None
     targets = parse_targets(request.targets, request.optimise, custom)
     range_method = _range_method(request)
-    table, ranges_sha256 = _table(request.ranges) if request.ranges else (None, "")
+    table, ranges_sha256 = _table(request)
     checkpoint = start.recipe.checkpoint
     measured = not (table or start.recipe.given)
     chosen = 0 if not measured else read_manifest(request.manifest) if request.manifest else request.calib
@@ -106,7 +110,8 @@ def complete(request: Request, start: Start, progress: Progress) -> tuple[Recipe
         workers=workers,
         progress=progress,
         vela_config=custom,
-        published=request.of.parent if request.of else None,
+        published=request.published or request.of,
+        moves=published_recipe.read_moves(request.moves) if request.moves else None,
     )
     return recipe, machine
 
@@ -117,7 +122,7 @@ def warn_of_evaluation(recipe: Recipe, request: Request) -> None:
     if found < request.limit:
         logging.warning("%d pictures are left to evaluate on, of the %d asked for", found, request.limit)
     if found and recipe.evaluation.overlap is None and not (request.of and recipe.evaluation.kind == "procedural"):
-        what = request.of or request.ranges
+        what = request.of or request.ranges or "the published model"
         logging.warning("nobody recorded which pictures calibrated %s; some may evaluate as well", what)
 
 
@@ -193,8 +198,13 @@ def _folder_or_procedural(warn: bool) -> str:
     return wanted
 
 
-def _table(path: Path) -> tuple[Ranges, str]:
-    """The range table given, and its SHA-256. Whether it fits the network is for `calibrate` to say."""
+def _table(request: Request) -> tuple[Ranges | None, str]:
+    """The range table of a request and its SHA-256, if it has one. Whether it fits is for `calibrate` to say."""
+    if request.recipe == PUBLISHED:
+        return published_recipe.recorded_ranges()
+    path = request.ranges
+    if path is None:
+        return None, ""
     try:
         data = path.read_bytes()
         return from_json(data.decode(), str(path)), digest_bytes(data)

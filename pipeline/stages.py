@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from pipeline import golden
 from pipeline.work import PLATFORMS_FILE, VERIFY_FILE, Stage
+from recreate_model import toolchain
 from recreate_model.digest import Json
 from recreate_model.recipe import Recipe, as_json
 
@@ -16,7 +17,14 @@ _PICTURES = (*_RUNTIME, "opencv-python-headless", "pillow", "simplejpeg")
 def _naming(recipe: Recipe) -> Json:
     """What every file name is made of."""
     naming = {"model": as_json(recipe.model), "checkpoint": as_json(recipe.checkpoint)}
+    if recipe.toolchain:
+        naming["toolchain"] = recipe.toolchain
     return {**naming, "given": recipe.given} if recipe.given else naming
+
+
+def _converting(recipe: Recipe) -> Json:
+    """With what a toolchain of its own is made of: its versions are those of no package installed here."""
+    return {**_naming(recipe), "converter": toolchain.parts(recipe.toolchain)} if recipe.toolchain else _naming(recipe)
 
 
 _PLATFORMS = Stage(
@@ -66,7 +74,7 @@ STAGES: tuple[Stage, ...] = (
         "quantize",
         "full-integer INT8 model, through TensorFlow's converter",
         needs=("freeze", "calibrate"),
-        reads=_naming,
+        reads=_converting,
         tools=("tensorflow", "flatbuffers", *_RUNTIME),
     ),
     Stage(

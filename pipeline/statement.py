@@ -59,6 +59,7 @@ class Statement:
         files: path below the statement's folder -> algorithm -> digest; subjects first, then by-products.
         subjects: paths of those the statement is about.
         recipe_id: as stated.
+        conversion: how a toolchain of its own converted the checkpoint, as stated; None where none did.
         dependencies: each as it stands.
         chain: in the order of the stages; every stage once.
     """
@@ -67,6 +68,7 @@ class Statement:
     subjects: frozenset[str]
     recipe: Recipe
     recipe_id: str
+    conversion: Json
     dependencies: tuple[Json, ...]
     chain: tuple[Link, ...]
 
@@ -177,7 +179,8 @@ def _statement(document: dict[str, Json]) -> Statement:
         for algorithm, value in known.items():
             _digest(value, algorithm)
     subjects = frozenset(entry["name"] for entry in document["subject"])
-    return Statement(files, subjects, recipe, _digest(internal["recipeId"]), dependencies, chain)
+    conversion = internal.get("conversion")
+    return Statement(files, subjects, recipe, _digest(internal["recipeId"]), conversion, dependencies, chain)
 
 
 def _link(entry: Json, recipe: Recipe, dependencies: tuple[Json, ...]) -> Link:
@@ -211,6 +214,7 @@ def _recipe(value: Json) -> Recipe:
         evaluation=Evaluation(**{**value["evaluation"], "pictures": _pictures(value["evaluation"])}),
         preprocess=Preprocess(**value["preprocess"]),
         targets=tuple(Target(**target) for target in value["targets"]),
+        toolchain=value.get("toolchain", ""),
         given=value.get("given", ""),
     )
     if as_json(recipe) != value:

@@ -3,7 +3,7 @@
 Four things make claims: the published card, for names, shapes, types, operators and the output's quantisation; the
 recipe's entry in golden.json, for the bytes; the checkpoint's own frozen graph, for the float weights; and the float
 model with its ranges, for every scale, weight and bias, which are derived again without TensorFlow. The published SHA-1
-is shown and not claimed: it belongs to a toolchain of 2021 and a calibration set that is lost.
+is claimed of the published recipe, and elsewhere shown: it belongs to a toolchain of 2021 and its ranges.
 """
 
 from __future__ import annotations
@@ -11,19 +11,23 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from pipeline.rows import Row, claim
+from recreate_model import consistency, network
+from recreate_model.channels import FACTOR_ULPS
 from recreate_model.convert import INT8_INPUT_NAME, INT8_OUTPUT_NAME
 from recreate_model.digest import Json, digest_bytes
-from recreate_model.frozen_graph import FOLDING_ULPS
+from recreate_model.frozen_graph import FOLDING_ULPS, as_values, read_layers
 from recreate_model.model_view import ModelView, Quantisation, read_model
-from recreate_model.network import CLASSES
+from recreate_model.network import CLASSES, Array
 from recreate_model.published_figures import PUBLISHED_MODEL, PUBLISHED_SHA1, PUBLISHED_SIZE
+from recreate_model.quantiser import Generation
 from recreate_model.recipe import Model, Recipe
-from recreate_model.rederive import Rederivation, rederive
+from recreate_model.rederive import Agreement, Rederivation, rederive, rederive_activations
 
-_CARD = "the published card"
+_CARD, _MODEL = "the published card", "the published model"
 _OPERATORS = ("ADD", "AVERAGE_POOL_2D", "CONV_2D", "DEPTHWISE_CONV_2D", "RESHAPE", "SOFTMAX")
 # A softmax is at most 1, so its scale does not depend on any picture.
 OUTPUT_QUANTISATION = "scale 0.00390625, zero point -128"
+_INPUT_QUANTISATION = "scale 0.007843137718737125, zero point -1"  # of the published model
 
 
 def rows(
@@ -51,15 +55,39 @@ def rows(
     )
 
 
+def published_rows(
+    model: bytes,
+    float_model: bytes,
+    spans: Mapping[str, tuple[float, float]],
+    graph: bytes,
+    frozen_graph: Json,
+) -> tuple[Row, ...]:
+    """All rows for a model of the published recipe: every figure of the card is claimed.
+
+    Args:
+        float_model, spans, frozen_graph: as for `rows`.
+        graph: the checkpoint's frozen graph, which was converted.
+    """
+    view = read_model(model)
+    activations = rederive_activations(read_model(float_model, "the float model"), view, spans, Generation.SCALE_FLOOR)
+    return (
+        *_published_bytes(model),
+        *_interface(PUBLISHED_MODEL, view, _INPUT_QUANTISATION),
+        *_content(view),
+        _agreement("activation scales", activations, "the recorded ranges, by the arithmetic of TensorFlow 2.5"),
+        *_explained(view, as_values(read_layers(graph, PUBLISHED_MODEL, "the checkpoint's frozen graph"))),
+        _weights(frozen_graph),
+    )
+
+
 def given_rows(model: bytes) -> tuple[Row, ...]:
     """All rows for a model that was given: those of the published card where its SHA-1 is the published one."""
     view = read_model(model)
     sha1 = digest_bytes(model, "sha1")
     if sha1 == PUBLISHED_SHA1:
         return (
-            claim("SHA-1", PUBLISHED_SHA1, sha1, _CARD),
-            claim("size", str(PUBLISHED_SIZE), str(len(model)), _CARD),
-            *_interface(PUBLISHED_MODEL, view),
+            *_published_bytes(model),
+            *_interface(PUBLISHED_MODEL, view, _INPUT_QUANTISATION),
             *_content(view),
         )
     why = "a given file, of which nothing is claimed"
@@ -74,6 +102,11 @@ def given_rows(model: bytes) -> tuple[Row, ...]:
         Row("operators", "", " ".join(view.operator_names), "not claimed", why),
         _no_floats(view),
     )
+
+
+def _published_bytes(model: bytes) -> Iterator[Row]:
+    yield claim("SHA-1", PUBLISHED_SHA1, digest_bytes(model, "sha1"), _CARD)
+    yield claim("size", str(PUBLISHED_SIZE), str(len(model)), _CARD)
 
 
 def _bytes(recipe: Recipe, model: bytes, golden_sha256: str | None) -> Iterator[Row]:
@@ -97,28 +130,24 @@ def _not_published(recipe: Recipe) -> str:
     return "the published figures are of the official checkpoint"
 
 
-def _interface(model: Model, view: ModelView) -> Iterator[Row]:
+def _interface(model: Model, view: ModelView, input_quantisation: str = "") -> Iterator[Row]:
     card, resolution = _CARD, model.resolution
     yield claim("input name", INT8_INPUT_NAME, view.input.name, card)
     yield claim("input shape", str((1, resolution, resolution, 3)), str(view.input.shape), card)
     yield claim("input type", "int8", view.input.dtype, card)
-    yield Row(
-        "input quantisation",
-        "",
-        quantisation_text(view.input.quantisation),
-        "not claimed",
-        "it follows from the calibration pictures",
-    )
+    what, found = "input quantisation", quantisation_text(view.input.quantisation)
+    if input_quantisation:
+        yield claim(what, input_quantisation, found, _MODEL)
+    else:
+        yield Row(what, "", found, "not claimed", "it follows from the calibration pictures")
     yield claim("output name", INT8_OUTPUT_NAME, view.output.name, card)
     yield claim("output shape", str((1, CLASSES)), str(view.output.shape), card)
     yield claim("output type", "int8", view.output.dtype, card)
-    yield claim(
-        "output quantisation", OUTPUT_QUANTISATION, quantisation_text(view.output.quantisation), "the published model"
-    )
+    yield claim("output quantisation", OUTPUT_QUANTISATION, quantisation_text(view.output.quantisation), _MODEL)
 
 
 def _content(view: ModelView) -> Iterator[Row]:
-    yield claim("operators", " ".join(_OPERATORS), " ".join(view.operator_names), "the published model")
+    yield claim("operators", " ".join(_OPERATORS), " ".join(view.operator_names), _MODEL)
     yield _no_floats(view)
 
 
@@ -134,10 +163,25 @@ def _numbers(derived: Rederivation) -> Iterator[Row]:
         ("INT8 weights", derived.weights),
         ("INT32 biases", derived.biases),
     ):
-        found = f"{agreement.matching} of {agreement.total}"
-        if agreement.first_other:
-            found += f", not {agreement.first_other}"
-        yield claim(what, f"{agreement.total} of {agreement.total}", found, why)
+        yield _agreement(what, agreement, why)
+
+
+def _agreement(what: str, agreement: Agreement, why: str) -> Row:
+    found = f"{agreement.matching} of {agreement.total}"
+    if agreement.first_other:
+        found += f", not {agreement.first_other}"
+    return claim(what, f"{agreement.total} of {agreement.total}", found, why)
+
+
+def _explained(view: ModelView, values: Mapping[str, Array]) -> Iterator[Row]:
+    """The numbers of a model whose BatchNorm another CPU folded: each channel by one factor within the tolerance."""
+    layers = consistency.compare(view, network.layers(PUBLISHED_MODEL), values, Generation.SCALE_FLOOR)
+    refuted = [each for layer in layers for each in layer.refutations]
+    weights, biases = sum(layer.weights for layer in layers), sum(layer.biases for layer in layers)
+    expected = f"{weights} weights and {biases} biases explained"
+    found = f"{refuted[0].what} of {refuted[0].tensor} is {refuted[0].found}" if refuted else expected
+    why = f"the checkpoint's frozen graph, one folding factor a channel within {FACTOR_ULPS} units in the last place"
+    yield claim("INT8 weights and INT32 biases", expected, found, why)
 
 
 def _weights(frozen_graph: Json) -> Row:

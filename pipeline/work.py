@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from calibration.sources import Source
     from calibration.workers import Workers
     from pipeline.ethos_u.config import VelaConfig
+    from recreate_model.moves import MoveTable
 
 
 class Progress(Protocol):
@@ -37,7 +38,8 @@ class Machine:
         ranges: the range table given; None where ranges are measured.
         workers: the processes that measure, evaluate and compile.
         vela_config: the user's configuration file for Vela; None where Vela's own is used.
-        published: a folder that may hold the published files, in the ML-zoo's layout; None for none.
+        published: a model or folder beside or in which the published files may lie; None for none.
+        moves: the table of moves given; None for none.
     """
 
     out: Path
@@ -48,6 +50,7 @@ class Machine:
     progress: Progress
     vela_config: VelaConfig | None = None
     published: Path | None = None
+    moves: MoveTable | None = None
 
 
 @dataclass(frozen=True)
@@ -133,6 +136,11 @@ def float_model_file(recipe: Recipe) -> str:
     return f"float/{recipe.network}_float.tflite"
 
 
+def archive_graph_file(recipe: Recipe) -> str:
+    """Path of the checkpoint's own frozen graph in the build folder, where the recipe converts it."""
+    return f"float/{recipe.network}_frozen.pb"
+
+
 def left_out_file(stage: str) -> str:
     """Path of the reason why a stage's files are no part of the build."""
     return f"left_out/{stage}.json"
@@ -141,6 +149,7 @@ def left_out_file(stage: str) -> str:
 CHECKPOINT_FILE = "checkpoint.json"
 GIVEN_FILE = "given.json"
 FREEZE_FILE = "float/freeze.json"
+CONVERSION_FILE = "conversion.json"
 MANIFEST_FILE = "calibration/manifest.json"
 RANGES_FILE = "calibration/ranges.json"
 VERIFY_FILE = "verify.json"

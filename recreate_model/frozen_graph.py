@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from recreate_model import network
+from recreate_model.capture import captured
 from recreate_model.errors import InputError
 from recreate_model.network import Array, Layer
 from recreate_model.recipe import Model
@@ -142,8 +143,9 @@ class _Graph:
     """The nodes of a graph by their names."""
 
     def __init__(self, data: bytes, source: str) -> None:
-        from google.protobuf.message import DecodeError
-        from tensorflow.core.framework import graph_pb2
+        with captured():
+            from google.protobuf.message import DecodeError
+            from tensorflow.core.framework import graph_pb2
 
         self._source = source
         graph = graph_pb2.GraphDef()

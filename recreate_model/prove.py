@@ -16,12 +16,15 @@ import numpy as np
 from recreate_model import consistency, convert, network
 from recreate_model.consistency import Layerwise, Refutation
 from recreate_model.diff import Comparison, Kind, Verdict, compare
-from recreate_model.errors import PipelineError
+from recreate_model.digest import digest_bytes
+from recreate_model.errors import CheckError, PipelineError
+from recreate_model.frozen_graph import OtherLayoutError, as_values, read_layers
 from recreate_model.membership import check_member
 from recreate_model.model_view import ModelView, read_model
+from recreate_model.moves import MoveTable
 from recreate_model.network import Array
 from recreate_model.quantiser import LEVELS, SOFTMAX, WITHOUT_RANGE, Generation, activation_parameters, parameters_of
-from recreate_model.rebuild import Moves, rebuild
+from recreate_model.rebuild import OF_CONSTANTS, Conversion, Moves, rebuild, record
 from recreate_model.recipe import Model
 from recreate_model.recover import Recovered, by_todays_converter, network_operators, recover
 from recreate_model.toolchain import TOOLCHAINS, Edits, Job, Toolchain
@@ -29,6 +32,7 @@ from recreate_model.toolchain import TOOLCHAINS, Edits, Job, Toolchain
 OURS = "this program"
 _RELU6 = 6.00001  # a scale is rounded, so its 255 steps may reach a little further
 _NARROW = 1.001e-6  # scales of ranges that a quantiser may have widened
+_ANY_SPAN = (0.0, 1.0)  # of an activation whose range decides no byte
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +58,7 @@ class Attempt:
         model: the one made; empty where it could not be.
         moves: of folding constants, where those of this CPU did not give the bytes.
         failure: why it could not be made.
+        conversion: by a toolchain; None for this program's own build, and where it could not be made.
     """
 
     toolchain: str
@@ -61,10 +66,19 @@ class Attempt:
     model: bytes = b""
     moves: Moves | None = None
     failure: PipelineError | None = None
+    conversion: Conversion | None = None
 
     @property
     def identical(self) -> bool:
         return self.comparison is not None and self.comparison.verdict is Verdict.IDENTICAL
+
+    @property
+    def first_difference(self) -> str:
+        """In words; of a toolchain's file one that no other CPU explains comes first. Empty where there is none."""
+        if self.comparison is None or not self.comparison.decisive:
+            return ""
+        others = (each for each in self.comparison.differences if self.conversion and each.kind not in OF_CONSTANTS)
+        return str(next(others, self.comparison.decisive[0]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -230,26 +244,82 @@ def _own_build(case: _Case) -> bytes:
         if activation.span is not None
     }
     # A range that was not found is reported; any other will do here, where the graph is what matters.
-    spans |= {name: (0.0, 1.0) for name in convert.activations_with_a_range(float_model) if name not in spans}
+    spans |= {name: _ANY_SPAN for name in convert.activations_with_a_range(float_model) if name not in spans}
     return convert.quantize(float_model, spans)
 
 
 def _attempt(case: _Case, chain: Toolchain, python_of: Callable[[Toolchain], Path], graph: bytes) -> Attempt:
-    resolution = case.checkpoint.model.resolution
-    spans = np.array([activation.span or (0.0, 1.0) for activation in case.recovered.activations], np.float32)
+    spans = np.array([activation.span or _ANY_SPAN for activation in case.recovered.activations], np.float32)
+    try:
+        conversion = conversion_of(
+            chain,
+            python_of(chain),
+            graph,
+            case.checkpoint.model,
+            _values(case.checkpoint, graph),
+            spans,
+            (case.view.input.dtype, case.view.output.dtype),
+        )
+        rebuilt = rebuild(case.published, conversion, case.compared)
+        return Attempt(chain.name, rebuilt.comparison, rebuilt.model, rebuilt.moves, conversion=conversion)
+    except PipelineError as error:
+        return Attempt(chain.name, None, failure=error)
+
+
+def conversion_of(
+    chain: Toolchain,
+    python: Path,
+    graph: bytes,
+    model: Model,
+    values: Mapping[str, Array],
+    spans: Array,
+    types: tuple[str, str] = ("int8", "int8"),
+) -> Conversion:
+    """The conversion of a frozen graph of a network.
+
+    Args:
+        values: as in `Conversion`.
+        spans: as in `toolchain.Edits`.
+        types: of the model's input and output.
+    """
     job = Job(
         graph=graph,
         input=network.INPUT_NAME,
         output=network.OUTPUT_NAME,
-        input_shape=(1, resolution, resolution, 3),
-        input_type=case.view.input.dtype,
-        output_type=case.view.output.dtype,
+        input_shape=(1, model.resolution, model.resolution, 3),
+        input_type=types[0],
+        output_type=types[1],
         attempts=(Edits(spans),),
     )
-    layers = network.layers(case.checkpoint.model)
+    return Conversion(chain, python, job, network.layers(model), values)
+
+
+def _values(checkpoint: Checkpoint, graph: bytes) -> Mapping[str, Array]:
+    """What a converter folds: the graph's own constants, or, where they cannot be found in it, the variables."""
     try:
-        python = python_of(chain)
-        rebuilt = rebuild(case.published, case.view, chain, python, job, layers, case.checkpoint.values, case.compared)
-        return Attempt(chain.name, rebuilt.comparison, rebuilt.model, rebuilt.moves)
-    except PipelineError as error:
-        return Attempt(chain.name, None, failure=error)
+        return as_values(read_layers(graph, checkpoint.model, "the checkpoint's frozen graph"))
+    except OtherLayoutError:
+        return checkpoint.values
+
+
+def table_of(published: bytes, proof: Proof) -> MoveTable:
+    """The table of moves of a file that a toolchain has made again.
+
+    Raises:
+        CheckError: none has, or no table gives its bytes.
+        ToolError: the toolchain failed.
+    """
+    last = proof.attempts[-1]
+    if not (last.identical and last.conversion):
+        raise CheckError(
+            expected="a file that a toolchain makes again, byte for byte, to record its folding factors",
+            found=f"{last.toolchain}: {last.comparison.verdict.name if last.comparison else 'not made'}",
+            done="no table was written",
+            next_step="leave --record out, or give another --toolchain",
+        )
+    return MoveTable(
+        digest_bytes(last.conversion.job.graph),
+        last.conversion.chain.option,
+        digest_bytes(published),
+        record(published, last.conversion, proof.layers),
+    )

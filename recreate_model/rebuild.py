@@ -26,13 +26,14 @@ from recreate_model.channels import (
 )
 from recreate_model.consistency import Layerwise
 from recreate_model.diff import Comparison, Kind, compare
+from recreate_model.errors import CheckError, InputError
 from recreate_model.model_view import ModelView, Operator, read_model
-from recreate_model.network import Array, Layer
+from recreate_model.network import Array, Layer, is_folded
 from recreate_model.quantiser import LARGEST_WEIGHT
-from recreate_model.toolchain import Converted, Edits, Job, Toolchain
+from recreate_model.toolchain import Converted, Job, Toolchain
 
 # What other constants can change in a model; other names or operators are another toolchain's.
-_OF_CONSTANTS = {Kind.WEIGHTS, Kind.BIASES, Kind.RESTATED, Kind.RANGES, Kind.LAYOUT}
+OF_CONSTANTS = {Kind.WEIGHTS, Kind.BIASES, Kind.RESTATED, Kind.RANGES, Kind.LAYOUT}
 
 Constants = tuple[tuple[Array, Array], ...]
 
@@ -42,7 +43,7 @@ class Moves:
     """What was moved off the constants that the CPU at hand folds, and what that changed in the model.
 
     Attributes:
-        channels: whose folding factor was moved, of `of`.
+        channels: whose folding factor was moved, of the `of` that the converter folds.
         ulps: most units in the last place between a factor that was used and the exactly rounded one.
         weights, scales, biases: numbers of the INT8 model that differ from one made without moving.
     """
@@ -70,91 +71,176 @@ class Rebuilt:
 
 
 @dataclass(frozen=True, eq=False)
-class _Convolution:
-    """One convolution of the published file beside what the checkpoint says of it."""
+class Conversion:
+    """A frozen graph, and the toolchain that converts it.
 
+    Attributes:
+        python: of the toolchain's environment.
+        job: its only attempt has the ranges and no constants.
+        layers: of the network, in order.
+        values: the graph's constants, or a checkpoint's variables that it holds, as in `checkpoint.FloatWeights`.
+    """
+
+    chain: Toolchain
+    python: Path
+    job: Job
+    layers: Sequence[Layer]
+    values: Mapping[str, Array]
+
+    def run(self, *constants: Constants | None) -> Converted:
+        """Converts once for each set of constants; None leaves those that the toolchain folds on this CPU.
+
+        Raises:
+            ToolError: the toolchain failed.
+        """
+        (edits,) = self.job.attempts
+        attempts = tuple(replace(edits, constants=each) for each in constants)
+        return toolchain.convert(self.chain, self.python, replace(self.job, attempts=attempts))
+
+    def foldable(self, layer: Layer) -> bool:
+        """Whether the converter folds a BatchNorm into the layer; else its constants are the graph's own."""
+        return not is_folded(layer, self.values)
+
+
+@dataclass(frozen=True, eq=False)
+class _Convolution:
+    """One convolution of a model beside what the graph says of it."""
+
+    layer: Layer
     operator: Operator
     shape: tuple[int, ...]
-    published: Channels
+    numbers: Channels
     given: Factors
-    compared: Layerwise
+    foldable: bool
 
 
-def rebuild(
-    published: bytes,
-    view: ModelView,
-    chain: Toolchain,
-    python: Path,
-    job: Job,
-    layers: Sequence[Layer],
-    values: Mapping[str, Array],
-    compared: Sequence[Layerwise],
-) -> Rebuilt:
-    """Makes the file again, first with the frozen graph untouched.
+def rebuild(published: bytes, conversion: Conversion, compared: Sequence[Layerwise]) -> Rebuilt:
+    """Makes a file again, first with the frozen graph untouched.
 
     Args:
-        view: of the published file.
-        job: its only attempt has the recovered ranges and no constants.
-        layers, values: of the checkpoint.
-        compared: of `consistency.compare`, without a refutation.
+        compared: of `consistency.compare` with the published file, without a refutation.
 
     Raises:
         ToolError: the toolchain failed.
     """
-
-    def run(*attempts: Edits) -> Converted:
-        return toolchain.convert(chain, python, replace(job, attempts=attempts))
-
-    (edits,) = job.attempts
-    first = run(edits)
+    first = conversion.run(None)
     untouched = first.models[0]
     as_is = Rebuilt(untouched, compare(published, untouched), None)
-    if untouched == published or not as_is.comparison.counts.keys() <= _OF_CONSTANTS:
+    if untouched == published or not as_is.comparison.counts.keys() <= OF_CONSTANTS:
         return as_is
-    table = _table(view, layers, values, compared)
-    wrong = _wrong(untouched, table)
+    rows = _rows(published, conversion)
+    wrong = _wrong(untouched, rows)
     if not any(mask.any() for mask in wrong):
         return as_is  # what differs is in no constant
-    local = tuple(
-        (by_channel(weights.reshape(row.shape), row.operator), bias)
-        for row, (weights, bias) in zip(table, first.constants, strict=True)
-    )
+    if any(mask.any() and not row.foldable for mask, row in zip(wrong, rows, strict=True)):
+        return as_is  # what differs is no CPU's doing
+    local = _by_channel(first, rows)
+    shifts = _search(conversion, rows, local, wrong, compared)
+    final = conversion.run(_constants(rows, local, wrong, shifts)).models[0]
+    if final != published:
+        return as_is  # the difference is not another CPU's, and nothing is claimed to be moved
+    return Rebuilt(final, compare(published, final), _moves(untouched, final, rows, shifts))
+
+
+def record(published: bytes, conversion: Conversion, compared: Sequence[Layerwise]) -> dict[str, Array]:
+    """The smallest shift of every folding factor that gives a file, by layer; for `moves.MoveTable`.
+
+    Args:
+        compared: as for `rebuild`.
+
+    Raises:
+        CheckError: no shifts give its bytes.
+        ToolError: the toolchain failed.
+    """
+    rows = _rows(published, conversion)
+    local = _by_channel(conversion.run(None), rows)
+    wanted = [np.full(len(row.numbers.bias), row.foldable) for row in rows]
+    shifts = _search(conversion, rows, local, wanted, compared)
+    if conversion.run(_constants(rows, local, wanted, shifts)).models[0] != published:
+        raise CheckError(
+            expected=f"one shift of each folding factor to give the file, by {conversion.chain.name}",
+            found="none that gives all its bytes",
+            done="no table was written",
+            next_step="leave --record out",
+        )
+    return {row.layer.name: shift for row, shift in zip(rows, shifts, strict=True) if row.foldable}
+
+
+def by_table(shifts: Mapping[str, Array], conversion: Conversion) -> tuple[bytes, Moves]:
+    """The model that a table's shifts give, and what they changed against the one without.
+
+    Raises:
+        InputError: other layers, or another number of channels.
+        ToolError: the toolchain failed.
+    """
+    expected = {layer.name: layer.outputs for layer in conversion.layers if conversion.foldable(layer)}
+    found = {layer: len(values) for layer, values in shifts.items()}
+    if expected != found:
+        layer = next(name for name in (*expected, *found) if expected.get(name) != found.get(name))
+        raise InputError(
+            expected=f"a shift for each of {expected.get(layer, 'no')} channels of {layer}",
+            found=f"{found.get(layer, 'none')}",
+            next_step="record the table again, with `python -m pipeline prove --record`",
+        )
+    first = conversion.run(None)
+    rows = _rows(first.models[0], conversion)
+    zeros = [np.zeros(len(row.numbers.bias), np.int64) for row in rows]
+    chosen = [shifts.get(row.layer.name, zero) for row, zero in zip(rows, zeros, strict=True)]
+    every = [np.full(len(row.numbers.bias), row.foldable) for row in rows]
+    final = conversion.run(_constants(rows, _by_channel(first, rows), every, chosen)).models[0]
+    return final, _moves(first.models[0], final, rows, chosen)
+
+
+def _search(
+    conversion: Conversion,
+    rows: Sequence[_Convolution],
+    local: Constants,
+    wanted: Sequence[Array],
+    compared: Sequence[Layerwise],
+) -> list[Array]:
+    """Of each convolution, the smallest shifts that give the wanted channels of the published file, where any do."""
     choices = [
-        _possible_shifts(row.published, row.given, row.compared, mask) for row, mask in zip(table, wrong, strict=True)
+        _possible_shifts(row.numbers, row.given, layerwise, mask)
+        for row, layerwise, mask in zip(rows, compared, wanted, strict=True)
     ]
     rounds = max(choice.shape[1] for choice in choices)
     tries = [[choice[:, min(turn, choice.shape[1] - 1)] for choice in choices] for turn in range(rounds)]
     chosen = [shifts.copy() for shifts in tries[0]]
-    left = [mask.copy() for mask in wrong]
+    left = [mask.copy() for mask in wanted]
     # Two tries are enough for a channel whose scale shows its factor; the others are rare.
     for batch in (tries[:2], tries[2:]):
         if not batch or not any(mask.any() for mask in left):
             break
-        models = run(*(Edits(edits.spans, _constants(table, local, wrong, shifts)) for shifts in batch)).models
+        models = conversion.run(*(_constants(rows, local, wanted, shifts) for shifts in batch)).models
         for model, shifts in zip(models, batch, strict=True):
-            for index, mask in enumerate(_wrong(model, table)):
+            for index, mask in enumerate(_wrong(model, rows)):
                 solved = left[index] & ~mask
                 chosen[index][solved] = shifts[index][solved]
                 left[index] &= mask
-    final = run(Edits(edits.spans, _constants(table, local, wrong, chosen))).models[0]
-    if final != published:
-        return as_is  # the difference is not another CPU's, and nothing is claimed to be moved
-    return Rebuilt(final, compare(published, final), _moves(untouched, final, table, wrong, chosen))
+    return chosen
 
 
-def _table(
-    view: ModelView, layers: Sequence[Layer], values: Mapping[str, Array], compared: Sequence[Layerwise]
-) -> list[_Convolution]:
+def _rows(model: bytes, conversion: Conversion) -> list[_Convolution]:
+    view = read_model(model)
     return [
         _Convolution(
+            layer,
             operator,
             view.tensors[operator.inputs[1]].shape,
             _numbers(view, operator),
-            factors(layer, values),
-            layerwise,
+            factors(layer, conversion.values),
+            conversion.foldable(layer),
         )
-        for operator, layer, layerwise in zip(convolutions(view), layers, compared, strict=True)
+        for operator, layer in zip(convolutions(view), conversion.layers, strict=True)
     ]
+
+
+def _by_channel(converted: Converted, rows: Sequence[_Convolution]) -> Constants:
+    """The constants that the toolchain folded on this CPU, by channel."""
+    return tuple(
+        (by_channel(weights.reshape(row.shape), row.operator), bias)
+        for row, (weights, bias) in zip(rows, converted.constants, strict=True)
+    )
 
 
 def _numbers(view: ModelView, operator: Operator) -> Channels:
@@ -163,12 +249,12 @@ def _numbers(view: ModelView, operator: Operator) -> Channels:
     return numbers
 
 
-def _wrong(model: bytes, table: Sequence[_Convolution]) -> list[Array]:
-    """Of each convolution, the channels in which a model of the same graph differs from the published one."""
+def _wrong(model: bytes, rows: Sequence[_Convolution]) -> list[Array]:
+    """Of each convolution, the channels in which another model of the same graph differs."""
     view = read_model(model)
     return [
-        _differing(_numbers(view, operator), row.published)
-        for operator, row in zip(convolutions(view), table, strict=True)
+        _differing(_numbers(view, operator), row.numbers)
+        for operator, row in zip(convolutions(view), rows, strict=True)
     ]
 
 
@@ -180,36 +266,29 @@ def _differing(one: Channels, two: Channels) -> Array:
 
 
 def _constants(
-    table: Sequence[_Convolution], local: Constants, wrong: Sequence[Array], shifts: Sequence[Array]
+    rows: Sequence[_Convolution], local: Constants, moving: Sequence[Array], shifts: Sequence[Array]
 ) -> Constants:
-    """The constants this CPU folds, but for the wrong channels, which are folded here with the factors moved."""
+    """The constants this CPU folds, but for the moving channels, which are folded here with the factors moved."""
     result = []
-    for row, (weights, bias), mask, shift in zip(table, local, wrong, shifts, strict=True):
+    for row, (weights, bias), mask, shift in zip(rows, local, moving, shifts, strict=True):
         folded, folded_bias = row.given.fold(shift)
         mixed = np.where(mask[:, None], folded, weights)
         result.append((from_channels(mixed, row.shape, row.operator), np.where(mask, folded_bias, bias)))
     return tuple(result)
 
 
-def _moves(
-    untouched: bytes,
-    final: bytes,
-    table: Sequence[_Convolution],
-    wrong: Sequence[Array],
-    chosen: Sequence[Array],
-) -> Moves:
+def _moves(untouched: bytes, final: bytes, rows: Sequence[_Convolution], shifts: Sequence[Array]) -> Moves:
     views = [read_model(model) for model in (untouched, final)]
     pairs = [[_numbers(view, operator) for operator in convolutions(view)] for view in views]
+    moved_channels = [_differing(one, two) for one, two in zip(*pairs, strict=True)]
 
     def changed(get: Callable[[Channels], Array]) -> int:
         return sum(int((get(one) != get(two)).sum()) for one, two in zip(*pairs, strict=True))
 
     return Moves(
-        channels=sum(int(mask.sum()) for mask in wrong),
-        of=sum(len(row.published.bias) for row in table),
-        ulps=max(
-            (int(np.abs(shift[mask]).max(initial=0)) for shift, mask in zip(chosen, wrong, strict=True)), default=0
-        ),
+        channels=sum(int(mask.sum()) for mask in moved_channels),
+        of=sum(len(row.numbers.bias) for row in rows if row.foldable),
+        ulps=max(int(np.abs(shift[mask]).max(initial=0)) for shift, mask in zip(shifts, moved_channels, strict=True)),
         weights=changed(lambda numbers: numbers.weights),
         scales=changed(lambda numbers: numbers.scales),
         biases=changed(lambda numbers: numbers.bias),

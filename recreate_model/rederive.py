@@ -22,6 +22,7 @@ from recreate_model.quantiser import (
     SMALLEST_HALF_RANGE,
     SOFTMAX,
     WITHOUT_RANGE,
+    Generation,
     activation_parameters,
     parameters_of,
     scales_of,
@@ -46,6 +47,9 @@ class Agreement:
         )
 
 
+_LOST = Agreement(0, 1, "the operators, which are not those of the float model")
+
+
 @dataclass(frozen=True)
 class Rederivation:
     """Agreement for each kind of number; channels without a weight other than zero count in none of them."""
@@ -61,20 +65,29 @@ def rederive(float_model: ModelView, int8_model: ModelView, spans: Mapping[str, 
     Args:
         spans: activation name -> (minimum, maximum), as for `convert.quantize`.
     """
-    none = Agreement(0, 0, "")
-    activations, weights, biases = none, none, none
-    pairs = list(zip(float_model.operators, int8_model.operators, strict=False))
-    if [a.name for a, _ in pairs] != [b.name for _, b in pairs] or len(pairs) != len(int8_model.operators):
-        lost = Agreement(0, 1, "the operators, which are not those of the float model")
-        return Rederivation(lost, lost, lost)
-    expected = activation_parameters(*spans[activation_name(float_model.input.name)])
-    activations += _matches(int8_model.input, expected)
-    for given, made in pairs:
-        activations += _activation(float_model, int8_model, given, made, spans)
+    weights = biases = Agreement(0, 0, "")
+    activations = rederive_activations(float_model, int8_model, spans, Generation.TODAY)
+    if activations == _LOST:
+        return Rederivation(_LOST, _LOST, _LOST)
+    for given, made in zip(float_model.operators, int8_model.operators, strict=True):
         if given.name in CONVOLUTIONS:
             for_weights, for_biases = _convolution(float_model, int8_model, given, made)
             weights, biases = weights + for_weights, biases + for_biases
     return Rederivation(activations, weights, biases)
+
+
+def rederive_activations(
+    float_model: ModelView, int8_model: ModelView, spans: Mapping[str, tuple[float, float]], generation: Generation
+) -> Agreement:
+    """Compares the scale and zero point of every activation alone; `spans` as for `rederive`."""
+    names = [[operator.name for operator in view.operators] for view in (float_model, int8_model)]
+    if names[0] != names[1]:
+        return _LOST
+    expected = activation_parameters(*spans[activation_name(float_model.input.name)], generation)
+    agreement = _matches(int8_model.input, expected)
+    for given, made in zip(float_model.operators, int8_model.operators, strict=True):
+        agreement += _activation(float_model, int8_model, given, made, spans, generation)
+    return agreement
 
 
 def _activation(
@@ -83,6 +96,7 @@ def _activation(
     given: Operator,
     made: Operator,
     spans: Mapping[str, tuple[float, float]],
+    generation: Generation,
 ) -> Agreement:
     source, result = (int8_model.tensors[index] for index in (made.inputs[0], made.outputs[0]))
     expected: tuple[float, int] | None
@@ -91,7 +105,8 @@ def _activation(
     elif given.name in WITHOUT_RANGE:
         expected = parameters_of(source)
     else:
-        expected = activation_parameters(*spans[activation_name(float_model.tensors[given.outputs[0]].name)])
+        span = spans[activation_name(float_model.tensors[given.outputs[0]].name)]
+        expected = activation_parameters(*span, generation)
     return _matches(result, expected)
 
 

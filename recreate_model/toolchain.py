@@ -86,6 +86,15 @@ def parse(text: str) -> tuple[Toolchain, ...]:
     return tuple(by_option[name] for name in names)
 
 
+def parts(version: str) -> dict[str, str]:
+    """What a toolchain's environment and its work depend on: file name -> SHA-256."""
+    return {path.name: digest_file(path) for path in (_lock(version), _SCRIPT)}
+
+
+def _lock(version: str) -> Path:
+    return _FOLDER / f"tensorflow-{version}.lock"
+
+
 @dataclass(frozen=True, eq=False)
 class Edits:
     """What one attempt puts in the place of the calibrator's answer.
@@ -188,7 +197,7 @@ def ensure(toolchain: Toolchain, cache: Path, announce: Callable[[str], object])
     """
     if not toolchain.version:
         return Path(sys.executable)
-    lock = _FOLDER / f"tensorflow-{toolchain.version}.lock"
+    lock = _lock(toolchain.version)
     folder = cache / "toolchains" / f"tensorflow-{toolchain.version}-{digest_file(lock)[:12]}"
     python = folder / "bin" / "python"
     if _whole(folder):

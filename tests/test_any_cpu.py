@@ -14,7 +14,7 @@ from calibration.ranges import from_json
 from recreate_model.digest import digest_bytes
 
 ROOT = Path(__file__).parents[1]
-RECORDED = sorted((ROOT / "calibration" / "recorded").glob("*.json"))
+RECORDED = sorted((ROOT / "calibration" / "recorded").glob("*_seeded.json"))
 CPUS = ("Haswell", "EPYC", "SandyBridge")
 
 

@@ -9,12 +9,14 @@ import signal
 import subprocess
 import sys
 import tarfile
+import threading
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from calibration.workers import _stops_held_back
 from pipeline.store import Store
 from recreate_model import network, resources
 from tests import official_layout, pictures
@@ -325,6 +327,24 @@ def test_a_file_in_place_of_the_folder_is_no_resource(tmp_path: Path) -> None:
     assert (tmp_path / "out").read_text() == "mine"
 
 
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_never_ends_the_start_of_workers_half_way(stop: signal.Signals) -> None:
+    """Even where another thread takes the signal, it is seen only when all items are handed on."""
+    reached = False
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    other = threading.Thread(target=time.sleep, args=(0.3,))
+    other.start()
+    try:
+        with pytest.raises(KeyboardInterrupt), _stops_held_back():  # noqa: PT012  # what follows the stop is the point
+            os.kill(os.getpid(), stop)
+            time.sleep(0.05)
+            reached = True
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        other.join()
+    assert reached
+
+
 @pytest.mark.parametrize("wait", [0.1, 0.5, 1.5])
 def test_ctrl_c_is_one_line_and_the_next_run_goes_on(wait: float, tmp_path: Path) -> None:
     """Interrupted while workers start or work, the status is 130, one line says what is kept, and no traceback is."""
@@ -338,7 +358,11 @@ def test_ctrl_c_is_one_line_and_the_next_run_goes_on(wait: float, tmp_path: Path
         time.sleep(wait)
         # As a terminal does: to every process of the group, the workers among them.
         os.killpg(process.pid, signal.SIGINT)
-        out, error = process.communicate(timeout=60)
+        try:
+            out, error = process.communicate(timeout=60)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
     assert process.returncode == 130
     assert (out, error.splitlines()) == ("", ["stopped: what was finished is kept, run the same command to go on"])
     assert run(*small("freeze", tmp_path), "--json").stdout.count('"reused"') == 2

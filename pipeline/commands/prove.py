@@ -25,6 +25,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--keep", type=Path, metavar="FOLDER", help="write the models that are made again there, for `diff`")
     add(
+        "--record",
+        type=Path,
+        metavar="FILE",
+        help="write the folding factors of a file proved IDENTICAL there, for `--moves`",
+    )
+    add(
         "--accept",
         type=str.upper,
         choices=ACCEPTED,
@@ -64,4 +70,6 @@ def run(arguments: argparse.Namespace) -> int:
     elif not arguments.quiet:
         console.print_blocks(proof.blocks(document))
     proof.check(found, recipe, path, asked)
+    if arguments.record:
+        proof.record(found, published, arguments.record)
     return 0

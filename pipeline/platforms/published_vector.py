@@ -35,15 +35,16 @@ def is_published(model: bytes) -> bool:
     return digest_bytes(model) == RESOURCES["published-model"].sha256
 
 
-def find_vector(folder: Path | None, cache: Path, progress: Progress) -> Vector | str:
+def find_vector(path: Path | None, cache: Path, progress: Progress) -> Vector | str:
     """The pinned vector from a folder in the ML-zoo's layout, the cache or a mirror; or why it cannot be had.
 
     Args:
-        folder: where the published files may lie; None for nowhere.
+        path: a folder, or a model beside which they may lie; None for nowhere.
     """
     faults = []
     places: list[Callable[[], Files]] = [lambda: fetched(cache, progress)]
-    if folder is not None:
+    if path is not None:
+        folder = path if path.is_dir() else path.parent
         places.insert(0, lambda: beside(folder))
     for place in places:
         files = place()

@@ -10,7 +10,8 @@ from pipeline import card
 from pipeline.keys import tools_here
 from pipeline.platforms import ethos_u
 from pipeline.platforms.evidence import Evidence, from_json
-from pipeline.work import EVALUATE_FILE, PLATFORMS_FILE, VELA_FILE, VERIFY_FILE, Work, left_out_file
+from pipeline.published_recipe import sentence
+from pipeline.work import CONVERSION_FILE, EVALUATE_FILE, PLATFORMS_FILE, VELA_FILE, VERIFY_FILE, Work, left_out_file
 from recreate_model.digest import Json, digest_file
 
 # As the card names them, and the key in definition.yaml; a data set goes by its own name.
@@ -31,7 +32,7 @@ def run(work: Work) -> None:
     tools = {"Vela": version("ethos-u-vela")}
     if not work.recipe.given:
         (tensorflow,) = tools_here(("tensorflow",))
-        tools = {"TensorFlow": version(tensorflow), **tools}
+        tools = {"TensorFlow": work.recipe.toolchain or version(tensorflow), **tools}
     readme = card.card_readme(
         work.recipe,
         work.model,
@@ -43,6 +44,7 @@ def run(work: Work) -> None:
         refuted=[row["what"] for row in work.read_json(VERIFY_FILE)["rows"] if row["verdict"] == "differs"],
         left_out=list(_left_out(work)),
         tools=tools,
+        conversion=sentence(work.read_json(CONVERSION_FILE)) if CONVERSION_FILE in work.inputs else "",
     )
     work.write("README.md", readme)
     work.write("definition.yaml", card.card_definition(work.recipe, work.model, accuracy, files))

@@ -3,13 +3,33 @@
 from __future__ import annotations
 
 from calibration import ranges
-from pipeline.work import RANGES_FILE, Work, float_model_file, model_file
+from pipeline import published_recipe
+from pipeline.published_recipe import Steering
+from pipeline.work import CONVERSION_FILE, RANGES_FILE, Work, archive_graph_file, float_model_file, model_file
 from recreate_model import convert
+from recreate_model.digest import readable_json
 
 
 def run(work: Work) -> None:
     table = ranges.from_json(work.read(RANGES_FILE), RANGES_FILE)
     float_model = work.inputs[float_model_file(work.recipe)].read_bytes()
     with work.machine.progress.bar("quantising"):
-        model = convert.quantize(float_model, table.spans)
+        model = (
+            _published(work, float_model, table)
+            if work.recipe.toolchain
+            else convert.quantize(float_model, table.spans)
+        )
     work.write(model_file(work.recipe), model)
+
+
+def _published(work: Work, float_model: bytes, table: ranges.Ranges) -> bytes:
+    machine = work.machine
+    made = published_recipe.make(
+        work.inputs[archive_graph_file(work.recipe)].read_bytes(),
+        table,
+        convert.activations(float_model),
+        Steering(machine.moves, machine.published),
+        machine.progress,
+    )
+    work.write(CONVERSION_FILE, readable_json(made.document()))
+    return made.model

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from calibration import ranges
 from pipeline import golden, verify
 from pipeline.rows import Row, holds
-from pipeline.work import FREEZE_FILE, RANGES_FILE, VERIFY_FILE, Work, float_model_file
+from pipeline.work import FREEZE_FILE, RANGES_FILE, VERIFY_FILE, Work, archive_graph_file, float_model_file
 from recreate_model.digest import readable_json
 
 
@@ -16,15 +16,15 @@ def run(work: Work) -> None:
     if work.recipe.given:
         _write(work, verify.given_rows(work.model))
         return
+    recipe = work.recipe
     frozen_graph = work.read_json(FREEZE_FILE)["archive_frozen_graph"]
-    table = verify.rows(
-        work.recipe,
-        work.model,
-        work.inputs[float_model_file(work.recipe)].read_bytes(),
-        ranges.from_json(work.read(RANGES_FILE), RANGES_FILE).spans,
-        golden.model_claims(work.recipe),
-        frozen_graph,
-    )
+    float_model = work.inputs[float_model_file(recipe)].read_bytes()
+    spans = ranges.from_json(work.read(RANGES_FILE), RANGES_FILE).spans
+    if recipe.toolchain:
+        graph = work.inputs[archive_graph_file(recipe)].read_bytes()
+        table = verify.published_rows(work.model, float_model, spans, graph, frozen_graph)
+    else:
+        table = verify.rows(recipe, work.model, float_model, spans, golden.model_claims(recipe), frozen_graph)
     _write(work, table)
 
 

@@ -1,0 +1,154 @@
+"""Tables of moves: recorded from a file that another CPU folded, read again, and enough to make the file without it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline import proof
+from pipeline.console import NoBars
+from pipeline.request import Request
+from pipeline.resolve import resolve
+from recreate_model import moves, network, toolchain
+from recreate_model.channels import FACTOR_ULPS
+from recreate_model.digest import digest_bytes
+from recreate_model.errors import CheckError, InputError
+from recreate_model.frozen_graph import as_values, read_layers
+from recreate_model.prove import Checkpoint, Proof, prove, table_of
+from recreate_model.rebuild import by_table
+from recreate_model.verdict import Verdict
+from tests import official_layout
+from tests.conftest import SMALL
+from tests.published_models import Order, publish
+from tests.test_prove import folded_elsewhere
+
+LAYERS = network.layers(SMALL)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(small_weights: dict[str, network.Array], tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    """An archive with the official one's graph: Conv2D folded before it was frozen, depthwise with BatchNorm."""
+    graph = official_layout.official_form_graph(SMALL, small_weights)
+    archive = tmp_path_factory.mktemp("archive") / f"{SMALL.name}.tgz"
+    official_layout.write_archive(archive, SMALL, small_weights, graph=graph)
+    request = Request(model="0.35_96", checkpoint=str(archive), images="procedural", calib=1, limit=0)
+    return proof.checkpoint(*resolve(request, NoBars(), may_fetch=False))
+
+
+@pytest.fixture(scope="module")
+def elsewhere(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A file of that graph by a CPU whose depthwise factors are up to two units off."""
+    assert checkpoint.frozen_graph is not None
+    folder = tmp_path_factory.mktemp("published")
+    order = Order("one picture")
+    published = publish(checkpoint.frozen_graph, SMALL, [order], folder)[order]
+    generator = np.random.default_rng(4)
+    return folded_elsewhere(_graph_values(checkpoint), published, [lambda count: generator.integers(-2, 3, count)])[0]
+
+
+def _graph_values(checkpoint: Checkpoint) -> Checkpoint:
+    """With the graph's own constants, so that only what a converter folds is moved."""
+    assert checkpoint.frozen_graph is not None
+    return replace(checkpoint, values=as_values(read_layers(checkpoint.frozen_graph, SMALL, "the graph")))
+
+
+@pytest.fixture(scope="module")
+def proved(elsewhere: bytes, checkpoint: Checkpoint) -> Proof:
+    """The proof of it."""
+    return prove(elsewhere, "the model", checkpoint, None, lambda chain: Path(sys.executable))
+
+
+@pytest.fixture(scope="module")
+def table(elsewhere: bytes, proved: Proof) -> moves.MoveTable:
+    """What is recorded of it."""
+    return table_of(elsewhere, proved)
+
+
+def test_a_recorded_table_makes_the_file_without_it(table: moves.MoveTable, proved: Proof, elsewhere: bytes) -> None:
+    """Written, read again and applied, on nothing but the graph and the ranges."""
+    conversion = proved.attempts[-1].conversion
+    assert conversion is not None
+    read = moves.from_json(moves.to_json(table), "the table")
+    model, moved = by_table(read.shifts, conversion)
+    assert model == elsewhere
+    assert moved == proved.attempts[-1].moves
+    assert 0 < moved.ulps <= 2
+
+
+def test_a_table_holds_a_shift_for_each_channel_that_the_converter_folds(
+    table: moves.MoveTable, checkpoint: Checkpoint, elsewhere: bytes
+) -> None:
+    """Layers that were folded before the graph was frozen are not in it, and no weight is."""
+    assert checkpoint.frozen_graph is not None
+    assert {name: len(shifts) for name, shifts in table.shifts.items()} == {
+        layer.name: layer.outputs for layer in LAYERS if layer.depthwise
+    }
+    assert table.graph_sha256 == digest_bytes(checkpoint.frozen_graph)
+    assert table.model_sha256 == digest_bytes(elsewhere)
+    assert table.toolchain == "today"
+    assert len(moves.to_json(table)) < 3 * sum(layer.outputs for layer in LAYERS if layer.depthwise) + 3000
+
+
+def test_one_shift_changed_makes_another_file(table: moves.MoveTable, proved: Proof, elsewhere: bytes) -> None:
+    """So a table that was tampered with does not pass for the recorded one."""
+    conversion = proved.attempts[-1].conversion
+    assert conversion is not None
+    name = next(iter(table.shifts))
+    changed = {**table.shifts, name: table.shifts[name] + 3}
+    assert by_table(changed, conversion)[0] != elsewhere
+
+
+def test_a_table_of_another_network_is_refused_by_its_first_layer(table: moves.MoveTable, proved: Proof) -> None:
+    """A layer that is missing, or one channel more."""
+    conversion = proved.attempts[-1].conversion
+    assert conversion is not None
+    first, *rest = table.shifts
+    with pytest.raises(InputError, match=f"channels of {first}; found none"):
+        by_table({name: table.shifts[name] for name in rest}, conversion)
+    with pytest.raises(InputError, match=first):
+        by_table({**table.shifts, first: np.append(table.shifts[first], 0)}, conversion)
+
+
+def test_a_file_that_was_not_made_again_has_no_table(checkpoint: Checkpoint, elsewhere: bytes) -> None:
+    """Without a toolchain no conversion is known that the shifts could be of."""
+    found = prove(elsewhere, "the model", checkpoint, (), lambda chain: Path(sys.executable))
+    assert found.verdict is Verdict.CONSISTENT
+    with pytest.raises(CheckError, match="no table was written"):
+        table_of(elsewhere, found)
+
+
+def _without(name: str) -> Any:
+    return lambda document: document.pop(name)
+
+
+FAULTS = {
+    "another format": lambda document: document.update(format="activation-ranges/1"),
+    "no shifts": _without("shifts"),
+    "no graph": _without("graph_sha256"),
+    "a digest that is none": lambda document: document.update(model_sha256="x"),
+    "a word for a shift": lambda document: document["shifts"].update(layer="0 one"),
+    "a shift beyond the tolerance": lambda document: document["shifts"].update(layer=f"{FACTOR_ULPS + 1}"),
+    "a list for the layers": lambda document: document.update(shifts=["0 0"]),
+    "numbers for text": lambda document: document["shifts"].update(layer=[0, 1]),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_malformed_table_is_refused_in_one_line(fault: str, table: moves.MoveTable) -> None:
+    """With the format it should have, and the command that writes one."""
+    document = json.loads(moves.to_json(table))
+    FAULTS[fault](document)
+    with pytest.raises(InputError, match=r"folding-moves/1.*prove --record") as raised:
+        moves.from_json(json.dumps(document), "the table")
+    assert "\n" not in str(raised.value)
+
+
+def test_a_toolchain_names_the_files_its_work_depends_on() -> None:
+    """The lock of its packages and the script that runs in it."""
+    assert set(toolchain.parts("2.5.0")) == {"tensorflow-2.5.0.lock", "convert_job.py"}

@@ -1,0 +1,294 @@
+"""`--recipe published`: the published bytes from an archive in the official form, and what refutes another archive."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from calibration.ranges import from_json, to_json
+from pipeline import cli, published_recipe
+from pipeline.published_recipe import recorded_ranges
+from recreate_model import toolchain
+from recreate_model.digest import digest_bytes, digest_file
+from recreate_model.errors import UsageError
+from recreate_model.published_figures import PUBLISHED_SHA1
+from recreate_model.resources import RESOURCES, cache_folder
+from tests.test_bad_input import assert_one_error, run
+
+ARCHIVE = Path("checkpoint") / "official_form" / "mobilenet_v2_1.0_224.tgz"
+STAND_IN = Path("checkpoint") / "mobilenet_v2_1.0_224.tgz"
+PUBLISHED = Path("published") / "official"
+MODEL = PUBLISHED / "mobilenet_v2_1.0_224_INT8.tflite"
+EMULATOR = shutil.which("qemu-x86_64")
+
+
+def typed(*words: object) -> int:
+    """A command in this process; raises the error that would be its one line."""
+    return cli._dispatch(cli._parse(["pipeline", *map(str, words)]))
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (("--moves", "table.json"), "--moves"),
+        (("--recipe", "published", "--calib", 5), "--calib"),
+        (("--recipe", "published", "--range-method", "mse"), "--range-method"),
+        (("--recipe", "published", "--model", "0.35_96"), "--model 0.35_96"),
+        (("--recipe", "published", "--checkpoint", "seeded"), "--checkpoint seeded"),
+    ],
+)
+def test_an_option_that_contradicts_the_recipe_is_bad_usage(words: tuple[object, ...], named: str) -> None:
+    """Its ranges, its model and its weights are given; a table of moves belongs to it alone."""
+    with pytest.raises(UsageError, match=named):
+        typed("all", *words)
+
+
+def test_the_recorded_ranges_say_where_they_come_from() -> None:
+    """The published file, by its digest; no picture is named, as none is known."""
+    table, digest = recorded_ranges()
+    assert table.recovered_from == RESOURCES["published-model"].sha256
+    assert (table.pictures, table.network, table.graph_sha256) == ((), "mobilenet_v2_1.0_224", "")
+    assert digest == digest_bytes(to_json(table).encode())
+
+
+@pytest.mark.shared
+def test_the_recorded_ranges_are_those_of_the_published_file(shared: Path, tmp_path: Path) -> None:
+    """Recovered once more, every one is the same."""
+    target = tmp_path / "ranges.json"
+    flags = ("--checkpoint", shared / ARCHIVE, "--output", target, "--out", tmp_path)
+    assert run("recover", shared / MODEL, *flags).returncode == 0
+    assert from_json(target.read_text(), "the table").spans == recorded_ranges()[0].spans
+
+
+@pytest.fixture(scope="module")
+def table(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The moves of the published file, recorded on this CPU."""
+    path = tmp_path_factory.mktemp("moves") / "moves.json"
+    done = run("prove", shared / MODEL, "--checkpoint", shared / ARCHIVE, "--record", path)
+    assert done.returncode == 0, done.stderr
+    return path
+
+
+def build(command: str, archive: Path, out: Path, *flags: object, **environment: str) -> Any:
+    """A build of the published recipe in a process of its own."""
+    words = ("--recipe", "published", "--checkpoint", archive, "--out", out, "--images", "procedural", *flags)
+    return run(command, *words, **environment)
+
+
+def folder_of(out: Path) -> Path:
+    (folder,) = out.glob("*_published")
+    return folder
+
+
+@pytest.mark.shared
+def test_the_published_bytes_come_from_the_archive(shared: Path, tmp_path: Path) -> None:
+    """SHA-1 and size are claimed and hold, and every deployable, the card and the provenance are of those bytes."""
+    flags = ("--limit", 2, "--targets", "ethos-u55-128", "--published", shared / PUBLISHED)
+    done = build("all", shared / ARCHIVE, tmp_path, *flags)
+    assert done.returncode == 0, done.stderr
+    folder = folder_of(tmp_path)
+    (model,) = folder.glob("*_INT8.tflite")
+    assert model.read_bytes() == (shared / MODEL).read_bytes()
+    rows = {row["what"]: row for row in json.loads((folder / "verify.json").read_text())["rows"]}
+    assert {row["verdict"] for row in rows.values()} == {"match"}
+    assert rows["SHA-1"]["expected"] == PUBLISHED_SHA1
+    card = (folder / "README.md").read_text()
+    conversion = json.loads((folder / "conversion.json").read_text())
+    assert "It is the published mobilenet_v2_1.0_224_INT8, byte for byte." in card
+    assert published_recipe.sentence(conversion) in card
+    statement = json.loads((folder / "provenance.intoto.json").read_text())
+    assert statement["predicate"]["buildDefinition"]["internalParameters"]["conversion"] == conversion
+    assert run("attest", "--check", folder / "provenance.intoto.json").returncode == 0
+    assert len(list((folder / "ethos_u").glob("**/*_vela.tflite"))) == 1
+    assert run("verify", "--recipe", "published", "--checkpoint", shared / ARCHIVE, "--out", tmp_path).returncode == 0
+
+
+@pytest.mark.shared
+def test_a_statement_with_other_moves_is_refused(shared: Path, tmp_path: Path) -> None:
+    """What was moved is part of the provenance, so it cannot be changed in it."""
+    flags = ("--limit", 0, "--targets", "ethos-u55-128", "--published", shared / PUBLISHED)
+    assert build("all", shared / ARCHIVE, tmp_path, *flags).returncode == 0
+    path = folder_of(tmp_path) / "provenance.intoto.json"
+    document = json.loads(path.read_text())
+    document["predicate"]["buildDefinition"]["internalParameters"]["conversion"]["sha1_untouched"] = PUBLISHED_SHA1[
+        ::-1
+    ]
+    path.write_text(json.dumps(document))
+    assert run("attest", "--check", path).returncode == 1
+
+
+def other_cpu(cache: Path) -> None:
+    """A cache whose TensorFlow 2.5.0 runs as on a Haswell."""
+    (chain,) = toolchain.parse(published_recipe.TOOLCHAIN)
+    python = toolchain.ensure(chain, cache_folder(), print)
+    folder = cache / "toolchains" / python.parent.parent.name
+    (folder / "bin").mkdir(parents=True)
+    (folder / ".complete").touch()
+    script = folder / "bin" / "python"
+    script.write_text(f'#!/bin/sh\nexec {EMULATOR} -cpu Haswell {python} "$@"\n')
+    script.chmod(0o755)
+
+
+@pytest.mark.shared
+@pytest.mark.slow
+@pytest.mark.skipif(EMULATOR is None, reason="no qemu-x86_64 here; Debian's package is qemu-user")
+def test_a_second_cpu_reaches_the_bytes_by_the_recorded_table(table: Path, shared: Path, tmp_path: Path) -> None:
+    """TensorFlow 2.5.0 on an emulated Haswell, without the published file: it folds otherwise, and the table helps."""
+    other_cpu(tmp_path / "cache")
+    done = build(
+        "quantize",
+        shared / ARCHIVE,
+        tmp_path / "out",
+        "--moves",
+        table,
+        RECREATE_MODEL_CACHE=str(tmp_path / "cache"),
+    )
+    assert done.returncode == 0, done.stderr
+    folder = folder_of(tmp_path / "out")
+    (model,) = folder.glob("*_INT8.tflite")
+    assert digest_file(model, "sha1") == PUBLISHED_SHA1
+    conversion = json.loads((folder / "conversion.json").read_text())
+    # The emulator's 1/sqrt is exact, and no real CPU's is.
+    assert conversion["moved_by"] == "table of moves"
+    assert conversion["moved"]["channels"] > 0
+
+
+@pytest.mark.shared
+@pytest.mark.slow
+@pytest.mark.skipif(EMULATOR is None, reason="no qemu-x86_64 here; Debian's package is qemu-user")
+def test_a_second_cpu_without_a_table_says_what_would_help(shared: Path, tmp_path: Path) -> None:
+    """Nothing is at hand that shows how the publisher's CPU folded: a resource is missing, and no model is made."""
+    other_cpu(tmp_path / "cache")
+    environment = {"RECREATE_MODEL_CACHE": str(tmp_path / "cache"), "https_proxy": "http://localhost:9"}
+    done = build("quantize", shared / ARCHIVE, tmp_path / "out", **environment)
+    assert_one_error(done, 4, PUBLISHED_SHA1, "--published", "--moves", "no model was made")
+
+
+@pytest.mark.shared
+def test_a_table_of_another_graph_is_refused(table: Path, shared: Path, tmp_path: Path) -> None:
+    """The stand-in archive with the table of the official form: two digests in one line."""
+    found = digest_bytes(graph_of(shared / STAND_IN))
+    done = build("quantize", shared / STAND_IN, tmp_path, "--moves", table)
+    assert_one_error(done, 3, found, json.loads(table.read_text())["graph_sha256"], "prove --record")
+
+
+@pytest.mark.shared
+def test_a_file_that_is_not_the_published_one_steers_nothing(shared: Path, tmp_path: Path) -> None:
+    """One byte changed in its description: told by its SHA-1, whatever the CPU, where the archive needs steering."""
+    other = tmp_path / "other.tflite"
+    other.write_bytes((shared / MODEL).read_bytes() + b"\0")
+    done = build("quantize", shared / STAND_IN, tmp_path, "--published", other)
+    assert_one_error(done, 3, PUBLISHED_SHA1, digest_file(other, "sha1"))
+
+
+def graph_of(archive: Path) -> bytes:
+    """The frozen graph of an archive."""
+    with tarfile.open(archive) as tar:
+        (member,) = (each for each in tar if each.name.endswith("_frozen.pb"))
+        stream = tar.extractfile(member)
+        assert stream is not None
+        return stream.read()
+
+
+def changed_archive(archive: Path, target: Path, change: Callable[[Any], None]) -> Path:
+    """A copy of an archive with its frozen graph changed; the change is given the GraphDef."""
+    from tensorflow.core.framework import graph_pb2
+
+    graph = graph_pb2.GraphDef.FromString(graph_of(archive))
+    change(graph)
+    data = graph.SerializeToString(deterministic=True)
+    with tarfile.open(archive) as old, tarfile.open(target, "w:gz", compresslevel=1) as new:
+        for member in old:
+            if not member.isfile():
+                continue
+            stream = old.extractfile(member)
+            assert stream is not None
+            content = data if member.name.endswith("_frozen.pb") else stream.read()
+            member.size = len(content)
+            new.addfile(member, io.BytesIO(content))
+    return target
+
+
+def _constant(graph: Any, node: str, place: int) -> Any:
+    """The constant among the inputs of a node, with those between left out."""
+    nodes = {each.name: each for each in graph.node}
+    found = nodes[nodes[node].input[place]]
+    while found.op == "Identity":
+        found = nodes[found.input[0]]
+    return found
+
+
+def _change(constant: Any, edit: Callable[[Any], None]) -> None:
+    from tensorflow.python.framework import tensor_util
+
+    values = tensor_util.MakeNdarray(constant.attr["value"].tensor).copy()
+    edit(values)
+    constant.attr["value"].tensor.CopyFrom(tensor_util.make_tensor_proto(values))
+
+
+def _batch_norm(graph: Any, scope: str) -> str:
+    (name,) = (each.name for each in graph.node if each.op.startswith("FusedBatchNorm") and scope in each.name)
+    return str(name)
+
+
+def _one_weight(graph: Any) -> None:
+    """A weight of the third projection, by a hundredth."""
+    (node,) = (each for each in graph.node if each.op == "Conv2D" and "expanded_conv_3/project" in each.name)
+
+    def edit(values: Any) -> None:
+        values[0, 0, 5, 7] += 0.01
+
+    _change(_constant(graph, node.name, 1), edit)
+
+
+def _positive_gamma(graph: Any) -> None:
+    """The first depthwise layer with every gamma positive; the published file has negative ones."""
+
+    def edit(values: Any) -> None:
+        assert (values < 0).any()
+        np.abs(values, out=values)
+
+    _change(_constant(graph, _batch_norm(graph, "expanded_conv/depthwise"), 1), edit)
+
+
+def _one_name(graph: Any) -> None:
+    """A residual addition by another name."""
+    for node in graph.node:
+        node.name = node.name.replace("expanded_conv_4/add", "expanded_conv_4/sum")
+        for place, source in enumerate(node.input):
+            node.input[place] = source.replace("expanded_conv_4/add", "expanded_conv_4/sum")
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (_one_weight, ("expanded_conv_3/project", "refute")),
+        (_positive_gamma, ("expanded_conv/depthwise", "refute")),
+        (_one_name, ("expanded_conv_4", "every number explained, and other bytes")),
+    ],
+    ids=["one weight", "positive gamma", "one name"],
+)
+def test_a_changed_graph_is_refuted_or_explained(
+    change: Callable[[Any], None], named: tuple[str, ...], shared: Path, tmp_path: Path
+) -> None:
+    """By the tensor that differs, with status 1 and without a model."""
+    archive = changed_archive(shared / ARCHIVE, tmp_path / "changed.tgz", change)
+    done = build("quantize", archive, tmp_path / "out", "--published", shared / PUBLISHED)
+    assert_one_error(done, 1, "no model was made", *named)
+    assert not list((tmp_path / "out").glob("**/*_INT8.tflite"))
+
+
+@pytest.mark.shared
+def test_other_weights_are_refuted(shared: Path, tmp_path: Path) -> None:
+    """The stand-in archive, whose floats are those of another training."""
+    done = build("quantize", shared / STAND_IN, tmp_path, "--published", shared / PUBLISHED)
+    assert_one_error(done, 1, "numbers refute it", "no model was made")
