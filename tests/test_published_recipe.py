@@ -16,10 +16,12 @@ import pytest
 from calibration.ranges import from_json, to_json
 from pipeline import cli, published_recipe
 from pipeline.published_recipe import recorded_ranges
-from recreate_model import toolchain
+from recreate_model import frozen_graph, moves, toolchain
+from recreate_model.channels import factors, moved
 from recreate_model.digest import digest_bytes, digest_file
 from recreate_model.errors import UsageError
-from recreate_model.published_figures import PUBLISHED_SHA1
+from recreate_model.network import EPSILON, Array
+from recreate_model.published_figures import PUBLISHED_MODEL, PUBLISHED_SHA1
 from recreate_model.resources import RESOURCES, cache_folder
 from tests.test_bad_input import assert_one_error, run
 
@@ -285,6 +287,68 @@ def test_a_changed_graph_is_refuted_or_explained(
     done = build("quantize", archive, tmp_path / "out", "--published", shared / PUBLISHED)
     assert_one_error(done, 1, "no model was made", *named)
     assert not list((tmp_path / "out").glob("**/*_INT8.tflite"))
+
+
+def other_statistics(graph: Any, table: Path) -> None:
+    """BatchNorm of the depthwise layers with other numbers that fold to the same floats, to the last bits.
+
+    A channel keeps its own numbers where rounding leaves it no factor, within two units, that gives the published
+    scale: no CPU would have made the file of it.
+    """
+    generator = np.random.default_rng(7)
+    shifts = moves.from_json(table.read_text(), "the table").shifts
+    layers = frozen_graph.read_layers(graph.SerializeToString(), PUBLISHED_MODEL, "the graph")
+    values = frozen_graph.as_values(layers)
+    nodes = {node.name: node for node in graph.node}
+    for each in layers:
+        if each.bias is not None:
+            continue
+        given = factors(each.layer, values)
+        folded, bias = given.fold(shifts[each.layer.name])
+        count = each.layer.outputs
+        old = [each.batch_norm[f"{each.layer.name}/BatchNorm/{part}"] for part in ("gamma", "beta")]
+        old += [each.batch_norm[f"{each.layer.name}/BatchNorm/moving_{part}"] for part in ("mean", "variance")]
+        # Names depend on which layers have a negative gamma: the first one has, and no other.
+        gamma = (np.where(old[0] < 0, -1, 1) * generator.uniform(0.3, 3, count)).astype(np.float32)
+        variance = generator.uniform(0.05, 4, count).astype(np.float32)
+        mean = generator.normal(0, 0.5, count).astype(np.float32)
+        factor = gamma.astype(np.float64) / np.sqrt(variance.astype(np.float64) + EPSILON)
+        weights = (folded / factor[:, None]).astype(np.float32)
+        reached = _reach(weights, folded, factor.astype(np.float32))
+        assert reached.mean() > 0.9
+        new = (gamma, (bias + mean * factor).astype(np.float32), mean, variance)
+        name = _batch_norm(graph, f"{each.layer.name.removeprefix('MobilenetV2/')}/")
+        for place, (ours, theirs) in enumerate(zip(new, old, strict=True), 1):
+            _replace(_constant(graph, name, place), np.where(reached, ours, theirs))
+        raw = np.where(reached[:, None], weights, given.weights).T.reshape(3, 3, count, 1)
+        _replace(_constant(graph, nodes[nodes[name].input[0]].name, 1), raw)
+
+
+def _replace(constant: Any, values: Array) -> None:
+    _change(constant, lambda old: old.__setitem__(..., values))
+
+
+def _reach(weights: Array, folded: Array, factor: Array) -> Array:
+    """Moves each channel's largest weight until a factor within two units gives the folded one; where it did, bool."""
+    reached = np.zeros(len(folded), bool)
+    for channel, row in enumerate(folded):
+        place = int(np.abs(row).argmax())
+        near = [moved(factor[channel : channel + 1], np.array([shift]))[0] for shift in (0, -1, 1, -2, 2)]
+        candidates = [moved(weights[channel, place : place + 1], np.array([units]))[0] for units in range(-8, 9)]
+        hits = [value for each in near for value in candidates if value * each == row[place]]
+        reached[channel] = bool(hits)
+        weights[channel, place] = hits[0] if hits else 0
+    return reached
+
+
+@pytest.mark.shared
+def test_other_statistics_of_batch_norm_give_the_same_bytes(table: Path, shared: Path, tmp_path: Path) -> None:
+    """What decides is the folded floats: another gamma, mean and variance of every depthwise channel change nothing."""
+    archive = changed_archive(shared / ARCHIVE, tmp_path / "other.tgz", lambda graph: other_statistics(graph, table))
+    done = build("quantize", archive, tmp_path / "out", "--published", shared / PUBLISHED)
+    assert done.returncode == 0, done.stderr
+    (model,) = folder_of(tmp_path / "out").glob("*_INT8.tflite")
+    assert digest_file(model, "sha1") == PUBLISHED_SHA1
 
 
 @pytest.mark.shared
