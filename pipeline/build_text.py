@@ -96,6 +96,7 @@ def print_build(folder: Path, recipe: Recipe, outcomes: Sequence[Outcome], wante
 
 def build_json(folder: Path, recipe: Recipe, outcomes: Sequence[Outcome], wanted: Sequence[str], status: int) -> Json:
     """The same as a JSON document."""
+    made = {path for outcome in outcomes for path in outcome.outputs}
     return {
         "status": status,
         "build": recipe.name,
@@ -103,6 +104,7 @@ def build_json(folder: Path, recipe: Recipe, outcomes: Sequence[Outcome], wanted
         "checkpoint": recipe.checkpoint.kind,
         "range_method": recipe.calibration.range_method,
         "folder": str(folder),
+        **({"conversion": _load(folder, CONVERSION_FILE)} if CONVERSION_FILE in made else {}),
         "results": {
             stage: _load(folder, path)
             for stage, path in _RESULTS.items()

@@ -225,6 +225,10 @@ def _run(arguments: argparse.Namespace) -> int:
     except PipelineError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.status
+    except BrokenPipeError:
+        # Whoever reads the output has had enough, as `head` has; the flush at exit must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except KeyboardInterrupt as stop:
         print("stopped: what was finished is kept, run the same command to go on", file=sys.stderr)
         return 128 + (stop.args[0] if stop.args else signal.SIGINT)

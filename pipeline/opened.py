@@ -13,7 +13,7 @@ from pathlib import Path
 from pipeline import published_recipe, runner
 from pipeline.ethos_u.targets import merged, spell
 from pipeline.given import check_options
-from pipeline.options import PICTURES, keep_options, kept_options, settle, warn_of_pictures
+from pipeline.options import HELPING, PICTURES, keep_options, kept_options, settle, warn_of_pictures
 from pipeline.request import Request, flag, typed
 from pipeline.resolve import complete, start
 from pipeline.stages import GIVEN, MAKING, stages_of
@@ -119,8 +119,9 @@ def _own(command: str, recipe: Recipe, kept: Mapping[str, object]) -> Collection
     """The options that a command may change, as nothing but its own stage depends on them."""
     if command == "evaluate":
         # Where ranges are measured, the pictures are the model's.
-        return ("limit", *PICTURES) if recipe.given or recipe.toolchain or "ranges" in kept else ("limit",)
-    return ("vela_config",) if command in ("vela", TRYING) else ()
+        free = ("limit", *PICTURES) if recipe.given or recipe.toolchain or "ranges" in kept else ("limit",)
+        return (*HELPING, *free)
+    return (*HELPING, "vela_config") if command in ("vela", TRYING) else HELPING
 
 
 def _targets(records: Mapping[str, Record]) -> tuple[Target, ...]:

@@ -26,7 +26,9 @@ _FORMAT = "build-options/1"
 
 # What says which pictures are meant, and how they are cut: they evaluate, and where ranges are measured they calibrate.
 PICTURES = ("images", "labels", "label_base", "split", "seed", "crop")
-_KEPT = (*PICTURES, "calib", "manifest", "ranges", "range_method", "limit", "vela_config")
+# What helps to make a model, or to check it, and changes no byte of it.
+HELPING = ("moves", "published")
+_KEPT = (*PICTURES, "calib", "manifest", "ranges", "range_method", "limit", "vela_config", *HELPING)
 _PATHS = tuple(part.name for part in fields(Request) if "Path" in str(part.type))
 
 # Typed anew, an option takes with it what was kept of others that say the same thing.
