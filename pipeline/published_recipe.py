@@ -19,13 +19,14 @@ from pipeline import published_files
 from pipeline.request import PUBLISHED, Request, flag
 from pipeline.work import Progress
 from recreate_model import moves, toolchain
+from recreate_model.conversion import ANY_SPAN, Conversion, conversion_of
 from recreate_model.digest import Json, digest_bytes
 from recreate_model.errors import CheckError, InputError, PipelineError, ResourceError, UsageError
 from recreate_model.frozen_graph import as_values, read_layers
 from recreate_model.moves import MoveTable
-from recreate_model.prove import Checkpoint, Proof, conversion_of, prove
+from recreate_model.prove import Checkpoint, Proof, prove
 from recreate_model.published_figures import PUBLISHED_MODEL, PUBLISHED_SHA1
-from recreate_model.rebuild import Conversion, Moves, by_table
+from recreate_model.rebuild import Moves, by_table
 from recreate_model.recipe import Model
 from recreate_model.resources import RESOURCES, cache_folder
 from recreate_model.verdict import Verdict, printable
@@ -33,7 +34,6 @@ from recreate_model.verdict import Verdict, printable
 TOOLCHAIN = "2.5.0"  # of TensorFlow; the file bears its marks
 _RANGES = Path(__file__).parent.parent / "calibration" / "recorded" / f"{PUBLISHED_MODEL.name}_published.json"
 _SOURCE = "the checkpoint's frozen graph"
-_ANY_SPAN = (0.0, 1.0)  # of an activation whose range decides no byte
 
 # Options that say how ranges come about: the recorded ones are there already.
 _OF_CALIBRATION = ("calib", "manifest", "ranges", "range_method")
@@ -153,7 +153,7 @@ def make(graph: bytes, ranges: Ranges, names: Collection[str], steering: Steerin
     (chain,) = toolchain.parse(TOOLCHAIN)
     values = as_values(read_layers(graph, PUBLISHED_MODEL, _SOURCE))
     python = toolchain.ensure(chain, cache_folder(), lambda sentence: logging.warning("%s", sentence))
-    spans = np.array([ranges.spans.get(name, _ANY_SPAN) for name in names], np.float32)
+    spans = np.array([ranges.spans.get(name, ANY_SPAN) for name in names], np.float32)
     conversion = conversion_of(chain, python, graph, PUBLISHED_MODEL, values, spans)
     digest = digest_bytes(graph)
     untouched = conversion.run(None).models[0]

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 from pipeline import golden
 from pipeline.work import PLATFORMS_FILE, VERIFY_FILE, Stage
-from recreate_model import toolchain
 from recreate_model.digest import Json
 from recreate_model.recipe import Recipe, as_json
 
@@ -24,7 +23,11 @@ def _naming(recipe: Recipe) -> Json:
 
 def _converting(recipe: Recipe) -> Json:
     """With what a toolchain of its own is made of: its versions are those of no package installed here."""
-    return {**_naming(recipe), "converter": toolchain.parts(recipe.toolchain)} if recipe.toolchain else _naming(recipe)
+    if not recipe.toolchain:
+        return _naming(recipe)
+    from recreate_model import toolchain  # numpy comes with it, which `--help` does not need
+
+    return {**_naming(recipe), "converter": toolchain.parts(recipe.toolchain)}
 
 
 _PLATFORMS = Stage(

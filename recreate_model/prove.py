@@ -15,6 +15,7 @@ import numpy as np
 
 from recreate_model import consistency, convert, network
 from recreate_model.consistency import Layerwise, Refutation
+from recreate_model.conversion import ANY_SPAN, Conversion, conversion_of
 from recreate_model.diff import Comparison, Kind, Verdict, compare
 from recreate_model.digest import digest_bytes
 from recreate_model.errors import CheckError, PipelineError
@@ -24,15 +25,14 @@ from recreate_model.model_view import ModelView, read_model
 from recreate_model.moves import MoveTable
 from recreate_model.network import Array
 from recreate_model.quantiser import LEVELS, SOFTMAX, WITHOUT_RANGE, Generation, activation_parameters, parameters_of
-from recreate_model.rebuild import OF_CONSTANTS, Conversion, Moves, rebuild, record
+from recreate_model.rebuild import OF_CONSTANTS, Moves, rebuild, record
 from recreate_model.recipe import Model
 from recreate_model.recover import Recovered, by_todays_converter, network_operators, recover
-from recreate_model.toolchain import TOOLCHAINS, Edits, Job, Toolchain
+from recreate_model.toolchain import TOOLCHAINS, Toolchain
 
 OURS = "this program"
 _RELU6 = 6.00001  # a scale is rounded, so its 255 steps may reach a little further
 _NARROW = 1.001e-6  # scales of ranges that a quantiser may have widened
-_ANY_SPAN = (0.0, 1.0)  # of an activation whose range decides no byte
 
 
 @dataclass(frozen=True, eq=False)
@@ -244,12 +244,12 @@ def _own_build(case: _Case) -> bytes:
         if activation.span is not None
     }
     # A range that was not found is reported; any other will do here, where the graph is what matters.
-    spans |= {name: _ANY_SPAN for name in convert.activations_with_a_range(float_model) if name not in spans}
+    spans |= {name: ANY_SPAN for name in convert.activations_with_a_range(float_model) if name not in spans}
     return convert.quantize(float_model, spans)
 
 
 def _attempt(case: _Case, chain: Toolchain, python_of: Callable[[Toolchain], Path], graph: bytes) -> Attempt:
-    spans = np.array([activation.span or _ANY_SPAN for activation in case.recovered.activations], np.float32)
+    spans = np.array([activation.span or ANY_SPAN for activation in case.recovered.activations], np.float32)
     try:
         conversion = conversion_of(
             chain,
@@ -264,34 +264,6 @@ def _attempt(case: _Case, chain: Toolchain, python_of: Callable[[Toolchain], Pat
         return Attempt(chain.name, rebuilt.comparison, rebuilt.model, rebuilt.moves, conversion=conversion)
     except PipelineError as error:
         return Attempt(chain.name, None, failure=error)
-
-
-def conversion_of(
-    chain: Toolchain,
-    python: Path,
-    graph: bytes,
-    model: Model,
-    values: Mapping[str, Array],
-    spans: Array,
-    types: tuple[str, str] = ("int8", "int8"),
-) -> Conversion:
-    """The conversion of a frozen graph of a network.
-
-    Args:
-        values: as in `Conversion`.
-        spans: as in `toolchain.Edits`.
-        types: of the model's input and output.
-    """
-    job = Job(
-        graph=graph,
-        input=network.INPUT_NAME,
-        output=network.OUTPUT_NAME,
-        input_shape=(1, model.resolution, model.resolution, 3),
-        input_type=types[0],
-        output_type=types[1],
-        attempts=(Edits(spans),),
-    )
-    return Conversion(chain, python, job, network.layers(model), values)
 
 
 def _values(checkpoint: Checkpoint, graph: bytes) -> Mapping[str, Array]:

@@ -8,12 +8,10 @@ says which of them gives the channel published. Every constant comes from the ch
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 
-from recreate_model import toolchain
 from recreate_model.channels import (
     Channels,
     Factors,
@@ -25,17 +23,16 @@ from recreate_model.channels import (
     moved,
 )
 from recreate_model.consistency import Layerwise
+from recreate_model.conversion import Constants, Conversion
 from recreate_model.diff import Comparison, Kind, compare
 from recreate_model.errors import CheckError, InputError
 from recreate_model.model_view import ModelView, Operator, read_model
-from recreate_model.network import Array, Layer, is_folded
+from recreate_model.network import Array, Layer
 from recreate_model.quantiser import LARGEST_WEIGHT
-from recreate_model.toolchain import Converted, Job, Toolchain
+from recreate_model.toolchain import Converted
 
 # What other constants can change in a model; other names or operators are another toolchain's.
 OF_CONSTANTS = {Kind.WEIGHTS, Kind.BIASES, Kind.RESTATED, Kind.RANGES, Kind.LAYOUT}
-
-Constants = tuple[tuple[Array, Array], ...]
 
 
 @dataclass(frozen=True)
@@ -68,38 +65,6 @@ class Rebuilt:
     model: bytes
     comparison: Comparison
     moves: Moves | None
-
-
-@dataclass(frozen=True, eq=False)
-class Conversion:
-    """A frozen graph, and the toolchain that converts it.
-
-    Attributes:
-        python: of the toolchain's environment.
-        job: its only attempt has the ranges and no constants.
-        layers: of the network, in order.
-        values: the graph's constants, or a checkpoint's variables that it holds, as in `checkpoint.FloatWeights`.
-    """
-
-    chain: Toolchain
-    python: Path
-    job: Job
-    layers: Sequence[Layer]
-    values: Mapping[str, Array]
-
-    def run(self, *constants: Constants | None) -> Converted:
-        """Converts once for each set of constants; None leaves those that the toolchain folds on this CPU.
-
-        Raises:
-            ToolError: the toolchain failed.
-        """
-        (edits,) = self.job.attempts
-        attempts = tuple(replace(edits, constants=each) for each in constants)
-        return toolchain.convert(self.chain, self.python, replace(self.job, attempts=attempts))
-
-    def foldable(self, layer: Layer) -> bool:
-        """Whether the converter folds a BatchNorm into the layer; else its constants are the graph's own."""
-        return not is_folded(layer, self.values)
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,14 +9,12 @@ import signal
 import subprocess
 import sys
 import tarfile
-import threading
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from calibration.workers import _stops_held_back
 from pipeline.store import Store
 from recreate_model import network, resources
 from tests import official_layout, pictures
@@ -325,24 +323,6 @@ def test_a_file_in_place_of_the_folder_is_no_resource(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("mine")
     assert_one_error(run(*small("labels", tmp_path / "out")), 4, "--out")
     assert (tmp_path / "out").read_text() == "mine"
-
-
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
-def test_a_stop_never_ends_the_start_of_workers_half_way(stop: signal.Signals) -> None:
-    """Even where another thread takes the signal, it is seen only when all items are handed on."""
-    reached = False
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    other = threading.Thread(target=time.sleep, args=(0.3,))
-    other.start()
-    try:
-        with pytest.raises(KeyboardInterrupt), _stops_held_back():  # noqa: PT012  # what follows the stop is the point
-            os.kill(os.getpid(), stop)
-            time.sleep(0.05)
-            reached = True
-    finally:
-        signal.signal(signal.SIGTERM, before)
-        other.join()
-    assert reached
 
 
 @pytest.mark.parametrize("wait", [0.1, 0.5, 1.5])

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +20,7 @@ from calibration.inputs import CHUNK, Inputs
 from calibration.measure import measure
 from calibration.selection import select
 from calibration.sources import ProceduralSource
-from calibration.workers import Workers
+from calibration.workers import Workers, _stops_held_back
 from recreate_model import convert
 from recreate_model.errors import InputError, ToolError
 from recreate_model.recipe import Picture, Preprocess
@@ -133,16 +136,19 @@ list(Workers(2).run(functools.partial(bytes, bytes(1 << 20)), max, range(3)))
     assert "ToolError: expected 2 worker processes to stay alive" in done.stderr
 
 
-def test_ctrl_c_while_workers_start_is_late_and_not_lost() -> None:
-    """It is held back until they run, and then stops this process."""
-    code = """
-import os, signal
-from calibration import workers
-with workers._ctrl_c_held_back():
-    os.kill(os.getpid(), signal.SIGINT)
-    print("workers start", flush=True)
-print("lost")
-"""
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.stdout == "workers start\n"
-    assert "KeyboardInterrupt" in done.stderr
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_never_ends_the_start_of_workers_half_way(stop: signal.Signals) -> None:
+    """Even where another thread takes the signal, it is seen only when all items are handed on."""
+    reached = False
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    other = threading.Thread(target=time.sleep, args=(0.3,))
+    other.start()
+    try:
+        with pytest.raises(KeyboardInterrupt), _stops_held_back():  # noqa: PT012  # what follows the stop is the point
+            os.kill(os.getpid(), stop)
+            time.sleep(0.05)
+            reached = True
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        other.join()
+    assert reached

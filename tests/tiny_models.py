@@ -39,7 +39,9 @@ def tiny_model(kind: str, classes: int = 5) -> bytes:
         scores = tf.nn.softmax(tf.reshape(features, (shape[0], -1)) @ matrix)
         return (scores, *(tf.nn.relu6(tf.nn.conv2d(other, kernel, 2, "SAME")) for other in others))
 
-    signature = [tf.TensorSpec(shape, tf.float32, name=f"picture_{number}") for number in range(ends)]
+    signature = [
+        tf.TensorSpec(shape, tf.float32, name=f"picture_{number}" if number else "picture") for number in range(ends)
+    ]
     function = tf.function(network, input_signature=signature)
     converter = tf.lite.TFLiteConverter.from_concrete_functions([function.get_concrete_function()])
     if kind != "float":
