@@ -13,6 +13,7 @@ from pipeline import published_recipe
 from pipeline.c_array import identifier
 from pipeline.console import WIDE, empty_table, print_row_table, screen
 from pipeline.ethos_u.targets import variant_name
+from pipeline.platforms.evidence import Agreement
 from pipeline.runner import Freshness, Outcome
 from pipeline.work import (
     CONVERSION_FILE,
@@ -187,7 +188,7 @@ def _print_platforms(console: Console, recipe: Recipe, document: Json) -> None:
             f"{row['what']}; {row['device']}" if row["device"] else row["what"],
             ", ".join(row["tools"]),
             "" if row["pictures"] is None else str(row["pictures"]),
-            f"{agreement['hits']} of {agreement['n']} {agreement['kind']}" if agreement else "",
+            str(Agreement(**agreement)) if agreement else "",
             "" if row["seconds"] is None else f"{row['seconds']:.3f}",
             "; ".join(f"{head}{text}" for head, text in rest if text),
             style="bold red" if not row["holds"] else "green" if row["ticks"] else "",

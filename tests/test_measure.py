@@ -79,7 +79,8 @@ def test_residual_inputs_keep_their_true_range(small_float: bytes) -> None:
         alone = schema.ModelT.InitFromPackedBuf(small_float, 0)
         alone.subgraphs[0].outputs = np.array([indices[row]], np.int32)
         (expected,) = Runner(convert.pack(alone), "reference").run(value)
-        assert measured[row] == pytest.approx([expected.min(), expected.max()], rel=1e-5)
+        # Two sets of kernels were 3.3e-5 of the largest value apart; another picture's ranges are 2.7e-2 off and more.
+        assert measured[row] == pytest.approx([expected.min(), expected.max()], rel=1e-3)
 
 
 def test_tensorflows_calibrator_gives_our_ranges(small_float: bytes, ours: Array, theirs: Array) -> None:

@@ -57,12 +57,14 @@ def test_folding_gives_what_batch_norm_gives(small_weights: dict[str, network.Ar
 def test_the_graph_agrees_with_tensorflows_own_batch_norm(
     small_weights: dict[str, network.Array], small_float: bytes
 ) -> None:
-    """The folded model and an unfolded graph run by TensorFlow give the same probabilities to 1e-5."""
+    """The folded model and an unfolded graph run by TensorFlow give the same probabilities, but for rounding."""
     value = normalise(procedural.picture(3, 1), Preprocess(), SMALL.resolution)
     unfolded = official_layout.run_graph(official_layout.unfolded_graph(SMALL, small_weights), value)
     (folded,) = Runner(small_float, "xnnpack").run(value)
     assert unfolded.max() > 0.01
-    assert np.abs(folded - unfolded).max() < 1e-5
+    # Two sets of float kernels were 1.6e-5 apart at most on 20 pictures, on an Intel CPU. An epsilon that is
+    # a tenth too large gives 1.8e-3 and more, one beta that is 0.1 off gives 6e-2, raw variables 0.2.
+    assert np.abs(folded - unfolded).max() < 2e-4
 
 
 def test_the_graphs_bytes_are_the_same_every_time(small_weights: dict[str, network.Array]) -> None:

@@ -21,12 +21,15 @@ from pipeline import attest_check, check, cli, golden, keys, runner
 from pipeline.console import NoBars
 from pipeline.platforms import cortex_a, cortex_m, cortex_m_tflm, mali
 from pipeline.platforms.evidence import (
+    DECIDED,
+    FARTHEST,
     PLATFORMS,
     STATUSES,
     Agreement,
     Evidence,
     as_json,
     bit_exact,
+    close,
     from_json,
     same_class,
 )
@@ -39,6 +42,7 @@ from pipeline.statement import read_statement
 from pipeline.work import PLATFORMS_FILE, PROVENANCE_FILE, model_file
 from recreate_model.errors import InputError, PipelineError, ResourceError, ToolError
 from recreate_model.interpret import Runner
+from recreate_model.network import Array
 from tests.conftest import build
 from tests.test_bad_input import run, small
 from tests.test_card import TICK, readme, row, tiny_model
@@ -137,6 +141,57 @@ def test_a_class_that_shares_the_best_score_is_the_same_class() -> None:
     assert same_class(np.zeros((3, 4), np.int8), expected) == Agreement(1, 3, "same class")
 
 
+def scores(winners: list[int], lead: int, generator: np.random.Generator) -> Array:
+    """Outputs as of a softmax: a winner for each picture, `lead` levels before the next, and little for the rest."""
+    values = generator.integers(-128, -120, (len(winners), 50))
+    for picture, winner in enumerate(winners):
+        values[picture, winner], values[picture, (winner + 7) % 50] = lead // 2, lead // 2 - lead
+    return values.astype(np.int8)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(0, 128))
+def test_right_kernels_are_close_whatever_the_pictures_are(seed: int, lead: int) -> None:
+    """Scores up to ten levels off, and a class that changes in a tie, prove nothing wrong."""
+    generator = np.random.default_rng(seed)
+    expected = scores(generator.integers(0, 50, 20).tolist(), lead, generator)
+    noise = generator.integers(-10, 11, expected.shape) * (generator.random(expected.shape) < 0.2)
+    found = close(np.clip(expected + noise, -128, 127).astype(np.int8), expected)
+    assert found.holds
+    assert found.n + found.undecided == 20
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(0, 128))
+def test_wrong_kernels_are_not_close_even_where_every_class_is_undecided(seed: int, lead: int) -> None:
+    """Outputs of other pictures, or the right ones of other classes."""
+    generator = np.random.default_rng(seed)
+    expected = scores(generator.permutation(50)[:20].tolist(), lead, generator)
+    assert not close(np.roll(expected, 1, axis=0), expected).holds
+    assert not close(np.roll(expected, 1, axis=1), expected).holds
+
+
+def test_one_decided_class_that_parts_is_enough() -> None:
+    """However near all other scores are."""
+    generator = np.random.default_rng(3)
+    expected = scores([*range(20)], DECIDED + 2, generator)
+    outputs = expected.copy()
+    outputs[4, 40] = expected[4].max() + 1
+    found = close(outputs, expected)
+    assert (found.hits, found.n, found.holds) == (19, 20, False)
+    assert found.difference is not None
+    assert found.difference < 0.1
+    # One level less is no lead that is claimed.
+    expected = scores([*range(20)], DECIDED, generator)
+    assert close(expected, expected) == Agreement(0, 0, "same class", 20, 0.0)
+
+
+def test_what_is_close_is_said_in_a_few_words() -> None:
+    """The classes claimed, how many are not, and the scores."""
+    found = Agreement(17, 17, "same class", 3, 0.0213)
+    assert str(found) == "17 of 17 same class, 3 undecided, scores 0.02 apart"
+    assert found.holds
+    assert not replace(found, difference=FARTHEST + 0.01).holds
+
+
 def test_a_subject_is_the_pictures_that_evaluate(finished_build: Request) -> None:
     """The first of them, quantised; beside them what the reference kernels make of each."""
     recipe, machine = resolve(finished_build, NoBars(), may_fetch=False)
@@ -164,10 +219,12 @@ def test_a_subject_with_too_few_pictures_has_procedural_ones(finished_build: Req
 
 WORDS = st.text(max_size=12)
 AGREEMENTS = st.builds(
-    lambda n, missed, kind: Agreement(max(n - missed, 0), n, kind),
+    lambda n, missed, kind, undecided, difference: Agreement(max(n - missed, 0), n, kind, undecided, difference),
     st.integers(1, 50),
     st.integers(0, 3),
     st.sampled_from(["bit-exact", "same class"]),
+    st.integers(0, 20),
+    st.none() | st.floats(0, 2),
 )
 
 
@@ -203,7 +260,7 @@ def test_a_tick_takes_code_that_ran_or_was_compiled_and_agrees(one: Evidence) ->
     if one.ticks:
         assert one.status in ("ran", "compiled")
         assert not one.fault
-        assert one.agreement is None or one.agreement.hits == one.agreement.n
+        assert one.agreement is None or one.agreement.holds
         assert not replace(one, fault="it broke").ticks
         assert not replace(one, agreement=Agreement(4, 5, "same class")).ticks
         assert not replace(one, status="analysed").ticks

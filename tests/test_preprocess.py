@@ -112,7 +112,8 @@ def test_one_pixel_is_a_picture() -> None:
     for data in (pictures.jpeg(1, (1, 1)), pictures.png(1, (1, 1))):
         for crop in Preprocess.CROPS:
             value = normalise(decode(data, "x"), Preprocess(crop), 96)
-            assert np.ptp(value.reshape(-1, 3), axis=0).max() < 1e-5
+            # Resizing rounds: 1.2e-7 was seen. A level of the picture is 8e-3.
+            assert np.ptp(value.reshape(-1, 3), axis=0).max() < 1e-4
 
 
 @pytest.mark.parametrize("crop", Preprocess.CROPS)

@@ -17,7 +17,7 @@ import numpy as np
 
 from pipeline.platforms import aarch64, armnn
 from pipeline.platforms.aarch64 import CPUS, EMULATOR, EMULATOR_PACKAGE, Cpu, Sysroot
-from pipeline.platforms.evidence import Evidence, Status, Subject, bit_exact, same_class
+from pipeline.platforms.evidence import Evidence, Status, Subject, bit_exact, close, same_class
 from pipeline.platforms.jobs import Place, Ran, Runtime, run_job
 from recreate_model.errors import ToolError
 from recreate_model.network import Array
@@ -92,7 +92,7 @@ def _on_this_machine(subject: Subject, ran: Ran) -> list[Evidence]:
         "LiteRT with XNNPACK",
         device=_device(),
         tools=ran.versions,
-        agreement=same_class(outputs, subject.expected) if subject.trained else None,
+        agreement=close(outputs, subject.expected) if subject.trained else None,
         pictures=len(outputs),
         seconds=ran.seconds["xnnpack"],
         note=_joined(_foreign(), _untrained(subject, outputs)),
@@ -143,9 +143,9 @@ def _emulated_row(kernels: str, subject: Subject, ran: Ran, here: Ran, tools: tu
     near = f"its outputs are {f'at most {apart} from' if apart else 'equal to'} those of XNNPACK on this machine"
     what = "LiteRT with XNNPACK as AArch64 code"
     if subject.trained:
-        return row(what, agreement=same_class(outputs, subject.expected), note=_joined(slow, near))
+        return row(what, agreement=close(outputs, subject.expected), note=_joined(slow, near))
     # What is left to claim is that XNNPACK does the same on both.
-    agreement = same_class(outputs, others)
+    agreement = close(outputs, others)
     return row(
         f"{what}, held against XNNPACK on this machine",
         agreement=agreement,
@@ -192,7 +192,7 @@ def _armnn_row(
         what,
         device=device,
         tools=tools,
-        agreement=same_class(outputs, subject.expected) if subject.trained else None,
+        agreement=close(outputs, subject.expected) if subject.trained else None,
         pictures=len(outputs),
         seconds=ran.seconds[backend],
         note=_joined("a second opinion", remark, _untrained(subject, outputs)),

@@ -7,7 +7,7 @@ at. Not for: figures of a device's speed. No check here runs on one.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Literal
 
 import numpy as np
@@ -21,16 +21,42 @@ PLATFORMS = ("Cortex-A", "Cortex-M", "Mali GPU", "Ethos U")  # as the published 
 STATUSES: tuple[Status, ...] = ("ran", "compiled", "analysed", "not run")  # strongest first
 
 
+# Fast kernels round otherwise than the reference kernels, so that classes near a tie may change places. What is claimed
+# of them is what right kernels keep and wrong ones break, as measured with the published model (docs/cortex-a.md).
+# XNNPACK, on 500 photographs and 300 procedural pictures, changed a class only where the winner led by 19 levels or
+# fewer, and its scores were at most 0.05 apart on any 20 pictures drawn. With one layer wrong they were 0.44 apart or
+# more, with red and blue exchanged 0.24.
+DECIDED = 64  # levels by which a winner must lead for its class to be claimed
+FARTHEST = 0.2  # difference of the scores, where 1 is that between different pictures
+
+
 @dataclass(frozen=True)
 class Agreement:
-    """On how many of `n` pictures the outputs were the reference kernels': `bit-exact`, or of the `same class`."""
+    """How far the outputs of `n` pictures were the reference kernels'.
+
+    Attributes:
+        hits: pictures whose outputs were `bit-exact`, or of the `same class`.
+        undecided: pictures beside those, whose class is not claimed, as the winner does not lead by DECIDED levels.
+        difference: of all scores beyond a level each, where 1 is that between different pictures; None where it is not
+            claimed.
+    """
 
     hits: int
     n: int
     kind: Literal["bit-exact", "same class"]
+    undecided: int = 0
+    difference: float | None = None
+
+    @property
+    def holds(self) -> bool:
+        """Whether the outputs are those of right kernels."""
+        return self.hits == self.n and (self.difference is None or self.difference <= FARTHEST)
 
     def __str__(self) -> str:
-        return f"{self.hits} of {self.n} {self.kind}"
+        parts = [f"{self.hits} of {self.n} {self.kind}"]
+        parts += [f"{self.undecided} undecided"] if self.undecided else []
+        parts += [] if self.difference is None else [f"scores {self.difference:.2f} apart"]
+        return ", ".join(parts)
 
 
 @dataclass(frozen=True)
@@ -70,7 +96,7 @@ class Evidence:
     @property
     def holds(self) -> bool:
         """False where outputs were compared and parted, or where the check itself failed."""
-        return not self.fault and (self.agreement is None or self.agreement.hits == self.agreement.n)
+        return not self.fault and (self.agreement is None or self.agreement.holds)
 
     @property
     def ticks(self) -> bool:
@@ -133,3 +159,29 @@ def same_class(outputs: Array, expected: Array) -> Agreement:
     """
     scores = np.take_along_axis(expected, outputs.argmax(axis=1)[:, np.newaxis], axis=1)[:, 0]
     return Agreement(int(np.sum(scores == expected.max(axis=1))), len(expected), "same class")
+
+
+def close(outputs: Array, expected: Array) -> Agreement:
+    """Holds kernels that round otherwise to what right ones keep: the class where it is decided, and the scores.
+
+    Args:
+        outputs, expected: int8 (n, classes).
+    """
+    ordered = np.sort(expected.astype(np.int64), axis=1)
+    leads = ordered[:, -1] - ordered[:, -2] if expected.shape[1] > 1 else np.zeros(len(expected), np.int64)
+    decided = leads > DECIDED
+    agreement = same_class(outputs[decided], expected[decided])
+    # The outputs of the next picture, or of the next class where all pictures have the same outputs.
+    others = max(_apart(np.roll(expected, 1, axis=axis), expected).sum() for axis in (0, 1))
+    # A level is rounding's: Arm NN's NEON softmax of 2020 gives nearly every one of 1001 scores a level more.
+    own = np.maximum(_apart(outputs, expected) - 1, 0).sum()
+    return replace(
+        agreement,
+        undecided=len(expected) - agreement.n,
+        difference=float(own / others) if others else float(own > 0),
+    )
+
+
+def _apart(one: Array, two: Array) -> Array:
+    distances: Array = np.abs(one.astype(np.int64) - two.astype(np.int64))
+    return distances

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.platforms import mali_job
-from pipeline.platforms.evidence import Agreement, Evidence, Subject, same_class
+from pipeline.platforms.evidence import Agreement, Evidence, Subject, close, same_class
 from pipeline.platforms.gpu_operators import unsupported
 from pipeline.platforms.vulkan import PACKAGES, Device, Driver, reason, survey
 from recreate_model.convert import pack, parse
@@ -180,7 +180,7 @@ def _ran(subject: Subject, run: Run, device: Device, control: Run | str, failure
         "LiteRT's GPU delegate",
         device=str(device),
         tools=_tools(),
-        agreement=agreement if subject.trained else None,
+        agreement=close(run.outputs, subject.expected) if subject.trained else None,
         pictures=agreement.n,
         seconds=run.seconds,
         note="; ".join(notes),

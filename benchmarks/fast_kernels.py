@@ -1,0 +1,124 @@
+"""What separates fast kernels that are right from a network that is wrong: classes, and scores, by how far they part.
+
+    python benchmarks/fast_kernels.py MODEL.tflite --images FOLDER --pictures 500 --procedural 300
+
+Runs an INT8 classifier of pictures with XNNPACK and with the reference kernels, and says where the class parted, by how
+many levels the winner led there, and how far the scores were apart on pictures drawn again and again. Then it does the
+same for the reference kernels of models made wrong on purpose, on 20 pictures of each kind. From these figures the
+bounds in `pipeline/platforms/evidence.py` were set.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import flatbuffers
+import numpy as np
+import stand_ins
+from ai_edge_litert import schema_py_generated as schema
+
+from calibration.inputs import Inputs
+from calibration.opening import Reading, open_source
+from calibration.preprocess import quantize_input
+from calibration.sources import ProceduralSource
+from pipeline.console import NoBars
+from pipeline.platforms.evidence import close, same_class
+from recreate_model.interpret import Kernels, Runner
+from recreate_model.model_view import read_model
+from recreate_model.network import Array
+from recreate_model.recipe import Preprocess
+
+_FEW = 20
+_DRAWS = 3000
+Change = Callable[[Array], Array]
+
+
+def main() -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path, metavar="MODEL", help="an INT8 .tflite")
+    parser.add_argument("--images", required=True, metavar="FOLDER", help="photographs, as for the pipeline")
+    parser.add_argument("--pictures", type=int, default=500, help="photographs to take")
+    parser.add_argument("--procedural", type=int, default=300, help="procedural pictures to take")
+    arguments = parser.parse_args()
+    print(stand_ins.machine())
+    model = arguments.model.read_bytes()
+    for kind, inputs in (
+        ("photographs", _photographs(model, arguments.images, arguments.pictures)),
+        ("procedural", _procedural(model, arguments.procedural)),
+    ):
+        expected = _run(model, inputs, "reference")
+        _print_right(kind, _run(model, inputs, "xnnpack"), expected)
+        few, wanted = inputs[:_FEW], expected[:_FEW]
+        print(f"  red and blue exchanged: {close(_run(model, few[..., ::-1], 'reference'), wanted)}")
+        for what, number, part, change in _FAULTS:
+            broken = _changed(model, number, part, change)
+            print(f"  {what}, convolution {number}: {close(_run(broken, few, 'reference'), wanted)}", flush=True)
+
+
+_FAULTS: tuple[tuple[str, int, int, Change], ...] = (
+    ("two output channels exchanged", 20, 1, lambda weights: weights[[1, 0, *range(2, len(weights))]]),
+    ("filters upside down", 1, 1, lambda weights: weights[:, ::-1, ::-1]),
+    *(("output channels rolled by one", number, 1, lambda w: np.roll(w, 1, axis=0)) for number in (20, 45, 52)),
+    *(("biases zero", number, 2, np.zeros_like) for number in (20, 50)),
+)
+
+
+def _photographs(model: bytes, folder: str, count: int) -> Array:
+    source = open_source(folder, Reading(None, None, None), NoBars().bar)
+    return _inputs(model, source, source.pictures()[:count])
+
+
+def _procedural(model: bytes, count: int) -> Array:
+    source = ProceduralSource(0)
+    return _inputs(model, source, source.pictures(0, count))
+
+
+def _inputs(model: bytes, source: Any, pictures: Any) -> Array:
+    tensor = read_model(model).input
+    assert tensor.quantisation is not None  # of an int8 input
+    (scale,), (zero_point,) = tensor.quantisation.scales, tensor.quantisation.zero_points
+    loader = Inputs(source, Preprocess(), tensor.shape[1])
+    return np.concatenate([quantize_input(loader.load(picture)[0], scale, zero_point) for picture in pictures])
+
+
+def _run(model: bytes, inputs: Array, kernels: Kernels) -> Array:
+    runner = Runner(model, kernels)
+    return np.concatenate([runner.run(np.ascontiguousarray(value[np.newaxis]))[0] for value in inputs])
+
+
+def _print_right(kind: str, outputs: Array, expected: Array) -> None:
+    ordered = np.sort(expected.astype(int), axis=1)
+    parted = np.array([same_class(outputs[i : i + 1], expected[i : i + 1]).hits == 0 for i in range(len(expected))])
+    leads = (ordered[:, -1] - ordered[:, -2])[parted]
+    print(
+        f"{kind}: XNNPACK changed the class of {parted.sum()} of {len(parted)}, led by {leads.max(initial=0)} at most"
+    )
+    generator = np.random.default_rng(0)
+    for count in (_FEW, 1):
+        chosen = (generator.choice(len(expected), count, replace=False) for _ in range(_DRAWS))
+        found = [close(outputs[rows], expected[rows]) for rows in chosen]
+        apart = max(each.difference or 0 for each in found)
+        failed = sum(not each.holds for each in found)
+        print(f"  any {count}: scores {apart:.2f} apart at most, {failed} of {_DRAWS} draws refused")
+
+
+def _changed(model: bytes, number: int, part: int, change: Change) -> bytes:
+    """The model with the weights (1) or the bias (2) of its `number`th convolution changed."""
+    tree = schema.ModelT.InitFromPackedBuf(model, 0)
+    graph = tree.subgraphs[0]
+    convolution = [each for each in graph.operators if len(each.inputs) == 3][number]
+    tensor = graph.tensors[convolution.inputs[part]]
+    buffer = tree.buffers[tensor.buffer]
+    values = np.asarray(buffer.data, np.uint8).view(np.int8 if part == 1 else np.int32).reshape(tensor.shape)
+    buffer.data = np.ascontiguousarray(change(values)).view(np.uint8).ravel()
+    builder = flatbuffers.Builder(len(model))
+    builder.Finish(tree.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+if __name__ == "__main__":
+    main()
