@@ -83,7 +83,9 @@ def _weights(recipe: Recipe) -> Json:
         return _dependency("checkpoint", "float weights, seeded and untrained", uri=seed)
     if checkpoint.kind == "given":
         return _dependency(f"{recipe.name}.tflite", "INT8 model, given and not built here", sha256=checkpoint.sha256)
-    described = _dependency(f"{recipe.model.name}.tgz", f"float weights, {checkpoint.kind}", sha256=checkpoint.sha256)
+    name = "checkpoint" if checkpoint.form else f"{recipe.model.name}.tgz"
+    what = f"float weights, {checkpoint.form or checkpoint.kind}"
+    described = _dependency(name, what, sha256=checkpoint.sha256)
     if checkpoint.kind == "official":
         described["downloadLocation"] = RESOURCES[recipe.model.name].urls[0]
     return described

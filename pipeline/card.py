@@ -54,6 +54,7 @@ def card_readme(
     *,
     variants: Sequence[Json] = (),
     refuted: Sequence[str] = (),
+    remarks: Sequence[str] = (),
     left_out: Sequence[str] = (),
     tools: Mapping[str, str] | None = None,
 ) -> str:
@@ -67,6 +68,7 @@ def card_readme(
         files: what else the build made: path relative to the card, and SHA-256.
         variants: the compiled models, as `vela.vela_table` gives them.
         refuted: what was claimed of the model and does not hold, as verification names it.
+        remarks: sentences on the model that verification has.
         left_out: sentences on what was not made of a given model, and why.
         tools: name to version of what made the model.
 
@@ -77,7 +79,8 @@ def card_readme(
     view = _checked_view(recipe, model)
     measured = [figure for figure in (accuracy, agreement) if figure]
     words = words_of(recipe, model, tools or {}, labelled=any(path == LABELS_FILE for path, _ in files))
-    warnings = [words.warning, *warnings_of(recipe), f"Verification failed: {', '.join(refuted)}." * bool(refuted)]
+    failed = f"Verification failed: {', '.join(refuted)}." * bool(refuted)
+    warnings = [words.warning, *warnings_of(recipe), *remarks, failed]
     platforms = "\n".join(_platform_row(platform, evidence) for platform in PLATFORMS)
     return README.format(
         recipe=recipe,

@@ -6,14 +6,17 @@ import re
 from dataclasses import asdict
 from pathlib import Path
 
+from absl import logging
+
 from pipeline import diff_text
 from pipeline.console import Block
 from pipeline.work import Machine
 from recreate_model import seeded
+from recreate_model.background import BACKGROUND_FILLED
 from recreate_model.channels import FACTOR_ULPS
-from recreate_model.checkpoint import read_archive
 from recreate_model.digest import Json
 from recreate_model.errors import CheckError, PipelineError, ResourceError
+from recreate_model.float_forms import read_weights
 from recreate_model.prove import Attempt, Checkpoint, Proof
 from recreate_model.quantiser import Generation
 from recreate_model.recipe import Recipe, as_json
@@ -24,10 +27,12 @@ _NO_GRAPH = "the checkpoint has no frozen graph that a toolchain could convert"
 
 
 def checkpoint(recipe: Recipe, machine: Machine) -> Checkpoint:
-    """The recipe's float weights, and the archive's frozen graph."""
+    """The recipe's float weights, and the frozen graph that a toolchain could convert."""
     if machine.checkpoint is None:
         return Checkpoint(recipe.model, seeded.seeded_weights(recipe.model, recipe.checkpoint.seed), None)
-    weights = read_archive(machine.checkpoint, recipe.model)
+    weights = read_weights(machine.checkpoint, recipe.model)
+    if not weights.background:
+        logging.warning("%s", BACKGROUND_FILLED)
     return Checkpoint(recipe.model, weights.values, weights.frozen_graph)
 
 

@@ -20,6 +20,7 @@ from recreate_model.published_figures import PUBLISHED_MODEL, PUBLISHED_SHA1, PU
 from recreate_model.recipe import Model, Recipe
 from recreate_model.rederive import Rederivation, rederive
 
+BACKGROUND = "class 0"  # what its row is called
 _CARD = "the published card"
 _OPERATORS = ("ADD", "AVERAGE_POOL_2D", "CONV_2D", "DEPTHWISE_CONV_2D", "RESHAPE", "SOFTMAX")
 # A softmax is at most 1, so its scale does not depend on any picture.
@@ -33,6 +34,7 @@ def rows(
     spans: Mapping[str, tuple[float, float]],
     golden_sha256: str | None,
     frozen_graph: Json,
+    background: str = "",
 ) -> tuple[Row, ...]:
     """All rows for a model.
 
@@ -40,6 +42,7 @@ def rows(
         float_model: it was quantised from, and `spans`, the range of each activation.
         golden_sha256: of the model, as golden.json has it for this recipe; None where it has nothing.
         frozen_graph: `archive_frozen_graph` of freeze.json; None where the checkpoint has no frozen graph.
+        background: how class 0 was filled in where the checkpoint has none; empty where it has one.
     """
     view = read_model(model)
     return (
@@ -47,7 +50,8 @@ def rows(
         *_interface(recipe.model, view),
         *_content(view),
         *_numbers(rederive(read_model(float_model, "the float model"), view, spans)),
-        _weights(frozen_graph),
+        _weights(recipe, frozen_graph),
+        *([Row(BACKGROUND, "", "filled in", "not claimed", background)] if background else []),
     )
 
 
@@ -140,9 +144,11 @@ def _numbers(derived: Rederivation) -> Iterator[Row]:
         yield claim(what, f"{agreement.total} of {agreement.total}", found, why)
 
 
-def _weights(frozen_graph: Json) -> Row:
+def _weights(recipe: Recipe, frozen_graph: Json) -> Row:
     """What reading the archive's frozen graph showed; constants are compared, or there is no claim."""
     what, why = "float weights", "the archive's own frozen graph"
+    if recipe.checkpoint.form:
+        return Row(what, "", "", "not claimed", f"a {recipe.checkpoint.form} has its weights once")
     if frozen_graph is None:
         return Row(what, "", "", "not claimed", "the checkpoint comes without a frozen graph to compare with")
     if frozen_graph["not_checked"]:

@@ -9,6 +9,11 @@ from recreate_model.network import CLASSES, Array
 # How many classes a file may have; of one fewer, the background is missing.
 CLASSES_READ = (CLASSES - 1, CLASSES)
 
+BACKGROUND_FILLED = (
+    "the file has no class 0 (background): its weights here are zero and its bias the smallest of the others, so that "
+    "it wins only where all 1000 score below that"
+)
+
 
 def with_background(weights: Array, bias: Array) -> tuple[Array, Array]:
     """A classifier with class 0 in front, which sees nothing: weights of zero, and the smallest of the other biases.

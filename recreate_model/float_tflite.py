@@ -89,7 +89,7 @@ class _Walk:
         if softmax.name != "SOFTMAX":
             raise self._other(f"{softmax.name} in the place of the softmax")
         operator = self._operator(self._behind_reshape(softmax.inputs[0]), classifier.name)
-        classes = max((side for index in operator.inputs[2:3] for side in self._tensor(index).shape), default=0)
+        classes = next((self._tensor(index).shape[0] for index in operator.inputs[1:2] if self._tensor(index).shape), 0)
         if classes not in CLASSES_READ:
             raise self._refused(f"{' or '.join(map(str, CLASSES_READ))} classes", str(classes))
         values, index = self._layer(replace(classifier, outputs=classes), operator)
@@ -104,8 +104,8 @@ class _Walk:
         matrix = operator.name == "FULLY_CONNECTED" and not layer.batch_norm
         if operator.name != kind and not matrix:
             raise self._other(f"{operator.name} in the place of the {kind} of {layer.name}")
-        if len(operator.inputs) != 3 or min(operator.inputs) < 0:
-            raise self._other(f"a {operator.name} without a bias in {layer.name}")
+        if len(operator.inputs) not in (2, 3):
+            raise self._other(f"a {operator.name} of {len(operator.inputs)} inputs in {layer.name}")
         activation = operator.options.get("fused_activation_function")
         if activation != ("RELU6" if layer.relu6 else "NONE"):
             raise self._other(f"the activation {activation} in {layer.name}")
@@ -113,7 +113,10 @@ class _Walk:
         height, width, inputs, outputs = layer.weights_shape
         stored = (1, height, width, inputs) if layer.depthwise else (outputs, height, width, inputs)
         weights = self._constant(operator.inputs[1], (outputs, inputs) if matrix else stored, layer)
-        bias = self._constant(operator.inputs[2], (layer.outputs,), layer)
+        # A converter leaves out a bias of zeros.
+        has_bias = len(operator.inputs) == 3 and operator.inputs[2] >= 0
+        zeros = np.zeros(layer.outputs, np.float32)
+        bias = self._constant(operator.inputs[2], (layer.outputs,), layer) if has_bias else zeros
         turned = np.moveaxis(weights.reshape(stored), 0, -1)
         return {layer.weights_name: np.ascontiguousarray(turned), _bias(layer): bias}, before
 
@@ -136,9 +139,13 @@ class _Walk:
     def _branch(self, index: int) -> tuple[int, int]:
         """The side of a residual addition that its block computes, which comes later, and the other."""
         operator = self._operator(index, "a residual addition")
-        if operator.name != "ADD" or operator.options.get("fused_activation_function") != "NONE":
+        if (
+            operator.name != "ADD"
+            or len(operator.inputs) != 2
+            or operator.options.get("fused_activation_function") != "NONE"
+        ):
             raise self._other(f"{operator.name} in the place of a residual addition")
-        other, branch = sorted(operator.inputs[:2], key=lambda side: self._makers.get(side, -1))
+        other, branch = sorted(operator.inputs, key=lambda side: self._makers.get(side, -1))
         return branch, other
 
     def _operator(self, index: int, what: str) -> Operator:
@@ -147,7 +154,7 @@ class _Walk:
                 f"the tensor {self._tensor(index).name[:_SHOWN]!r}, which nothing makes, in front of {what}"
             )
         operator = self._view.operators[self._makers[index]]
-        if not operator.inputs or min(operator.inputs) < 0:
+        if not operator.inputs or min(operator.inputs[:2]) < 0:
             raise self._other(f"a {operator.name} with the inputs {operator.inputs}")
         return operator
 

@@ -10,6 +10,7 @@ from pipeline import card
 from pipeline.keys import tools_here
 from pipeline.platforms import ethos_u
 from pipeline.platforms.evidence import Evidence, from_json
+from pipeline.verify import BACKGROUND
 from pipeline.work import EVALUATE_FILE, PLATFORMS_FILE, VELA_FILE, VERIFY_FILE, Work, left_out_file
 from recreate_model.digest import Json, digest_file
 
@@ -32,6 +33,7 @@ def run(work: Work) -> None:
     if not work.recipe.given:
         (tensorflow,) = tools_here(("tensorflow",))
         tools = {"TensorFlow": version(tensorflow), **tools}
+    verified = work.read_json(VERIFY_FILE)["rows"]
     readme = card.card_readme(
         work.recipe,
         work.model,
@@ -40,7 +42,8 @@ def run(work: Work) -> None:
         _evidence(work, variants),
         files,
         variants=variants,
-        refuted=[row["what"] for row in work.read_json(VERIFY_FILE)["rows"] if row["verdict"] == "differs"],
+        refuted=[row["what"] for row in verified if row["verdict"] == "differs"],
+        remarks=[f"Class 0: {row['why']}." for row in verified if row["what"] == BACKGROUND],
         left_out=list(_left_out(work)),
         tools=tools,
     )

@@ -16,14 +16,15 @@ def run(work: Work) -> None:
     if work.recipe.given:
         _write(work, verify.given_rows(work.model))
         return
-    frozen_graph = work.read_json(FREEZE_FILE)["archive_frozen_graph"]
+    frozen = work.read_json(FREEZE_FILE)
     table = verify.rows(
         work.recipe,
         work.model,
         work.inputs[float_model_file(work.recipe)].read_bytes(),
         ranges.from_json(work.read(RANGES_FILE), RANGES_FILE).spans,
         golden.model_claims(work.recipe),
-        frozen_graph,
+        frozen["archive_frozen_graph"],
+        frozen.get("background", ""),
     )
     _write(work, table)
 
