@@ -65,6 +65,7 @@ def dependencies(recipe: Recipe, parts: Sequence[KeyParts], manifest: Json) -> l
     tools = {tool: version for part in parts for tool, version in part.tools.items()}
     return [
         _weights(recipe),
+        *_background(recipe),
         *_calibration(recipe, manifest),
         *(_dependency("vela.ini", "Vela configuration", sha256=digest) for digest in _vela_configs(recipe)),
         *(_dependency(module, "code", sha256=digest) for module, digest in sorted(code.items())),
@@ -89,6 +90,11 @@ def _weights(recipe: Recipe) -> Json:
     if checkpoint.kind == "official":
         described["downloadLocation"] = RESOURCES[recipe.model.name].urls[0]
     return described
+
+
+def _background(recipe: Recipe) -> list[Json]:
+    digest = recipe.checkpoint.background
+    return [_dependency("background.tflite", "INT8 model that class 0 is taken from", sha256=digest)] if digest else []
 
 
 def _calibration(recipe: Recipe, manifest: Json) -> list[Json]:

@@ -116,8 +116,15 @@ def _add_build_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--checkpoint",
         metavar="auto|official|seeded|PATH",
-        help="float weights: an archive of the official layout, or untrained ones made from a seed "
+        help="float weights: an archive of the official layout, the same floats as a frozen graph (.pb), a float "
+        ".tflite, a Keras file (.h5, .keras) or a SavedModel folder, or untrained ones made from a seed "
         "(default auto: the official archive, else seeded)",
+    )
+    add(
+        "--background",
+        type=Path,
+        metavar="MODEL",
+        help="take class 0, which the checkpoints of Keras lack, from this INT8 .tflite (default: it sees nothing)",
     )
     add(
         "--images",

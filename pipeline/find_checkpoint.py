@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from absl import logging
@@ -10,7 +11,9 @@ from absl import logging
 from pipeline.request import meant
 from pipeline.work import Progress
 from recreate_model import float_forms, resources
+from recreate_model.digest import digest_bytes
 from recreate_model.errors import InputError, ResourceError, UsageError
+from recreate_model.model_view import read_file
 from recreate_model.recipe import ARCHIVE, Checkpoint, Model
 from recreate_model.seeded import SEED
 
@@ -51,6 +54,21 @@ def find_checkpoint(wanted: str, model: Model, progress: Progress, may_fetch: bo
     pinned = resources.RESOURCES.get(model.name)
     kind = "official" if pinned and digest == pinned.sha256 else "archive"
     return Checkpoint(kind, digest), path
+
+
+def with_background(checkpoint: Checkpoint, path: Path) -> Checkpoint:
+    """The same float weights with class 0 of the INT8 model that `--background` names.
+
+    Raises:
+        UsageError, InputError: they are of a kind that has class 0, or there is no such file.
+    """
+    if checkpoint.kind != "file":
+        raise UsageError(
+            expected="--background beside a --checkpoint without class 0, as Keras writes it",
+            found=f"{checkpoint.kind} weights, which have one",
+            next_step="leave --background out",
+        )
+    return replace(checkpoint, background=digest_bytes(read_file(path)))
 
 
 def _official(model: Model, progress: Progress, may_fetch: bool) -> tuple[Checkpoint, Path]:

@@ -6,13 +6,10 @@ import re
 from dataclasses import asdict
 from pathlib import Path
 
-from absl import logging
-
 from pipeline import diff_text
 from pipeline.console import Block
 from pipeline.work import Machine
 from recreate_model import seeded
-from recreate_model.background import BACKGROUND_FILLED
 from recreate_model.channels import FACTOR_ULPS
 from recreate_model.digest import Json
 from recreate_model.errors import CheckError, PipelineError, ResourceError
@@ -23,6 +20,7 @@ from recreate_model.recipe import Recipe, as_json
 from recreate_model.verdict import Verdict, printable
 
 _SHOWN = 8  # of refutations
+_NO_BACKGROUND = "class 0, which the checkpoint does not have: its numbers are taken from the file itself"
 _NO_GRAPH = "the checkpoint has no frozen graph that a toolchain could convert"
 
 
@@ -31,9 +29,7 @@ def checkpoint(recipe: Recipe, machine: Machine) -> Checkpoint:
     if machine.checkpoint is None:
         return Checkpoint(recipe.model, seeded.seeded_weights(recipe.model, recipe.checkpoint.seed), None)
     weights = read_weights(machine.checkpoint, recipe.model)
-    if not weights.background:
-        logging.warning("%s", BACKGROUND_FILLED)
-    return Checkpoint(recipe.model, weights.values, weights.frozen_graph)
+    return Checkpoint(recipe.model, weights.values, weights.frozen_graph, weights.background)
 
 
 def document(proof: Proof, recipe: Recipe, path: Path, published: bytes, asked: Verdict) -> Json:
@@ -63,6 +59,7 @@ def document(proof: Proof, recipe: Recipe, path: Path, published: bytes, asked: 
         "refutations": [asdict(each) for each in proof.refutations],
         "remarks": [asdict(each) for each in proof.remarks],
         "has_frozen_graph": proof.has_graph,
+        "has_background": proof.has_background,
         "rebuilt": [_attempt(each) for each in proof.attempts],
     }
 
@@ -104,6 +101,8 @@ def blocks(found: Json) -> list[Block]:
         ]
         if unscaled:
             rows.append(("not looked at", f"{unscaled:,} biases of channels whose scale is 0"))
+    if not found["has_background"]:
+        rows.append(("not looked at", _NO_BACKGROUND))
     said: list[Block] = [("", ("", ""), rows)]
     if found["rebuilt"]:
         table = [(each["with"], each["verdict"] or "not made", _remark(each)) for each in found["rebuilt"]]

@@ -16,11 +16,13 @@ class Request:
     """What the user asked for, as typed; every default is here.
 
     Attributes:
+        background: an INT8 model whose class 0 a checkpoint without one gets; None to fill it in.
         of: the INT8 model that the build starts from; None for one that makes its own.
     """
 
     model: str = "1.0_224"
     checkpoint: str = "auto"
+    background: Path | None = None
     images: str = "auto"
     labels: Path | None = None
     label_base: int | None = None

@@ -23,7 +23,7 @@ from calibration.tfds_source import PREFIX as TFDS
 from calibration.workers import Workers
 from pipeline.ethos_u.config import read_config
 from pipeline.ethos_u.targets import parse_targets
-from pipeline.find_checkpoint import find_checkpoint
+from pipeline.find_checkpoint import find_checkpoint, with_background
 from pipeline.given import given_recipe
 from pipeline.request import Request, check_least, meant
 from pipeline.work import Machine, Progress
@@ -65,6 +65,8 @@ def start(request: Request, progress: Progress, may_fetch: bool) -> Start:
         return Start(given_recipe(request.of), request.of)
     model = Model.parse(request.model)
     checkpoint, file = find_checkpoint(request.checkpoint, model, progress, may_fetch)
+    if request.background:
+        checkpoint = with_background(checkpoint, request.background)
     recipe = Recipe(model, checkpoint, Calibration(""), Evaluation(""), Preprocess(), ())
     return Start(recipe, file)
 
@@ -107,6 +109,7 @@ def complete(request: Request, start: Start, progress: Progress) -> tuple[Recipe
         progress=progress,
         vela_config=custom,
         published=request.of.parent if request.of else None,
+        background=request.background,
     )
     return recipe, machine
 

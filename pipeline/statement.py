@@ -221,6 +221,8 @@ def _recipe(value: Json) -> Recipe:
     known = checkpoint.kind in ("official", "archive", "file", "seeded", "given") and isinstance(checkpoint.seed, int)
     if not known or checkpoint.form not in (FORMS if checkpoint.kind == "file" else ("",)):
         raise _RefusedError("a kind of checkpoint that no recipe has")
+    if checkpoint.background:
+        _digest(checkpoint.background)
     if recipe.checkpoint.kind != "seeded":
         _digest(recipe.checkpoint.sha256)
     return recipe

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
+from recreate_model import network
+from recreate_model.channels import channels, convolutions
+from recreate_model.model_view import ModelView
 from recreate_model.network import CLASSES, Array
+from recreate_model.recipe import Model
 
 # How many classes a file may have; of one fewer, the background is missing.
 CLASSES_READ = (CLASSES - 1, CLASSES)
-
-BACKGROUND_FILLED = (
-    "the file has no class 0 (background): its weights here are zero and its bias the smallest of the others, so that "
-    "it wins only where all 1000 score below that"
-)
 
 
 def with_background(weights: Array, bias: Array) -> tuple[Array, Array]:
@@ -29,3 +30,20 @@ def with_background(weights: Array, bias: Array) -> tuple[Array, Array]:
     """
     padded = np.concatenate([np.zeros((*weights.shape[:3], 1), np.float32), weights], axis=3)
     return padded, np.concatenate([bias.min(keepdims=True), bias])
+
+
+def with_background_of(values: Mapping[str, Array], model: Model, view: ModelView) -> dict[str, Array]:
+    """The variables with class 0 of an INT8 model, dequantised; as they are where that one sees nothing.
+
+    Args:
+        values: of all 1001 classes.
+        view: an INT8 model of the same network, as `membership.check_member` holds it.
+    """
+    classifier = network.layers(model)[-1]
+    found = channels(view, convolutions(view)[-1])
+    if found is None or not found.weights[0].any():
+        return dict(values)
+    weights, bias = (values[name].copy() for name in classifier.variables)
+    weights[0, 0, :, 0] = found.weights[0] * found.scales[0]
+    bias[0] = found.bias[0] * found.bias_scales[0].astype(np.float64)
+    return {**values, **dict(zip(classifier.variables, (weights, bias), strict=True))}

@@ -79,17 +79,19 @@ class Checkpoint:
         sha256: of the archive or file, or over the files of a folder; empty for seeded weights.
         seed: of the seeded weights; 0 for an archive.
         form: of a `file`, one of FORMS; else empty.
+        background: SHA-256 of the INT8 model whose class 0 a `file` without one gets; empty where none is given.
     """
 
     kind: str
     sha256: str = ""
     seed: int = 0
     form: str = field(default="", metadata=_LEFT_OUT_WHERE_EMPTY)
+    background: str = field(default="", metadata=_LEFT_OUT_WHERE_EMPTY)
 
     @property
     def tag(self) -> str:
         """What distinguishes file names of this checkpoint: nothing for the official one, as it is the one meant."""
-        local = f"ckpt-{self.sha256[:8]}"
+        local = f"ckpt-{self.sha256[:8]}" + (f"-{self.background[:8]}" if self.background else "")
         return {"official": "", "seeded": "seeded", "given": "given", "archive": local, "file": local}[self.kind]
 
 

@@ -20,7 +20,8 @@ from pipeline.find_checkpoint import find_checkpoint
 from pipeline.request import Request
 from pipeline.resolve import resolve
 from recreate_model import convert, float_forms, network
-from recreate_model.errors import InputError
+from recreate_model.digest import digest_bytes
+from recreate_model.errors import InputError, PipelineError
 from recreate_model.network import Array
 from recreate_model.prove import Checkpoint, Proof, prove
 from recreate_model.recipe import FROZEN_GRAPH, KERAS_FILE, SAVED_MODEL, TFLITE, Model
@@ -67,6 +68,10 @@ def folded(values: Values, classes: slice = slice(None)) -> Iterator[tuple[Array
     for layer in network.layers(SMALL):
         both = network.fold(layer, values)
         yield (both.weights, both.bias) if layer.batch_norm else (both.weights[..., classes], both.bias[classes])
+
+
+def _values(graph: Path) -> Values:
+    return float_forms.read_weights(graph, SMALL).values
 
 
 def distance(values: Values, others: Values, classes: slice = slice(None)) -> float:
@@ -143,7 +148,34 @@ def test_a_build_says_from_what_it_was_made(slim: Path, keras_files: tuple[Path,
         card = (folder / "README.md").read_text()
         assert card.startswith(f"> **Built from a {document['form']} with SHA-256 {document['sha256']}, not from")
         filled = "background" in json.loads((folder / "float" / "freeze.json").read_text())
-        assert filled == ("the file has no class 0" in card) == (number == 1)
+        assert filled == ("Class 0: the checkpoint has none" in card) == (number == 1)
+
+
+def test_class_0_can_be_that_of_a_published_file(
+    keras_files: tuple[Path, object], published: bytes, small_weights: Values, tmp_path: Path
+) -> None:
+    """Dequantised, so within half a level of the variables; the build says from which file it is."""
+    (tmp_path / "published.tflite").write_bytes(published)
+    model = str(keras_files[0] / "model.keras")
+    request = replace(SMALL_REQUEST, checkpoint=model, background=tmp_path / "published.tflite", out=tmp_path / "out")
+    build(request, ("freeze",))
+    (folder,) = request.out.iterdir()
+    digest = digest_bytes(published)
+    assert folder.name.endswith(f"-{digest[:8]}_INT8")
+    assert digest in json.loads((folder / "float" / "freeze.json").read_text())["background"]
+    (graph,) = (folder / "float").glob("*.pb")
+    row, wanted = (each[CLASSIFIER.weights_name][..., 0] for each in (_values(graph), small_weights))
+    assert 0 < np.abs(row - wanted).max() <= np.abs(wanted).max() / 127 / 2 * 1.001
+
+
+@pytest.mark.parametrize("kind", ["seeded", "folded.pb"])
+def test_a_checkpoint_that_has_class_0_takes_no_other(kind: str, slim: Path, published: bytes, tmp_path: Path) -> None:
+    """Whether its kind says so or its contents."""
+    (tmp_path / "published.tflite").write_bytes(published)
+    path = kind if kind == "seeded" else str(slim / kind)
+    request = replace(SMALL_REQUEST, checkpoint=path, background=tmp_path / "published.tflite", out=tmp_path / "out")
+    with pytest.raises(PipelineError, match="--background"):
+        build(request, ("freeze",))
 
 
 @pytest.mark.parametrize("name", ["folded.pb", "slim.tflite", "unfolded.pb"])
@@ -186,6 +218,22 @@ def test_one_changed_weight_is_refuted(name: str, slim: Path, published: bytes) 
     found = proved(published, replace(given, values={**given.values, layer.weights_name: weights}))
     assert not found.verdict.reaches(Verdict.CONSISTENT)
     assert {each.tensor.split("/")[1] for each in found.refutations} == {layer.name.split("/")[1]}
+
+
+@pytest.mark.parametrize("name", ["model.keras", "keras.tflite"])
+def test_class_0_of_a_published_file_is_not_looked_at_where_the_checkpoint_has_none(
+    name: str, keras_files: tuple[Path, object], published: bytes
+) -> None:
+    """The 1000 others are, and one of them that is off refutes."""
+    given = checkpoint(keras_files[0] / name)
+    found = proved(published, given)
+    assert found.refutations == ()
+    assert found.verdict.reaches(Verdict.CONSISTENT)
+    assert not found.has_background
+    weights = given.values[CLASSIFIER.weights_name].copy()
+    weights[0, 0, 5, 1] += np.abs(weights[..., 1]).max() / 20
+    changed = replace(given, values={**given.values, CLASSIFIER.weights_name: weights})
+    assert {each.what.split("of ")[-1] for each in proved(published, changed).refutations} == {"channel 1"}
 
 
 # What it is by content
