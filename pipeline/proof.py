@@ -82,7 +82,10 @@ def blocks(found: Json) -> list[Block]:
     checkpoint = found["checkpoint"]
     rows = [
         ("published", f"{printable(published['path'])}, {published['bytes']:,} bytes, SHA-1 {published['sha1']}"),
-        ("checkpoint", f"{found['model']}, {checkpoint['kind']} {checkpoint['sha256'][:16]}".strip()),
+        (
+            "checkpoint",
+            f"{found['model']}, {checkpoint.get('form') or checkpoint['kind']} {checkpoint['sha256'][:16]}".strip(),
+        ),
         (
             "ranges",
             f"{ranges['recovered']} recovered, {len(ranges['left_out'])} left out",
@@ -176,7 +179,8 @@ def check(proof: Proof, recipe: Recipe, path: Path, asked: Verdict) -> None:
 
 
 def _unproved(proof: Proof, recipe: Recipe, path: Path, asked: Verdict) -> PipelineError:
-    expected = f"{path} to be {asked.name} with what the {recipe.checkpoint.kind} checkpoint gives"
+    source = recipe.checkpoint.form or f"{recipe.checkpoint.kind} checkpoint"
+    expected = f"{path} to be {asked.name} with what the {source} gives"
     if proof.refutations:
         first = proof.refutations[0]
         return CheckError(

@@ -57,14 +57,14 @@ def write_slim(folder: Path, model: Model, values: Mapping[str, Array]) -> None:
     for name, graph in graphs.items():
         (folder / name).write_bytes(graph)
     (folder / "slim.tflite").write_bytes(convert.convert_float(graphs["folded.pb"]))
-    (folder / "converter_folded.tflite").write_bytes(_converted(graphs["unfolded.pb"], model))
+    (folder / "converter_folded.tflite").write_bytes(folded_by_the_converter(graphs["unfolded.pb"], model))
     definition = tf.compat.v1.GraphDef.FromString(graphs["unfolded.pb"])
     imported = tf.compat.v1.wrap_function(lambda: tf.import_graph_def(definition, name=""), [])
     served = imported.prune(f"{network.INPUT_NAME}:0", f"{network.OUTPUT_NAME}:0")
     tf.saved_model.save(tf.Module(), str(folder / "slim_saved_model"), signatures=served)
 
 
-def _converted(graph: bytes, model: Model) -> bytes:
+def folded_by_the_converter(graph: bytes, model: Model) -> bytes:
     """A graph with BatchNorm in it, folded by TensorFlow's converter."""
     import tensorflow as tf
 

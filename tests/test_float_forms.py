@@ -27,8 +27,8 @@ from recreate_model.prove import Checkpoint, Proof, prove
 from recreate_model.recipe import FROZEN_GRAPH, KERAS_FILE, SAVED_MODEL, TFLITE, Model
 from recreate_model.verdict import Verdict
 from tests.conftest import SMALL, SMALL_REQUEST, build
-from tests.float_files import KERAS, SLIM, keras_scores, write_keras, write_slim
-from tests.official_layout import run_graph
+from tests.float_files import KERAS, SLIM, folded_by_the_converter, keras_scores, write_keras, write_slim
+from tests.official_layout import run_graph, unfolded_graph
 from tests.test_bad_input import assert_one_error, run, small
 from tests.tiny_models import tiny_model
 
@@ -234,6 +234,24 @@ def test_class_0_of_a_published_file_is_not_looked_at_where_the_checkpoint_has_n
     weights[0, 0, 5, 1] += np.abs(weights[..., 1]).max() / 20
     changed = replace(given, values={**given.values, CLASSIFIER.weights_name: weights})
     assert {each.what.split("of ")[-1] for each in proved(published, changed).refutations} == {"channel 1"}
+
+
+def test_a_dead_channel_that_a_converter_folded_is_consistent(small_weights: Values, tmp_path: Path) -> None:
+    """Its bias has 1e9 levels, so the converter's rounding is many of them; a thousandth of it still refutes."""
+    first = "MobilenetV2/Conv"
+    changed = {name: value.copy() for name, value in small_weights.items()}
+    changed[f"{first}/weights"][..., 4] = 0
+    factor = network.folding_factor(network.layers(SMALL)[0], changed)[4]
+    changed[f"{first}/BatchNorm/moving_mean"][4] = 20
+    changed[f"{first}/BatchNorm/beta"][4] = 20 * factor + 0.37
+    model = quantized(convert.convert_float(network.frozen_graph(SMALL, changed)))
+    (tmp_path / "it.tflite").write_bytes(folded_by_the_converter(unfolded_graph(SMALL, changed), SMALL))
+    given = checkpoint(tmp_path / "it.tflite")
+    assert proved(model, given).refutations == ()
+    biases = given.values[f"{first}/biases"].copy()
+    biases[4] *= 1.001
+    refuted = proved(model, replace(given, values={**given.values, f"{first}/biases": biases})).refutations
+    assert "bias of channel 4" in {each.what for each in refuted}
 
 
 # What it is by content
