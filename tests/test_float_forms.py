@@ -14,21 +14,24 @@ import h5py
 import numpy as np
 import pytest
 
-from pipeline import proof
+from pipeline import attest_check, proof
 from pipeline.console import NoBars
 from pipeline.find_checkpoint import find_checkpoint
 from pipeline.request import Request
 from pipeline.resolve import resolve
-from recreate_model import convert, float_forms, network
+from pipeline.statement import read_statement
+from recreate_model import convert, float_forms, network, toolchain
 from recreate_model.digest import digest_bytes
 from recreate_model.errors import InputError, PipelineError
 from recreate_model.network import Array
 from recreate_model.prove import Checkpoint, Proof, prove
 from recreate_model.recipe import FROZEN_GRAPH, KERAS_FILE, SAVED_MODEL, TFLITE, Model
+from recreate_model.toolchain import Toolchain
 from recreate_model.verdict import Verdict
 from tests.conftest import SMALL, SMALL_REQUEST, build
 from tests.float_files import KERAS, SLIM, folded_by_the_converter, keras_scores, write_keras, write_slim
 from tests.official_layout import run_graph, unfolded_graph
+from tests.published_models import Order, publish
 from tests.test_bad_input import assert_one_error, run, small
 from tests.tiny_models import tiny_model
 
@@ -136,10 +139,10 @@ def test_keras_pads_as_same_does_in_the_whole_family() -> None:
 
 
 def test_a_build_says_from_what_it_was_made(slim: Path, keras_files: tuple[Path, object], tmp_path: Path) -> None:
-    """The form and its digest stand in checkpoint.json and the card, and class 0 in freeze.json and the card."""
+    """The form and its digest stand in checkpoint.json, card and statement, and class 0 in freeze.json and the card."""
     for number, path in enumerate((slim / "slim_saved_model", keras_files[0] / "model.h5")):
         request = replace(SMALL_REQUEST, checkpoint=str(path), calib=1, limit=1, out=tmp_path / str(number))
-        build(request, ("card",))
+        build(request)
         (folder,) = request.out.iterdir()
         document = json.loads((folder / "checkpoint.json").read_text())
         assert (document["kind"], document["form"]) == ("file", FORMS[path.suffix])
@@ -147,6 +150,10 @@ def test_a_build_says_from_what_it_was_made(slim: Path, keras_files: tuple[Path,
         assert f"ckpt-{document['sha256'][:8]}" in folder.name
         card = (folder / "README.md").read_text()
         assert card.startswith(f"> **Built from a {document['form']} with SHA-256 {document['sha256']}, not from")
+        statement = read_statement(folder / "provenance.intoto.json")
+        table = {row.what: row.verdict for row in attest_check.rows(statement, folder, path)}
+        assert (table["recipe's checkpoint"], table["float archive"]) == ("match", "match")
+        assert set(table.values()) <= {"match", "not checked"}
         filled = "background" in json.loads((folder / "float" / "freeze.json").read_text())
         assert filled == ("Class 0: the checkpoint has none" in card) == (number == 1)
 
@@ -206,6 +213,15 @@ def test_a_published_file_is_proved_with_every_form(name: str, slim: Path, publi
     assert found.verdict is Verdict.IDENTICAL or name == "converter_folded.tflite"
     assert found.verdict.reaches(Verdict.CONSISTENT)
     assert found.has_graph == name.endswith(".pb")
+
+
+def test_a_frozen_graph_alone_is_converted_by_a_toolchain(slim: Path, tmp_path: Path) -> None:
+    """Today's TensorFlow makes of the file that was given what it made of it when it was published."""
+    order = Order("one picture")
+    path = slim / "unfolded.pb"
+    model = publish(path.read_bytes(), SMALL, [order], tmp_path)[order]
+    found = prove(model, "it", checkpoint(path), None, lambda chain: toolchain.ensure(chain, tmp_path, print))
+    assert (found.verdict, found.attempts[-1].toolchain) == (Verdict.IDENTICAL, Toolchain("", "new").name)
 
 
 @pytest.mark.parametrize("name", ["folded.pb", "converter_folded.tflite"])
