@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from pipeline.rows import Row, claim
+from pipeline.rows import BACKGROUND, Row, claim
 from recreate_model.convert import INT8_INPUT_NAME, INT8_OUTPUT_NAME
 from recreate_model.digest import Json, digest_bytes
 from recreate_model.frozen_graph import FOLDING_ULPS
@@ -20,7 +20,6 @@ from recreate_model.published_figures import PUBLISHED_MODEL, PUBLISHED_SHA1, PU
 from recreate_model.recipe import Model, Recipe
 from recreate_model.rederive import Rederivation, rederive
 
-BACKGROUND = "class 0"  # what its row is called
 _CARD = "the published card"
 _OPERATORS = ("ADD", "AVERAGE_POOL_2D", "CONV_2D", "DEPTHWISE_CONV_2D", "RESHAPE", "SOFTMAX")
 # A softmax is at most 1, so its scale does not depend on any picture.

@@ -10,7 +10,7 @@ from pipeline import card
 from pipeline.keys import tools_here
 from pipeline.platforms import ethos_u
 from pipeline.platforms.evidence import Evidence, from_json
-from pipeline.verify import BACKGROUND
+from pipeline.rows import BACKGROUND
 from pipeline.work import EVALUATE_FILE, PLATFORMS_FILE, VELA_FILE, VERIFY_FILE, Work, left_out_file
 from recreate_model.digest import Json, digest_file
 
