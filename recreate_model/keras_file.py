@@ -97,16 +97,18 @@ def _read(file: Any, config: Json, model: Model, source: str) -> dict[str, Array
 
 def _layers_in_order(file: Any) -> Iterator[list[Any]]:
     """The data sets of each layer that has any, in both layouts of Keras."""
-    root = file.get("model_weights", file)
+    root = _entry(file, "model_weights") if "model_weights" in file else file
     if "layer_names" in root.attrs:
         for name in map(_text, root.attrs["layer_names"]):
-            if names := [_text(each) for each in root[name].attrs["weight_names"]]:
-                yield [_dataset(root[name], each) for each in names]
+            layer = _entry(root, name)
+            if names := [_text(each) for each in layer.attrs["weight_names"]]:
+                yield [_dataset(layer, each) for each in names]
         return
-    layers = file["layers"] if "layers" in file else file["_layers"]
+    layers = _entry(file, "layers")
     # Named by their kind and a number, of which the first has none: conv2d, conv2d_1, ... conv2d_10.
     for name in sorted(layers, key=_natural):
-        stored = layers[name].get("vars", ())
+        layer = _entry(layers, name)
+        stored = _entry(layer, "vars") if "vars" in layer else ()
         if len(stored):
             yield [_dataset(stored, each) for each in sorted(stored, key=_natural)]
 
@@ -116,14 +118,24 @@ def _natural(name: str) -> list[str | int]:
 
 
 def _dataset(group: Any, name: str) -> Any:
-    """A data set of the file itself: a link may lead to other files of this machine."""
+    """A data set of the file itself."""
     import h5py
 
-    link = group.get(name, getlink=True)
-    found = group[name] if isinstance(link, h5py.HardLink) else None
+    found = _entry(group, name)
     if not isinstance(found, h5py.Dataset) or found.external:
         raise KeyError(f"no numbers in {name}")
     return found
+
+
+def _entry(group: Any, name: str) -> Any:
+    """What lies below a group under a name; not through a link, which may lead to other files of this machine."""
+    import h5py
+
+    for part in name.split("/"):
+        if not isinstance(group, h5py.Group) or not isinstance(group.get(part, getlink=True), h5py.HardLink):
+            raise KeyError(f"no {part} in {group.name}")
+        group = group[part]
+    return group
 
 
 def _is_depthwise(stored: Any) -> bool:

@@ -12,7 +12,7 @@ from recreate_model.network import Array
 from recreate_model.recipe import Model
 from tests.official_layout import official_form_graph, unfolded_graph
 
-KERAS = ("model.keras", "model.h5", "model.weights.h5", "keras_saved_model", "keras.tflite")
+KERAS = ("model.keras", "model.h5", "model.weights.h5", "keras_2.h5", "keras_saved_model", "keras.tflite")
 SLIM = ("folded.pb", "unfolded.pb", "official.pb", "slim.tflite", "converter_folded.tflite", "slim_saved_model")
 
 
@@ -39,10 +39,28 @@ def write_keras(folder: Path, model: Model, values: Mapping[str, Array]) -> obje
     built.save(folder / "model.keras")  # type: ignore[attr-defined]
     built.save(folder / "model.h5")  # type: ignore[attr-defined]
     built.save_weights(folder / "model.weights.h5")  # type: ignore[attr-defined]
+    _write_keras_2(folder / "keras_2.h5", built)
     built.export(folder / "keras_saved_model", verbose=False)  # type: ignore[attr-defined]
     converter = tf.lite.TFLiteConverter.from_saved_model(str(folder / "keras_saved_model"))
     (folder / "keras.tflite").write_bytes(converter.convert())
     return built
+
+
+def _write_keras_2(path: Path, built: object) -> None:
+    """The layout of weight files of before Keras 3, as keras.applications downloads them."""
+    import h5py
+
+    with h5py.File(path, "w") as file:
+        layers = built.layers  # type: ignore[attr-defined]
+        file.attrs["layer_names"] = [layer.name.encode() for layer in layers]
+        file.attrs["backend"] = b"tensorflow"
+        for layer in layers:
+            group = file.create_group(layer.name)
+            leaves = {"kernel": "depthwise_kernel"} if "Depthwise" in type(layer).__name__ else {}
+            names = [f"{layer.name}/{leaves.get(weight.name, weight.name)}:0" for weight in layer.weights]
+            group.attrs["weight_names"] = [name.encode() for name in names]
+            for name, weight in zip(names, layer.weights, strict=True):
+                group[name] = np.asarray(weight)
 
 
 def write_slim(folder: Path, model: Model, values: Mapping[str, Array]) -> None:

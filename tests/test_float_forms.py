@@ -35,6 +35,13 @@ from tests.published_models import Order, publish
 from tests.test_bad_input import assert_one_error, run, small
 from tests.tiny_models import tiny_model
 
+# Of folded numbers, of the largest in their tensor: TensorFlow's converter is 1.8e-7 off here, a few times that on
+# another CPU; raw variables in the place of averages are 4e-2 off.
+FOLDED_ELSEWHERE = 1e-5
+# Of scores, of which the largest is 0.13: Keras and the graph are 2.7e-6 apart here; an epsilon a tenth too large moves
+# them by 3.8e-3, two layers in each other's place by 0.3.
+SAME_SCORES = 1e-4
+
 Values = Mapping[str, Array]
 CLASSIFIER = network.layers(SMALL)[-1]
 FORMS = {".pb": FROZEN_GRAPH, ".h5": KERAS_FILE, ".keras": KERAS_FILE, ".tflite": TFLITE, "": SAVED_MODEL}
@@ -98,7 +105,7 @@ def test_every_form_of_slims_network_gives_the_variables(name: str, slim: Path, 
     assert float_forms.form_of(path) == FORMS[path.suffix]
     assert read.background
     away = distance(read.values, small_weights)
-    assert away < 2e-6 if name == "converter_folded.tflite" else away == 0
+    assert away < FOLDED_ELSEWHERE if name == "converter_folded.tflite" else away == 0
     assert (read.frozen_graph == path.read_bytes()) if path.suffix == ".pb" else read.frozen_graph is None
 
 
@@ -112,7 +119,7 @@ def test_every_form_of_keras_network_gives_the_variables(
     assert float_forms.form_of(path) == FORMS[path.suffix]
     assert not read.background
     away = distance(read.values, small_weights, slice(1, None))
-    assert away < 2e-6 if path.suffix == ".tflite" else away == 0
+    assert away < FOLDED_ELSEWHERE if path.suffix == ".tflite" else away == 0
     weights, bias = (read.values[each] for each in CLASSIFIER.variables)
     assert not weights[..., 0].any()
     assert bias[0] == bias[1:].min()
@@ -126,7 +133,7 @@ def test_the_network_of_a_keras_file_computes_what_keras_does(keras_files: tuple
     values = float_forms.read_weights(folder / "model.weights.h5", SMALL).values
     ours = run_graph(network.frozen_graph(SMALL, values), pictures)[:, 1:]
     theirs = keras_scores(built, pictures)
-    assert np.abs(ours / ours.sum() - theirs).max() < 1e-4
+    assert np.abs(ours / ours.sum() - theirs).max() < SAME_SCORES
     assert ours.argmax() == theirs.argmax()
 
 
@@ -397,7 +404,7 @@ BAD_KERAS: dict[str, tuple[Callable[[Path, Path], None], str]] = {
     "description": (edited_config(lambda layers: layers.append(3)), "a readable Keras file"),
     "no top": (edited_file(lambda layers: layers.pop("dense")), "include_top=True"),
     "layer": (edited_file(lambda layers: layers.pop("conv2d_4")), r"float32 \(1, 1"),
-    "link": (edited_file(linked), "no numbers in 0"),
+    "link": (edited_file(linked), "no 0 in /layers/conv2d/vars"),
     "NaN": (edited_file(not_finite), "finite numbers in MobilenetV2/expanded_conv_1/expand/BatchNorm/gamma"),
     "variance": (edited_file(negative), "variances that are not negative"),
     "cut": (cut, "a readable Keras file"),
