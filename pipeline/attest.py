@@ -70,6 +70,7 @@ def dependencies(recipe: Recipe, parts: Sequence[KeyParts], manifest: Json) -> l
     converter = {name: digest for part in parts for name, digest in part.recipe.get("converter", {}).items()}
     return [
         _weights(recipe),
+        *_background(recipe),
         *_calibration(recipe, manifest),
         *(_dependency("vela.ini", "Vela configuration", sha256=digest) for digest in _vela_configs(recipe)),
         *(_dependency(name, "converter", sha256=digest) for name, digest in sorted(converter.items())),
@@ -89,10 +90,17 @@ def _weights(recipe: Recipe) -> Json:
         return _dependency("checkpoint", "float weights, seeded and untrained", uri=seed)
     if checkpoint.kind == "given":
         return _dependency(f"{recipe.name}.tflite", "INT8 model, given and not built here", sha256=checkpoint.sha256)
-    described = _dependency(f"{recipe.model.name}.tgz", f"float weights, {checkpoint.kind}", sha256=checkpoint.sha256)
+    name = "checkpoint" if checkpoint.form else f"{recipe.model.name}.tgz"
+    what = f"float weights, {checkpoint.form or checkpoint.kind}"
+    described = _dependency(name, what, sha256=checkpoint.sha256)
     if checkpoint.kind == "official":
         described["downloadLocation"] = RESOURCES[recipe.model.name].urls[0]
     return described
+
+
+def _background(recipe: Recipe) -> list[Json]:
+    digest = recipe.checkpoint.background
+    return [_dependency("background.tflite", "INT8 model that class 0 is taken from", sha256=digest)] if digest else []
 
 
 def _calibration(recipe: Recipe, manifest: Json) -> list[Json]:

@@ -29,6 +29,7 @@ from pipeline.work import (
 from recreate_model import resources
 from recreate_model.digest import Json, digest_file, digest_json
 from recreate_model.errors import InputError, UsageError
+from recreate_model.float_forms import digest_of
 
 _SHOWN = 3  # differences of one row, that could have many
 _LONGEST = 300  # characters of an entry that is shown
@@ -200,7 +201,7 @@ def _checkpoint(statement: Statement, archive: Path | None) -> Row:
         why = "it is not at hand: give it with --checkpoint PATH"
         return Row(what, checkpoint.sha256, "", "not checked", why)
     try:
-        return claim(what, checkpoint.sha256, digest_file(archive), str(archive))
+        return claim(what, checkpoint.sha256, digest_of(archive), str(archive))
     except OSError as error:
         raise InputError(
             expected=f"--checkpoint to name the archive with SHA-256 {checkpoint.sha256}",

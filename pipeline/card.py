@@ -54,6 +54,7 @@ def card_readme(
     *,
     variants: Sequence[Json] = (),
     refuted: Sequence[str] = (),
+    remarks: Sequence[str] = (),
     left_out: Sequence[str] = (),
     tools: Mapping[str, str] | None = None,
     conversion: str = "",
@@ -68,6 +69,7 @@ def card_readme(
         files: what else the build made: path relative to the card, and SHA-256.
         variants: the compiled models, as `vela.vela_table` gives them.
         refuted: what was claimed of the model and does not hold, as verification names it.
+        remarks: sentences on the model that verification has.
         left_out: sentences on what was not made of a given model, and why.
         tools: name to version of what made the model.
         conversion: as for `card_words.words_of`.
@@ -80,7 +82,8 @@ def card_readme(
     measured = [figure for figure in (accuracy, agreement) if figure]
     labelled = any(path == LABELS_FILE for path, _ in files)
     words = words_of(recipe, model, tools or {}, labelled, conversion)
-    warnings = [words.warning, *warnings_of(recipe), f"Verification failed: {', '.join(refuted)}." * bool(refuted)]
+    failed = f"Verification failed: {', '.join(refuted)}." * bool(refuted)
+    warnings = [words.warning, *warnings_of(recipe), *remarks, failed]
     platforms = "\n".join(_platform_row(platform, evidence) for platform in PLATFORMS)
     return README.format(
         recipe=recipe,

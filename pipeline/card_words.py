@@ -65,7 +65,8 @@ def words_of(recipe: Recipe, model: bytes, tools: Mapping[str, str], labelled: b
         title=_title(recipe.model),
         warning=warning,
         description=description,
-        terms=" for the code; the terms of the archive's weights are theirs" * (recipe.checkpoint.kind == "archive"),
+        terms=f" for the code; the terms of the {_file(recipe)}'s weights are theirs"
+        * (recipe.checkpoint.kind in ("archive", "file")),
         origin=_origin(recipe, tools, conversion),
         labels=labels,
         code=f"This model was made by `python -m pipeline all{how}` of the project this card comes from; the code is "
@@ -106,8 +107,15 @@ def _who_it_is(recipe: Recipe) -> tuple[str, str]:
     if checkpoint.kind == "seeded":
         warning = f"Seeded stand-in: weights drawn from seed {checkpoint.seed}, not the trained model."
         return f"{_QUANTISED} Not trained: for trying the pipeline only.", warning
-    warning = f"Built from an archive with SHA-256 {checkpoint.sha256}, not from the official one."
-    return f"{_QUANTISED} How the archive's weights were trained is not known to this build.", warning
+    built = "an archive" if checkpoint.kind == "archive" else f"a {checkpoint.form}"
+    official = "the official one" if checkpoint.kind == "archive" else "the official archive"
+    warning = f"Built from {built} with SHA-256 {checkpoint.sha256}, not from {official}."
+    return f"{_QUANTISED} How the {_file(recipe)}'s weights were trained is not known to this build.", warning
+
+
+def _file(recipe: Recipe) -> str:
+    """What holds the float weights."""
+    return recipe.checkpoint.form or "archive"
 
 
 def warnings_of(recipe: Recipe) -> list[str]:
@@ -119,7 +127,9 @@ def warnings_of(recipe: Recipe) -> list[str]:
 
 def _origin(recipe: Recipe, tools: Mapping[str, str], conversion: str) -> str:
     checkpoint, calibration = recipe.checkpoint, recipe.calibration
-    weights = f"the archive with SHA-256 `{checkpoint.sha256}`" if checkpoint.sha256 else f"seed {checkpoint.seed}"
+    weights = (
+        f"the {_file(recipe)} with SHA-256 `{checkpoint.sha256}`" if checkpoint.sha256 else f"seed {checkpoint.seed}"
+    )
     ranges = f"from the table with SHA-256 `{calibration.ranges_sha256}`"
     if calibration.kind != "ranges":
         pictures = f"{len(calibration.pictures)} {'procedural ' * (calibration.kind == 'procedural')}pictures"

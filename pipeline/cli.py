@@ -119,7 +119,8 @@ def _add_build_arguments(parser: argparse.ArgumentParser, published: bool = True
     add(
         "--checkpoint",
         metavar="auto|official|seeded|PATH",
-        help="float weights: an archive of the official layout, or untrained ones made from a seed "
+        help="float weights: an archive of the official layout, the same floats as a frozen graph (.pb), a float "
+        ".tflite, a Keras file (.h5, .keras) or a SavedModel folder, or untrained ones made from a seed "
         "(default auto: the official archive, else seeded)",
     )
     add(
@@ -141,6 +142,12 @@ def _add_build_arguments(parser: argparse.ArgumentParser, published: bool = True
             metavar="PATH",
             help="the published model, or a folder with it and its test vector (default: fetched where needed)",
         )
+    add(
+        "--background",
+        type=Path,
+        metavar="MODEL",
+        help="take class 0, which the checkpoints of Keras lack, from this INT8 .tflite (default: it sees nothing)",
+    )
     add(
         "--images",
         metavar="auto|procedural|PATH|tfds:NAME",

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from absl import logging
 
 from pipeline.request import meant
 from pipeline.work import Progress
-from recreate_model import resources
-from recreate_model.digest import digest_file
+from recreate_model import float_forms, resources
+from recreate_model.digest import digest_bytes
 from recreate_model.errors import InputError, ResourceError, UsageError
-from recreate_model.recipe import Checkpoint, Model
+from recreate_model.model_view import read_file
+from recreate_model.recipe import ARCHIVE, Checkpoint, Model
 from recreate_model.seeded import SEED
 
 # How long `auto` believes that the official archive cannot be reached, in seconds: a build that is up to date should
@@ -34,21 +36,39 @@ def find_checkpoint(wanted: str, model: Model, progress: Progress, may_fetch: bo
     if wanted == "auto":
         return _official_or_seeded(model, progress, may_fetch)
     path = Path(wanted)
-    if not path.is_file():
+    if not (path.is_file() or path.is_dir()):
         raise InputError(
-            expected=f"--checkpoint to name an archive ({model.name}.tgz)",
-            found=f"{'a folder' if path.is_dir() else 'nothing'} at {path}",
+            expected=f"--checkpoint to name an archive ({model.name}.tgz) or another file with float weights",
+            found=f"{'something that is no file' if path.exists() else 'nothing'} at {path}",
             next_step=meant(wanted, ("official", "seeded", "auto")) or "give its path, or official, seeded or auto",
         )
+    form = float_forms.form_of(path)
     try:
-        digest = digest_file(path)
+        digest = float_forms.digest_of(path)
     except OSError as error:
         raise InputError(
             expected=f"to read {path}", found=error.strerror or str(error), next_step="make it readable"
         ) from error
+    if form != ARCHIVE:
+        return Checkpoint("file", digest, form=form), path
     pinned = resources.RESOURCES.get(model.name)
     kind = "official" if pinned and digest == pinned.sha256 else "archive"
     return Checkpoint(kind, digest), path
+
+
+def with_background(checkpoint: Checkpoint, path: Path) -> Checkpoint:
+    """The same float weights with class 0 of the INT8 model that `--background` names.
+
+    Raises:
+        UsageError, InputError: they are of a kind that has class 0, or there is no such file.
+    """
+    if checkpoint.kind != "file":
+        raise UsageError(
+            expected="--background beside a --checkpoint without class 0, as Keras writes it",
+            found=f"{checkpoint.kind} weights, which have one",
+            next_step="leave --background out",
+        )
+    return replace(checkpoint, background=digest_bytes(read_file(path)))
 
 
 def _official(model: Model, progress: Progress, may_fetch: bool) -> tuple[Checkpoint, Path]:

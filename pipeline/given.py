@@ -15,7 +15,7 @@ from recreate_model.model_view import ModelView, read_file, read_model
 from recreate_model.recipe import Calibration, Checkpoint, Evaluation, Model, Preprocess, Recipe
 
 # Options that say how a model is made.
-_OF_MAKING = ("model", "checkpoint", "calib", "manifest", "ranges", "range_method", "recipe", "moves")
+_OF_MAKING = ("model", "checkpoint", "background", "calib", "manifest", "ranges", "range_method", "recipe", "moves")
 
 
 def given_recipe(path: Path) -> Recipe:

@@ -12,24 +12,25 @@ from pipeline.published_recipe import moved_sentence
 from pipeline.work import Machine
 from recreate_model import moves, seeded
 from recreate_model.channels import FACTOR_ULPS
-from recreate_model.checkpoint import read_archive
 from recreate_model.digest import Json
 from recreate_model.errors import CheckError, PipelineError, ResourceError
+from recreate_model.float_forms import read_weights
 from recreate_model.prove import Attempt, Checkpoint, Proof, table_of
 from recreate_model.quantiser import Generation
 from recreate_model.recipe import Recipe, as_json
 from recreate_model.verdict import Verdict, printable
 
 _SHOWN = 8  # of refutations
+_NO_BACKGROUND = "class 0, which the checkpoint does not have: its numbers are taken from the file itself"
 _NO_GRAPH = "the checkpoint has no frozen graph that a toolchain could convert"
 
 
 def checkpoint(recipe: Recipe, machine: Machine) -> Checkpoint:
-    """The recipe's float weights, and the archive's frozen graph."""
+    """The recipe's float weights, and the frozen graph that a toolchain could convert."""
     if machine.checkpoint is None:
         return Checkpoint(recipe.model, seeded.seeded_weights(recipe.model, recipe.checkpoint.seed), None)
-    weights = read_archive(machine.checkpoint, recipe.model)
-    return Checkpoint(recipe.model, weights.values, weights.frozen_graph)
+    weights = read_weights(machine.checkpoint, recipe.model)
+    return Checkpoint(recipe.model, weights.values, weights.frozen_graph, weights.background)
 
 
 def document(proof: Proof, recipe: Recipe, path: Path, published: bytes, asked: Verdict) -> Json:
@@ -59,6 +60,7 @@ def document(proof: Proof, recipe: Recipe, path: Path, published: bytes, asked: 
         "refutations": [asdict(each) for each in proof.refutations],
         "remarks": [asdict(each) for each in proof.remarks],
         "has_frozen_graph": proof.has_graph,
+        "has_background": proof.has_background,
         "rebuilt": [_attempt(each) for each in proof.attempts],
     }
 
@@ -81,7 +83,10 @@ def blocks(found: Json) -> list[Block]:
     checkpoint = found["checkpoint"]
     rows = [
         ("published", f"{printable(published['path'])}, {published['bytes']:,} bytes, SHA-1 {published['sha1']}"),
-        ("checkpoint", f"{found['model']}, {checkpoint['kind']} {checkpoint['sha256'][:16]}".strip()),
+        (
+            "checkpoint",
+            f"{found['model']}, {checkpoint.get('form') or checkpoint['kind']} {checkpoint['sha256'][:16]}".strip(),
+        ),
         (
             "ranges",
             f"{ranges['recovered']} recovered, {len(ranges['left_out'])} left out",
@@ -100,6 +105,8 @@ def blocks(found: Json) -> list[Block]:
         ]
         if unscaled:
             rows.append(("not looked at", f"{unscaled:,} biases of channels whose scale is 0"))
+    if not found["has_background"]:
+        rows.append(("not looked at", _NO_BACKGROUND))
     said: list[Block] = [("", ("", ""), rows)]
     if found["rebuilt"]:
         table = [(each["with"], each["verdict"] or "not made", _remark(each)) for each in found["rebuilt"]]
@@ -180,7 +187,8 @@ def check(proof: Proof, recipe: Recipe, path: Path, asked: Verdict) -> None:
 
 
 def _unproved(proof: Proof, recipe: Recipe, path: Path, asked: Verdict) -> PipelineError:
-    expected = f"{path} to be {asked.name} with what the {recipe.checkpoint.kind} checkpoint gives"
+    source = recipe.checkpoint.form or f"{recipe.checkpoint.kind} checkpoint"
+    expected = f"{path} to be {asked.name} with what the {source} gives"
     if proof.refutations:
         first = proof.refutations[0]
         return CheckError(

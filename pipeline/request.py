@@ -19,6 +19,7 @@ class Request:
     """What the user asked for, as typed; every default is here.
 
     Attributes:
+        background: an INT8 model whose class 0 a checkpoint without one gets; None to fill it in.
         of: the INT8 model that the build starts from; None for one that makes its own.
         recipe: `today`, or `published`: the publisher's converter and ranges.
         moves: a table of the folding factors, for `published`.
@@ -27,6 +28,7 @@ class Request:
 
     model: str = "1.0_224"
     checkpoint: str = "auto"
+    background: Path | None = None
     images: str = "auto"
     labels: Path | None = None
     label_base: int | None = None

@@ -24,7 +24,7 @@ from calibration.workers import Workers
 from pipeline import published_recipe
 from pipeline.ethos_u.config import read_config
 from pipeline.ethos_u.targets import parse_targets
-from pipeline.find_checkpoint import find_checkpoint
+from pipeline.find_checkpoint import find_checkpoint, with_background
 from pipeline.given import given_recipe
 from pipeline.request import PUBLISHED, Request, check_least, meant
 from pipeline.work import Machine, Progress
@@ -69,6 +69,8 @@ def start(request: Request, progress: Progress, may_fetch: bool) -> Start:
     # The published recipe means the trained weights; seeded ones in their place would be no such build.
     wanted = "official" if published and request.checkpoint == "auto" else request.checkpoint
     checkpoint, file = find_checkpoint(wanted, model, progress, may_fetch)
+    if request.background:
+        checkpoint = with_background(checkpoint, request.background)
     recipe = Recipe(model, checkpoint, Calibration(""), Evaluation(""), Preprocess(), ())
     return Start(replace(recipe, toolchain=published_recipe.TOOLCHAIN) if published else recipe, file)
 
@@ -112,6 +114,7 @@ def complete(request: Request, start: Start, progress: Progress) -> tuple[Recipe
         vela_config=custom,
         published=request.published or request.of,
         moves=published_recipe.read_moves(request.moves) if request.moves else None,
+        background=request.background,
     )
     return recipe, machine
 

@@ -10,6 +10,8 @@ from recreate_model.errors import CheckError
 
 Verdict = Literal["match", "differs", "not claimed", "not checked"]
 
+BACKGROUND = "class 0"  # what the row on it is called, of a model whose checkpoint has none
+
 
 @dataclass(frozen=True)
 class Row:

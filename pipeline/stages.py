@@ -51,13 +51,13 @@ _OF_THE_MODEL = ("quantize", "verify", "evaluate", "vela", "labels", "c-array", 
 STAGES: tuple[Stage, ...] = (
     Stage(
         "fetch",
-        "find the float checkpoint: the official archive, a local one, or seeded weights",
+        "find the float checkpoint: the official archive, a local file, or seeded weights",
         needs=(),
         reads=_naming,
     ),
     Stage(
         "freeze",
-        "read the moving averages, fold BatchNorm in float64, write the float graph and model",
+        "read the float weights, fold BatchNorm in float64, write the float graph and model",
         needs=("fetch",),
         reads=_naming,
         tools=("tensorflow", "protobuf", *_RUNTIME),

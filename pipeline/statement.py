@@ -20,6 +20,7 @@ from recreate_model.archive import placeholder
 from recreate_model.digest import Json
 from recreate_model.errors import InputError, UsageError
 from recreate_model.recipe import (
+    FORMS,
     Calibration,
     Checkpoint,
     Evaluation,
@@ -220,10 +221,12 @@ def _recipe(value: Json) -> Recipe:
     if as_json(recipe) != value:
         raise _RefusedError("a recipe with fields that no recipe has")
     _check_model(recipe)
-    if recipe.checkpoint.kind not in ("official", "archive", "seeded", "given") or not isinstance(
-        recipe.checkpoint.seed, int
-    ):
+    checkpoint = recipe.checkpoint
+    known = checkpoint.kind in ("official", "archive", "file", "seeded", "given") and isinstance(checkpoint.seed, int)
+    if not known or checkpoint.form not in (FORMS if checkpoint.kind == "file" else ("",)):
         raise _RefusedError("a kind of checkpoint that no recipe has")
+    if checkpoint.background:
+        _digest(checkpoint.background)
     if recipe.checkpoint.kind != "seeded":
         _digest(recipe.checkpoint.sha256)
     return recipe

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from pipeline.rows import Row, claim
+from pipeline.rows import BACKGROUND, Row, claim
 from recreate_model import consistency, network
 from recreate_model.channels import FACTOR_ULPS
 from recreate_model.convert import INT8_INPUT_NAME, INT8_OUTPUT_NAME
@@ -37,6 +37,7 @@ def rows(
     spans: Mapping[str, tuple[float, float]],
     golden_sha256: str | None,
     frozen_graph: Json,
+    background: str = "",
 ) -> tuple[Row, ...]:
     """All rows for a model.
 
@@ -44,6 +45,7 @@ def rows(
         float_model: it was quantised from, and `spans`, the range of each activation.
         golden_sha256: of the model, as golden.json has it for this recipe; None where it has nothing.
         frozen_graph: `archive_frozen_graph` of freeze.json; None where the checkpoint has no frozen graph.
+        background: how class 0 was filled in where the checkpoint has none; empty where it has one.
     """
     view = read_model(model)
     return (
@@ -51,11 +53,13 @@ def rows(
         *_interface(recipe.model, view),
         *_content(view),
         *_numbers(rederive(read_model(float_model, "the float model"), view, spans)),
-        _weights(frozen_graph),
+        _weights(recipe, frozen_graph),
+        *([Row(BACKGROUND, "", "filled in", "not claimed", background)] if background else []),
     )
 
 
 def published_rows(
+    recipe: Recipe,
     model: bytes,
     float_model: bytes,
     spans: Mapping[str, tuple[float, float]],
@@ -76,7 +80,7 @@ def published_rows(
         *_content(view),
         _agreement("activation scales", activations, "the recorded ranges, by the arithmetic of TensorFlow 2.5"),
         *_explained(view, as_values(read_layers(graph, PUBLISHED_MODEL, "the checkpoint's frozen graph"))),
-        _weights(frozen_graph),
+        _weights(recipe, frozen_graph),
     )
 
 
@@ -184,9 +188,11 @@ def _explained(view: ModelView, values: Mapping[str, Array]) -> Iterator[Row]:
     yield claim("INT8 weights and INT32 biases", expected, found, why)
 
 
-def _weights(frozen_graph: Json) -> Row:
+def _weights(recipe: Recipe, frozen_graph: Json) -> Row:
     """What reading the archive's frozen graph showed; constants are compared, or there is no claim."""
     what, why = "float weights", "the archive's own frozen graph"
+    if recipe.checkpoint.form:
+        return Row(what, "", "", "not claimed", f"a {recipe.checkpoint.form} has its weights once")
     if frozen_graph is None:
         return Row(what, "", "", "not claimed", "the checkpoint comes without a frozen graph to compare with")
     if frozen_graph["not_checked"]:

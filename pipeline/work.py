@@ -34,6 +34,7 @@ class Machine:
     Attributes:
         out: folder that holds the build folders.
         checkpoint: the file with the float weights, or the INT8 file that was given; None for seeded weights.
+        background: the INT8 model that class 0 is taken from; None where none is given.
         source: of the recipe's pictures.
         ranges: the range table given; None where ranges are measured.
         workers: the processes that measure, evaluate and compile.
@@ -51,6 +52,7 @@ class Machine:
     vela_config: VelaConfig | None = None
     published: Path | None = None
     moves: MoveTable | None = None
+    background: Path | None = None
 
 
 @dataclass(frozen=True)

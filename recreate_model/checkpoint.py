@@ -36,11 +36,13 @@ class FloatWeights:
             `biases` instead.
         frozen_graph: that of the archive, serialised; None where it has none.
         comparison: of its constants with the variables; None where there is no graph beside them.
+        background: whether the file has class 0; where it has not, `background` filled it in.
     """
 
     values: Mapping[str, Array]
     frozen_graph: bytes | None = None
     comparison: GraphComparison | None = None
+    background: bool = True
 
 
 def read_archive(path: Path, model: Model) -> FloatWeights:

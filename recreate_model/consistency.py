@@ -190,8 +190,9 @@ def _bias_bounds(found: Channels, given: Factors, low: Array, high: Array) -> tu
     slack = (np.abs(given.beta) + np.abs(given.mean * given.exact)) * 3 * 2.0**-24 + np.abs(ends).max(
         axis=0
     ) * _ROUNDING
-    bottom = (ends.min(axis=0) - slack) / scales - 0.5 - given.bias_levels
-    top = (ends.max(axis=0) + slack) / scales + 0.5 + given.bias_levels
+    elsewhere = given.bias_tolerance(scales)
+    bottom = (ends.min(axis=0) - slack) / scales - 0.5 - elsewhere
+    top = (ends.max(axis=0) + slack) / scales + 0.5 + elsewhere
     # A bias that does not fit ends at one of two lowest numbers, depending on the quantiser.
     return np.clip(np.ceil(bottom), -(2.0**31), _BIAS_LIMIT), np.clip(np.floor(top), -_BIAS_LIMIT, _BIAS_LIMIT)
 

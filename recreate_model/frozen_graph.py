@@ -1,23 +1,24 @@
 """A frozen graph of a MobileNetV2, read by its structure: the constants of each layer, whatever they are called.
 
-Two layouts are known. As `freeze_graph` leaves it, every convolution is followed by its BatchNorm in four constants.
+Three layouts are known. As `freeze_graph` leaves it, every convolution is followed by its BatchNorm in four constants.
 The official archive's graph went through TensorFlow's inference transforms, too: the BatchNorm of each Conv2D is folded
-into its weights and a bias, depthwise convolutions keep theirs, and no constant has a variable's name.
+into its weights and a bias, depthwise convolutions keep theirs, and no constant has a variable's name. Keras pads
+before a stride of 2, writes BatchNorm as the arithmetic it is, and its classifier is a matrix multiplication.
 
 For: reading the constants, and comparing them with a checkpoint's variables. Not for: converting the graph.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from recreate_model import network
 from recreate_model.capture import captured
-from recreate_model.errors import InputError
+from recreate_model.graph_nodes import Nodes, OtherLayoutError
 from recreate_model.network import Array, Layer
 from recreate_model.recipe import Model
 
@@ -27,15 +28,11 @@ from recreate_model.recipe import Model
 # variables in the place of averages are off by 2 % of a weight, which is some 200,000 units.
 FOLDING_ULPS = 8
 
-_VARIABLES = {"Variable", "VariableV2", "AutoReloadVariable", "VarHandleOp", "ReadVariableOp"}
 _BATCH_NORM = ("FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3")
 _ADDITIONS = ("Add", "AddV2", "BiasAdd")
-_PASSED = ("Identity", "Reshape", "Squeeze", "StopGradient", "CheckNumerics")
+_KERAS_PADDING = [[0, 0], [0, 1], [0, 1], [0, 0]]  # that of SAME at a stride of 2 where the size is even, as it is here
+_PADS = ("Pad", "PadV2")
 _PARTS = ("gamma", "beta", "moving_mean", "moving_variance")  # as a FusedBatchNorm takes them
-
-
-class OtherLayoutError(InputError):
-    """A sound graph that is not laid out as a MobileNetV2, so that nothing in it can be found."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +40,7 @@ class GraphLayer:
     """The constants of one layer.
 
     Attributes:
-        weights: float32, in the shape of `Layer.weights_shape`.
+        weights: float32, in the shape of `Layer.weights_shape`; a classifier without the background has 1000 outputs.
         bias: float32 (outputs,), with BatchNorm folded; None where the graph has BatchNorm.
         batch_norm: gamma, beta, moving mean and variance by their variables' names; empty where it is folded.
     """
@@ -124,174 +121,167 @@ def _ulps(layer: Layer, constant: Array, weights: bool, values: Mapping[str, Arr
     return float((difference / np.spacing(np.abs(size))).max(initial=0))
 
 
-def read_layers(data: bytes, model: Model, source: str) -> tuple[GraphLayer, ...]:
+def read_layers(
+    data: bytes, model: Model, source: str, classes: Collection[int] = (network.CLASSES,)
+) -> tuple[GraphLayer, ...]:
     """The constants of every layer, in the order of `network.layers`.
 
     Args:
         data: a serialised GraphDef.
         source: what to call it in an error.
+        classes: how many the classifier may have.
 
     Raises:
         InputError: not a GraphDef, a node that is missing or stands twice, variables that were not frozen, another
             stride or shape, or a constant that is not finite float32.
         OtherLayoutError: a graph that is not laid out as this network.
     """
-    return tuple(_Graph(data, source).layers(model))
+    return tuple(_Graph(data, source).layers(model, classes))
 
 
-class _Graph:
-    """The nodes of a graph by their names."""
+def names(data: bytes) -> frozenset[str]:
+    """The names of the nodes of a serialised GraphDef that can be read."""
+    with captured():
+        from tensorflow.core.framework import graph_pb2
 
-    def __init__(self, data: bytes, source: str) -> None:
-        with captured():
-            from google.protobuf.message import DecodeError
-            from tensorflow.core.framework import graph_pb2
+    return frozenset(node.name for node in graph_pb2.GraphDef.FromString(data).node)
 
-        self._source = source
-        graph = graph_pb2.GraphDef()
-        try:
-            graph.ParseFromString(data)
-        except DecodeError as error:
-            raise self._refused("a readable frozen graph (GraphDef)", "bytes that are none") from error
-        self._nodes: dict[str, Any] = {}
-        for node in graph.node:
-            if node.name in self._nodes:
-                raise self._refused("every node once", f"two nodes {node.name!r}")
-            if node.op in _VARIABLES:
-                raise self._refused("constants in the place of variables", f"{node.op} {node.name!r}: it is not frozen")
-            self._nodes[node.name] = node
-        self._depths: dict[str, int] = {}
 
-    def layers(self, model: Model) -> Iterator[GraphLayer]:
+class _Graph(Nodes):
+    """A MobileNetV2, from its softmax to its input."""
+
+    def layers(self, model: Model, classes: Collection[int]) -> Iterator[GraphLayer]:
         """From the input to the classifier; raises as `read_layers`."""
-        softmaxes = [node for node in self._nodes.values() if node.op == "Softmax"]
+        softmaxes = [node for node in self.nodes.values() if node.op == "Softmax"]
         if len(softmaxes) != 1:
-            raise self._other(f"{len(softmaxes)} Softmax nodes among {len(self._nodes)}")
+            raise self.other(f"{len(softmaxes)} Softmax nodes among {len(self.nodes)}")
         found = []
         *body, classifier = network.layers(model)
-        layer, node = self._layer(classifier, self._passed(softmaxes[0]))
+        layer, node = self._classifier(classifier, self.passed(softmaxes[0]), classes)
         found.append(layer)
-        pool = self._passed(node)
+        pool = self.passed(node)
         if pool.op not in ("AvgPool", "Mean"):
-            raise self._other(f"{pool.op} {pool.name!r} in the place of the average pool")
+            raise self.other(f"{pool.op} {pool.name!r} in the place of the average pool")
         node = pool
         for expected in reversed(body):
-            node = self._passed(node)
+            node = self._before(node)
             if expected.residual:
                 node = self._branch(node)
             layer, node = self._layer(expected, node)
             found.append(layer)
-        end = self._passed(node)
+        end = self._before(node)
         if end.op != "Placeholder":
-            raise self._other(f"{end.op} {end.name!r} in the place of the input")
+            raise self.other(f"{end.op} {end.name!r} in the place of the input")
+        sizes = [side.size for side in end.attr["shape"].shape.dim][1:3]
+        if any(size not in (-1, model.resolution) for size in sizes):
+            found_size = " x ".join(map(str, sizes))
+            raise self.refused(f"an input of {model.resolution} x {model.resolution} pixels", found_size)
         return reversed(found)
+
+    def _classifier(self, layer: Layer, node: Any, classes: Collection[int]) -> tuple[GraphLayer, Any]:
+        """As `_layer`, of the classifier, which may be a matrix multiplication."""
+        if node.op not in _ADDITIONS:
+            raise self.other(f"{node.op} {node.name!r} in the place of the bias of {layer.name}")
+        bias = self.vector(node, 1)
+        if len(bias) not in classes:
+            expected = f"{' or '.join(map(str, sorted(classes)))} classes"
+            raise self.refused(expected, f"{len(bias)} in {node.name!r}")
+        layer = replace(layer, outputs=len(bias))
+        product = self.passed(node)
+        if product.op != "MatMul":
+            return self._layer(layer, node)
+        turned = bool(product.attr["transpose_b"].b)
+        shape = (layer.inputs, layer.outputs)
+        weights = self.constant(product, 1, shape[::-1] if turned else shape)
+        return GraphLayer(layer, (weights.T if turned else weights).reshape(layer.weights_shape), bias, {}), product
+
+    def _before(self, node: Any) -> Any:
+        """The node in front of a convolution and of the padding that it may have, which `_layer` has looked at."""
+        before = self.passed(node)
+        return self.passed(before) if before.op in _PADS else before
 
     def _layer(self, layer: Layer, node: Any) -> tuple[GraphLayer, Any]:
         """The layer that ends in a node, and the convolution, whose first input the layer before gives."""
         if layer.relu6:
             if node.op != "Relu6":
-                raise self._other(f"{node.op} {node.name!r} in the place of the Relu6 of {layer.name}")
-            node = self._passed(node)
+                raise self.other(f"{node.op} {node.name!r} in the place of the Relu6 of {layer.name}")
+            node = self.passed(node)
         bias, batch_norm = None, {}
         if node.op in _BATCH_NORM:
             self._check_batch_norm(node, layer)
-            vectors = [self._constant(node, place, (layer.outputs,)) for place in range(1, 5)]
+            vectors = [self.constant(node, place, (layer.outputs,)) for place in range(1, 5)]
             batch_norm = {f"{layer.name}/BatchNorm/{part}": value for part, value in zip(_PARTS, vectors, strict=True)}
+        elif node.op in _ADDITIONS and self.passed(node, 1).op == "Sub":
+            vectors = self._batch_norm_as_arithmetic(node, layer)
+            batch_norm = {f"{layer.name}/BatchNorm/{part}": value for part, value in zip(_PARTS, vectors, strict=True)}
+            node = self.passed(node)
         elif node.op in _ADDITIONS:
-            bias = self._constant(node, 1, (layer.outputs,))
+            bias = self.constant(node, 1, (layer.outputs,))
         else:
-            raise self._other(f"{node.op} {node.name!r} in the place of the bias or BatchNorm of {layer.name}")
-        convolution = self._passed(node)
+            raise self.other(f"{node.op} {node.name!r} in the place of the bias or BatchNorm of {layer.name}")
+        convolution = self.passed(node)
         kind = "DepthwiseConv2dNative" if layer.depthwise else "Conv2D"
         if convolution.op != kind:
-            raise self._other(f"{convolution.op} {convolution.name!r} in the place of the {kind} of {layer.name}")
+            raise self.other(f"{convolution.op} {convolution.name!r} in the place of the {kind} of {layer.name}")
         self._check_convolution(convolution, layer)
-        weights = self._constant(convolution, 1, layer.weights_shape)
+        weights = self.constant(convolution, 1, layer.weights_shape)
         return GraphLayer(layer, weights, bias, batch_norm), convolution
+
+    def _batch_norm_as_arithmetic(self, node: Any, layer: Layer) -> list[Array]:
+        """Gamma, beta, mean and variance of x * factor + (beta - mean * factor), factor = rsqrt(variance + e) * gamma.
+
+        That is how `tf.nn.batch_normalization` writes it, from which Keras 3 exports its networks.
+        """
+        product, difference = self.passed(node), self.passed(node, 1)
+        shift, factor = self.passed(difference, 1), self.passed(product, 1)
+        root = self.passed(factor)
+        total = self.passed(root)
+        for part, op in ((product, "Mul"), (shift, "Mul"), (factor, "Mul"), (root, "Rsqrt"), (total, "AddV2")):
+            if part.op != op:
+                raise self.other(f"{part.op} {part.name!r} in the place of the {op} of the BatchNorm of {layer.name}")
+        if self.passed(shift, 1) is not factor:
+            raise self.other(f"two factors in the BatchNorm of {layer.name}")
+        epsilon = self.constant(total, 1, ())
+        if epsilon != np.float32(network.EPSILON):
+            found = f"{epsilon:g} in {total.name!r}"
+            raise self.refused(f"BatchNorm of {layer.name} with epsilon {network.EPSILON:g}", found)
+        places = ((factor, 1), (difference, 0), (shift, 0), (total, 0))
+        return [self.constant(part, place, (layer.outputs,)) for part, place in places]
 
     def _check_batch_norm(self, node: Any, layer: Layer) -> None:
         epsilon = np.float32(node.attr["epsilon"].f)
         if node.attr["is_training"].b or epsilon != np.float32(network.EPSILON):
             found = f"{epsilon:g}, training {node.attr['is_training'].b}, in {node.name!r}"
-            raise self._refused(f"BatchNorm of {layer.name} for inference, epsilon {network.EPSILON:g}", found)
+            raise self.refused(f"BatchNorm of {layer.name} for inference, epsilon {network.EPSILON:g}", found)
 
     def _check_convolution(self, node: Any, layer: Layer) -> None:
         strides, dilations = (list(node.attr[name].list.i) for name in ("strides", "dilations"))
         padding, layout = node.attr["padding"].s, node.attr["data_format"].s
         wanted = [1, layer.stride, layer.stride, 1]
-        if strides != wanted or padding != b"SAME" or set(dilations) - {1} or layout not in (b"NHWC", b""):
+        # One pixel at a time needs no padding, and Keras pads by itself.
+        same = padding == b"SAME" or (padding == b"VALID" and (layer.kernel == 1 or self._padded(node, layer)))
+        if strides != wanted or not same or set(dilations) - {1} or layout not in (b"NHWC", b""):
             found = f"strides {strides}, padding {padding.decode('ascii', 'replace')} in {node.name!r}"
-            raise self._refused(f"strides {wanted} and padding SAME in {layer.name}", found)
+            raise self.refused(f"strides {wanted} and padding SAME in {layer.name}", found)
+
+    def _padded(self, node: Any, layer: Layer) -> bool:
+        """Whether a convolution has in front of it the padding that SAME would give it."""
+        from tensorflow.python.framework import tensor_util
+
+        before = self.passed(node)
+        if layer.stride != 2 or before.op not in _PADS:
+            return False
+        sides = self.passed(before, 1)
+        if sides.op != "Const":
+            return False
+        filled = before.op == "PadV2" and float(self.constant(before, 2, ())) != 0
+        return not filled and tensor_util.MakeNdarray(sides.attr["value"].tensor).tolist() == _KERAS_PADDING
 
     def _branch(self, node: Any) -> Any:
         """The side of a residual addition that its block computes: the longer way from the input."""
         if node.op not in ("Add", "AddV2"):
-            raise self._other(f"{node.op} {node.name!r} in the place of a residual addition")
-        return max((self._passed(node, place) for place in (0, 1)), key=lambda side: self._depth(side.name))
-
-    def _depth(self, name: str) -> int:
-        """How many nodes there are on the longest way to a node."""
-        order = [name]
-        while order:
-            current = order[-1]
-            inputs = [self._named(text, current).name for text in self._nodes[current].input]
-            left = [each for each in inputs if each not in self._depths]
-            if len(order) > len(self._nodes):
-                raise self._refused("a graph without a circle", f"one through {current!r}")
-            if left and current not in self._depths:
-                order.extend(left)
-                continue
-            self._depths[current] = 1 + max((self._depths[each] for each in inputs), default=0)
-            order.pop()
-        return self._depths[name]
-
-    def _passed(self, node: Any, place: int = 0) -> Any:
-        """The node behind an input, with those that change no number left out."""
-        for _ in range(len(self._nodes) + 1):
-            if len(node.input) <= place:
-                raise self._other(f"{node.op} {node.name!r} without an input where one must be")
-            node, place = self._named(node.input[place], node.name), 0
-            if node.op not in _PASSED:
-                return node
-        raise self._refused("a graph without a circle", f"one through {node.name!r}")
-
-    def _named(self, text: str, user: str) -> Any:
-        name = text.removeprefix("^").split(":")[0]
-        if name not in self._nodes:
-            raise self._refused(f"the node {name!r}, an input of {user!r}", "no such node")
-        return self._nodes[name]
-
-    def _constant(self, node: Any, place: int, shape: tuple[int, ...]) -> Array:
-        """A constant among the inputs of a node."""
-        from tensorflow.python.framework import tensor_util
-
-        found = self._passed(node, place)
-        if found.op != "Const":
-            raise self._other(f"{found.op} {found.name!r} in the place of a constant of {node.name!r}")
-        try:
-            value = np.asarray(tensor_util.MakeNdarray(found.attr["value"].tensor))
-        except (TypeError, ValueError) as error:
-            raise self._refused(f"a readable constant {found.name!r}", str(error).splitlines()[0]) from error
-        if value.dtype != np.float32 or value.shape != shape:
-            expected = f"float32 {shape} in the constant {found.name!r} of {node.name!r}"
-            raise self._refused(expected, f"{value.dtype} {value.shape}")
-        if not np.isfinite(value).all():
-            raise self._refused(f"finite numbers in the constant {found.name!r}", "some that are not")
-        return value
-
-    def _refused(self, expected: str, found: str) -> InputError:
-        return InputError(
-            expected=f"{self._source} to have {expected}",
-            found=found,
-            next_step="fetch it again, or give another --checkpoint",
-        )
-
-    def _other(self, found: str) -> OtherLayoutError:
-        return OtherLayoutError(
-            expected=f"{self._source} to be laid out as the network of TF-Slim's mobilenet_v2.py",
-            found=found,
-            next_step="give a graph of this network, with --model its name",
-        )
+            raise self.other(f"{node.op} {node.name!r} in the place of a residual addition")
+        return max((self.passed(node, place) for place in (0, 1)), key=lambda side: self.depth(side.name))
 
 
 def as_values(layers: Sequence[GraphLayer]) -> dict[str, Array]:

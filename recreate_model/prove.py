@@ -8,18 +8,20 @@ that the checkpoint cannot give is the other end.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from recreate_model import consistency, convert, network
+from recreate_model.background import with_background_of
 from recreate_model.consistency import Layerwise, Refutation
 from recreate_model.conversion import ANY_SPAN, Conversion, conversion_of
 from recreate_model.diff import Comparison, Kind, Verdict, compare
 from recreate_model.digest import digest_bytes
 from recreate_model.errors import CheckError, PipelineError
-from recreate_model.frozen_graph import OtherLayoutError, as_values, read_layers
+from recreate_model.frozen_graph import as_values, read_layers
+from recreate_model.graph_nodes import OtherLayoutError
 from recreate_model.membership import check_member
 from recreate_model.model_view import ModelView, read_model
 from recreate_model.moves import MoveTable
@@ -42,11 +44,13 @@ class Checkpoint:
     Attributes:
         values: variables, as in `checkpoint.FloatWeights`.
         frozen_graph: the archive's own, serialised; None where it has none, and then no toolchain can be tried.
+        background: whether it has class 0; where it has not, that of the published file is taken, and proves nothing.
     """
 
     model: Model
     values: Mapping[str, Array]
     frozen_graph: bytes | None
+    background: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,6 +97,7 @@ class Proof:
         remarks: of a file that is IDENTICAL, the ranges that no calibration gives; elsewhere they refute.
         attempts: in the order they were made; the last one gave the bytes where the verdict is IDENTICAL.
         has_graph: whether the checkpoint has a frozen graph, without which no toolchain can be tried.
+        has_background: whether it has class 0, which else is the published file's own.
     """
 
     verdict: Verdict
@@ -102,6 +107,7 @@ class Proof:
     remarks: tuple[Refutation, ...]
     attempts: tuple[Attempt, ...]
     has_graph: bool
+    has_background: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,6 +140,9 @@ def prove(
     """
     view = read_model(published, source)
     check_member(view, checkpoint.model, source)
+    if not checkpoint.background:
+        values = with_background_of(checkpoint.values, checkpoint.model, view)
+        checkpoint = replace(checkpoint, values=values)
     recovered = recover(view, source)
     layers = network.layers(checkpoint.model)
     compared = consistency.compare(view, layers, checkpoint.values, recovered.generation)
@@ -165,7 +174,7 @@ def prove(
                 verdict = Verdict.IDENTICAL
                 break
     has_graph = checkpoint.frozen_graph is not None
-    return Proof(verdict, recovered, compared, refutations, remarks, tuple(attempts), has_graph)
+    return Proof(verdict, recovered, compared, refutations, remarks, tuple(attempts), has_graph, checkpoint.background)
 
 
 def candidates(view: ModelView, generation: Generation) -> tuple[Toolchain, ...]:

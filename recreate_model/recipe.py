@@ -20,6 +20,14 @@ _RESOLUTIONS = (224, 192, 160, 128, 96)
 # A field that a recipe's JSON leaves out where it is empty, so that recipes without it keep their ids.
 _LEFT_OUT_WHERE_EMPTY = {"left_out_where_empty": True}
 
+# The forms of float weights, as they are told: `float_forms` knows them by content.
+ARCHIVE = "archive"
+FROZEN_GRAPH = "frozen graph"
+TFLITE = "float TensorFlow Lite model"
+KERAS_FILE = "Keras file"
+SAVED_MODEL = "SavedModel"
+FORMS = (FROZEN_GRAPH, TFLITE, KERAS_FILE, SAVED_MODEL)
+
 # The range of an activation is what it reached: the default, and the only method whose bytes are claimed.
 MIN_MAX = "min-max"
 
@@ -66,20 +74,25 @@ class Checkpoint:
     """Where the float weights come from, by content.
 
     Attributes:
-        kind: `official` (the pinned archive), `archive` (another archive of the same layout), `seeded`, or `given`: no
-            float weights, but an INT8 file.
-        sha256: of the archive or file; empty for seeded weights.
+        kind: `official` (the pinned archive), `archive` (another archive of the same layout), `file` (such floats
+            in another form), `seeded`, or `given`: no float weights, but an INT8 file.
+        sha256: of the archive or file, or over the files of a folder; empty for seeded weights.
         seed: of the seeded weights; 0 for an archive.
+        form: of a `file`, one of FORMS; else empty.
+        background: SHA-256 of the INT8 model whose class 0 a `file` without one gets; empty where none is given.
     """
 
     kind: str
     sha256: str = ""
     seed: int = 0
+    form: str = field(default="", metadata=_LEFT_OUT_WHERE_EMPTY)
+    background: str = field(default="", metadata=_LEFT_OUT_WHERE_EMPTY)
 
     @property
     def tag(self) -> str:
         """What distinguishes file names of this checkpoint: nothing for the official one, as it is the one meant."""
-        return {"official": "", "seeded": "seeded", "given": "given", "archive": f"ckpt-{self.sha256[:8]}"}[self.kind]
+        local = f"ckpt-{self.sha256[:8]}" + (f"-{self.background[:8]}" if self.background else "")
+        return {"official": "", "seeded": "seeded", "given": "given", "archive": local, "file": local}[self.kind]
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ HEAVY = {
     "rich",
     "requests",
     "flatbuffers",
+    "h5py",
     "dask",
     "distributed",
     "matplotlib",

@@ -136,7 +136,7 @@ def _bad_archive(kind: str, folder: Path, good: Path, weights: dict[str, network
     ("kind", "words"),
     [
         ("missing", ("--checkpoint to name an archive", "nothing at")),
-        ("folder", ("--checkpoint to name an archive", "a folder at")),
+        ("folder", ("or a SavedModel folder", "a folder without saved_model.pb")),
         ("empty", ("mobilenet_v2_0.35_96.tgz",)),
         ("truncated", ("mobilenet_v2_0.35_96.tgz",)),
         ("HTML", ("an HTML page",)),

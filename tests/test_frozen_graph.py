@@ -15,11 +15,11 @@ from recreate_model.errors import InputError
 from recreate_model.frozen_graph import (
     FOLDING_ULPS,
     GraphComparison,
-    OtherLayoutError,
     as_values,
     compare,
     read_layers,
 )
+from recreate_model.graph_nodes import OtherLayoutError
 from recreate_model.network import Array
 from recreate_model.recipe import Model
 from tests.conftest import SMALL

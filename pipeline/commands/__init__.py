@@ -46,7 +46,12 @@ def add_published_and_checkpoint(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("published", type=Path, nargs="?", metavar="PUBLISHED", help="an INT8 .tflite (default: the card's, fetched)")
     add("--model", help="member of the family: width_resolution (default 1.0_224)")
-    add("--checkpoint", default="official", metavar="official|seeded|PATH", help="float weights (default official)")
+    add(
+        "--checkpoint",
+        default="official",
+        metavar="official|seeded|PATH",
+        help="float weights, in any form (default official)",
+    )
 
 
 def bring_up_to_date(names: tuple[str, ...], build: Opened, force: bool) -> list[Outcome]:

@@ -11,6 +11,7 @@ from pipeline.keys import tools_here
 from pipeline.platforms import ethos_u
 from pipeline.platforms.evidence import Evidence, from_json
 from pipeline.published_recipe import sentence
+from pipeline.rows import BACKGROUND
 from pipeline.work import CONVERSION_FILE, EVALUATE_FILE, PLATFORMS_FILE, VELA_FILE, VERIFY_FILE, Work, left_out_file
 from recreate_model.digest import Json, digest_file
 
@@ -33,6 +34,7 @@ def run(work: Work) -> None:
     if not work.recipe.given:
         (tensorflow,) = tools_here(("tensorflow",))
         tools = {"TensorFlow": work.recipe.toolchain or version(tensorflow), **tools}
+    verified = work.read_json(VERIFY_FILE)["rows"]
     readme = card.card_readme(
         work.recipe,
         work.model,
@@ -41,7 +43,8 @@ def run(work: Work) -> None:
         _evidence(work, variants),
         files,
         variants=variants,
-        refuted=[row["what"] for row in work.read_json(VERIFY_FILE)["rows"] if row["verdict"] == "differs"],
+        refuted=[row["what"] for row in verified if row["verdict"] == "differs"],
+        remarks=[f"Class 0: {row['why']}." for row in verified if row["what"] == BACKGROUND],
         left_out=list(_left_out(work)),
         tools=tools,
         conversion=sentence(work.read_json(CONVERSION_FILE)) if CONVERSION_FILE in work.inputs else "",

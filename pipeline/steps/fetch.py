@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pipeline.work import CHECKPOINT_FILE, Work
-from recreate_model.digest import Json, digest_file, readable_json
+from recreate_model.digest import Json, readable_json
 from recreate_model.errors import InputError
+from recreate_model.float_forms import digest_of, size_of
 from recreate_model.resources import RESOURCES
 
 _NOTES = {
     "official": "the official archive, verified by size and SHA-256",
     "archive": "an archive given by its path; it is not the official one",
+    "file": "a file given by its path; it is not the official archive",
     "seeded": "seeded weights: the network is not trained, and recognises nothing",
 }
 
@@ -24,14 +26,16 @@ def run(work: Work) -> None:
     if path is None:
         document |= {"seed": checkpoint.seed}
     else:
-        found = digest_file(path)
+        found = digest_of(path)
         if found != checkpoint.sha256:
             raise InputError(
                 expected=f"{path} to have SHA-256 {checkpoint.sha256}",
                 found=f"{found}: it changed while it was in use",
                 next_step="run again",
             )
-        document |= {"sha256": found, "bytes": path.stat().st_size}
+        document |= {"sha256": found, "bytes": size_of(path)}
+        if checkpoint.form:
+            document |= {"form": checkpoint.form}
         if checkpoint.kind == "official":
             document |= {"url": RESOURCES[work.recipe.model.name].urls[0]}
     work.write(CHECKPOINT_FILE, readable_json(document))

@@ -17,14 +17,16 @@ def run(work: Work) -> None:
         _write(work, verify.given_rows(work.model))
         return
     recipe = work.recipe
-    frozen_graph = work.read_json(FREEZE_FILE)["archive_frozen_graph"]
+    frozen = work.read_json(FREEZE_FILE)
+    frozen_graph, background = frozen["archive_frozen_graph"], frozen.get("background", "")
     float_model = work.inputs[float_model_file(recipe)].read_bytes()
     spans = ranges.from_json(work.read(RANGES_FILE), RANGES_FILE).spans
     if recipe.toolchain:
         graph = work.inputs[archive_graph_file(recipe)].read_bytes()
-        table = verify.published_rows(work.model, float_model, spans, graph, frozen_graph)
+        table = verify.published_rows(recipe, work.model, float_model, spans, graph, frozen_graph)
     else:
-        table = verify.rows(recipe, work.model, float_model, spans, golden.model_claims(recipe), frozen_graph)
+        claims = golden.model_claims(recipe)
+        table = verify.rows(recipe, work.model, float_model, spans, claims, frozen_graph, background)
     _write(work, table)
 
 
