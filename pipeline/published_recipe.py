@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,7 @@ from recreate_model.resources import RESOURCES, cache_folder
 from recreate_model.verdict import Verdict, printable
 
 TOOLCHAIN = "2.5.0"  # of TensorFlow; the file bears its marks
-_RANGES = Path(__file__).parent.parent / "calibration" / "recorded" / f"{PUBLISHED_MODEL.name}_published.json"
+_RANGES = files("calibration") / "recorded" / f"{PUBLISHED_MODEL.name}_published.json"
 _SOURCE = "the checkpoint's frozen graph"
 
 # Options that say how ranges come about: the recorded ones are there already.

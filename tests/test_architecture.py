@@ -102,7 +102,7 @@ def _check_order(table: Sequence[Stage]) -> None:
 
 
 def test_an_installed_copy_has_every_module_and_every_file_they_read() -> None:
-    """Folders and kinds of file are listed by hand, and a list by hand forgets. Recorded ranges are read by nobody."""
+    """Folders and kinds of file are listed by hand, and a list by hand forgets."""
     settings = (ROOT / "pyproject.toml").read_text()
     listed = set(re.findall(r'"([\w.]+)"', settings.split("\npackages = [")[1].split("]")[0]))
     data = settings.split("[tool.setuptools.package-data]")[1].split("\n[")[0]
@@ -113,7 +113,7 @@ def test_an_installed_copy_has_every_module_and_every_file_they_read() -> None:
     assert {".".join(folder.relative_to(ROOT).parts) for folder in folders} == listed
     for package in PACKAGES:
         for path in (ROOT / package).rglob("*.*"):
-            if path.suffix in (".py", ".pyc") or path.parent.name == "recorded" or path.is_dir():
+            if path.suffix in (".py", ".pyc") or path.is_dir():
                 continue
             owner = next(folder for folder in path.parents if folder in folders)
             given = patterns.get(".".join(owner.relative_to(ROOT).parts), [])
