@@ -80,7 +80,7 @@ lock:
 	$(LOCK) pyproject.toml --extra cluster --constraint requirements/runtime.lock -o requirements/cluster.lock
 	$(LOCK) pyproject.toml --extra dev --constraint requirements/runtime.lock -o requirements/development.lock
 	for version in $(TOOLCHAINS); do \
-	  $(LOCK_2021) recreate_model/toolchains/tensorflow-$$version.in -o recreate_model/toolchains/tensorflow-$$version.lock; \
+	  $(LOCK_2021) recreate_model/prove/toolchains/tensorflow-$$version.in -o recreate_model/prove/toolchains/tensorflow-$$version.lock; \
 	done
 	$(LOCK_AARCH64) pipeline/platforms/aarch64.in -o pipeline/platforms/aarch64.lock
 

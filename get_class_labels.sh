@@ -58,9 +58,9 @@ program='
 import sys
 try:
     from pathlib import Path
-    from recreate_model.digest import digest_file
-    from recreate_model.errors import CheckError
-    from recreate_model.labels import LABELS_SHA256, labels, labels_text
+    from recreate_model.support.digest import digest_file
+    from recreate_model.support.errors import CheckError
+    from recreate_model.network.labels import LABELS_SHA256, labels, labels_text
     path = Path(sys.argv[1])
     path.write_bytes(labels_text(labels()).encode())
     found = digest_file(path)

@@ -23,15 +23,16 @@ import emulator
 import numpy as np
 import stand_ins
 
-from calibration import ranges
-from calibration.inputs import Inputs
-from calibration.measure import measure
-from calibration.sources import ProceduralSource
-from calibration.workers import Workers
-from recreate_model import convert, network, seeded
-from recreate_model.digest import digest_bytes
-from recreate_model.network import Array
+from calibration.parallel.workers import Workers
+from calibration.pictures.inputs import Inputs
+from calibration.pictures.sources import ProceduralSource
+from calibration.ranges import range_table
+from calibration.ranges.measure import measure
+from recreate_model.network import mobilenet_v2, seeded
+from recreate_model.network.mobilenet_v2 import Array
+from recreate_model.quantize import convert
 from recreate_model.recipe import Calibration, Model, Preprocess
+from recreate_model.support.digest import digest_bytes
 
 _RECORDED = stand_ins.ROOT / "calibration" / "recorded"
 _LIMIT = 1800  # seconds for one emulated run
@@ -73,7 +74,9 @@ def _compare(name: str, arguments: argparse.Namespace, folder: Path) -> bool:
         same &= sha1 == first[0]
         differing = f"{np.count_nonzero(spans != first[1]):,} of {spans.size:,}"
         bits = Calibration.mantissa_bits
-        rounded = np.count_nonzero(ranges.round_mantissa(spans, bits) != ranges.round_mantissa(first[1], bits))
+        rounded = np.count_nonzero(
+            range_table.round_mantissa(spans, bits) != range_table.round_mantissa(first[1], bits)
+        )
         row = f"{name:10}{cpu or 'this CPU':14}{seconds:6.1f} s  {sha1:42}"
         print(f"{row}{differing:>20}{rounded:9,}{_ulps(spans, first[1]):6,}", flush=True)
     return same
@@ -111,7 +114,7 @@ def _run(command: list[Path | str]) -> None:
 
 def _measured(model: Model, sets: int, calib: int) -> Array:
     """Ranges as measured of the activations whose range decides a byte: float32 (sets, activations, 2)."""
-    float_model = convert.convert_float(network.frozen_graph(model, seeded.seeded_weights(model)))
+    float_model = convert.convert_float(mobilenet_v2.frozen_graph(model, seeded.seeded_weights(model)))
     deciding = np.isin(list(convert.activations(float_model)), convert.activations_with_a_range(float_model))
     return np.stack([_set(float_model, model, seed, calib)[deciding] for seed in range(sets)])
 

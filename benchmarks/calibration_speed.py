@@ -33,18 +33,19 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from calibration.folder import FolderSource
-from calibration.inputs import CHUNK, Inputs, chunks
-from calibration.measure import measure
+from calibration.parallel.workers import Workers
+from calibration.pictures.folder import FolderSource
+from calibration.pictures.inputs import CHUNK, Inputs, chunks
+from calibration.pictures.sources import ProceduralSource, Source
+from calibration.ranges.measure import measure
 from calibration.selection import select, select_procedural
-from calibration.sources import ProceduralSource, Source
-from calibration.workers import Workers
-from recreate_model import convert, network, seeded
-from recreate_model.capture import captured
-from recreate_model.checkpoint import read_archive
-from recreate_model.interpret import Runner
-from recreate_model.network import Array
+from recreate_model.floats.checkpoint import read_archive
+from recreate_model.network import mobilenet_v2, seeded
+from recreate_model.network.mobilenet_v2 import Array
+from recreate_model.quantize import convert
 from recreate_model.recipe import Model, Picture, Preprocess
+from recreate_model.support.capture import captured
+from recreate_model.tflite.interpret import Runner
 from tests import tensorflow_ranges
 
 _MEET = "meet/"  # in front of a picture's id: wait for the other workers
@@ -123,7 +124,7 @@ def _cpu_of_all() -> float:
 
 
 def ours(jobs: int, job: Job) -> Took:
-    """`calibration.measure.measure`, as the pipeline calls it."""
+    """`calibration.ranges.measure.measure`, as the pipeline calls it."""
     with tempfile.TemporaryDirectory() as folder:
         source = Meeting(job.source, Path(folder), jobs)
         warm_up = source.warm_up(job.pictures)
@@ -262,7 +263,7 @@ def _job(model: Model, arguments: argparse.Namespace, scratch: Path) -> Job:
     else:
         weights = read_archive(Path(arguments.checkpoint), model).values
     model_file = scratch / "float.tflite"
-    model_file.write_bytes(convert.convert_float(network.frozen_graph(model, weights)))
+    model_file.write_bytes(convert.convert_float(mobilenet_v2.frozen_graph(model, weights)))
     if arguments.images == "procedural":
         made = ProceduralSource()
         return Job(model_file, made, model.resolution, select_procedural(made, arguments.calib, 0).calibration)

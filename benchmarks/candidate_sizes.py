@@ -15,9 +15,9 @@ from pathlib import Path
 import stand_ins
 from stand_ins import Plan
 
-from recreate_model import convert
-from recreate_model.model_view import read_model
-from recreate_model.toolchain import TOOLCHAINS
+from recreate_model.prove.toolchain import TOOLCHAINS
+from recreate_model.quantize import convert
+from recreate_model.tflite.model_view import read_model
 
 _ENDS = ("int8", "float32")
 

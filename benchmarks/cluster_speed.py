@@ -20,13 +20,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from calibration.folder import FolderSource
-from calibration.inputs import Inputs
-from calibration.measure import measure
+from calibration.parallel.workers import Workers
+from calibration.pictures.folder import FolderSource
+from calibration.pictures.inputs import Inputs
+from calibration.ranges.measure import measure
 from calibration.selection import select
-from calibration.workers import Workers
-from recreate_model import convert, network
-from recreate_model.checkpoint import read_archive
+from recreate_model.floats.checkpoint import read_archive
+from recreate_model.network import mobilenet_v2
+from recreate_model.quantize import convert
 from recreate_model.recipe import Model, Preprocess
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -49,7 +50,7 @@ def main() -> None:
     arguments = parser.parse_args()
     model = Model()
     weights = read_archive(arguments.checkpoint, model).values
-    float_model = convert.convert_float(network.frozen_graph(model, weights))
+    float_model = convert.convert_float(mobilenet_v2.frozen_graph(model, weights))
     source = FolderSource(arguments.images.absolute())
     pictures = select(source, calib=arguments.calib, limit=0).calibration
     inputs = Inputs(source, Preprocess(), model.resolution)

@@ -45,8 +45,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=9)
     arguments = parser.parse_args()
     sys.path.insert(0, str(ROOT))
-    from recreate_model.diff import compare
-    from recreate_model.model_view import read_file, read_model
+    from recreate_model.compare.diff import compare
+    from recreate_model.tflite.model_view import read_file, read_model
 
     with tempfile.TemporaryDirectory() as scratch:
         files = arguments.files or _stand_ins(Path(scratch))

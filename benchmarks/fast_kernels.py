@@ -20,16 +20,16 @@ import numpy as np
 import stand_ins
 from ai_edge_litert import schema_py_generated as schema
 
-from calibration.inputs import Inputs
-from calibration.opening import Reading, open_source
-from calibration.preprocess import quantize_input
-from calibration.sources import ProceduralSource
+from calibration.pictures.inputs import Inputs
+from calibration.pictures.opening import Reading, open_source
+from calibration.pictures.preprocess import quantize_input
+from calibration.pictures.sources import ProceduralSource
 from pipeline.console import NoBars
 from pipeline.platforms.evidence import close, same_class
-from recreate_model.interpret import Kernels, Runner
-from recreate_model.model_view import read_model
-from recreate_model.network import Array
+from recreate_model.network.mobilenet_v2 import Array
 from recreate_model.recipe import Preprocess
+from recreate_model.tflite.interpret import Kernels, Runner
+from recreate_model.tflite.model_view import read_model
 
 _FEW = 20
 _DRAWS = 3000

@@ -19,11 +19,13 @@ from pathlib import Path
 import numpy as np
 import stand_ins
 
-from recreate_model import convert, network, toolchain
-from recreate_model.channels import FACTOR_ULPS, by_channel, convolutions, factors
-from recreate_model.model_view import read_model
-from recreate_model.prove import Checkpoint
-from recreate_model.toolchain import Edits, Job
+from recreate_model.network import mobilenet_v2
+from recreate_model.prove import toolchain
+from recreate_model.prove.channels import FACTOR_ULPS, by_channel, convolutions, factors
+from recreate_model.prove.prove import Checkpoint
+from recreate_model.prove.toolchain import Edits, Job
+from recreate_model.quantize import convert
+from recreate_model.tflite.model_view import read_model
 
 _ANY = (-1.0, 1.0)  # ranges decide nothing here
 
@@ -56,18 +58,20 @@ def _job(source: Checkpoint) -> Job:
     assert source.frozen_graph is not None  # stand_ins.checkpoint has seen to it
     shape = (1, source.model.resolution, source.model.resolution, 3)
     spans = np.full((len(convert.activations(_float_model(source))), 2), _ANY, np.float32)
-    return Job(source.frozen_graph, network.INPUT_NAME, network.OUTPUT_NAME, shape, "int8", "int8", (Edits(spans),))
+    return Job(
+        source.frozen_graph, mobilenet_v2.INPUT_NAME, mobilenet_v2.OUTPUT_NAME, shape, "int8", "int8", (Edits(spans),)
+    )
 
 
 def _float_model(source: Checkpoint) -> bytes:
-    return convert.convert_float(network.frozen_graph(source.model, source.values))
+    return convert.convert_float(mobilenet_v2.frozen_graph(source.model, source.values))
 
 
 def _shifts(source: Checkpoint, constants: tuple[tuple[np.ndarray, np.ndarray], ...]) -> Counter[int | None]:
     view = read_model(_float_model(source))
     result: Counter[int | None] = Counter()
     for layer, operator, (weights, bias) in zip(
-        network.layers(source.model), convolutions(view), constants, strict=True
+        mobilenet_v2.layers(source.model), convolutions(view), constants, strict=True
     ):
         if layer.batch_norm:
             given = factors(layer, source.values)

@@ -19,9 +19,9 @@ from pathlib import Path
 import stand_ins
 from stand_ins import Plan
 
-from recreate_model import toolchain
-from recreate_model.digest import digest_bytes
-from recreate_model.prove import prove
+from recreate_model.prove import toolchain
+from recreate_model.prove.prove import prove
+from recreate_model.support.digest import digest_bytes
 
 _COLUMNS = f"{'made with':33}{'on':13}{'made':>8}  {'SHA-1':10}{'verdict':12}{'proved':>8}"
 _MOVED = f"{'factors moved':>18}{'weights':>9}{'scales':>8}{'biases':>8}{'ulps':>6}"

@@ -23,7 +23,7 @@ from pathlib import Path
 import stand_ins
 from stand_ins import ROOT, Plan
 
-from recreate_model.toolchain import TOOLCHAINS
+from recreate_model.prove.toolchain import TOOLCHAINS
 
 
 def timed(*arguments: str | Path, accepted: tuple[int, ...] = (0,)) -> tuple[float, str]:

@@ -26,24 +26,26 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
-from calibration.distributions import Distributions, chosen, clipped_activations, distributions
-from calibration.folder import FolderSource
-from calibration.histogram import Tally
-from calibration.inputs import Inputs, chunks
-from calibration.measure import measure
-from calibration.preprocess import quantize_input
-from calibration.range_methods import RangeMethod
-from calibration.ranges import round_mantissa
-from calibration.workers import Workers
+from calibration.parallel.workers import Workers
+from calibration.pictures.folder import FolderSource
+from calibration.pictures.inputs import Inputs, chunks
+from calibration.pictures.preprocess import quantize_input
+from calibration.ranges.distributions import Distributions, chosen, clipped_activations, distributions
+from calibration.ranges.histogram import Tally
+from calibration.ranges.measure import measure
+from calibration.ranges.range_methods import RangeMethod
+from calibration.ranges.range_table import round_mantissa
+from pipeline.claims.evaluate import evaluate
 from pipeline.console import NoBars
-from pipeline.evaluate import evaluate
-from pipeline.request import Request
-from pipeline.resolve import resolve
-from recreate_model import checkpoint, convert, network
-from recreate_model.interpret import Runner
-from recreate_model.model_view import read_model
-from recreate_model.network import Array
+from pipeline.request.request import Request
+from pipeline.request.resolve import resolve
+from recreate_model.floats import checkpoint
+from recreate_model.network import mobilenet_v2
+from recreate_model.network.mobilenet_v2 import Array
+from recreate_model.quantize import convert
 from recreate_model.recipe import Calibration, Picture
+from recreate_model.tflite.interpret import Runner
+from recreate_model.tflite.model_view import read_model
 
 METHODS = ("min-max", "percentile:99.9", "percentile:99.99", "percentile:99.999", "mse", "entropy")
 MANTISSA_BITS = Calibration("folder").mantissa_bits
@@ -154,7 +156,7 @@ def main() -> None:
     assert machine.checkpoint is not None
     assert isinstance(machine.source, FolderSource)
     weights = checkpoint.read_archive(machine.checkpoint, recipe.model).values
-    float_model = convert.convert_float(network.frozen_graph(recipe.model, weights))
+    float_model = convert.convert_float(mobilenet_v2.frozen_graph(recipe.model, weights))
     inputs = Inputs(machine.source, recipe.preprocess, recipe.model.resolution)
     quiet = lambda count: None  # noqa: E731
     with tempfile.TemporaryDirectory() as scratch:

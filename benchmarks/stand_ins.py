@@ -20,12 +20,15 @@ import emulator
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pipeline import console, proof
-from pipeline.request import Request
-from pipeline.resolve import resolve
-from recreate_model import network, resources, toolchain
-from recreate_model.prove import Checkpoint
-from recreate_model.toolchain import Toolchain
+from pipeline import console
+from pipeline.interface import proof
+from pipeline.request.request import Request
+from pipeline.request.resolve import resolve
+from recreate_model.network import mobilenet_v2
+from recreate_model.prove import toolchain
+from recreate_model.prove.prove import Checkpoint
+from recreate_model.prove.toolchain import Toolchain
+from recreate_model.support import resources
 
 ROOT = Path(__file__).resolve().parents[1]
 _SCRIPT = Path(__file__).with_name("plain_convert.py")
@@ -60,8 +63,8 @@ class Plan:
 def make(plan: Plan, source: Checkpoint, out: Path) -> float:
     """Makes the file and returns the seconds it took."""
     job = {
-        "input": network.INPUT_NAME,
-        "output": network.OUTPUT_NAME,
+        "input": mobilenet_v2.INPUT_NAME,
+        "output": mobilenet_v2.OUTPUT_NAME,
         "input_shape": (1, source.model.resolution, source.model.resolution, 3),
         "ends": plan.ends,
         "quantizer": plan.chain.quantizer,

@@ -40,7 +40,7 @@ def main() -> None:
     sys.path.insert(0, str(ROOT))
     from pipeline.cortex_m import tflm
     from pipeline.cortex_m.standalone.emit import runtime_sources
-    from recreate_model.model_view import read_file, read_model
+    from recreate_model.tflite.model_view import read_file, read_model
 
     model = read_file(arguments.model)
     sources = runtime_sources(model, "net")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from recreate_model.digest import Json, document_fault, is_sha256, read_document, readable_json
-from recreate_model.errors import InputError
 from recreate_model.recipe import Picture, as_json
+from recreate_model.support.digest import Json, document_fault, is_sha256, read_document, readable_json
+from recreate_model.support.errors import InputError
 
 _FORMAT = "calibration-manifest/1"
 

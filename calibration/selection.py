@@ -13,10 +13,10 @@ from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from calibration.sources import ProceduralSource, StoredSource
-from recreate_model.digest import digest_bytes
-from recreate_model.errors import InputError
+from calibration.pictures.sources import ProceduralSource, StoredSource
 from recreate_model.recipe import Picture
+from recreate_model.support.digest import digest_bytes
+from recreate_model.support.errors import InputError
 
 # Far from any calibration set, so that what evaluates does not change with --calib.
 _PROCEDURAL_EVALUATION_START = 1_000_000

@@ -5,7 +5,7 @@ import sys
 # Worker processes import this module again and must not run it.
 if __name__ == "__main__":
     try:
-        from pipeline.cli import main
+        from pipeline.interface.cli import main
     except ModuleNotFoundError as error:
         print(
             f"error: expected the project's environment; found a Python without {error.name}; done: nothing was run; "

@@ -27,9 +27,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from recreate_model.digest import digest_bytes
-from recreate_model.errors import InputError
-from recreate_model.model_view import ModelView, Tensor, read_model
+from recreate_model.support.digest import digest_bytes
+from recreate_model.support.errors import InputError
+from recreate_model.tflite.model_view import ModelView, Tensor, read_model
 
 # The words of C23 and C++23 that no identifier may be, and names that the standard headers or compilers define.
 _RESERVED_WORDS = """

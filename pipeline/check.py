@@ -20,18 +20,19 @@ from pathlib import Path
 
 from absl import logging
 
-from pipeline import console, golden
-from pipeline.keys import is_installed
-from pipeline.request import Request
-from pipeline.resolve import resolve
-from pipeline.stages import ALL
-from pipeline.store import Store
-from pipeline.work import VERIFY_FILE, Stage
-from recreate_model.diff import compare
-from recreate_model.digest import digest_bytes
-from recreate_model.elements import first_difference
-from recreate_model.errors import CheckError, PipelineError, ResourceError, ToolError
+from pipeline import console
+from pipeline.engine import golden
+from pipeline.engine.keys import is_installed
+from pipeline.engine.stages import ALL
+from pipeline.engine.store import Store
+from pipeline.engine.work import VERIFY_FILE, Stage
+from pipeline.request.request import Request
+from pipeline.request.resolve import resolve
+from recreate_model.compare.diff import compare
+from recreate_model.compare.elements import first_difference
 from recreate_model.recipe import Recipe
+from recreate_model.support.digest import digest_bytes
+from recreate_model.support.errors import CheckError, PipelineError, ResourceError, ToolError
 
 _PROJECT = Path(__file__).resolve().parent.parent
 _TIME_LIMIT = 1800  # seconds for one build; it takes about fifteen

@@ -11,10 +11,10 @@ from typing import IO, TYPE_CHECKING
 
 from absl import logging
 
-from pipeline.rows import Row
-from pipeline.runner import Freshness
-from pipeline.work import Progress
-from recreate_model.digest import Json
+from pipeline.claims.rows import Row
+from pipeline.engine.runner import Freshness
+from pipeline.engine.work import Progress
+from recreate_model.support.digest import Json
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -1,6 +1,6 @@
 """Recipes: frozen values that say what to build. They hold digests and never paths, clocks or hosts.
 
-Not for: where things lie on this machine (that is `pipeline.resolve`), or how a step is done (the stages).
+Not for: where things lie on this machine (that is `pipeline.request.resolve`), or how a step is done (the stages).
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ import dataclasses
 import re
 from dataclasses import dataclass, field
 
-from recreate_model.digest import Json, digest_json
-from recreate_model.errors import UsageError
+from recreate_model.support.digest import Json, digest_json
+from recreate_model.support.errors import UsageError
 
 # The published family: mobilenet_v2_{1.4,1.3,1.0,0.75,0.5,0.35}_{224,192,160,128,96}, the two widest only at 224.
 _WIDTHS = ("1.4", "1.3", "1.0", "0.75", "0.5", "0.35")
@@ -135,7 +135,7 @@ class Calibration:
         pictures: in the order they are read; empty for `ranges`.
         mantissa_bits: to which the ranges are rounded, so that noise between CPUs rarely shows.
         ranges_sha256: of the range table given; empty when ranges are measured.
-        range_method: how a range is chosen from what was measured, as `calibration.range_methods` spells it; that of
+        range_method: how a range is chosen from what was measured, as `range_methods` spells it; that of
             the table where one is given, empty where nobody knows it.
     """
 

@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from calibration.sources import ProceduralSource
-from recreate_model.network import Array
-from recreate_model.processes import die_with_parent
+from calibration.pictures.sources import ProceduralSource
+from recreate_model.network.mobilenet_v2 import Array
+from recreate_model.support.processes import die_with_parent
 
 Value = TypeVar("Value")
 ROOT = Path(__file__).parents[1]

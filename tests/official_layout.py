@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from recreate_model.network import CLASSES, Array, Layer, final_size, fold, layers
+from recreate_model.network.mobilenet_v2 import CLASSES, Array, Layer, final_size, fold, layers
 from recreate_model.recipe import Model
 
 AVERAGED = True  # whether the checkpoint holds averages beside the raw variables

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from calibration import procedural
-from recreate_model.labels import wnids
+from calibration.pictures import procedural
+from recreate_model.network.labels import wnids
 
 
 def jpeg(index: int, size: tuple[int, int] = (120, 100)) -> bytes:

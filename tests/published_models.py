@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from recreate_model.network import INPUT_NAME, OUTPUT_NAME
+from recreate_model.network.mobilenet_v2 import INPUT_NAME, OUTPUT_NAME
 from recreate_model.recipe import Model
 
 _SCRIPT = Path(__file__).with_name("calibrate_job.py")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from calibration.class_labels import class_of_synset
-from recreate_model.labels import wnids
+from calibration.pictures.class_labels import class_of_synset
+from recreate_model.network.labels import wnids
 
 Value = bytes | int | float
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from calibration.ranges import round_mantissa
-from recreate_model import convert
-from recreate_model.model_view import read_model
-from recreate_model.network import Array
+from calibration.ranges.range_table import round_mantissa
+from recreate_model.network.mobilenet_v2 import Array
+from recreate_model.quantize import convert
+from recreate_model.tflite.model_view import read_model
 
 MANTISSA_BITS = 10
 # How near to a boundary, as a share of the value, last bits may decide.

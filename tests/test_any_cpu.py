@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from calibration.ranges import from_json
-from recreate_model.digest import digest_bytes
+from calibration.ranges.range_table import from_json
+from recreate_model.support.digest import digest_bytes
 
 ROOT = Path(__file__).parents[1]
 RECORDED = sorted((ROOT / "calibration" / "recorded").glob("*_seeded.json"))

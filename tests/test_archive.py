@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from recreate_model import archive as module
-from recreate_model.archive import members, placeholder, unpack
-from recreate_model.errors import InputError, ResourceError
+from recreate_model.support import archive as module
+from recreate_model.support.archive import members, placeholder, unpack
+from recreate_model.support.errors import InputError, ResourceError
 
 STEM = "mobilenet_v2_1.0_224"
 FILES = {

@@ -19,15 +19,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import attest_check, keys
-from pipeline.request import Request
-from pipeline.rows import Row, holds
-from pipeline.statement import read_statement
-from pipeline.work import PROVENANCE_FILE
-from recreate_model import resources
-from recreate_model.digest import digest_bytes, digest_file, digest_json, readable_json
-from recreate_model.errors import InputError, PipelineError, UsageError
-from recreate_model.resources import Resource, cache_path
+from pipeline.claims.rows import Row, holds
+from pipeline.engine import keys
+from pipeline.engine.work import PROVENANCE_FILE
+from pipeline.provenance import attest_check
+from pipeline.provenance.statement import read_statement
+from pipeline.request.request import Request
+from recreate_model.support import resources
+from recreate_model.support.digest import digest_bytes, digest_file, digest_json, readable_json
+from recreate_model.support.errors import InputError, PipelineError, UsageError
+from recreate_model.support.resources import Resource, cache_path
 from tests.conftest import SMALL_REQUEST, build, contents
 from tests.test_bad_input import assert_one_error, run
 
@@ -161,9 +162,9 @@ def test_seeded_weights_are_called_seeded(document: Any) -> None:
     """There is no archive and so no digest; the seed stands in a URI that names the module making the weights."""
     first = definition(document)["resolvedDependencies"][0]
     assert first["annotations"]["role"] == "float weights, seeded and untrained"
-    assert "?seed=20180113#recreate_model/seeded.py" in first["uri"]
+    assert "?seed=20180113#recreate_model/network/seeded.py" in first["uri"]
     assert "digest" not in first
-    assert "recreate_model.seeded" in [entry["name"] for entry in role(document, "code")]
+    assert "recreate_model.network.seeded" in [entry["name"] for entry in role(document, "code")]
 
 
 def test_an_archive_and_a_range_table_stand_by_digest(
@@ -195,7 +196,9 @@ def test_other_code_gives_another_statement(small_build: Request, monkeypatch: p
     """A stage that other code made stands with that code, although its files are the same."""
     before = contents(small_build.out / NAME)
     original = keys._source_digest
-    monkeypatch.setattr(keys, "_source_digest", lambda name: "0" * 64 if name == "pipeline.verify" else original(name))
+    monkeypatch.setattr(
+        keys, "_source_digest", lambda name: "0" * 64 if name == "pipeline.claims.verify" else original(name)
+    )
     states = {outcome.stage: outcome.state for outcome in build(small_build)}
     assert (states["verify"], states["attest"], states["card"]) == ("built", "built", "reused")
     after = contents(small_build.out / NAME)

@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 
 from pipeline import c_array
 from pipeline.c_array import ByteArray, array_source, identifier, label_sources, model_sources
-from recreate_model.digest import digest_bytes
-from recreate_model.errors import InputError
-from recreate_model.model_view import read_model
+from recreate_model.support.digest import digest_bytes
+from recreate_model.support.errors import InputError
+from recreate_model.tflite.model_view import read_model
 from tests.tiny_models import tiny_model
 
 ROOT = Path(__file__).parents[1]

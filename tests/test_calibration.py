@@ -15,15 +15,15 @@ from pathlib import Path
 
 import pytest
 
-from calibration.folder import FolderSource
-from calibration.inputs import CHUNK, Inputs
-from calibration.measure import measure
+from calibration.parallel.workers import Workers, _stops_held_back
+from calibration.pictures.folder import FolderSource
+from calibration.pictures.inputs import CHUNK, Inputs
+from calibration.pictures.sources import ProceduralSource
+from calibration.ranges.measure import measure
 from calibration.selection import select
-from calibration.sources import ProceduralSource
-from calibration.workers import Workers, _stops_held_back
-from recreate_model import convert
-from recreate_model.errors import InputError, ToolError
+from recreate_model.quantize import convert
 from recreate_model.recipe import Picture, Preprocess
+from recreate_model.support.errors import InputError, ToolError
 
 PROCEDURAL = Inputs(ProceduralSource(), Preprocess(), 96)
 ROOT = Path(__file__).parents[1]
@@ -97,7 +97,7 @@ def test_workers_die_with_the_process_that_started_them() -> None:
     """Killed, it cannot stop them; their connections end all the same, as nobody else could end them."""
     code = """
 import sys
-from calibration.workers import Workers
+from calibration.parallel.workers import Workers
 from tests import test_calibration as tests
 list(Workers(2).run(tests._nothing, tests._hold, [int(sys.argv[1])] * 2))
 """
@@ -123,7 +123,7 @@ def test_a_worker_that_dies_before_it_has_its_setup_is_one_error(tmp_path: Path)
     """A setup too large for a pipe does not make this process wait for a reader that is gone."""
     script = """
 import functools
-from calibration.workers import Workers
+from calibration.parallel.workers import Workers
 # A script that starts workers without asking whether it is the main module: every worker fails as it starts.
 list(Workers(2).run(functools.partial(bytes, bytes(1 << 20)), max, range(3)))
 """

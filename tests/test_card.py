@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.card import PLATFORMS, Evidence, Measured, card_definition, card_readme
-from recreate_model.digest import digest_bytes
-from recreate_model.errors import CheckError, InputError
+from pipeline.card.card import PLATFORMS, Evidence, Measured, card_definition, card_readme
 from recreate_model.recipe import Calibration, Checkpoint, Model, Picture, Preprocess, Recipe, Target
+from recreate_model.support.digest import digest_bytes
+from recreate_model.support.errors import CheckError, InputError
 
 TICK = ":heavy_check_mark:"
 CROSS = ":heavy_multiplication_x:"

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import check, golden
+from pipeline import check
 from pipeline.console import NoBars
-from pipeline.request import Request
-from pipeline.resolve import resolve
-from pipeline.work import PROVENANCE_FILE
-from recreate_model.digest import digest_file
+from pipeline.engine import golden
+from pipeline.engine.work import PROVENANCE_FILE
+from pipeline.request.request import Request
+from pipeline.request.resolve import resolve
+from recreate_model.support.digest import digest_file
 
 ROOT = Path(__file__).parents[1]
 NAME = "mobilenet_v2_0.35_96_seeded_INT8"
@@ -51,7 +52,7 @@ def test_files_come_in_the_order_of_the_stages(twice: tuple[Path, Path]) -> None
 
 def test_one_bit_of_a_model_is_found_in_its_tensor(twice: tuple[Path, Path]) -> None:
     """The difference names the file, both digests and the tensor."""
-    from recreate_model.model_view import read_model
+    from recreate_model.tflite.model_view import read_model
 
     path = twice[1] / f"{NAME}.tflite"
     data = bytearray(path.read_bytes())
@@ -121,7 +122,7 @@ def _copy_of_the_project(folder: Path) -> Path:
 def test_a_deliberate_change_of_one_weight_fails_the_check(tmp_path: Path) -> None:
     """One weight of three million moved by a thousandth: the check ends with 1 and names the float graph."""
     project = _copy_of_the_project(tmp_path)
-    seeded = project / "recreate_model" / "seeded.py"
+    seeded = project / "recreate_model" / "network" / "seeded.py"
     honest = "    _add_classifier(values, classifier, activation, seed)\n    return values\n"
     assert honest in seeded.read_text()
     change = '    values["MobilenetV2/Conv/weights"][0, 0, 0, 0] *= np.float32(1.001)\n    return values\n'

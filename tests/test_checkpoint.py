@@ -8,19 +8,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from calibration.folder import FolderSource
-from calibration.preprocess import normalise
-from recreate_model import convert, network
-from recreate_model.archive import unpack
-from recreate_model.checkpoint import read_archive
-from recreate_model.errors import InputError
-from recreate_model.frozen_graph import GraphComparison
-from recreate_model.interpret import Runner
+from calibration.pictures.folder import FolderSource
+from calibration.pictures.preprocess import normalise
+from recreate_model.floats.checkpoint import read_archive
+from recreate_model.floats.frozen_graph import GraphComparison
+from recreate_model.network import mobilenet_v2
+from recreate_model.quantize import convert
 from recreate_model.recipe import Model, Preprocess
+from recreate_model.support.archive import unpack
+from recreate_model.support.errors import InputError
+from recreate_model.tflite.interpret import Runner
 from tests import official_layout
 from tests.conftest import SMALL
 
-Weights = dict[str, network.Array]
+Weights = dict[str, mobilenet_v2.Array]
 # Most that two float kernels may part in a softmax: TensorFlow's and XNNPACK's were seen 1.5e-5 apart on an Intel CPU
 # and 1e-6 on an AMD one; another network, or raw variables in the place of averages, is off by 0.3.
 SAME = 1e-3
@@ -29,7 +30,7 @@ SAME = 1e-3
 def test_the_averages_are_read_and_not_the_raw_variables(small_archive: Path, small_weights: Weights) -> None:
     """Raw variables are 2 % off; every value read equals its average to the last bit."""
     read = read_archive(small_archive, SMALL).values
-    assert list(read) == list(network.variables(SMALL))
+    assert list(read) == list(mobilenet_v2.variables(SMALL))
     assert all(np.array_equal(read[name], small_weights[name]) for name in read)
 
 
@@ -57,7 +58,7 @@ def _without(name: str) -> Callable[[Weights], Weights]:
     return lambda weights: {key: value for key, value in weights.items() if key != name}
 
 
-def _replaced(name: str, value: network.Array) -> Callable[[Weights], Weights]:
+def _replaced(name: str, value: mobilenet_v2.Array) -> Callable[[Weights], Weights]:
     return lambda weights: {**weights, name: value}
 
 
@@ -141,7 +142,7 @@ def test_the_stand_in_agrees_with_its_frozen_graph_on_real_pictures(shared: Path
     reader = tf.train.load_checkpoint(prefix)
     raw = {name: reader.get_tensor(name) for name in weights.values}
     runners = [
-        Runner(convert.convert_float(network.frozen_graph(Model(), values)), "xnnpack")
+        Runner(convert.convert_float(mobilenet_v2.frozen_graph(Model(), values)), "xnnpack")
         for values in (weights.values, raw)
     ]
     source = FolderSource(shared / "imagenet_sample")

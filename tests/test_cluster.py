@@ -17,17 +17,17 @@ from pathlib import Path
 
 import pytest
 
-from calibration import cluster as cluster_module
-from calibration import remote
-from calibration.folder import FolderSource
-from calibration.inputs import Inputs
-from calibration.measure import measure
-from calibration.sources import ProceduralSource, Source
-from calibration.workers import Workers
-from pipeline.request import Request
-from pipeline.stages import STAGES
-from recreate_model.errors import InputError, ResourceError, ToolError, UsageError
+from calibration.parallel import cluster as cluster_module
+from calibration.parallel import remote
+from calibration.parallel.workers import Workers
+from calibration.pictures.folder import FolderSource
+from calibration.pictures.inputs import Inputs
+from calibration.pictures.sources import ProceduralSource, Source
+from calibration.ranges.measure import measure
+from pipeline.engine.stages import STAGES
+from pipeline.request.request import Request
 from recreate_model.recipe import Picture, Preprocess
+from recreate_model.support.errors import InputError, ResourceError, ToolError, UsageError
 from tests.conftest import SMALL_REQUEST, build, contents
 from tests.local_cluster import ROOT, LocalCluster, Stopping, local_cluster, when_there
 
@@ -190,7 +190,7 @@ def _copy_of_the_code(folder: Path, changed: str) -> Path:
 def test_a_worker_with_other_code_is_refused(cluster: LocalCluster, small_float: bytes, tmp_path: Path) -> None:
     """One line names the worker and the file, before anything is measured."""
     cluster.start_worker()
-    cluster.start_worker(_copy_of_the_code(tmp_path / "copy", "calibration/ranges.py"))
+    cluster.start_worker(_copy_of_the_code(tmp_path / "copy", "calibration/ranges/range_table.py"))
     cluster.wait_for_workers(2)
     words = (
         r"code and tools of this machine \(calibration/ranges\.py: SHA-256 \w{12}\); found tcp://127\S+ with SHA-256"
@@ -240,7 +240,7 @@ def test_a_worker_that_comes_late_is_looked_at_too(
 ) -> None:
     """The only worker dies half-way and another takes over: with the same code it finishes, else it is refused."""
     folders = {"same code": ROOT, "no code": cluster.folder}
-    folder = folders.get(kind) or _copy_of_the_code(tmp_path / "copy", "calibration/ranges.py")
+    folder = folders.get(kind) or _copy_of_the_code(tmp_path / "copy", "calibration/ranges/range_table.py")
     source = Stopping(at=CHUNKED[45].id, folder=tmp_path)
     first = cluster.start_worker()
     cluster.wait_for_workers(1)

@@ -6,15 +6,16 @@ from collections.abc import Iterator
 
 import pytest
 
-from calibration import procedural
-from calibration.preprocess import normalise
-from calibration.ranges import merge
-from recreate_model import convert, network
-from recreate_model.digest import digest_bytes
-from recreate_model.errors import InputError, ToolError
-from recreate_model.interpret import Runner
-from recreate_model.model_view import read_model
+from calibration.pictures import procedural
+from calibration.pictures.preprocess import normalise
+from calibration.ranges.range_table import merge
+from recreate_model.network import mobilenet_v2
+from recreate_model.quantize import convert
 from recreate_model.recipe import Preprocess
+from recreate_model.support.digest import digest_bytes
+from recreate_model.support.errors import InputError, ToolError
+from recreate_model.tflite.interpret import Runner
+from recreate_model.tflite.model_view import read_model
 from tests.conftest import SMALL
 
 Spans = dict[str, tuple[float, float]]
@@ -24,13 +25,13 @@ _NOISE = 1e-3
 
 
 @pytest.fixture(scope="module")
-def values() -> list[network.Array]:
+def values() -> list[mobilenet_v2.Array]:
     """Three inputs for the smallest network."""
     return [normalise(procedural.picture(5, index), Preprocess(), SMALL.resolution) for index in range(3)]
 
 
 @pytest.fixture(scope="module")
-def spans(small_float: bytes, values: list[network.Array]) -> Spans:
+def spans(small_float: bytes, values: list[mobilenet_v2.Array]) -> Spans:
     """The ranges of the smallest network on those inputs, as we measure them."""
     runner = Runner(convert.with_ranges_as_outputs(small_float), "xnnpack")
     measured = merge([runner.run_min_max(value) for value in values])
@@ -39,7 +40,9 @@ def spans(small_float: bytes, values: list[network.Array]) -> Spans:
 
 @pytest.fixture(scope="module")
 def through_the_public_interface(
-    tmp_path_factory: pytest.TempPathFactory, small_weights: dict[str, network.Array], values: list[network.Array]
+    tmp_path_factory: pytest.TempPathFactory,
+    small_weights: dict[str, mobilenet_v2.Array],
+    values: list[mobilenet_v2.Array],
 ) -> tuple[bytes, Spans]:
     """What `TFLiteConverter.convert()` returns for those inputs, and the ranges its calibrator measured."""
     import tensorflow as tf
@@ -47,7 +50,7 @@ def through_the_public_interface(
     from tensorflow.lite.python.optimize import calibrator
 
     graph = tmp_path_factory.mktemp("graph") / "graph.pb"
-    graph.write_bytes(network.frozen_graph(SMALL, small_weights))
+    graph.write_bytes(mobilenet_v2.frozen_graph(SMALL, small_weights))
     seen: list[bytes] = []
     original = calibrator.Calibrator.calibrate
 
@@ -55,14 +58,14 @@ def through_the_public_interface(
         seen.append(original(self, dataset))
         return seen[-1]
 
-    def dataset() -> Iterator[list[network.Array]]:
+    def dataset() -> Iterator[list[mobilenet_v2.Array]]:
         for value in values:
             yield [value]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(calibrator.Calibrator, "calibrate", listening)
         converter = tf.compat.v1.lite.TFLiteConverter.from_frozen_graph(
-            str(graph), [network.INPUT_NAME], [network.OUTPUT_NAME]
+            str(graph), [mobilenet_v2.INPUT_NAME], [mobilenet_v2.OUTPUT_NAME]
         )
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         converter.representative_dataset = dataset
@@ -167,10 +170,10 @@ def test_a_graph_tensorflow_cannot_read_is_one_line() -> None:
 
 
 def test_the_converter_prints_nothing(
-    small_weights: dict[str, network.Array], capfd: pytest.CaptureFixture[str]
+    small_weights: dict[str, mobilenet_v2.Array], capfd: pytest.CaptureFixture[str]
 ) -> None:
     """TensorFlow writes to the file descriptors; none of it reaches the user."""
-    convert.convert_float(network.frozen_graph(SMALL, small_weights))
+    convert.convert_float(mobilenet_v2.frozen_graph(SMALL, small_weights))
     assert capfd.readouterr() == ("", "")
 
 

@@ -21,17 +21,17 @@ import numpy as np
 import pytest
 
 from pipeline.console import NoBars
+from pipeline.engine.work import model_file
 from pipeline.platforms import aarch64, aarch64_setup, armnn, cortex_a
 from pipeline.platforms.aarch64 import CPUS, Sysroot
 from pipeline.platforms.evidence import Evidence, Subject, same_class
 from pipeline.platforms.subject import subject as subject_of
-from pipeline.request import Request
-from pipeline.resolve import resolve
-from pipeline.work import model_file
-from recreate_model import resources
-from recreate_model.digest import digest_file
-from recreate_model.errors import ResourceError, ToolError
-from recreate_model.model_view import read_model
+from pipeline.request.request import Request
+from pipeline.request.resolve import resolve
+from recreate_model.support import resources
+from recreate_model.support.digest import digest_file
+from recreate_model.support.errors import ResourceError, ToolError
+from recreate_model.tflite.model_view import read_model
 from tests.conftest import build
 from tests.test_bad_input import ROOT, assert_one_error, run
 

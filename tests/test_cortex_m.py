@@ -22,8 +22,8 @@ from pipeline.cortex_m.arena import arena_header
 from pipeline.cortex_m.bundle import tflm_files
 from pipeline.cortex_m.resolver import resolver_header
 from pipeline.cortex_m.test_vector import golden_vector
-from recreate_model.errors import InputError
-from recreate_model.model_view import read_model
+from recreate_model.support.errors import InputError
+from recreate_model.tflite.model_view import read_model
 from tests import edited_models
 from tests.test_c_array import WARNINGS, compile_c, run, section, write
 from tests.tiny_models import tiny_model

@@ -18,12 +18,12 @@ from ai_edge_litert import schema_py_generated as schema
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.commands.diff import ACCEPTED
-from pipeline.request import Request
-from recreate_model.diff import Kind, Verdict, compare, comparison_json
-from recreate_model.elements import same
-from recreate_model.errors import InputError
-from recreate_model.model_view import read_model
+from pipeline.interface.commands.diff import ACCEPTED
+from pipeline.request.request import Request
+from recreate_model.compare.diff import Kind, Verdict, compare, comparison_json
+from recreate_model.compare.elements import same
+from recreate_model.support.errors import InputError
+from recreate_model.tflite.model_view import read_model
 from tests.edited_models import (
     code,
     computed,

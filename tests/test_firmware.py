@@ -18,21 +18,21 @@ import numpy as np
 import psutil
 import pytest
 
-from pipeline import cli, firmware_text
 from pipeline.c_array import label_sources, model_sources
-from pipeline.commands import firmware
 from pipeline.console import NoBars
 from pipeline.cortex_m.firmware import image
 from pipeline.cortex_m.firmware.boards import BOARDS, Board, board
 from pipeline.cortex_m.standalone.emit import runtime_sources
+from pipeline.engine.work import LABELS_FILE, model_file
+from pipeline.interface import cli, firmware_text
+from pipeline.interface.commands import firmware
 from pipeline.platforms import cortex_m
 from pipeline.platforms.evidence import Subject
 from pipeline.platforms.subject import subject
-from pipeline.request import Request
-from pipeline.resolve import resolve
-from pipeline.work import LABELS_FILE, model_file
-from recreate_model.errors import CheckError, ResourceError, ToolError, UsageError
-from recreate_model.interpret import Runner
+from pipeline.request.request import Request
+from pipeline.request.resolve import resolve
+from recreate_model.support.errors import CheckError, ResourceError, ToolError, UsageError
+from recreate_model.tflite.interpret import Runner
 from tests.conftest import build, contents
 from tests.operator_models import operator_model
 from tests.test_bad_input import NAMESPACE, assert_nothing_written, assert_one_error, can_mount, run, small

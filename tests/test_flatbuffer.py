@@ -11,9 +11,9 @@ import flatbuffers
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 
-from pipeline.request import Request
-from recreate_model.flatbuffer import FlatbufferError, Reader
-from recreate_model.schema import _TABLES, _UNIONS, decode, fields
+from pipeline.request.request import Request
+from recreate_model.tflite.flatbuffer import FlatbufferError, Reader
+from recreate_model.tflite.schema import _TABLES, _UNIONS, decode, fields
 from tests.tiny_models import tiny_model
 
 GENERATED = sorted(name[:-1] for name, one in vars(schema).items() if name.endswith("T") and hasattr(one, "Pack"))

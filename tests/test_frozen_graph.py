@@ -9,19 +9,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from recreate_model import network
-from recreate_model.checkpoint import read_archive
-from recreate_model.errors import InputError
-from recreate_model.frozen_graph import (
+from recreate_model.floats.checkpoint import read_archive
+from recreate_model.floats.frozen_graph import (
     FOLDING_ULPS,
     GraphComparison,
     as_values,
     compare,
     read_layers,
 )
-from recreate_model.graph_nodes import OtherLayoutError
-from recreate_model.network import Array
+from recreate_model.floats.graph_nodes import OtherLayoutError
+from recreate_model.network import mobilenet_v2
+from recreate_model.network.mobilenet_v2 import Array
 from recreate_model.recipe import Model
+from recreate_model.support.errors import InputError
 from tests.conftest import SMALL
 from tests.official_layout import RAW_OFF_BY, official_form_graph, run_graph, unfolded_graph, write_archive
 
@@ -84,7 +84,7 @@ def test_the_constants_give_the_network_of_the_graph(form: str, graph: bytes) ->
     """Folding what is left of BatchNorm in the constants gives a network with the graph's own outputs."""
     values = as_values(read_layers(graph, SMALL, "the graph"))
     value = np.random.default_rng(2).uniform(-1, 1, (1, 96, 96, 3)).astype(np.float32)
-    ours = run_graph(network.frozen_graph(SMALL, values), value)
+    ours = run_graph(mobilenet_v2.frozen_graph(SMALL, values), value)
     # TensorFlow runs both; a layer folded wrongly is off by 0.01 and more.
     assert np.abs(ours - run_graph(graph, value)).max() < 1e-4
 
@@ -118,16 +118,16 @@ def test_names_do_not_matter(graph: bytes, weights: Weights) -> None:
 def test_folding_in_float32_is_within_the_tolerance(weights: Weights) -> None:
     """A graph folded with every step rounded to float32 matches; its distance is seen and far below the tolerance."""
 
-    def fold(layer: network.Layer, values: Weights) -> network.Folded:
+    def fold(layer: mobilenet_v2.Layer, values: Weights) -> mobilenet_v2.Folded:
         if not layer.batch_norm:
             return exact(layer, values)
         gamma, beta, mean, variance = (
             values[f"{layer.name}/BatchNorm/{part}"] for part in ("gamma", "beta", "moving_mean", "moving_variance")
         )
         factor = np.float32(1) / np.sqrt(variance + np.float32(0.001)) * gamma
-        return network.Folded(values[layer.weights_name] * factor, beta - mean * factor)
+        return mobilenet_v2.Folded(values[layer.weights_name] * factor, beta - mean * factor)
 
-    exact = network.fold
+    exact = mobilenet_v2.fold
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tests.official_layout.fold", fold)
         graph = official_form_graph(SMALL, weights)

@@ -16,10 +16,10 @@ from ai_edge_litert import schema_py_generated as schema
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from pipeline.request import Request
-from recreate_model.diff import Verdict, compare, comparison_json
-from recreate_model.errors import InputError
-from recreate_model.model_view import read_model
+from pipeline.request.request import Request
+from recreate_model.compare.diff import Verdict, compare, comparison_json
+from recreate_model.support.errors import InputError
+from recreate_model.tflite.model_view import read_model
 from tests.edited_models import code, edited, insert, new_tensor
 from tests.test_flatbuffer import model
 from tests.tiny_models import tiny_model

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from recreate_model.digest import digest_file
-from recreate_model.labels import LABELS_SHA256
+from recreate_model.network.labels import LABELS_SHA256
+from recreate_model.support.digest import digest_file
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "get_class_labels.sh"
@@ -151,7 +151,7 @@ def test_what_python_wrote_is_checked(tmp_path: Path, text: str, found: str) -> 
 def test_the_digest_of_the_file_is_checked(tmp_path: Path) -> None:
     """1001 lines with the background first are not enough, even where the library takes them for the labels."""
     script = copied_project(tmp_path / "project")
-    with (script.parent / "recreate_model" / "labels.py").open("a") as library:
+    with (script.parent / "recreate_model" / "network" / "labels.py").open("a") as library:
         library.write("\n\ndef labels():\n    return (BACKGROUND,) * 1001\n")
     result = run(tmp_path, script=script)
     assert_failed(result, 1, tmp_path, {"project"})
@@ -161,7 +161,7 @@ def test_the_digest_of_the_file_is_checked(tmp_path: Path) -> None:
 def test_an_old_python_is_one_line(tmp_path: Path) -> None:
     """A library that this Python cannot read ends in one line, not in a traceback."""
     script = copied_project(tmp_path / "project")
-    (script.parent / "recreate_model" / "labels.py").write_text("def labels() -> :\n")
+    (script.parent / "recreate_model" / "network" / "labels.py").write_text("def labels() -> :\n")
     assert_failed(run(tmp_path, script=script), 4, tmp_path, {"project"})
 
 

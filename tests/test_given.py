@@ -9,21 +9,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from calibration.folder import FolderSource
-from calibration.inputs import Inputs
-from calibration.preprocess import quantize_input
-from calibration.workers import Workers
-from pipeline import cli
-from pipeline.evaluate import evaluate
-from pipeline.request import Request
-from pipeline.store import Store
-from recreate_model.digest import digest_bytes, digest_file
-from recreate_model.errors import InputError, PipelineError, UsageError
-from recreate_model.full_integer import check_full_integer, picture_fault
-from recreate_model.interpret import Runner
-from recreate_model.labels import labels
-from recreate_model.model_view import read_model
+from calibration.parallel.workers import Workers
+from calibration.pictures.folder import FolderSource
+from calibration.pictures.inputs import Inputs
+from calibration.pictures.preprocess import quantize_input
+from pipeline.claims.evaluate import evaluate
+from pipeline.engine.store import Store
+from pipeline.interface import cli
+from pipeline.request.request import Request
+from recreate_model.network.labels import labels
 from recreate_model.recipe import Preprocess
+from recreate_model.support.digest import digest_bytes, digest_file
+from recreate_model.support.errors import InputError, PipelineError, UsageError
+from recreate_model.tflite.full_integer import check_full_integer, picture_fault
+from recreate_model.tflite.interpret import Runner
+from recreate_model.tflite.model_view import read_model
 from tests.conftest import contents
 from tests.edited_models import edited
 from tests.tiny_models import tiny_model

@@ -6,13 +6,13 @@ import re
 
 import numpy as np
 
-from calibration.preprocess import normalise, quantize_input
+from calibration.pictures.preprocess import normalise, quantize_input
 from pipeline.console import NoBars
 from pipeline.cortex_m.input_levels import levels_header
-from pipeline.request import Request
-from pipeline.resolve import resolve
-from pipeline.work import model_file
-from recreate_model.model_view import read_model
+from pipeline.engine.work import model_file
+from pipeline.request.request import Request
+from pipeline.request.resolve import resolve
+from recreate_model.tflite.model_view import read_model
 
 
 def test_each_level_is_what_the_build_makes_of_a_picture_of_it(finished_build: Request) -> None:

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from recreate_model.digest import digest_bytes
-from recreate_model.errors import ResourceError, ToolError
-from recreate_model.labels import LABELS_SHA256, WNIDS_SHA256, labels, labels_text, wnids
+from recreate_model.network.labels import LABELS_SHA256, WNIDS_SHA256, labels, labels_text, wnids
+from recreate_model.support.digest import digest_bytes
+from recreate_model.support.errors import ResourceError, ToolError
 
 NAMES_FILE = "imagenet1k_label_to_names.json"
 WNIDS_FILE = "imagenet1k_to_21k.json"

@@ -17,24 +17,24 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from calibration import procedural
-from calibration.preprocess import decode, normalise, quantize_input
+from calibration.pictures import procedural
+from calibration.pictures.preprocess import decode, normalise, quantize_input
 from pipeline.console import NoBars
-from pipeline.keys import key_parts
+from pipeline.engine.keys import key_parts
+from pipeline.engine.stages import STAGES
+from pipeline.engine.work import model_file
 from pipeline.linux.program import linux_programs
 from pipeline.linux.templates import pictures as theirs
 from pipeline.platforms import aarch64, mali, vulkan
 from pipeline.platforms.evidence import Subject
 from pipeline.platforms.jobs import Place, run_job
-from pipeline.request import Request
-from pipeline.resolve import resolve
-from pipeline.stages import STAGES
-from pipeline.work import model_file
-from recreate_model.interpret import Runner
-from recreate_model.model_view import read_model
-from recreate_model.network import Array
+from pipeline.request.request import Request
+from pipeline.request.resolve import resolve
+from recreate_model.network.mobilenet_v2 import Array
 from recreate_model.recipe import Preprocess
-from recreate_model.resources import cache_folder
+from recreate_model.support.resources import cache_folder
+from recreate_model.tflite.interpret import Runner
+from recreate_model.tflite.model_view import read_model
 from tests import edited_models, pictures, vulkan_drivers
 from tests.conftest import SMALL_REQUEST, build
 

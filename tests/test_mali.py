@@ -13,18 +13,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from calibration import ranges
+from calibration.ranges import range_table
 from pipeline.console import NoBars
+from pipeline.engine.work import model_file
 from pipeline.platforms import mali, vulkan
 from pipeline.platforms.evidence import Evidence, Subject
 from pipeline.platforms.gpu_operators import unsupported
 from pipeline.platforms.subject import subject
-from pipeline.request import Request
-from pipeline.resolve import resolve
-from pipeline.work import model_file
-from recreate_model import convert
-from recreate_model.interpret import Runner
-from recreate_model.model_view import ModelView, Quantisation, read_model
+from pipeline.request.request import Request
+from pipeline.request.resolve import resolve
+from recreate_model.quantize import convert
+from recreate_model.tflite.interpret import Runner
+from recreate_model.tflite.model_view import ModelView, Quantisation, read_model
 from tests import conftest, edited_models, vulkan_drivers
 from tests.tiny_models import tiny_model
 
@@ -34,7 +34,7 @@ RECORDED = Path(__file__).parents[1] / "calibration" / "recorded" / "mobilenet_v
 @pytest.fixture(scope="session")
 def small(small_float: bytes) -> bytes:
     """The smallest network as an INT8 model."""
-    return convert.quantize(small_float, ranges.from_json(RECORDED.read_text(), str(RECORDED)).spans)
+    return convert.quantize(small_float, range_table.from_json(RECORDED.read_text(), str(RECORDED)).spans)
 
 
 @pytest.fixture

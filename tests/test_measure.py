@@ -7,20 +7,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from calibration import procedural
-from calibration.folder import FolderSource
-from calibration.inputs import Inputs
-from calibration.measure import measure
-from calibration.preprocess import normalise
+from calibration.parallel.workers import Workers
+from calibration.pictures import procedural
+from calibration.pictures.folder import FolderSource
+from calibration.pictures.inputs import Inputs
+from calibration.pictures.preprocess import normalise
+from calibration.pictures.sources import ProceduralSource
+from calibration.ranges.measure import measure
 from calibration.selection import select
-from calibration.sources import ProceduralSource
-from calibration.workers import Workers
-from recreate_model import convert, network
-from recreate_model.checkpoint import read_archive
-from recreate_model.errors import InputError
-from recreate_model.interpret import Runner
-from recreate_model.network import Array
+from recreate_model.floats.checkpoint import read_archive
+from recreate_model.network import mobilenet_v2
+from recreate_model.network.mobilenet_v2 import Array
+from recreate_model.quantize import convert
 from recreate_model.recipe import Model, Preprocess
+from recreate_model.support.errors import InputError
+from recreate_model.tflite.interpret import Runner
 from tests import tensorflow_ranges
 
 PROCEDURAL = Inputs(ProceduralSource(), Preprocess(), 96)
@@ -125,7 +126,7 @@ def test_only_last_bits_may_decide_at_a_boundary(small_float: bytes, ours: Array
 def test_measuring_real_pictures_gives_tensorflows_ranges(shared: Path) -> None:
     """On thirty real pictures: numpy's bits, TensorFlow's ranges once rounded, and narrower residual inputs."""
     weights = read_archive(shared / "checkpoint" / "mobilenet_v2_1.0_224.tgz", Model()).values
-    model = convert.convert_float(network.frozen_graph(Model(), weights))
+    model = convert.convert_float(mobilenet_v2.frozen_graph(Model(), weights))
     source = FolderSource(shared / "imagenet_sample")
     chosen = select(source, calib=30, limit=0).calibration
     inputs = Inputs(source, Preprocess(), 224)

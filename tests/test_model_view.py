@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 
-from recreate_model.errors import InputError
-from recreate_model.model_view import read_file, read_model
+from recreate_model.support.errors import InputError
+from recreate_model.tflite.model_view import read_file, read_model
 from tests.edited_models import code, data, edited, operand, operator, result
 from tests.tiny_models import tiny_model
 

@@ -11,28 +11,29 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline import proof
 from pipeline.console import NoBars
-from pipeline.request import Request
-from pipeline.resolve import resolve
-from recreate_model import moves, network, toolchain
-from recreate_model.channels import FACTOR_ULPS
-from recreate_model.digest import digest_bytes
-from recreate_model.errors import CheckError, InputError
-from recreate_model.frozen_graph import as_values, read_layers
-from recreate_model.prove import Checkpoint, Proof, prove, table_of
-from recreate_model.rebuild import by_table
-from recreate_model.verdict import Verdict
+from pipeline.interface import proof
+from pipeline.request.request import Request
+from pipeline.request.resolve import resolve
+from recreate_model.compare.verdict import Verdict
+from recreate_model.floats.frozen_graph import as_values, read_layers
+from recreate_model.network import mobilenet_v2
+from recreate_model.prove import moves, toolchain
+from recreate_model.prove.channels import FACTOR_ULPS
+from recreate_model.prove.prove import Checkpoint, Proof, prove, table_of
+from recreate_model.prove.rebuild import by_table
+from recreate_model.support.digest import digest_bytes
+from recreate_model.support.errors import CheckError, InputError
 from tests import official_layout
 from tests.conftest import SMALL
 from tests.published_models import Order, publish
 from tests.test_prove import folded_elsewhere
 
-LAYERS = network.layers(SMALL)
+LAYERS = mobilenet_v2.layers(SMALL)
 
 
 @pytest.fixture(scope="module")
-def checkpoint(small_weights: dict[str, network.Array], tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+def checkpoint(small_weights: dict[str, mobilenet_v2.Array], tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     """An archive with the official one's graph: Conv2D folded before it was frozen, depthwise with BatchNorm."""
     graph = official_layout.official_form_graph(SMALL, small_weights)
     archive = tmp_path_factory.mktemp("archive") / f"{SMALL.name}.tgz"

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from calibration import procedural
-from calibration.preprocess import normalise
-from recreate_model import network
-from recreate_model.digest import digest_bytes
-from recreate_model.errors import UsageError
-from recreate_model.interpret import Runner
+from calibration.pictures import procedural
+from calibration.pictures.preprocess import normalise
+from recreate_model.network import mobilenet_v2
 from recreate_model.recipe import Model, Preprocess
+from recreate_model.support.digest import digest_bytes
+from recreate_model.support.errors import UsageError
+from recreate_model.tflite.interpret import Runner
 from tests import official_layout
 from tests.conftest import SMALL
 
@@ -22,14 +22,14 @@ from tests.conftest import SMALL
 )
 def test_channels_are_rounded_as_in_the_published_checkpoints(width: str, stem: int, last: int) -> None:
     """The stem and the last layer have the widths of the published members of the family."""
-    first, *_, final, classifier = network.layers(Model(width, 224))
+    first, *_, final, classifier = mobilenet_v2.layers(Model(width, 224))
     assert (first.outputs, final.outputs) == (stem, last)
     assert classifier.weights_shape == (1, 1, last, 1001)
 
 
 def test_the_full_network_has_the_parameters_of_the_paper() -> None:
     """The paper counts 3.4 million parameters for width 1.0; inference needs 262 variables."""
-    shapes = network.variables(Model())
+    shapes = mobilenet_v2.variables(Model())
     weights = sum(int(np.prod(shape)) for name, shape in shapes.items() if name.endswith(("weights", "biases")))
     assert len(shapes) == 262
     assert 3.4e6 < weights < 3.5e6
@@ -37,13 +37,13 @@ def test_the_full_network_has_the_parameters_of_the_paper() -> None:
 
 def test_ten_blocks_have_a_residual_connection() -> None:
     """Every block but the first of each group adds its input to its output."""
-    assert sum(bool(layer.residual) for layer in network.layers(Model())) == 10
+    assert sum(bool(layer.residual) for layer in mobilenet_v2.layers(Model())) == 10
 
 
-def test_folding_gives_what_batch_norm_gives(small_weights: dict[str, network.Array]) -> None:
+def test_folding_gives_what_batch_norm_gives(small_weights: dict[str, mobilenet_v2.Array]) -> None:
     """Weights times factor plus bias equals normalising after the convolution, to float32 precision."""
-    layer = network.layers(SMALL)[0]
-    folded = network.fold(layer, small_weights)
+    layer = mobilenet_v2.layers(SMALL)[0]
+    folded = mobilenet_v2.fold(layer, small_weights)
     gamma, beta, mean, variance = (
         small_weights[f"{layer.name}/BatchNorm/{part}"].astype(np.float64)
         for part in ("gamma", "beta", "moving_mean", "moving_variance")
@@ -55,7 +55,7 @@ def test_folding_gives_what_batch_norm_gives(small_weights: dict[str, network.Ar
 
 
 def test_the_graph_agrees_with_tensorflows_own_batch_norm(
-    small_weights: dict[str, network.Array], small_float: bytes
+    small_weights: dict[str, mobilenet_v2.Array], small_float: bytes
 ) -> None:
     """The folded model and an unfolded graph run by TensorFlow give the same probabilities, but for rounding."""
     value = normalise(procedural.picture(3, 1), Preprocess(), SMALL.resolution)
@@ -67,9 +67,9 @@ def test_the_graph_agrees_with_tensorflows_own_batch_norm(
     assert np.abs(folded - unfolded).max() < 2e-4
 
 
-def test_the_graphs_bytes_are_the_same_every_time(small_weights: dict[str, network.Array]) -> None:
+def test_the_graphs_bytes_are_the_same_every_time(small_weights: dict[str, mobilenet_v2.Array]) -> None:
     """Serialising twice gives one digest; protobuf alone would order its maps by chance."""
-    digests = {digest_bytes(network.frozen_graph(SMALL, small_weights)) for _ in range(3)}
+    digests = {digest_bytes(mobilenet_v2.frozen_graph(SMALL, small_weights)) for _ in range(3)}
     assert len(digests) == 1
 
 

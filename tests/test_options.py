@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import cli
-from pipeline.options import OPTIONS_FILE, keep_options, kept_options, settle
-from pipeline.request import Request
-from recreate_model.errors import InputError, UsageError
+from pipeline.interface import cli
+from pipeline.request.options import OPTIONS_FILE, keep_options, kept_options, settle
+from pipeline.request.request import Request
+from recreate_model.support.errors import InputError, UsageError
 from tests.conftest import contents
 
 NAME = "mobilenet_v2_0.35_96_seeded_INT8"

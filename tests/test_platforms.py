@@ -17,8 +17,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import attest_check, check, cli, golden, keys, runner
+from pipeline import check
+from pipeline.claims.rows import holds
 from pipeline.console import NoBars
+from pipeline.engine import golden, keys, runner
+from pipeline.engine.stages import ALL, STAGES
+from pipeline.engine.work import PLATFORMS_FILE, PROVENANCE_FILE, model_file
+from pipeline.interface import cli
 from pipeline.platforms import cortex_a, cortex_m, cortex_m_tflm, mali
 from pipeline.platforms.evidence import (
     DECIDED,
@@ -34,15 +39,13 @@ from pipeline.platforms.evidence import (
     same_class,
 )
 from pipeline.platforms.subject import subject
-from pipeline.request import Request
-from pipeline.resolve import resolve
-from pipeline.rows import holds
-from pipeline.stages import ALL, STAGES
-from pipeline.statement import read_statement
-from pipeline.work import PLATFORMS_FILE, PROVENANCE_FILE, model_file
-from recreate_model.errors import InputError, PipelineError, ResourceError, ToolError
-from recreate_model.interpret import Runner
-from recreate_model.network import Array
+from pipeline.provenance import attest_check
+from pipeline.provenance.statement import read_statement
+from pipeline.request.request import Request
+from pipeline.request.resolve import resolve
+from recreate_model.network.mobilenet_v2 import Array
+from recreate_model.support.errors import InputError, PipelineError, ResourceError, ToolError
+from recreate_model.tflite.interpret import Runner
 from tests.conftest import build
 from tests.test_bad_input import run, small
 from tests.test_card import TICK, readme, row, tiny_model

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from calibration import procedural
-from calibration.preprocess import decode, normalise, quantize_input
-from recreate_model.digest import digest_bytes
-from recreate_model.errors import InputError
+from calibration.pictures import procedural
+from calibration.pictures.preprocess import decode, normalise, quantize_input
 from recreate_model.recipe import Preprocess
+from recreate_model.support.digest import digest_bytes
+from recreate_model.support.errors import InputError
 from tests import pictures
 
 

@@ -16,20 +16,22 @@ from ai_edge_litert import schema_py_generated as schema
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import proof
 from pipeline.console import NoBars
-from pipeline.request import Request
-from pipeline.resolve import resolve
-from recreate_model import consistency, convert, network, seeded, toolchain
-from recreate_model.channels import FACTOR_ULPS, convolutions, factors, from_channels
-from recreate_model.digest import digest_file
-from recreate_model.errors import InputError
-from recreate_model.model_view import read_model
-from recreate_model.prove import OURS, Checkpoint, Proof, prove
-from recreate_model.quantiser import Generation
-from recreate_model.recover import recover
-from recreate_model.toolchain import Edits, Job, Toolchain
-from recreate_model.verdict import Verdict
+from pipeline.interface import proof
+from pipeline.request.request import Request
+from pipeline.request.resolve import resolve
+from recreate_model.compare.verdict import Verdict
+from recreate_model.network import mobilenet_v2, seeded
+from recreate_model.prove import consistency, toolchain
+from recreate_model.prove.channels import FACTOR_ULPS, convolutions, factors, from_channels
+from recreate_model.prove.prove import OURS, Checkpoint, Proof, prove
+from recreate_model.prove.recover import recover
+from recreate_model.prove.toolchain import Edits, Job, Toolchain
+from recreate_model.quantize import convert
+from recreate_model.quantize.quantiser import Generation
+from recreate_model.support.digest import digest_file
+from recreate_model.support.errors import InputError
+from recreate_model.tflite.model_view import read_model
 from tests import official_layout
 from tests.conftest import SMALL
 from tests.edited_models import edited, operator, result
@@ -37,10 +39,10 @@ from tests.published_models import Order, publish
 from tests.test_bad_input import assert_one_error, run
 
 TODAY = Toolchain("", "new")
-LAYERS = network.layers(SMALL)
+LAYERS = mobilenet_v2.layers(SMALL)
 TARGET = Order("one picture")
 ORDERS = [TARGET, Order("black", "float32"), Order("shrunk"), Order("noise", "uint8", "old")]
-Values = Mapping[str, network.Array]
+Values = Mapping[str, mobilenet_v2.Array]
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +148,9 @@ def test_our_own_build_with_a_widened_scale_is_proved_without_a_remark(small_wei
     assert (found.verdict, found.refutations, found.remarks) == (Verdict.IDENTICAL, (), ())
 
 
-def folded_elsewhere(checkpoint: Checkpoint, model: bytes, shifts: list[Callable[[int], network.Array]]) -> list[bytes]:
+def folded_elsewhere(
+    checkpoint: Checkpoint, model: bytes, shifts: list[Callable[[int], mobilenet_v2.Array]]
+) -> list[bytes]:
     """Published files as from other CPUs: today's quantiser on constants whose factors are some ulps off."""
     view = read_model(model)
     spans = np.array([each.span or (0.0, 1.0) for each in recover(view, "the model").activations], np.float32)
@@ -155,7 +159,7 @@ def folded_elsewhere(checkpoint: Checkpoint, model: bytes, shifts: list[Callable
         constants = []
         for convolution, layer in zip(convolutions(view), LAYERS, strict=True):
             given = factors(layer, checkpoint.values)
-            folds = not network.is_folded(layer, checkpoint.values)
+            folds = not mobilenet_v2.is_folded(layer, checkpoint.values)
             moved = shift(layer.outputs) if folds else np.zeros(layer.outputs, int)
             weights, bias = given.fold(moved)
             shape = view.tensors[convolution.inputs[1]].shape
@@ -163,7 +167,9 @@ def folded_elsewhere(checkpoint: Checkpoint, model: bytes, shifts: list[Callable
         attempts.append(Edits(spans, constants))
     assert checkpoint.frozen_graph is not None
     shape = (1, SMALL.resolution, SMALL.resolution, 3)
-    job = Job(checkpoint.frozen_graph, network.INPUT_NAME, network.OUTPUT_NAME, shape, "int8", "int8", attempts)
+    job = Job(
+        checkpoint.frozen_graph, mobilenet_v2.INPUT_NAME, mobilenet_v2.OUTPUT_NAME, shape, "int8", "int8", attempts
+    )
     return list(toolchain.convert(TODAY, Path(sys.executable), job).models)
 
 
@@ -213,7 +219,7 @@ def weights_name(model: bytes, number: int) -> str:
 
 def built(values: Values) -> bytes:
     """Our own build of some weights, with plain ranges."""
-    float_model = convert.convert_float(network.frozen_graph(SMALL, values))
+    float_model = convert.convert_float(mobilenet_v2.frozen_graph(SMALL, values))
     names = convert.activations_with_a_range(float_model)
     return convert.quantize(float_model, {name: (0.0 if "Relu6" in name else -6.0, 6.0) for name in names})
 
@@ -262,7 +268,7 @@ def test_one_weight_off_by_one_is_refuted_or_lies_on_a_tie(
     if compared[number].refutations:
         assert compared[number].refutations[0].tensor == tensor.name
         return
-    folded = network.fold(LAYERS[number], checkpoint.values).weights.astype(np.float64)
+    folded = mobilenet_v2.fold(LAYERS[number], checkpoint.values).weights.astype(np.float64)
     if convolution.name != "DEPTHWISE_CONV_2D":
         folded = np.moveaxis(folded, 3, 0)
     assert tensor.quantisation is not None
@@ -305,7 +311,7 @@ def tampered(model: bytes, change: Change) -> bytes:
     return edited(model, thaw_and_change)
 
 
-def _array(tree: Any, tensor: Any, dtype: str) -> network.Array:
+def _array(tree: Any, tensor: Any, dtype: str) -> mobilenet_v2.Array:
     """A constant's numbers, to be changed in place."""
     buffer = tree.buffers[tensor.buffer]
     buffer.data = buffer.data.copy()

@@ -16,18 +16,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import cli, published, published_files
-from pipeline.commands import published as command
-from pipeline.published import Card
-from pipeline.published_files import File, Files, read_vector
-from pipeline.request import Request
-from pipeline.rows import Row
-from recreate_model import convert
-from recreate_model.digest import digest_bytes
-from recreate_model.errors import CheckError, InputError, ResourceError
-from recreate_model.interpret import Runner
-from recreate_model.network import Array
-from recreate_model.resources import RESOURCES, Resource
+from pipeline.claims import published, published_files
+from pipeline.claims.published import Card
+from pipeline.claims.published_files import File, Files, read_vector
+from pipeline.claims.rows import Row
+from pipeline.interface import cli
+from pipeline.interface.commands import published as command
+from pipeline.request.request import Request
+from recreate_model.network.mobilenet_v2 import Array
+from recreate_model.quantize import convert
+from recreate_model.support.digest import digest_bytes
+from recreate_model.support.errors import CheckError, InputError, ResourceError
+from recreate_model.support.resources import RESOURCES, Resource
+from recreate_model.tflite.interpret import Runner
 from tests.conftest import SMALL, SMALL_REQUEST
 from tests.edited_models import edited
 from tests.local_server import serving, unused_url

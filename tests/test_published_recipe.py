@@ -13,16 +13,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from calibration.ranges import from_json, to_json
-from pipeline import cli, published_recipe
-from pipeline.published_recipe import recorded_ranges
-from recreate_model import frozen_graph, moves, toolchain
-from recreate_model.channels import factors, moved
-from recreate_model.digest import digest_bytes, digest_file
-from recreate_model.errors import UsageError
-from recreate_model.network import EPSILON, Array
-from recreate_model.published_figures import PUBLISHED_MODEL, PUBLISHED_SHA1
-from recreate_model.resources import RESOURCES, cache_folder
+from calibration.ranges.range_table import from_json, to_json
+from pipeline.interface import cli
+from pipeline.request import published_recipe
+from pipeline.request.published_recipe import recorded_ranges
+from recreate_model.floats import frozen_graph
+from recreate_model.network.mobilenet_v2 import EPSILON, Array
+from recreate_model.network.published_figures import PUBLISHED_MODEL, PUBLISHED_SHA1
+from recreate_model.prove import moves, toolchain
+from recreate_model.prove.channels import factors, moved
+from recreate_model.support.digest import digest_bytes, digest_file
+from recreate_model.support.errors import UsageError
+from recreate_model.support.resources import RESOURCES, cache_folder
 from tests.test_bad_input import assert_one_error, run
 
 ARCHIVE = Path("checkpoint") / "official_form" / "mobilenet_v2_1.0_224.tgz"

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import firmware_text
+from pipeline.claims.published_files import _INPUT_PATH, _OUTPUT_PATH
+from pipeline.claims.rows import holds
 from pipeline.console import NoBars
+from pipeline.interface import firmware_text
 from pipeline.platforms import published_vector
 from pipeline.platforms.evidence import Subject
-from pipeline.published_files import _INPUT_PATH, _OUTPUT_PATH
-from pipeline.rows import holds
 from tests.test_bad_input import run
 
 OFFICIAL = Path("published") / "official"

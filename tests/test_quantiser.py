@@ -7,9 +7,9 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from recreate_model.model_view import ModelView, Operator, Quantisation, Tensor
-from recreate_model.quantiser import LARGEST_WEIGHT, LEVELS, Generation, activation_parameters
-from recreate_model.recover import generation_of, recover, span_for
+from recreate_model.prove.recover import generation_of, recover, span_for
+from recreate_model.quantize.quantiser import LARGEST_WEIGHT, LEVELS, Generation, activation_parameters
+from recreate_model.tflite.model_view import ModelView, Operator, Quantisation, Tensor
 
 # The old quantizer writes ranges into the file, so that its scales are never inverted.
 INVERTED = (Generation.TODAY, Generation.SCALE_FLOOR, Generation.DOUBLE)

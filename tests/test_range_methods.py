@@ -16,25 +16,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from calibration import range_methods
-from calibration.distributions import Distributions, chosen, distributions
-from calibration.folder import FolderSource
-from calibration.histogram import Histogram, Tally
-from calibration.inputs import CHUNK, Inputs
-from calibration.measure import measure
-from calibration.range_methods import KINDS, RangeMethod, squared_error
-from calibration.ranges import from_json
+from calibration.parallel.workers import Workers
+from calibration.pictures.folder import FolderSource
+from calibration.pictures.inputs import CHUNK, Inputs
+from calibration.ranges import range_methods
+from calibration.ranges.distributions import Distributions, chosen, distributions
+from calibration.ranges.histogram import Histogram, Tally
+from calibration.ranges.measure import measure
+from calibration.ranges.range_methods import KINDS, RangeMethod, squared_error
+from calibration.ranges.range_table import from_json
 from calibration.selection import select
-from calibration.workers import Workers
-from pipeline import build_text, console, golden, resolve, runner
-from pipeline.request import Request
-from pipeline.stages import STAGES
-from recreate_model import convert
-from recreate_model.digest import digest_file
-from recreate_model.errors import UsageError
-from recreate_model.network import Array
-from recreate_model.quantiser import activation_parameters
+from pipeline import console
+from pipeline.engine import golden, runner
+from pipeline.engine.stages import STAGES
+from pipeline.interface import build_text
+from pipeline.request import resolve
+from pipeline.request.request import Request
+from recreate_model.network.mobilenet_v2 import Array
+from recreate_model.quantize import convert
+from recreate_model.quantize.quantiser import activation_parameters
 from recreate_model.recipe import Picture, Preprocess
+from recreate_model.support.digest import digest_file
+from recreate_model.support.errors import UsageError
 from tests.conftest import build
 
 NAME = "mobilenet_v2_0.35_96_seeded_INT8"

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from calibration.ranges import Ranges, from_json, merge, round_mantissa, to_json
-from recreate_model.errors import InputError
-from recreate_model.network import Array
+from calibration.ranges.range_table import Ranges, from_json, merge, round_mantissa, to_json
+from recreate_model.network.mobilenet_v2 import Array
+from recreate_model.support.errors import InputError
 
 FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False, min_value=-(2.0**100), max_value=2.0**100)
 SHARDS = st.lists(arrays(np.float32, (4, 2), elements=FLOATS), min_size=1, max_size=8)

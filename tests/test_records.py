@@ -16,21 +16,21 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from calibration import tfrecord
-from calibration.folder import FolderSource
-from calibration.inputs import Inputs
-from calibration.measure import measure
-from calibration.opening import Reading, open_source
-from calibration.record_index import SLIM
-from calibration.records import RecordSet, RecordSource, open_records
+from calibration.parallel.workers import Workers
+from calibration.pictures import tfrecord
+from calibration.pictures.folder import FolderSource
+from calibration.pictures.inputs import Inputs
+from calibration.pictures.opening import Reading, open_source
+from calibration.pictures.record_index import SLIM
+from calibration.pictures.records import RecordSet, RecordSource, open_records
+from calibration.pictures.shards import check_complete, find_splits
+from calibration.pictures.sources import StoredSource
+from calibration.ranges.measure import measure
 from calibration.selection import Selection, select
-from calibration.shards import check_complete, find_splits
-from calibration.sources import StoredSource
-from calibration.workers import Workers
-from recreate_model.digest import digest_bytes
-from recreate_model.errors import InputError, UsageError
-from recreate_model.labels import validation_classes
+from recreate_model.network.labels import validation_classes
 from recreate_model.recipe import Preprocess
+from recreate_model.support.digest import digest_bytes
+from recreate_model.support.errors import InputError, UsageError
 from tests import pictures, record_sets
 from tests.conftest import SMALL_REQUEST, build
 from tests.record_sets import plain

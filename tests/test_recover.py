@@ -12,15 +12,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from calibration import ranges as range_tables
-from pipeline import recovery
-from pipeline.request import Request
-from recreate_model import convert, network
-from recreate_model.errors import InputError
-from recreate_model.model_view import read_model
-from recreate_model.quantiser import Generation
+from calibration.ranges import range_table as range_tables
+from pipeline.interface import recovery
+from pipeline.request.request import Request
+from recreate_model.network import mobilenet_v2
+from recreate_model.prove.recover import network_operators, recover
+from recreate_model.quantize import convert
+from recreate_model.quantize.quantiser import Generation
 from recreate_model.recipe import Calibration, Checkpoint, Evaluation, Preprocess, Recipe
-from recreate_model.recover import network_operators, recover
+from recreate_model.support.errors import InputError
+from recreate_model.tflite.model_view import read_model
 from tests.conftest import SMALL
 from tests.edited_models import edited, operator, result
 from tests.published_models import Order, publish
@@ -40,9 +41,11 @@ LEFT_OUT = {
 
 
 @pytest.fixture(scope="module")
-def published(tmp_path_factory: pytest.TempPathFactory, small_weights: dict[str, network.Array]) -> dict[Order, bytes]:
+def published(
+    tmp_path_factory: pytest.TempPathFactory, small_weights: dict[str, mobilenet_v2.Array]
+) -> dict[Order, bytes]:
     """The smallest network as today's TensorFlow quantises it, with every kind of ends and both quantizers."""
-    graph = network.frozen_graph(SMALL, small_weights)
+    graph = mobilenet_v2.frozen_graph(SMALL, small_weights)
     return publish(graph, SMALL, ORDERS, tmp_path_factory.mktemp("published"))
 
 
@@ -236,7 +239,7 @@ def small_flags(command: str, path: Path, folder: Path) -> list[object]:
     return [*flags, "--out", folder / "out", "--output", folder / "table.json"] if command == "recover" else flags
 
 
-def _float16(small_weights: dict[str, network.Array], kind: str) -> bytes:
+def _float16(small_weights: dict[str, mobilenet_v2.Array], kind: str) -> bytes:
     """The small network with weights of 16 or 8 bits and float activations, by TensorFlow's own converter."""
     import tempfile
 
@@ -244,9 +247,9 @@ def _float16(small_weights: dict[str, network.Array], kind: str) -> bytes:
 
     with tempfile.TemporaryDirectory() as scratch:
         graph = Path(scratch) / "graph.pb"
-        graph.write_bytes(network.frozen_graph(SMALL, small_weights))
+        graph.write_bytes(mobilenet_v2.frozen_graph(SMALL, small_weights))
         converter = tf.compat.v1.lite.TFLiteConverter.from_frozen_graph(
-            str(graph), [network.INPUT_NAME], [network.OUTPUT_NAME]
+            str(graph), [mobilenet_v2.INPUT_NAME], [mobilenet_v2.OUTPUT_NAME]
         )
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         if kind == "float16":
@@ -258,7 +261,7 @@ def _float16(small_weights: dict[str, network.Array], kind: str) -> bytes:
 @pytest.fixture(scope="module")
 def strangers(
     tmp_path_factory: pytest.TempPathFactory,
-    small_weights: dict[str, network.Array],
+    small_weights: dict[str, mobilenet_v2.Array],
     small_float: bytes,
     own: bytes,
 ) -> Path:

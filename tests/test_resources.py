@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 import requests
 
-from recreate_model import resources
-from recreate_model.errors import ResourceError
-from recreate_model.resources import RESOURCES, Resource, cache_folder, cache_path, cached, fetch, mirrors
+from recreate_model.support import resources
+from recreate_model.support.errors import ResourceError
+from recreate_model.support.resources import RESOURCES, Resource, cache_folder, cache_path, cached, fetch, mirrors
 from tests.local_server import ENDLESS, LocalServer, serving, unused_url
 
 BODY = random.Random(1).randbytes(200_000)
@@ -103,7 +103,8 @@ def test_the_users_mirrors_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_nothing_heavy_is_imported() -> None:
     """Importing the module, as the command line's help does, loads no package that talks to the network."""
-    code = "import sys, recreate_model.resources; sys.exit(bool({'requests', 'pooch', 'rich'} & sys.modules.keys()))"
+    heavy = "{'requests', 'pooch', 'rich'}"
+    code = f"import sys, recreate_model.support.resources; sys.exit(bool({heavy} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -441,7 +442,7 @@ def test_two_processes_fetch_once(tmp_path: Path) -> None:
     with serving(BODY, ["stalls"]) as server:
         code = (
             "import pathlib, sys\n"
-            "from recreate_model.resources import Resource, fetch\n"
+            "from recreate_model.support.resources import Resource, fetch\n"
             f"resource = {pinned(server.url)!r}\n"
             "sys.stdout.write(str(fetch(resource, pathlib.Path(sys.argv[1]))))\n"
         )

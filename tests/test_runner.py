@@ -13,13 +13,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipeline import runner
 from pipeline.console import NoBars
-from pipeline.keys import key_parts
-from pipeline.request import Request
-from pipeline.resolve import resolve
-from pipeline.stages import ALL, STAGES
-from pipeline.store import LOCK_FILE, Store
+from pipeline.engine import runner
+from pipeline.engine.keys import key_parts
+from pipeline.engine.stages import ALL, STAGES
+from pipeline.engine.store import LOCK_FILE, Store
+from pipeline.request.request import Request
+from pipeline.request.resolve import resolve
 from tests.conftest import SMALL_REQUEST, build, contents
 
 ROOT = Path(__file__).parents[1]
@@ -148,16 +148,18 @@ def test_the_record_holds_no_clock_host_or_path(small_build: Request) -> None:
 
 def test_a_changed_module_makes_its_stages_stale(small_build: Request, monkeypatch: pytest.MonkeyPatch) -> None:
     """Code is part of the key: a change of one module touches the stages that reach it, and what needs them."""
-    from pipeline import keys
+    from pipeline.engine import keys
 
     original = keys._source_digest
-    monkeypatch.setattr(keys, "_source_digest", lambda name: "0" if name == "pipeline.verify" else original(name))
+    monkeypatch.setattr(
+        keys, "_source_digest", lambda name: "0" if name == "pipeline.claims.verify" else original(name)
+    )
     recipe, machine = resolve(small_build, NoBars(), may_fetch=False)
     rows = {row.stage: row for row in runner.inspect(ALL, recipe, machine)}
     assert rows["verify"].state == "stale"
-    assert "code pipeline.verify" in rows["verify"].reasons[0]
+    assert "code pipeline.claims.verify" in rows["verify"].reasons[0]
     (reason,) = rows["card"].reasons
-    assert reason.startswith("verify: code pipeline.verify")
+    assert reason.startswith("verify: code pipeline.claims.verify")
     assert {name for name, row in rows.items() if row.state == "fresh"} == {stage.name for stage in ALL} - {
         "verify",
         "card",
@@ -170,16 +172,23 @@ def test_keys_see_every_module_a_stage_imports() -> None:
     recipe, _ = resolve(SMALL_REQUEST, NoBars(), may_fetch=False)
     by_name = {stage.name: stage for stage in STAGES}
     code = key_parts(by_name["calibrate"], recipe, {}).code
-    assert {"calibration.measure", "calibration.procedural", "recreate_model.interpret"} <= set(code)
-    assert not {"pipeline.ethos_u.vela", "pipeline.card", "pipeline.cli", "pipeline.runner"} & set(code)
+    assert {"calibration.ranges.measure", "calibration.pictures.procedural", "recreate_model.tflite.interpret"} <= set(
+        code
+    )
+    assert not {
+        "pipeline.ethos_u.vela",
+        "pipeline.card.card",
+        "pipeline.interface.cli",
+        "pipeline.engine.runner",
+    } & set(code)
 
 
 def test_a_model_is_not_stale_because_the_reading_of_pictures_changed() -> None:
-    """Imports for the type checker alone are never run; `pipeline.work`, which every stage has, names sources so."""
+    """Imports for the type checker alone are never run; `engine.work`, which every stage has, names sources so."""
     recipe, _ = resolve(SMALL_REQUEST, NoBars(), may_fetch=False)
     for stage in STAGES:
         code = key_parts(stage, recipe, {}).code
-        pictures = {"calibration.sources", "calibration.preprocess"} & set(code)
+        pictures = {"calibration.pictures.sources", "calibration.pictures.preprocess"} & set(code)
         assert bool(pictures) == (stage.name in ("calibrate", "evaluate", "cortex-m", "platforms")), stage.name
 
 

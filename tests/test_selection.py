@@ -12,14 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calibration.folder import FolderSource
 from calibration.manifest import read_manifest, to_json
+from calibration.pictures.folder import FolderSource
+from calibration.pictures.sources import ProceduralSource
 from calibration.selection import select, select_procedural, spread
-from calibration.sources import ProceduralSource
-from recreate_model.digest import digest_bytes
-from recreate_model.errors import InputError
-from recreate_model.labels import wnids
+from recreate_model.network.labels import wnids
 from recreate_model.recipe import Picture
+from recreate_model.support.digest import digest_bytes
+from recreate_model.support.errors import InputError
 from tests import pictures
 
 IDS = st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(0, 50)), unique=True, min_size=1, max_size=60).map(

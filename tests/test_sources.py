@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calibration.class_labels import Label, class_ids, known_class
-from calibration.folder import FolderSource, read_label_file
-from calibration.opening import Reading, open_source
-from recreate_model.digest import digest_bytes
-from recreate_model.errors import InputError, UsageError
-from recreate_model.labels import validation_classes, wnids
+from calibration.pictures.class_labels import Label, class_ids, known_class
+from calibration.pictures.folder import FolderSource, read_label_file
+from calibration.pictures.opening import Reading, open_source
+from recreate_model.network.labels import validation_classes, wnids
+from recreate_model.support.digest import digest_bytes
+from recreate_model.support.errors import InputError, UsageError
 from tests import pictures
 
 # Official validation pictures and their classes, 1..1000, as the data set's own table has them.

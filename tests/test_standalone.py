@@ -21,14 +21,14 @@ from pipeline.cortex_m.standalone.layers import Program
 from pipeline.cortex_m.standalone.lowering import lower
 from pipeline.cortex_m.standalone.plan import Plan, plan
 from pipeline.cortex_m.standalone.schedule import rows_read, steps
+from pipeline.engine.work import model_file
 from pipeline.platforms.subject import int8_inputs
-from pipeline.request import Request
-from pipeline.resolve import resolve
-from pipeline.work import model_file
-from recreate_model.errors import InputError
-from recreate_model.interpret import Runner
-from recreate_model.model_view import read_model
-from recreate_model.network import Array
+from pipeline.request.request import Request
+from pipeline.request.resolve import resolve
+from recreate_model.network.mobilenet_v2 import Array
+from recreate_model.support.errors import InputError
+from recreate_model.tflite.interpret import Runner
+from recreate_model.tflite.model_view import read_model
 from tests.c_runtime import Library, compile_with, write
 from tests.conftest import build
 from tests.edited_models import code, data, edited, operand, operator

@@ -16,14 +16,14 @@ from typing import Any
 
 import pytest
 
-from calibration.class_labels import class_of_synset
-from calibration.opening import Reading, open_source
-from calibration.record_index import SLIM
-from calibration.records import RecordSource
+from calibration.pictures.class_labels import class_of_synset
+from calibration.pictures.opening import Reading, open_source
+from calibration.pictures.record_index import SLIM
+from calibration.pictures.records import RecordSource
 from calibration.selection import select
-from recreate_model.digest import digest_bytes
-from recreate_model.errors import InputError, UsageError
-from recreate_model.labels import VALIDATION_PREFIX, validation_classes
+from recreate_model.network.labels import VALIDATION_PREFIX, validation_classes
+from recreate_model.support.digest import digest_bytes
+from recreate_model.support.errors import InputError, UsageError
 from tests import pictures
 from tests.test_bad_input import assert_nothing_written, assert_one_error, run, small
 

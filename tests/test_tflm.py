@@ -15,21 +15,22 @@ import numpy as np
 import pytest
 from absl import logging
 
-from pipeline import check, keys
+from pipeline import check
 from pipeline.console import NoBars
 from pipeline.cortex_m import bundle, tflm, tflm_job
 from pipeline.cortex_m.bundle import tflm_files
 from pipeline.cortex_m.test_vector import golden_vector
+from pipeline.engine import keys
+from pipeline.engine.stages import STAGES
 from pipeline.platforms import cortex_m_tflm
 from pipeline.platforms.evidence import Subject
 from pipeline.platforms.subject import subject
-from pipeline.request import Request
-from pipeline.resolve import resolve
-from pipeline.stages import STAGES
-from recreate_model.errors import CheckError, InputError, ResourceError, ToolError
-from recreate_model.model_view import read_model
-from recreate_model.processes import run_to_end
+from pipeline.request.request import Request
+from pipeline.request.resolve import resolve
 from recreate_model.recipe import Recipe
+from recreate_model.support.errors import CheckError, InputError, ResourceError, ToolError
+from recreate_model.support.processes import run_to_end
+from recreate_model.tflite.model_view import read_model
 from tests import edited_models
 from tests.conftest import build
 from tests.tiny_models import tiny_model

@@ -20,17 +20,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recreate_model import resources, seeded, toolchain
-from recreate_model.channels import FACTOR_ULPS, convolutions
-from recreate_model.errors import InputError, ResourceError, ToolError
-from recreate_model.model_view import read_model
-from recreate_model.network import INPUT_NAME, OUTPUT_NAME, Array
-from recreate_model.prove import Checkpoint, Proof, prove
-from recreate_model.quantiser import Generation, activation_parameters
+from recreate_model.compare.verdict import Verdict
+from recreate_model.network import seeded
+from recreate_model.network.mobilenet_v2 import INPUT_NAME, OUTPUT_NAME, Array
+from recreate_model.prove import toolchain
+from recreate_model.prove.channels import FACTOR_ULPS, convolutions
+from recreate_model.prove.prove import Checkpoint, Proof, prove
+from recreate_model.prove.recover import generation_of, network_operators
+from recreate_model.prove.toolchain import TOOLCHAINS, Edits, Job, Toolchain
+from recreate_model.quantize.quantiser import Generation, activation_parameters
 from recreate_model.recipe import Model
-from recreate_model.recover import generation_of, network_operators
-from recreate_model.toolchain import TOOLCHAINS, Edits, Job, Toolchain
-from recreate_model.verdict import Verdict
+from recreate_model.support import resources
+from recreate_model.support.errors import InputError, ResourceError, ToolError
+from recreate_model.tflite.model_view import read_model
 from tests import official_layout
 from tests.conftest import SMALL
 from tests.published_models import Order, publish
@@ -251,7 +253,7 @@ def test_a_package_that_is_not_the_locked_one_makes_no_environment(
 SCRIPT = """
 import sys
 from pathlib import Path
-from recreate_model import toolchain
+from recreate_model.prove import toolchain
 toolchain._FOLDER = Path(sys.argv[1])
 say = lambda text: print(text, flush=True)
 say(toolchain.ensure(toolchain.Toolchain("9.9", "new"), Path(sys.argv[2]), say))

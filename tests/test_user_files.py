@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import user_files
-from pipeline.request import Request
-from recreate_model.errors import InputError, ResourceError
+from pipeline.engine import user_files
+from pipeline.request.request import Request
+from recreate_model.support.errors import InputError, ResourceError
 from tests.conftest import contents
 from tests.test_bad_input import NAMESPACE, assert_one_error, can_mount, run
 
@@ -112,8 +112,8 @@ def in_a_file_system(options: str, folder: Path, texts: str, before: str = "") -
     """Writes in a real file system with these options, after `before`; the error and the files there are printed."""
     code = f"""
 from pathlib import Path
-from pipeline import user_files
-from recreate_model.errors import ResourceError
+from pipeline.engine import user_files
+from recreate_model.support.errors import ResourceError
 folder = Path({str(folder)!r})
 {before}
 try:
@@ -174,7 +174,7 @@ def test_a_kill_leaves_whole_files_and_the_next_run_adds_the_rest(tmp_path: Path
     """Killed without warning at any time, every file under its name is whole."""
     code = f"""
 from pathlib import Path
-from pipeline import user_files
+from pipeline.engine import user_files
 texts = {{f"{{number}}.txt": str(number) * 100_000 for number in range(10, 90)}}
 print("begins", flush=True)
 user_files.write_new(Path({str(tmp_path)!r}), texts, "--to")

@@ -13,17 +13,17 @@ from pathlib import Path
 
 import pytest
 
-from calibration.workers import Workers
+from calibration.parallel.workers import Workers
 from pipeline.ethos_u import vela
 from pipeline.ethos_u.config import packaged
 from pipeline.ethos_u.targets import TARGETS, check_target, parse_targets, variant_name
 from pipeline.ethos_u.variant import _CONFIG_WORDS, checked_variant, layers
 from pipeline.ethos_u.vela import compile_all, compile_target, vela_table
-from recreate_model.capture import captured
-from recreate_model.digest import canonical_json, digest_file
-from recreate_model.errors import InputError, ToolError, UsageError
-from recreate_model.model_view import read_model
 from recreate_model.recipe import Target, as_json
+from recreate_model.support.capture import captured
+from recreate_model.support.digest import canonical_json, digest_file
+from recreate_model.support.errors import InputError, ToolError, UsageError
+from recreate_model.tflite.model_view import read_model
 from tests.tiny_models import tiny_model
 
 ROOT = Path(__file__).parents[1]

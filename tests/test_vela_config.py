@@ -9,17 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.attest_check import rows
+from pipeline.claims.rows import holds
 from pipeline.ethos_u import config as vela_config
 from pipeline.ethos_u.config import MODE, SYSTEM, VelaConfig, packaged, read_config
 from pipeline.ethos_u.targets import parse_targets
 from pipeline.ethos_u.vela import compile_all, compile_target
-from pipeline.request import Request
-from pipeline.rows import holds
-from pipeline.statement import read_statement
-from recreate_model.digest import digest_bytes, digest_file
-from recreate_model.errors import InputError, UsageError
+from pipeline.provenance.attest_check import rows
+from pipeline.provenance.statement import read_statement
+from pipeline.request.request import Request
 from recreate_model.recipe import Target, as_json
+from recreate_model.support.digest import digest_bytes, digest_file
+from recreate_model.support.errors import InputError, UsageError
 from tests.conftest import build, contents
 from tests.test_bad_input import assert_nothing_written, assert_one_error, run, small
 from tests.tiny_models import tiny_model

@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from calibration.workers import Workers
+from calibration.parallel.workers import Workers
 from pipeline.ethos_u import fit as vela_fit
 from pipeline.ethos_u.config import read_config
 from pipeline.ethos_u.fit import candidates, document
 from pipeline.ethos_u.targets import parse_targets, variant_name
 from pipeline.ethos_u.variant import Variant
 from pipeline.platforms import ethos_u
-from pipeline.request import Request
-from recreate_model.digest import Json
-from recreate_model.errors import InputError
+from pipeline.request.request import Request
 from recreate_model.recipe import Target
+from recreate_model.support.digest import Json
+from recreate_model.support.errors import InputError
 from tests.conftest import contents
 from tests.test_bad_input import assert_nothing_written, assert_one_error, run, small
 from tests.test_c_array import WARNINGS, section

@@ -20,7 +20,7 @@ from pipeline.ethos_u.report import markdown
 from pipeline.ethos_u.targets import parse_targets, variant_name
 from pipeline.ethos_u.variant import Variant
 from pipeline.ethos_u.vela import compile_all
-from pipeline.request import Request
+from pipeline.request.request import Request
 from tests.conftest import build, contents
 from tests.tiny_models import tiny_model
 

@@ -10,20 +10,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from calibration.ranges import from_json
-from calibration.workers import Workers
-from pipeline import golden, verify
+from calibration.parallel.workers import Workers
+from calibration.ranges.range_table import from_json
+from pipeline.claims import verify
+from pipeline.claims.evaluate import Proportion
+from pipeline.claims.rows import Row, holds
 from pipeline.console import NoBars
-from pipeline.evaluate import Proportion
-from pipeline.request import Request
-from pipeline.resolve import resolve
-from pipeline.rows import Row, holds
-from recreate_model import convert, network
-from recreate_model.digest import digest_bytes
-from recreate_model.frozen_graph import GraphComparison
-from recreate_model.model_view import read_model
+from pipeline.engine import golden
+from pipeline.request.request import Request
+from pipeline.request.resolve import resolve
+from recreate_model.floats.frozen_graph import GraphComparison
+from recreate_model.network import mobilenet_v2
+from recreate_model.prove.rederive import rederive
+from recreate_model.quantize import convert
 from recreate_model.recipe import Checkpoint, Model, Recipe
-from recreate_model.rederive import rederive
+from recreate_model.support.digest import digest_bytes
+from recreate_model.tflite.model_view import read_model
 from tests.conftest import SMALL, SMALL_REQUEST, build
 
 NAME = "mobilenet_v2_0.35_96_seeded_INT8"
@@ -144,16 +146,16 @@ def test_a_frozen_graph_in_which_nothing_is_found_is_no_match(recipe: Recipe, mo
     assert (row.verdict, "no Softmax" in row.why) == ("not checked", True)
 
 
-def test_channels_that_are_all_but_dead_are_derived_too(small_weights: dict[str, network.Array]) -> None:
+def test_channels_that_are_all_but_dead_are_derived_too(small_weights: dict[str, mobilenet_v2.Array]) -> None:
     """Training leaves channels whose weights are far below their bias: the quantiser widens their scales."""
     random = np.random.default_rng(3)
     values = dict(small_weights)
-    for layer in network.layers(SMALL):
+    for layer in mobilenet_v2.layers(SMALL):
         weights = values[layer.weights_name]
         count = weights.shape[2 if layer.depthwise else 3]
         factor = np.where(random.random(count) < 0.5, 1, 10.0 ** random.uniform(-12, 0, count)).astype(np.float32)
         values[layer.weights_name] = weights * factor.reshape((1, 1, -1, 1) if layer.depthwise else (1, 1, 1, -1))
-    float_model = convert.convert_float(network.frozen_graph(SMALL, values))
+    float_model = convert.convert_float(mobilenet_v2.frozen_graph(SMALL, values))
     spans = {
         name: (0.0, random.uniform(0.5, 6)) if name.endswith("Relu6") else (-random.uniform(1, 100), 100.0)
         for name in convert.activations(float_model)
@@ -213,11 +215,11 @@ def test_accuracy_is_counted_on_labelled_pictures(small_build: Request, picture_
 
 def test_a_classifier_that_knows_the_answer_scores_one(picture_folder: Path, small_weights: dict[str, object]) -> None:
     """A network whose classifier always says one class is right on that class's pictures and on no others."""
-    from calibration.folder import FolderSource
-    from calibration.inputs import Inputs
+    from calibration.pictures.folder import FolderSource
+    from calibration.pictures.inputs import Inputs
     from calibration.selection import select
-    from pipeline.evaluate import evaluate
-    from recreate_model import network
+    from pipeline.claims.evaluate import evaluate
+    from recreate_model.network import mobilenet_v2
     from recreate_model.recipe import Preprocess
     from tests.conftest import SMALL
 
@@ -228,7 +230,7 @@ def test_a_classifier_that_knows_the_answer_scores_one(picture_folder: Path, sma
     biases = np.zeros(1001, np.float32)
     biases[label] = 90
     certain = {**small_weights, f"{name}/biases": biases}
-    model = convert.convert_float(network.frozen_graph(SMALL, certain))
+    model = convert.convert_float(mobilenet_v2.frozen_graph(SMALL, certain))
     names = convert.activations(model)
     spans = {key: (0.0, 6.0) if key.endswith("Relu6") else (-100.0, 100.0) for key in names} | {"input": (-1.0, 1.0)}
     inputs = Inputs(FolderSource(picture_folder), Preprocess(), 96)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.platforms import vulkan, vulkan_job
-from recreate_model.processes import run_to_end
+from recreate_model.support.processes import run_to_end
 
 # Loading alone runs a constructor.
 _ON_LOAD = "#include <stdlib.h>\n#include <unistd.h>\n__attribute__((constructor)) static void on_load(void) {{ {} }}\n"

@@ -11,9 +11,9 @@ from pipeline.cortex_m.example import example_files
 from pipeline.cortex_m.input_levels import levels_header
 from pipeline.cortex_m.resolver import resolver_header
 from pipeline.cortex_m.test_vector import TestVector, golden_vector, vector_sources
-from recreate_model.errors import CheckError
-from recreate_model.full_integer import picture_fault
-from recreate_model.model_view import read_model
+from recreate_model.support.errors import CheckError
+from recreate_model.tflite.full_integer import picture_fault
+from recreate_model.tflite.model_view import read_model
 
 
 def tflm_files(model: bytes, name: str, labelled: bool = True) -> dict[str, str]:

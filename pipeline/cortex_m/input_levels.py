@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from calibration.preprocess import quantize_input, scaled
+from calibration.pictures.preprocess import quantize_input, scaled
 from pipeline.c_array import identifier
-from recreate_model.model_view import read_model
+from recreate_model.tflite.model_view import read_model
 
 _PER_LINE = 16
 

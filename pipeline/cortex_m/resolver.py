@@ -8,8 +8,8 @@ names of `tensorflow/lite/micro/micro_mutable_op_resolver.h`; an operator outsid
 from __future__ import annotations
 
 from pipeline.c_array import identifier
-from recreate_model.errors import InputError
-from recreate_model.model_view import ModelView
+from recreate_model.support.errors import InputError
+from recreate_model.tflite.model_view import ModelView
 
 _METHODS = {
     "ADD": "AddAdd",

@@ -13,15 +13,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from calibration import procedural
-from calibration.preprocess import normalise, quantize_input
+from calibration.pictures import procedural
+from calibration.pictures.preprocess import normalise, quantize_input
 from pipeline.c_array import ALIGNMENT, ByteArray, array_source, identifier
-from recreate_model.errors import InputError
-from recreate_model.full_integer import picture_size
-from recreate_model.interpret import Runner
-from recreate_model.model_view import ModelView, read_model
-from recreate_model.network import Array
+from recreate_model.network.mobilenet_v2 import Array
 from recreate_model.recipe import Preprocess
+from recreate_model.support.errors import InputError
+from recreate_model.tflite.full_integer import picture_size
+from recreate_model.tflite.interpret import Runner
+from recreate_model.tflite.model_view import ModelView, read_model
 
 _SEED, _NUMBER = 0, 0
 _NOISE = f"noise {_NUMBER} made from seed {_SEED}"

@@ -22,11 +22,11 @@ from subprocess import CompletedProcess
 import numpy as np
 
 from pipeline.cortex_m import tflm_job
-from pipeline.keys import is_installed
-from recreate_model.errors import InputError, ToolError
-from recreate_model.model_view import read_model
-from recreate_model.network import Array
-from recreate_model.processes import run_to_end
+from pipeline.engine.keys import is_installed
+from recreate_model.network.mobilenet_v2 import Array
+from recreate_model.support.errors import InputError, ToolError
+from recreate_model.support.processes import run_to_end
+from recreate_model.tflite.model_view import read_model
 
 DISTRIBUTION = "tflite-micro"
 INSTALL = "python -m pip install '.[tflm]'"  # in the project's folder

@@ -18,9 +18,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from recreate_model.digest import digest_bytes
-from recreate_model.errors import InputError, ToolError
 from recreate_model.recipe import Target
+from recreate_model.support.digest import digest_bytes
+from recreate_model.support.errors import InputError, ToolError
 
 PACKAGED = "Arm/vela.ini"  # as `vela --config` takes it, on every system
 SYSTEM, MODE = "System_Config.", "Memory_Mode."

@@ -13,16 +13,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from calibration.workers import Workers
+from calibration.parallel.workers import Workers
 from pipeline.console import Block
 from pipeline.ethos_u.config import MODE, VelaConfig
 from pipeline.ethos_u.report import OPTIMISED
 from pipeline.ethos_u.targets import check_target, config_of
 from pipeline.ethos_u.variant import Variant
 from pipeline.ethos_u.vela import compile_all
-from recreate_model.digest import Json
-from recreate_model.errors import InputError, UsageError
 from recreate_model.recipe import Target
+from recreate_model.support.digest import Json
+from recreate_model.support.errors import InputError, UsageError
 
 
 def candidates(targets: Sequence[Target], custom: VelaConfig | None) -> tuple[Target, ...]:

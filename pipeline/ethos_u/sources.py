@@ -11,8 +11,8 @@ from pathlib import Path
 
 from pipeline.c_array import model_sources
 from pipeline.ethos_u.targets import variant_name
-from recreate_model.digest import Json
 from recreate_model.recipe import Target
+from recreate_model.support.digest import Json
 
 
 def sources(folder: Path, build: str, variants: Sequence[Json]) -> dict[str, str]:

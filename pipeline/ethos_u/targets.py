@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from pipeline.ethos_u.config import MODE, SYSTEM, VelaConfig, packaged
-from recreate_model.errors import InputError, UsageError
 from recreate_model.recipe import Target
+from recreate_model.support.errors import InputError, UsageError
 
 TARGETS: tuple[Target, ...] = (
     Target("ethos-u55-32", "Ethos_U55_Deep_Embedded", "Shared_Sram"),

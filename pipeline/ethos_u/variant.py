@@ -11,10 +11,10 @@ import math
 from dataclasses import dataclass
 
 from pipeline.ethos_u.config import MODE, PACKAGED, SYSTEM, VelaConfig
-from recreate_model.digest import Json, digest_bytes
-from recreate_model.errors import ToolError
-from recreate_model.model_view import ModelView, Operator, read_model
 from recreate_model.recipe import Target
+from recreate_model.support.digest import Json, digest_bytes
+from recreate_model.support.errors import ToolError
+from recreate_model.tflite.model_view import ModelView, Operator, read_model
 
 CUSTOM_CONFIG = "custom.ini"  # the user's configuration file, beside the folders of the variants
 

@@ -18,15 +18,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from calibration.workers import Workers
+from calibration.parallel.workers import Workers
 from pipeline.ethos_u.config import PACKAGED, VelaConfig
 from pipeline.ethos_u.targets import check_target, variant_name
 from pipeline.ethos_u.variant import Variant, checked_variant, configuration, layers, options
-from recreate_model.capture import captured
-from recreate_model.digest import Json, readable_json
-from recreate_model.errors import InputError, ToolError
-from recreate_model.model_view import read_model
 from recreate_model.recipe import Target, as_json
+from recreate_model.support.capture import captured
+from recreate_model.support.digest import Json, readable_json
+from recreate_model.support.errors import InputError, ToolError
+from recreate_model.tflite.model_view import read_model
 
 _CHATTER_SHOWN = 600
 

@@ -19,8 +19,8 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from recreate_model.digest import Json, digest_bytes, digest_file, digest_json, document_fault, read_document
-from recreate_model.processes import run_to_end
+from recreate_model.support.digest import Json, digest_bytes, digest_file, digest_json, document_fault, read_document
+from recreate_model.support.processes import run_to_end
 
 _LOG = logging.getLogger(__name__)
 

@@ -23,10 +23,10 @@ from typing import BinaryIO
 
 from pipeline.platforms import aarch64
 from pipeline.platforms.aarch64 import ARMNN_PACKAGES, CPUS, EMULATOR, EMULATOR_PACKAGE, LOCK, PACKAGES, Sysroot
-from recreate_model.digest import digest_file, document_fault
-from recreate_model.errors import InputError, ResourceError, ToolError
-from recreate_model.exclusive import exclusive
-from recreate_model.processes import last_line, run_to_end
+from recreate_model.support.digest import digest_file, document_fault
+from recreate_model.support.errors import InputError, ResourceError, ToolError
+from recreate_model.support.exclusive import exclusive
+from recreate_model.support.processes import last_line, run_to_end
 
 SOURCES_VARIABLE = "RECREATE_MODEL_APT_SOURCES"
 _LIMIT = 1800  # seconds for one step; over a slow line 60 MB take a while

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from recreate_model.processes import run_to_end
+from recreate_model.support.processes import run_to_end
 
 PACKAGES = "python3-pyarmnn libarmnn-cpuref-backend22"
 BACKENDS = ("CpuAcc", "CpuRef")  # NEON kernels, which only an Arm has; plain C++

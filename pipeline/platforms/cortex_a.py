@@ -19,8 +19,8 @@ from pipeline.platforms import aarch64, armnn
 from pipeline.platforms.aarch64 import CPUS, EMULATOR, EMULATOR_PACKAGE, Cpu, Sysroot
 from pipeline.platforms.evidence import Evidence, Status, Subject, bit_exact, close, same_class
 from pipeline.platforms.jobs import Place, Ran, Runtime, run_job
-from recreate_model.errors import ToolError
-from recreate_model.network import Array
+from recreate_model.network.mobilenet_v2 import Array
+from recreate_model.support.errors import ToolError
 
 _ROW = functools.partial(Evidence, "Cortex-A")
 _ARMNN_PICTURES = 10  # at most, as the plain C++ back end takes seconds for one

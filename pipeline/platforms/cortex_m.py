@@ -14,7 +14,7 @@ from pathlib import Path
 from pipeline.cortex_m.firmware import image
 from pipeline.cortex_m.firmware.boards import BOARDS, Board
 from pipeline.platforms.evidence import Evidence, Subject, bit_exact
-from recreate_model.errors import ResourceError, ToolError
+from recreate_model.support.errors import ResourceError, ToolError
 
 PICTURES = 3  # an emulated inference takes about a second, and three boards run them
 _LIMIT = 600  # seconds for the emulator, on a busy machine

@@ -16,8 +16,8 @@ import numpy as np
 
 from pipeline.cortex_m.firmware import image
 from pipeline.platforms.evidence import Evidence, Subject, bit_exact
-from recreate_model.errors import ToolError
-from recreate_model.processes import last_line, run_to_end
+from recreate_model.support.errors import ToolError
+from recreate_model.support.processes import last_line, run_to_end
 
 _PLATFORM = "Cortex-M"
 _WHAT = "the standalone C99 runtime as code of this machine"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipeline.platforms.evidence import Evidence
-from recreate_model.digest import Json
+from recreate_model.support.digest import Json
 
 
 def check(variants: Json) -> list[Evidence]:

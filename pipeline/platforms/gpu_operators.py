@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from recreate_model.model_view import ModelView, Operator, Tensor
+from recreate_model.tflite.model_view import ModelView, Operator, Tensor
 
 # fmt: off
 DOCUMENTED = frozenset({

@@ -15,9 +15,9 @@ from typing import Literal
 import numpy as np
 
 from pipeline.platforms.evidence import Subject
-from recreate_model.errors import ToolError
-from recreate_model.network import Array
-from recreate_model.processes import last_line, run_to_end
+from recreate_model.network.mobilenet_v2 import Array
+from recreate_model.support.errors import ToolError
+from recreate_model.support.processes import last_line, run_to_end
 
 Runtime = Literal["litert", "armnn"]
 

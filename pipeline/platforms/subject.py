@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from calibration.inputs import Inputs
-from calibration.preprocess import quantize_input
-from calibration.sources import ProceduralSource
+from calibration.pictures.inputs import Inputs
+from calibration.pictures.preprocess import quantize_input
+from calibration.pictures.sources import ProceduralSource
 from pipeline.cortex_m.test_vector import noise
+from pipeline.engine.work import Machine
 from pipeline.platforms.evidence import Subject
-from pipeline.work import Machine
-from recreate_model.full_integer import picture_size
-from recreate_model.interpret import Runner
-from recreate_model.model_view import read_model
-from recreate_model.network import Array
+from recreate_model.network.mobilenet_v2 import Array
 from recreate_model.recipe import Recipe
+from recreate_model.tflite.full_integer import picture_size
+from recreate_model.tflite.interpret import Runner
+from recreate_model.tflite.model_view import read_model
 
 
 def subject(recipe: Recipe, machine: Machine, model: bytes, count: int) -> Subject:

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.platforms import vulkan_job
-from recreate_model.digest import document_fault
-from recreate_model.processes import last_line, run_to_end
+from recreate_model.support.digest import document_fault
+from recreate_model.support.processes import last_line, run_to_end
 
 PACKAGES = "apt-get install libvulkan1 chromium-common"  # the loader, and SwiftShader with its manifest
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pipeline.attest import statement
-from pipeline.work import CONVERSION_FILE, MANIFEST_FILE, PROVENANCE_FILE, Work, model_file
-from recreate_model.digest import digest_bytes, readable_json
+from pipeline.engine.work import CONVERSION_FILE, MANIFEST_FILE, PROVENANCE_FILE, Work, model_file
+from pipeline.provenance.attest import statement
+from recreate_model.support.digest import digest_bytes, readable_json
 
 
 def run(work: Work) -> None:

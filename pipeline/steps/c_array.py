@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from pipeline.c_array import label_sources, model_sources
-from pipeline.work import CORTEX_M_FOLDER, LABELS_FILE, Work, model_file
-from recreate_model.errors import InputError
+from pipeline.engine.work import CORTEX_M_FOLDER, LABELS_FILE, Work, model_file
+from recreate_model.support.errors import InputError
 
 
 def run(work: Work) -> None:

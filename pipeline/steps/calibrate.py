@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from calibration import manifest, ranges
-from calibration.distributions import chosen, distributions
-from calibration.inputs import Inputs
-from calibration.measure import measure
-from calibration.range_methods import RangeMethod
-from pipeline.work import FREEZE_FILE, MANIFEST_FILE, RANGES_FILE, Work, float_model_file
-from recreate_model import convert
-from recreate_model.errors import InputError
+from calibration import manifest
+from calibration.pictures.inputs import Inputs
+from calibration.ranges import range_table
+from calibration.ranges.distributions import chosen, distributions
+from calibration.ranges.measure import measure
+from calibration.ranges.range_methods import RangeMethod
+from pipeline.engine.work import FREEZE_FILE, MANIFEST_FILE, RANGES_FILE, Work, float_model_file
+from recreate_model.quantize import convert
 from recreate_model.recipe import MIN_MAX, as_json
+from recreate_model.support.errors import InputError
 
 
 def run(work: Work) -> None:
@@ -19,10 +20,10 @@ def run(work: Work) -> None:
     # The recorded ranges of the published recipe belong to a file, and its checkpoint is yet to be proved.
     table = _measured(work, float_model) if given is None else given if work.recipe.toolchain else _fitting(work, given)
     convert.check_ranges(table.spans, float_model)
-    work.write(RANGES_FILE, ranges.to_json(table))
+    work.write(RANGES_FILE, range_table.to_json(table))
 
 
-def _measured(work: Work, float_model: bytes) -> ranges.Ranges:
+def _measured(work: Work, float_model: bytes) -> range_table.Ranges:
     recipe = work.recipe
     inputs = Inputs(work.machine.source, recipe.preprocess, recipe.model.resolution)
     method = RangeMethod.parse(recipe.calibration.range_method)
@@ -41,8 +42,8 @@ def _measured(work: Work, float_model: bytes) -> ranges.Ranges:
     }
     work.write(MANIFEST_FILE, manifest.to_json(measured.pictures, made_for))
     names = convert.activations(float_model)
-    rounded = ranges.round_mantissa(spans, recipe.calibration.mantissa_bits)
-    return ranges.Ranges(
+    rounded = range_table.round_mantissa(spans, recipe.calibration.mantissa_bits)
+    return range_table.Ranges(
         spans={name: (float(low), float(high)) for name, (low, high) in zip(names, rounded, strict=True)},
         network=recipe.network,
         graph_sha256=_graph_sha256(work),
@@ -53,7 +54,7 @@ def _measured(work: Work, float_model: bytes) -> ranges.Ranges:
     )
 
 
-def _fitting(work: Work, table: ranges.Ranges) -> ranges.Ranges:
+def _fitting(work: Work, table: range_table.Ranges) -> range_table.Ranges:
     # Other weights of the same architecture have other ranges, and so have pictures cut in another way.
     for what, expected, found in (
         ("network", work.recipe.network, table.network),

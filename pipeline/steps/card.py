@@ -6,14 +6,22 @@ import re
 from collections.abc import Iterator
 from importlib.metadata import version
 
-from pipeline import card
-from pipeline.keys import tools_here
+from pipeline.card import card
+from pipeline.claims.rows import BACKGROUND
+from pipeline.engine.keys import tools_here
+from pipeline.engine.work import (
+    CONVERSION_FILE,
+    EVALUATE_FILE,
+    PLATFORMS_FILE,
+    VELA_FILE,
+    VERIFY_FILE,
+    Work,
+    left_out_file,
+)
 from pipeline.platforms import ethos_u
 from pipeline.platforms.evidence import Evidence, from_json
-from pipeline.published_recipe import sentence
-from pipeline.rows import BACKGROUND
-from pipeline.work import CONVERSION_FILE, EVALUATE_FILE, PLATFORMS_FILE, VELA_FILE, VERIFY_FILE, Work, left_out_file
-from recreate_model.digest import Json, digest_file
+from pipeline.request.published_recipe import sentence
+from recreate_model.support.digest import Json, digest_file
 
 # As the card names them, and the key in definition.yaml; a data set goes by its own name.
 _DATASETS = {"folder": "user-folder", "tfrecord": "user-tfrecords", "procedural": "procedural-pictures"}

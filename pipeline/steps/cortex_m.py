@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipeline.cortex_m.bundle import tflm_files
-from pipeline.work import CORTEX_M_FOLDER, LABELS_FILE, Work, model_file
+from pipeline.engine.work import CORTEX_M_FOLDER, LABELS_FILE, Work, model_file
 
 
 def run(work: Work) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from calibration.inputs import Inputs
-from pipeline.evaluate import Proportion, evaluate
-from pipeline.given import check_classes, check_pictures
-from pipeline.work import EVALUATE_FILE, Work, float_model_file
-from recreate_model.digest import Json, digest_json, readable_json
-from recreate_model.model_view import read_model
+from calibration.pictures.inputs import Inputs
+from pipeline.claims.evaluate import Proportion, evaluate
+from pipeline.engine.work import EVALUATE_FILE, Work, float_model_file
+from pipeline.request.given import check_classes, check_pictures
 from recreate_model.recipe import as_json
+from recreate_model.support.digest import Json, digest_json, readable_json
+from recreate_model.tflite.model_view import read_model
 
 
 def run(work: Work) -> None:

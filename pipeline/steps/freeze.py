@@ -7,17 +7,19 @@ from pathlib import PurePosixPath
 
 from absl import logging
 
-from pipeline.work import FREEZE_FILE, Work, archive_graph_file, float_model_file
-from recreate_model import checkpoint, convert, float_forms, network, seeded
-from recreate_model.background import with_background_of
-from recreate_model.checkpoint import FloatWeights
-from recreate_model.digest import Json, digest_bytes, readable_json
-from recreate_model.errors import InputError
-from recreate_model.frozen_graph import read_layers
-from recreate_model.full_integer import check_full_integer
-from recreate_model.membership import check_member
-from recreate_model.model_view import read_file, read_model
+from pipeline.engine.work import FREEZE_FILE, Work, archive_graph_file, float_model_file
+from recreate_model.floats import checkpoint, float_forms
+from recreate_model.floats.checkpoint import FloatWeights
+from recreate_model.floats.frozen_graph import read_layers
+from recreate_model.network import mobilenet_v2, seeded
+from recreate_model.prove.background_row import with_background_of
+from recreate_model.prove.membership import check_member
+from recreate_model.quantize import convert
 from recreate_model.recipe import Model
+from recreate_model.support.digest import Json, digest_bytes, readable_json
+from recreate_model.support.errors import InputError
+from recreate_model.tflite.full_integer import check_full_integer
+from recreate_model.tflite.model_view import read_file, read_model
 
 _FILLED = (
     "the checkpoint has none (background): its weights are zero and its bias is the smallest of the others, so it wins "
@@ -29,7 +31,7 @@ def run(work: Work) -> None:
     recipe = work.recipe
     with work.machine.progress.bar("freezing the float graph"):
         weights, background = _weights(work)
-        graph = network.frozen_graph(recipe.model, weights.values)
+        graph = mobilenet_v2.frozen_graph(recipe.model, weights.values)
         model = convert.convert_float(graph)
     if recipe.toolchain:
         work.write(archive_graph_file(recipe), _own_graph(weights, recipe.model))

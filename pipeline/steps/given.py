@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pipeline.work import GIVEN_FILE, Work, model_file
-from recreate_model.digest import digest_bytes, readable_json
-from recreate_model.errors import InputError
-from recreate_model.published_figures import PUBLISHED_MODEL, PUBLISHED_SHA1
+from pipeline.engine.work import GIVEN_FILE, Work, model_file
+from recreate_model.network.published_figures import PUBLISHED_MODEL, PUBLISHED_SHA1
+from recreate_model.support.digest import digest_bytes, readable_json
+from recreate_model.support.errors import InputError
 
 
 def run(work: Work) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pipeline.given import check_classes
-from pipeline.work import LABELS_FILE, Work
-from recreate_model.labels import labels, labels_text
-from recreate_model.model_view import read_model
+from pipeline.engine.work import LABELS_FILE, Work
+from pipeline.request.given import check_classes
+from recreate_model.network.labels import labels, labels_text
+from recreate_model.tflite.model_view import read_model
 
 
 def run(work: Work) -> None:

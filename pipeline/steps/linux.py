@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pipeline.given import check_pictures
+from pipeline.engine.work import LABELS_FILE, Work, model_file
 from pipeline.linux.program import linux_programs
-from pipeline.work import LABELS_FILE, Work, model_file
-from recreate_model.errors import InputError
+from pipeline.request.given import check_pictures
+from recreate_model.support.errors import InputError
 
 
 def run(work: Work) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from pipeline.engine.work import PLATFORMS_FILE, VELA_FILE, Work
 from pipeline.platforms import cortex_a, cortex_m, cortex_m_tflm, ethos_u, mali, published_vector
 from pipeline.platforms.evidence import Evidence, Subject, as_json
 from pipeline.platforms.subject import subject
-from pipeline.work import PLATFORMS_FILE, VELA_FILE, Work
-from recreate_model.digest import Json, digest_bytes, readable_json
-from recreate_model.errors import InputError, PipelineError
-from recreate_model.resources import cache_folder
+from recreate_model.support.digest import Json, digest_bytes, readable_json
+from recreate_model.support.errors import InputError, PipelineError
+from recreate_model.support.resources import cache_folder
 
 _PICTURES = 20
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from calibration import ranges
-from pipeline import published_recipe
-from pipeline.published_recipe import Steering
-from pipeline.work import CONVERSION_FILE, RANGES_FILE, Work, archive_graph_file, float_model_file, model_file
-from recreate_model import convert
-from recreate_model.digest import readable_json
+from calibration.ranges import range_table
+from pipeline.engine.work import CONVERSION_FILE, RANGES_FILE, Work, archive_graph_file, float_model_file, model_file
+from pipeline.request import published_recipe
+from pipeline.request.published_recipe import Steering
+from recreate_model.quantize import convert
+from recreate_model.support.digest import readable_json
 
 
 def run(work: Work) -> None:
-    table = ranges.from_json(work.read(RANGES_FILE), RANGES_FILE)
+    table = range_table.from_json(work.read(RANGES_FILE), RANGES_FILE)
     float_model = work.inputs[float_model_file(work.recipe)].read_bytes()
     with work.machine.progress.bar("quantising"):
         model = (
@@ -22,7 +22,7 @@ def run(work: Work) -> None:
     work.write(model_file(work.recipe), model)
 
 
-def _published(work: Work, float_model: bytes, table: ranges.Ranges) -> bytes:
+def _published(work: Work, float_model: bytes, table: range_table.Ranges) -> bytes:
     machine = work.machine
     made = published_recipe.make(
         work.inputs[archive_graph_file(work.recipe)].read_bytes(),

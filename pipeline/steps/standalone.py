@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipeline.cortex_m.standalone.emit import runtime_sources
-from pipeline.work import STANDALONE_FOLDER, Work, model_file
+from pipeline.engine.work import STANDALONE_FOLDER, Work, model_file
 
 
 def run(work: Work) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import PurePosixPath
 
+from pipeline.engine.work import VELA_FILE, Work
 from pipeline.ethos_u.plot import plot
 from pipeline.ethos_u.report import markdown
 from pipeline.ethos_u.variant import CUSTOM_CONFIG
 from pipeline.ethos_u.vela import compile_all, vela_table
-from pipeline.work import VELA_FILE, Work
-from recreate_model.digest import readable_json
+from recreate_model.support.digest import readable_json
 
 FOLDER = PurePosixPath(VELA_FILE).parent
 PLOT = "variants.svg"

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from calibration import ranges
-from pipeline import golden, verify
-from pipeline.rows import Row, holds
-from pipeline.work import FREEZE_FILE, RANGES_FILE, VERIFY_FILE, Work, archive_graph_file, float_model_file
-from recreate_model.digest import readable_json
+from calibration.ranges import range_table
+from pipeline.claims import verify
+from pipeline.claims.rows import Row, holds
+from pipeline.engine import golden
+from pipeline.engine.work import FREEZE_FILE, RANGES_FILE, VERIFY_FILE, Work, archive_graph_file, float_model_file
+from recreate_model.support.digest import readable_json
 
 
 def run(work: Work) -> None:
@@ -20,7 +21,7 @@ def run(work: Work) -> None:
     frozen = work.read_json(FREEZE_FILE)
     frozen_graph, background = frozen["archive_frozen_graph"], frozen.get("background", "")
     float_model = work.inputs[float_model_file(recipe)].read_bytes()
-    spans = ranges.from_json(work.read(RANGES_FILE), RANGES_FILE).spans
+    spans = range_table.from_json(work.read(RANGES_FILE), RANGES_FILE).spans
     if recipe.toolchain:
         graph = work.inputs[archive_graph_file(recipe)].read_bytes()
         table = verify.published_rows(recipe, work.model, float_model, spans, graph, frozen_graph)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 from dataclasses import dataclass
 
-from recreate_model.errors import UsageError
+from recreate_model.support.errors import UsageError
 
 
 @dataclass(frozen=True)

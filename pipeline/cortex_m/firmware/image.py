@@ -1,7 +1,8 @@
 """A bare-metal image of the standalone runtime: built by the Arm compiler, run by QEMU, its outputs read back.
 
 For: showing that the emitted C works as Cortex-M code. QEMU shows what is computed and counts instructions; it knows
-nothing of cycles. Not for: comparing outputs (`pipeline.platforms`), or what is printed (`pipeline.commands.firmware`).
+nothing of cycles. Not for: comparing outputs (`pipeline.platforms`), or what is printed
+(`pipeline.interface.commands.firmware`).
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from pipeline import user_files
 from pipeline.c_array import identifier
 from pipeline.cortex_m import firmware
 from pipeline.cortex_m.firmware.boards import NANOSECONDS_PER_TICK, Board
-from pipeline.work import CORTEX_M_FOLDER, STANDALONE_FOLDER
-from recreate_model.errors import ResourceError, ToolError
-from recreate_model.network import Array
-from recreate_model.processes import run_to_end
+from pipeline.engine import user_files
+from pipeline.engine.work import CORTEX_M_FOLDER, STANDALONE_FOLDER
+from recreate_model.network.mobilenet_v2 import Array
+from recreate_model.support.errors import ResourceError, ToolError
+from recreate_model.support.processes import run_to_end
 
 # The stages whose files an image is made of.
 STAGES_NEEDED = ("c-array", "standalone")

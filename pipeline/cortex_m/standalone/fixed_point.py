@@ -11,8 +11,8 @@ import math
 
 import numpy as np
 
-from recreate_model.model_view import Quantisation
-from recreate_model.network import Array
+from recreate_model.network.mobilenet_v2 import Array
+from recreate_model.tflite.model_view import Quantisation
 
 INT8_MIN, INT8_MAX = -128, 127
 ADD_LEFT_SHIFT = 20  # bits by which ADD scales both operands up before it sums them

@@ -14,9 +14,9 @@ import numpy as np
 
 from pipeline.cortex_m.standalone import fixed_point
 from pipeline.cortex_m.standalone.layers import Activation, Layer, Program, Window
-from recreate_model.errors import InputError
-from recreate_model.model_view import ModelView, Operator, Quantisation, Tensor, read_model
-from recreate_model.network import Array
+from recreate_model.network.mobilenet_v2 import Array
+from recreate_model.support.errors import InputError
+from recreate_model.tflite.model_view import ModelView, Operator, Quantisation, Tensor, read_model
 
 OPERATORS = ("ADD", "AVERAGE_POOL_2D", "CONV_2D", "DEPTHWISE_CONV_2D", "RESHAPE", "SOFTMAX")
 _LARGEST_SUM = 2**31 - 1 - 256  # to which a zero point may be added

@@ -1,0 +1,1 @@
+"""The same work over processes, here or on a cluster."""

@@ -1,0 +1,1 @@
+"""From pictures to the range of every activation."""

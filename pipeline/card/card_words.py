@@ -1,0 +1,156 @@
+"""What the model card says of a model in words: what it is, where it comes from, and what must be known first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from recreate_model.network.labels import CLASSES
+from recreate_model.network.published_figures import PUBLISHED_MODEL, PUBLISHED_SHA1
+from recreate_model.recipe import Model, Recipe
+from recreate_model.support.digest import digest_bytes
+from recreate_model.tflite.full_integer import picture_size
+from recreate_model.tflite.model_view import ModelView, Tensor
+
+_PAPER = "https://arxiv.org/pdf/1801.04381.pdf"
+_QUANTISED = "INT8 quantised version of MobileNet v2 model."
+_IDENTICAL = f"It is the published {PUBLISHED_MODEL.name}_INT8, byte for byte."
+
+
+@dataclass(frozen=True)
+class Words:
+    """The words of one card.
+
+    Attributes:
+        title: of the whole card.
+        warning: what has to be said before anything else; empty where that is nothing.
+        terms: on the licence, behind its name.
+        origin: how the model came to be.
+        labels, code: paragraphs on the class labels, and on what made the model.
+        paper: address of the paper on the network; empty where the network is not known.
+    """
+
+    title: str
+    warning: str
+    description: str
+    terms: str
+    origin: str
+    labels: str
+    code: str
+    paper: str
+
+
+def words_of(recipe: Recipe, model: bytes, tools: Mapping[str, str], labelled: bool, conversion: str = "") -> Words:
+    """The words for a model.
+
+    Args:
+        model: the bytes of the INT8 model.
+        tools: name to version of what made the model.
+        labelled: whether labels.txt lies beside the card.
+        conversion: a sentence on how a toolchain of its own converted the checkpoint; empty where today's did.
+    """
+    labels = (
+        "The class labels associated with this model are in [labels.txt](labels.txt); the script `get_class_labels.sh` "
+        "of the recreation code writes them too."
+        if labelled
+        else "No labels fit the classes of this model."
+    )
+    if recipe.given:
+        return _of_given(recipe, model, tools, labels)
+    how = " --recipe published" * bool(recipe.toolchain)
+    description, warning = _who_it_is(recipe)
+    if digest_bytes(model, "sha1") == PUBLISHED_SHA1:
+        description, warning = f"{_QUANTISED} Trained on ImageNet.", f"{warning} {_IDENTICAL}".strip()
+    return Words(
+        title=_title(recipe.model),
+        warning=warning,
+        description=description,
+        terms=f" for the code; the terms of the {_file(recipe)}'s weights are theirs"
+        * (recipe.checkpoint.kind in ("archive", "file")),
+        origin=_origin(recipe, tools, conversion),
+        labels=labels,
+        code=f"This model was made by `python -m pipeline all{how}` of the project this card comes from; the code is "
+        "in its `recreate_model/`.",
+        paper=_PAPER,
+    )
+
+
+def _of_given(recipe: Recipe, model: bytes, tools: Mapping[str, str], labels: str) -> Words:
+    published = digest_bytes(model, "sha1") == PUBLISHED_SHA1
+    warning = f"Given, SHA-256 {recipe.checkpoint.sha256}: the model was not built here."
+    description = "A full-integer INT8 model. How it was trained and quantised is not known to this build."
+    if published:
+        warning += f" {_IDENTICAL}"
+        description = f"{_QUANTISED} Trained on ImageNet."
+    return Words(
+        title=_title(PUBLISHED_MODEL) if published else f"{recipe.given}",
+        warning=warning,
+        description=description,
+        terms=" for the code; the terms of the model are its owner's" * (not published),
+        origin=f"Everything else in this folder was made from the model's bytes.{_made_with(tools)}",
+        labels=labels,
+        code="The files beside the model were made by `python -m pipeline all --of MODEL` of the project this card "
+        "comes from; how such a model is made is in its `recreate_model/`.",
+        paper=_PAPER if published else "",
+    )
+
+
+def _title(model: Model) -> str:
+    return f"MobileNet v2 {model.width} {model.resolution} INT8"
+
+
+def _who_it_is(recipe: Recipe) -> tuple[str, str]:
+    """The description, and what has to be said before anything else unless the weights are the official ones."""
+    checkpoint = recipe.checkpoint
+    if checkpoint.kind == "official":
+        return f"{_QUANTISED} Trained on ImageNet.", ""
+    if checkpoint.kind == "seeded":
+        warning = f"Seeded stand-in: weights drawn from seed {checkpoint.seed}, not the trained model."
+        return f"{_QUANTISED} Not trained: for trying the pipeline only.", warning
+    built = "an archive" if checkpoint.kind == "archive" else f"a {checkpoint.form}"
+    official = "the official one" if checkpoint.kind == "archive" else "the official archive"
+    warning = f"Built from {built} with SHA-256 {checkpoint.sha256}, not from {official}."
+    return f"{_QUANTISED} How the {_file(recipe)}'s weights were trained is not known to this build.", warning
+
+
+def _file(recipe: Recipe) -> str:
+    """What holds the float weights."""
+    return recipe.checkpoint.form or "archive"
+
+
+def warnings_of(recipe: Recipe) -> list[str]:
+    """What else a reader must know before anything else."""
+    if recipe.calibration.kind == "procedural" and recipe.checkpoint.kind != "seeded":
+        return ["Calibrated on procedural pictures, which resemble no photograph."]
+    return []
+
+
+def _origin(recipe: Recipe, tools: Mapping[str, str], conversion: str) -> str:
+    checkpoint, calibration = recipe.checkpoint, recipe.calibration
+    weights = (
+        f"the {_file(recipe)} with SHA-256 `{checkpoint.sha256}`" if checkpoint.sha256 else f"seed {checkpoint.seed}"
+    )
+    ranges = f"from the table with SHA-256 `{calibration.ranges_sha256}`"
+    if calibration.kind != "ranges":
+        pictures = f"{len(calibration.pictures)} {'procedural ' * (calibration.kind == 'procedural')}pictures"
+        ranges = f"measured on {pictures}, rounded to {calibration.mantissa_bits} mantissa bits"
+    if calibration.cuts_outliers:
+        ranges += f", outliers cut off by the method {calibration.range_method}"
+    if recipe.toolchain:
+        ranges += ", which were recovered from the published file"
+    converted = f" Converted {conversion}." if conversion else ""
+    quantised = f"Float weights from {weights}, quantised after training. Activation ranges {ranges}."
+    return f"{quantised}{converted}{_made_with(tools)}"
+
+
+def _made_with(tools: Mapping[str, str]) -> str:
+    return f" Made with {', '.join(f'{name} {tools[name]}' for name in sorted(tools))}." if tools else ""
+
+
+def description_of(view: ModelView, tensor: Tensor, recipe: Recipe) -> str:
+    """What an input or an output of the model of a recipe is."""
+    if tensor is view.input and (size := picture_size(view)):
+        return f"Single {size}x{size} RGB image with INT8 values between -128 and 127"
+    if tensor is view.output and (not recipe.given or tensor.shape in ((1, CLASSES), (1, CLASSES + 1))):
+        return f"Per-class confidence for {tensor.shape[1]} ImageNet classes"
+    return "INT8 values between -128 and 127"

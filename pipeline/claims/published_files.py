@@ -1,0 +1,223 @@
+"""The three published files, from the cache and its mirrors or from a folder laid out as the ML-zoo's, as bytes.
+
+A file that is not there is told, and whatever needs it is left unchecked; a file that is there and is something else
+(a Git LFS pointer, a vector cut short or of another shape) is an error. Nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import io
+import tokenize
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.engine.work import Progress
+from recreate_model.network.mobilenet_v2 import Array
+from recreate_model.quantize.convert import INT8_INPUT_NAME, INT8_OUTPUT_NAME
+from recreate_model.support import resources
+from recreate_model.support.archive import placeholder
+from recreate_model.support.errors import InputError, ResourceError
+from recreate_model.support.resources import RESOURCES, Resource
+from recreate_model.tflite.model_view import read_file
+
+_LARGEST = 64 << 20  # bytes; the model has 4 million
+_MODEL, _INPUT, _OUTPUT = "published-model", "published-input", "published-output"
+# Where the vectors lie beside the model in the ML-zoo.
+_INPUT_PATH = f"testing_input/{INT8_INPUT_NAME}/0.npy"
+_OUTPUT_PATH = f"testing_output/{INT8_OUTPUT_NAME}/0.npy"
+
+
+@dataclass(frozen=True)
+class File:
+    """One of the published files.
+
+    Attributes:
+        data: None where it is not at hand.
+        where: its path; empty where it is not at hand.
+        missing: the error to end with, where it is not at hand and should be.
+    """
+
+    resource: Resource
+    data: bytes | None
+    where: str
+    missing: ResourceError | None = None
+
+    @property
+    def what(self) -> str:
+        return self.resource.name.replace("-", " ")
+
+    @property
+    def why(self) -> str:
+        """Why it is not at hand."""
+        return self.missing.found if self.missing else "a single model was given, without its test vectors"
+
+
+@dataclass(frozen=True)
+class Files:
+    """The model, its test input, and the output that belongs to it."""
+
+    model: File
+    input: File
+    output: File
+
+    def missing(self) -> Iterator[ResourceError]:
+        """The errors of those that should be at hand and are not."""
+        for field in fields(self):
+            if error := getattr(self, field.name).missing:
+                yield error
+
+
+def fetched(cache: Path, progress: Progress) -> Files:
+    """The pinned files, from the cache or a mirror."""
+    return Files(*(_fetched(RESOURCES[name], cache, progress) for name in (_MODEL, _INPUT, _OUTPUT)))
+
+
+def model(path: Path | None, progress: Progress) -> tuple[bytes, Path]:
+    """The model that the user names, or the pinned one where none is named, and where it lies.
+
+    Raises:
+        InputError, ResourceError: it cannot be read, or cannot be had.
+    """
+    if path is None:
+        file = _fetched(RESOURCES[_MODEL], resources.cache_folder(), progress)
+        if file.missing:
+            raise file.missing
+        path = Path(file.where)
+    return read_file(path), path
+
+
+def _fetched(resource: Resource, cache: Path, progress: Progress) -> File:
+    try:
+        with progress.bar(f"fetching {resource.file_name}"):
+            path = resources.fetch(resource, cache)
+    except ResourceError as error:
+        return File(resource, None, "", error)
+    return File(resource, path.read_bytes(), str(path))
+
+
+def beside(folder: Path) -> Files:
+    """The files of a folder in the ML-zoo's layout, as far as they are there, and without a model.
+
+    Raises:
+        InputError: a file that cannot be read.
+    """
+    paths = ((_INPUT, _INPUT_PATH), (_OUTPUT, _OUTPUT_PATH))
+    return Files(File(RESOURCES[_MODEL], None, ""), *(_beside(folder, RESOURCES[name], where) for name, where in paths))
+
+
+def given(path: Path) -> Files:
+    """The files of a folder, or a model alone.
+
+    Raises:
+        InputError: no such path, no model there, or a file that cannot be read.
+    """
+    model = RESOURCES[_MODEL]
+    if path.is_dir():
+        return Files(
+            File(model, *_read(_only_model(path))),
+            *(
+                _beside(path, RESOURCES[name], where)
+                for name, where in ((_INPUT, _INPUT_PATH), (_OUTPUT, _OUTPUT_PATH))
+            ),
+        )
+    alone = (File(RESOURCES[name], None, "") for name in (_INPUT, _OUTPUT))
+    return Files(File(model, *_read(path)), *alone)
+
+
+def read_vector(file: File, shape: tuple[int, ...] | None) -> Array | None:
+    """A test vector, int8 of `shape` and flat where it is scores; None where it is not at hand.
+
+    Args:
+        shape: that it must have; None for a file that is known by its digest, which is given as it is.
+
+    Raises:
+        InputError: the file is no .npy of that shape and type, or is longer or shorter than it says.
+    """
+    if file.data is None:
+        return None
+    try:
+        vector = _parse(file.data)
+    except (ValueError, EOFError, SyntaxError, TypeError, RecursionError, MemoryError, tokenize.TokenError) as error:
+        said = " ".join(str(error).split())[:100]
+        raise _unusable(file, shape or (), f"a file that is no such array ({said})") from error
+    if shape is None:
+        return vector
+    if vector.dtype != np.int8 or vector.shape != shape:
+        raise _unusable(file, shape, f"{vector.dtype} {vector.shape}")
+    return vector.reshape(-1).astype(np.int64) if len(shape) == 2 else vector
+
+
+def _parse(data: bytes) -> Array:
+    stream = io.BytesIO(data)
+    major, _ = np.lib.format.read_magic(stream)
+    if major > 2:
+        raise ValueError(f"version {major} of the format")
+    read_header = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read_header(stream)
+    if dtype.hasobject:
+        raise ValueError("pickled objects")
+    # Before an array of that size is made: the header may say anything.
+    stated, there = dtype.itemsize * int(np.prod(shape, dtype=object)), len(data) - stream.tell()
+    if stated != there:
+        raise ValueError(f"{there} bytes of data where its header says {stated}")
+    array: Array = np.load(io.BytesIO(data), allow_pickle=False)
+    return array
+
+
+def _unusable(file: File, shape: tuple[int, ...], found: str) -> InputError:
+    return InputError(
+        expected=f"{file.where} to be a NumPy array of int8 {shape}",
+        found=found,
+        done="it was not used",
+        next_step=f"get it from {file.resource.urls[0]}",
+    )
+
+
+def _only_model(folder: Path) -> Path:
+    named = folder / RESOURCES[_MODEL].file_name
+    if named.exists():
+        return named
+    models = sorted(folder.glob("*.tflite"))
+    if len(models) != 1:
+        raise InputError(
+            expected=f"{folder} to hold {named.name}, or one .tflite and no other",
+            found=f"{len(models)} of them",
+            next_step="give the model's own path",
+        )
+    return models[0]
+
+
+def _beside(folder: Path, resource: Resource, where: str) -> File:
+    path = folder / where
+    if path.exists():
+        return File(resource, *_read(path))
+    missing = ResourceError(
+        expected=f"the {resource.name.replace('-', ' ')} at {path}",
+        found="nothing there",
+        done="the rest was checked",
+        next_step=f"get it from {resource.urls[0]}, or give the path of the model alone",
+    )
+    return File(resource, None, "", missing)
+
+
+def _read(path: Path) -> tuple[bytes, str]:
+    try:
+        if not path.is_file():
+            found = "a folder" if path.is_dir() else "something that is no file" if path.exists() else "nothing there"
+        else:
+            with path.open("rb") as stream:
+                data = stream.read(_LARGEST + 1)
+            found = placeholder(data[:512]) or (f"more than {_LARGEST:,} bytes" if len(data) > _LARGEST else "")
+            if not found:
+                return data, str(path)
+    except OSError as error:
+        found = error.strerror or str(error)
+    raise InputError(
+        expected=f"--published {path} to be the published file",
+        found=found,
+        done="nothing was checked",
+        next_step="give the file itself (git lfs pull), or leave PATH out to fetch it",
+    )

@@ -1,0 +1,212 @@
+"""Comparing a built model with what is claimed of it, row by row.
+
+Four things make claims: the published card, for names, shapes, types, operators and the output's quantisation; the
+recipe's entry in golden.json, for the bytes; the checkpoint's own frozen graph, for the float weights; and the float
+model with its ranges, for every scale, weight and bias, which are derived again without TensorFlow. The published SHA-1
+is claimed of the published recipe, and elsewhere shown: it belongs to a toolchain of 2021 and its ranges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from pipeline.claims.rows import BACKGROUND, Row, claim
+from recreate_model.floats.frozen_graph import FOLDING_ULPS, as_values, read_layers
+from recreate_model.network import mobilenet_v2
+from recreate_model.network.mobilenet_v2 import CLASSES, Array
+from recreate_model.network.published_figures import PUBLISHED_MODEL, PUBLISHED_SHA1, PUBLISHED_SIZE
+from recreate_model.prove import consistency
+from recreate_model.prove.channels import FACTOR_ULPS
+from recreate_model.prove.rederive import Agreement, Rederivation, rederive, rederive_activations
+from recreate_model.quantize.convert import INT8_INPUT_NAME, INT8_OUTPUT_NAME
+from recreate_model.quantize.quantiser import Generation
+from recreate_model.recipe import Model, Recipe
+from recreate_model.support.digest import Json, digest_bytes
+from recreate_model.tflite.model_view import ModelView, Quantisation, read_model
+
+_CARD, _MODEL = "the published card", "the published model"
+_OPERATORS = ("ADD", "AVERAGE_POOL_2D", "CONV_2D", "DEPTHWISE_CONV_2D", "RESHAPE", "SOFTMAX")
+# A softmax is at most 1, so its scale does not depend on any picture.
+OUTPUT_QUANTISATION = "scale 0.00390625, zero point -128"
+_INPUT_QUANTISATION = "scale 0.007843137718737125, zero point -1"  # of the published model
+
+
+def rows(
+    recipe: Recipe,
+    model: bytes,
+    float_model: bytes,
+    spans: Mapping[str, tuple[float, float]],
+    golden_sha256: str | None,
+    frozen_graph: Json,
+    background: str = "",
+) -> tuple[Row, ...]:
+    """All rows for a model.
+
+    Args:
+        float_model: it was quantised from, and `spans`, the range of each activation.
+        golden_sha256: of the model, as golden.json has it for this recipe; None where it has nothing.
+        frozen_graph: `archive_frozen_graph` of freeze.json; None where the checkpoint has no frozen graph.
+        background: how class 0 was filled in where the checkpoint has none; empty where it has one.
+    """
+    view = read_model(model)
+    return (
+        *_bytes(recipe, model, golden_sha256),
+        *_interface(recipe.model, view),
+        *_content(view),
+        *_numbers(rederive(read_model(float_model, "the float model"), view, spans)),
+        _weights(recipe, frozen_graph),
+        *([Row(BACKGROUND, "", "filled in", "not claimed", background)] if background else []),
+    )
+
+
+def published_rows(
+    recipe: Recipe,
+    model: bytes,
+    float_model: bytes,
+    spans: Mapping[str, tuple[float, float]],
+    graph: bytes,
+    frozen_graph: Json,
+) -> tuple[Row, ...]:
+    """All rows for a model of the published recipe: every figure of the card is claimed.
+
+    Args:
+        float_model, spans, frozen_graph: as for `rows`.
+        graph: the checkpoint's frozen graph, which was converted.
+    """
+    view = read_model(model)
+    activations = rederive_activations(read_model(float_model, "the float model"), view, spans, Generation.SCALE_FLOOR)
+    return (
+        *_published_bytes(model),
+        *_interface(PUBLISHED_MODEL, view, _INPUT_QUANTISATION),
+        *_content(view),
+        _agreement("activation scales", activations, "the recorded ranges, by the arithmetic of TensorFlow 2.5"),
+        *_explained(view, as_values(read_layers(graph, PUBLISHED_MODEL, "the checkpoint's frozen graph"))),
+        _weights(recipe, frozen_graph),
+    )
+
+
+def given_rows(model: bytes) -> tuple[Row, ...]:
+    """All rows for a model that was given: those of the published card where its SHA-1 is the published one."""
+    view = read_model(model)
+    sha1 = digest_bytes(model, "sha1")
+    if sha1 == PUBLISHED_SHA1:
+        return (
+            *_published_bytes(model),
+            *_interface(PUBLISHED_MODEL, view, _INPUT_QUANTISATION),
+            *_content(view),
+        )
+    why = "a given file, of which nothing is claimed"
+    return (
+        Row("SHA-1", "", sha1, "not claimed", why),
+        Row("size", "", str(len(model)), "not claimed", why),
+        *(
+            Row(side, "", f"{tensor.name}, {tensor.dtype} {tensor.shape}", "not claimed", why)
+            for side, indices in (("input", view.inputs), ("output", view.outputs))
+            for tensor in (view.tensors[index] for index in indices)
+        ),
+        Row("operators", "", " ".join(view.operator_names), "not claimed", why),
+        _no_floats(view),
+    )
+
+
+def _published_bytes(model: bytes) -> Iterator[Row]:
+    yield claim("SHA-1", PUBLISHED_SHA1, digest_bytes(model, "sha1"), _CARD)
+    yield claim("size", str(PUBLISHED_SIZE), str(len(model)), _CARD)
+
+
+def _bytes(recipe: Recipe, model: bytes, golden_sha256: str | None) -> Iterator[Row]:
+    found = digest_bytes(model)
+    if golden_sha256 is None:
+        yield Row("SHA-256", "", found, "not claimed", "golden.json has no entry for this recipe")
+    else:
+        yield claim("SHA-256", golden_sha256, found, "golden.json, for this recipe")
+    why = "a published figure: its toolchain is of 2021 and its calibration set is lost"
+    published = recipe.model == PUBLISHED_MODEL and recipe.checkpoint.kind == "official"
+    for what, figure, value in (
+        ("SHA-1", PUBLISHED_SHA1, digest_bytes(model, "sha1")),
+        ("size", str(PUBLISHED_SIZE), str(len(model))),
+    ):
+        yield Row(what, figure if published else "", value, "not claimed", why if published else _not_published(recipe))
+
+
+def _not_published(recipe: Recipe) -> str:
+    if recipe.model != PUBLISHED_MODEL:
+        return f"the published figures are of {PUBLISHED_MODEL.name}"
+    return "the published figures are of the official checkpoint"
+
+
+def _interface(model: Model, view: ModelView, input_quantisation: str = "") -> Iterator[Row]:
+    card, resolution = _CARD, model.resolution
+    yield claim("input name", INT8_INPUT_NAME, view.input.name, card)
+    yield claim("input shape", str((1, resolution, resolution, 3)), str(view.input.shape), card)
+    yield claim("input type", "int8", view.input.dtype, card)
+    what, found = "input quantisation", quantisation_text(view.input.quantisation)
+    if input_quantisation:
+        yield claim(what, input_quantisation, found, _MODEL)
+    else:
+        yield Row(what, "", found, "not claimed", "it follows from the calibration pictures")
+    yield claim("output name", INT8_OUTPUT_NAME, view.output.name, card)
+    yield claim("output shape", str((1, CLASSES)), str(view.output.shape), card)
+    yield claim("output type", "int8", view.output.dtype, card)
+    yield claim("output quantisation", OUTPUT_QUANTISATION, quantisation_text(view.output.quantisation), _MODEL)
+
+
+def _content(view: ModelView) -> Iterator[Row]:
+    yield claim("operators", " ".join(_OPERATORS), " ".join(view.operator_names), _MODEL)
+    yield _no_floats(view)
+
+
+def _no_floats(view: ModelView) -> Row:
+    floats = [tensor.name for tensor in view.tensors if tensor.dtype.startswith(("float", "bfloat"))]
+    return claim("float tensors", "none", ", ".join(floats) or "none", "full-integer quantisation")
+
+
+def _numbers(derived: Rederivation) -> Iterator[Row]:
+    why = "the float model and its ranges, derived again"
+    for what, agreement in (
+        ("activation scales", derived.activations),
+        ("INT8 weights", derived.weights),
+        ("INT32 biases", derived.biases),
+    ):
+        yield _agreement(what, agreement, why)
+
+
+def _agreement(what: str, agreement: Agreement, why: str) -> Row:
+    found = f"{agreement.matching} of {agreement.total}"
+    if agreement.first_other:
+        found += f", not {agreement.first_other}"
+    return claim(what, f"{agreement.total} of {agreement.total}", found, why)
+
+
+def _explained(view: ModelView, values: Mapping[str, Array]) -> Iterator[Row]:
+    """The numbers of a model whose BatchNorm another CPU folded: each channel by one factor within the tolerance."""
+    layers = consistency.compare(view, mobilenet_v2.layers(PUBLISHED_MODEL), values, Generation.SCALE_FLOOR)
+    refuted = [each for layer in layers for each in layer.refutations]
+    weights, biases = sum(layer.weights for layer in layers), sum(layer.biases for layer in layers)
+    expected = f"{weights} weights and {biases} biases explained"
+    found = f"{refuted[0].what} of {refuted[0].tensor} is {refuted[0].found}" if refuted else expected
+    why = f"the checkpoint's frozen graph, one folding factor a channel within {FACTOR_ULPS} units in the last place"
+    yield claim("INT8 weights and INT32 biases", expected, found, why)
+
+
+def _weights(recipe: Recipe, frozen_graph: Json) -> Row:
+    """What reading the archive's frozen graph showed; constants are compared, or there is no claim."""
+    what, why = "float weights", "the archive's own frozen graph"
+    if recipe.checkpoint.form:
+        return Row(what, "", "", "not claimed", f"a {recipe.checkpoint.form} has its weights once")
+    if frozen_graph is None:
+        return Row(what, "", "", "not claimed", "the checkpoint comes without a frozen graph to compare with")
+    if frozen_graph["not_checked"]:
+        return Row(what, "", "", "not checked", f"{why} is laid out in another way: {frozen_graph['not_checked']}")
+    exact, folded, other = (frozen_graph[name] for name in ("exact", "folded", "first_other"))
+    expected = f"{exact} constants the same"
+    if folded:
+        expected += f", {folded} with BatchNorm folded within {FOLDING_ULPS} units in the last place"
+        why += f", {frozen_graph['largest_ulps']:.2g} such units apart at most" * (not other)
+    return claim(what, expected, f"not {other}" if other else expected, why)
+
+
+def quantisation_text(value: Quantisation | None) -> str:
+    if value is None:
+        return "none"
+    return f"scale {', '.join(map(repr, value.scales))}, zero point {', '.join(map(str, value.zero_points))}"

@@ -1,0 +1,1 @@
+"""Stages, keys, and the folder of a build."""

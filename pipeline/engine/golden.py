@@ -1,0 +1,61 @@
+"""`artifacts/golden.json`: the digests that must come out again, for the recipes CI builds.
+
+An entry is found by the recipe's id, so a recipe that differs in anything claims none of its artifacts; the INT8 model
+alone is claimed by every recipe that agrees in what decides it.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from pipeline.engine.work import model_file
+from recreate_model.recipe import Recipe
+from recreate_model.support.digest import Json, readable_json
+from recreate_model.support.errors import InputError
+
+PATH = Path(__file__).resolve().parents[2] / "artifacts" / "golden.json"
+
+
+def artifacts(recipe: Recipe) -> Mapping[str, str] | None:
+    """Path in the build folder -> SHA-256 of every artifact of this recipe; None where nothing is recorded."""
+    entry = _read().get(recipe.id)
+    return None if entry is None else dict(entry["artifacts"])
+
+
+def model_claims(recipe: Recipe) -> Json:
+    """The recorded SHA-256 of the INT8 model alone; None where nothing is recorded."""
+    for entry in _read().values():
+        if entry["model_id"] == recipe.model_id:
+            return entry["artifacts"][model_file(recipe)]
+    return None
+
+
+def record(recipe: Recipe, digests: Mapping[str, str]) -> None:
+    """Writes the digests of a deliberate change. The file is under version control: its diff is the review."""
+    entries = {**_read(), recipe.id: {"name": recipe.name, "model_id": recipe.model_id, "artifacts": dict(digests)}}
+    # A recipe's id moves when the recipe itself does; the entry it leaves behind would claim nothing for ever.
+    kept = {key: entry for key, entry in sorted(entries.items()) if key == recipe.id or entry["name"] != recipe.name}
+    temporary = PATH.with_suffix(".new")
+    temporary.write_text(readable_json(kept), encoding="utf-8")
+    os.replace(temporary, PATH)
+    _read.cache_clear()
+
+
+@functools.cache
+def _read() -> Mapping[str, Json]:
+    try:
+        entries: Mapping[str, Json] = json.loads(PATH.read_text(encoding="utf-8"))
+        return entries
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise InputError(
+            expected=f"{PATH} to hold JSON",
+            found=str(error),
+            done="it was left as it is",
+            next_step="restore it: git checkout artifacts/golden.json",
+        ) from error

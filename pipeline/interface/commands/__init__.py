@@ -1,0 +1,113 @@
+"""The commands that are no stage, and the options that replace a stage's build, one module each.
+
+To add one, add a module and its row in `pipeline.interface.cli`.
+
+What a command needs is imported inside its `run`, as `--help` reads every one of these modules.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Collection, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from pipeline.engine.runner import Outcome
+    from pipeline.request.opened import Opened
+
+
+class Command(Protocol):
+    """What each of the modules has."""
+
+    SUMMARY: str
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Adds what the command takes beside `--json` and `--quiet`."""
+
+    def run(self, arguments: argparse.Namespace) -> int:
+        """Runs the command and returns its exit status."""
+
+
+class Variant(Protocol):
+    """An option that makes a stage's command do something else than build the stage."""
+
+    FLAG: str  # under which the parser keeps the option; None where it was not given
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Adds the option to those of a build."""
+
+    def run(self, arguments: argparse.Namespace) -> int:
+        """Does what the option asks for and returns the exit status."""
+
+
+def add_published_and_checkpoint(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of a command that looks at a published model beside a checkpoint."""
+    add = parser.add_argument
+    add("published", type=Path, nargs="?", metavar="PUBLISHED", help="an INT8 .tflite (default: the card's, fetched)")
+    add("--model", help="member of the family: width_resolution (default 1.0_224)")
+    add(
+        "--checkpoint",
+        default="official",
+        metavar="official|seeded|PATH",
+        help="float weights, in any form (default official)",
+    )
+
+
+def bring_up_to_date(names: tuple[str, ...], build: Opened, force: bool) -> list[Outcome]:
+    """Runs stages and what they need as their own commands would; what became of all of them.
+
+    Args:
+        force: whether the named stages are run whatever is up to date.
+
+    Raises:
+        InputError: the model is none that a named stage can work on.
+    """
+    from pipeline import console
+    from pipeline.engine import runner
+    from pipeline.interface import build_text
+
+    outcomes = runner.build(
+        runner.with_needs(names, build.stages),
+        build.recipe,
+        build.machine,
+        force=names if force else (),
+        on_wait=lambda: console.waiting(build.folder),
+        on_build=build_text.announce,
+        on_done=build.keep,
+    )
+    for outcome in outcomes:
+        if outcome.state == "left out" and outcome.stage in names:
+            raise build_text.left_out_error(outcome, build.folder)
+    return outcomes
+
+
+def files_of(build: Opened, outcomes: Iterable[Outcome]) -> dict[str, Path]:
+    """The files of the stages, by their path in the build."""
+    return {path: build.folder / path for outcome in outcomes for path in outcome.outputs}
+
+
+def check_no_build_options(
+    arguments: argparse.Namespace, option: str, why: str, done: str, but: Collection[str] = ()
+) -> None:
+    """Refuses options of a build beside one that makes the command do something else.
+
+    Args:
+        option: that one, as it is typed.
+        done: what was done, for the error.
+        but: fields of a request that mean something beside it.
+
+    Raises:
+        UsageError: one of the others was given.
+    """
+    from pipeline.request.request import flag, typed
+    from recreate_model.support.errors import UsageError
+
+    given = [flag(name) for name in typed(arguments) if name not in but] + ["--force"] * arguments.force
+    if given:
+        raise UsageError(
+            expected=f"no options of a build beside {option}, {why}",
+            found=", ".join(given),
+            done=done,
+            next_step="leave them out",
+        )

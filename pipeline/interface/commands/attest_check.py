@@ -1,0 +1,43 @@
+"""`attest --check FILE`: whether every digest of a provenance statement holds."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+FLAG = "statement"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--check",
+        dest=FLAG,
+        type=Path,
+        metavar="FILE",
+        help="check a statement and the files beside it instead; --checkpoint PATH names the archive it is about",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    import json
+
+    from pipeline import console
+    from pipeline.claims.rows import holds, raise_unless_holds
+    from pipeline.interface.commands import check_no_build_options
+    from pipeline.provenance import attest_check
+    from pipeline.provenance.statement import read_statement
+
+    why = "as the statement says of which build it is"
+    check_no_build_options(arguments, "--check", why, "nothing was checked", but=("checkpoint",))
+    path: Path = arguments.statement
+    statement = read_statement(path)
+    named = arguments.checkpoint not in (None, "auto", "official", "seeded")
+    table = attest_check.rows(statement, path.parent, Path(arguments.checkpoint) if named else None)
+    if arguments.json:
+        found = {"build": statement.recipe.name, "recipe": statement.recipe.id, "holds": holds(table)}
+        print(json.dumps({**found, "rows": [vars(row) for row in table]}, indent=2))
+    elif not arguments.quiet:
+        console.print_rows(f"attest --check {path}", table)
+    next_step = "get the files of one and the same build, or build again: python -m pipeline all"
+    raise_unless_holds(table, "all files were left as they are", next_step)
+    return 0

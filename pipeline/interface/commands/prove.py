@@ -1,0 +1,78 @@
+"""Command `prove`: whether a published INT8 model is what a float checkpoint gives."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from pipeline.interface.commands import add_published_and_checkpoint
+
+SUMMARY = "whether a published INT8 model is what a checkpoint gives, without its calibration pictures"
+
+# The weaker verdicts refute.
+ACCEPTED = ("IDENTICAL", "CONSISTENT")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_published_and_checkpoint(parser)
+    add = parser.add_argument
+    add(
+        "--toolchain",
+        metavar="NAME[,NAME...]",
+        help="to make it again with: 2.5.0, 2.6.0, 2.4.4 or today, each also with -old; or none (default: what fits)",
+    )
+    add("--keep", type=Path, metavar="FOLDER", help="write the models that are made again there, for `diff`")
+    add(
+        "--record",
+        type=Path,
+        metavar="FILE",
+        help="write the folding factors of a file proved IDENTICAL there, for `--moves`",
+    )
+    add(
+        "--accept",
+        type=str.upper,
+        choices=ACCEPTED,
+        default="CONSISTENT",
+        metavar="VERDICT",
+        help="weakest verdict that ends with status 0: IDENTICAL or CONSISTENT (default CONSISTENT)",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from pipeline import console
+    from pipeline.claims import published_files
+    from pipeline.interface import proof
+    from pipeline.request.request import Request
+    from pipeline.request.resolve import resolve
+    from recreate_model.compare.verdict import Verdict
+    from recreate_model.prove import toolchain
+    from recreate_model.prove.prove import prove
+    from recreate_model.support import resources
+
+    chains = None if arguments.toolchain is None else toolchain.parse(arguments.toolchain)
+    progress = console.progress(arguments.quiet or arguments.json)
+    published, path = published_files.model(arguments.published, progress)
+    recipe, machine = resolve(Request.given(arguments, images="procedural"), progress, may_fetch=True)
+    cache = resources.cache_folder()
+
+    def announce(sentence: str) -> None:
+        if not arguments.quiet:
+            print(sentence, file=sys.stderr, flush=True)
+
+    checkpoint = proof.checkpoint(recipe, machine)
+    with progress.bar("proving"):
+        found = prove(published, str(path), checkpoint, chains, lambda chain: toolchain.ensure(chain, cache, announce))
+    if arguments.keep:
+        proof.keep(found, arguments.keep)
+    asked = Verdict[arguments.accept]
+    document = proof.document(found, recipe, path, published, asked)
+    if arguments.json:
+        print(json.dumps(document, indent=2))
+    elif not arguments.quiet:
+        console.print_blocks(proof.blocks(document))
+    proof.check(found, recipe, path, asked)
+    if arguments.record:
+        proof.record(found, published, arguments.record)
+    return 0

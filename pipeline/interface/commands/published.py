@@ -1,0 +1,49 @@
+"""`verify --published [PATH]`: the published model and its test vectors, and our model beside them."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+FLAG = "published_files"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--published",
+        dest=FLAG,
+        nargs="?",
+        const=True,
+        metavar="PATH",
+        help="compare with the published model and its test vectors instead: fetched, or a folder of the ML-zoo's "
+        "layout, or a .tflite",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    import json
+
+    from pipeline import console
+    from pipeline.claims import published, published_files
+    from pipeline.claims.rows import holds, raise_unless_holds
+    from pipeline.request.opened import open_build
+    from recreate_model.support.resources import cache_folder
+
+    progress = console.progress(arguments.quiet or arguments.json)
+    named = arguments.published_files
+    files = None if named is True else published_files.given(Path(named))
+    build = open_build(arguments, "status", progress, may_fetch=False)
+    files = files or published_files.fetched(cache_folder(), progress)
+    table = published.rows(build.model(), files)
+    missing = list(files.missing())
+    if arguments.json:
+        found = {"holds": holds(table), "complete": not missing}
+        build_names = {"build": build.recipe.name, "recipe": build.recipe.id}
+        print(json.dumps({**build_names, **found, "rows": [vars(row) for row in table]}, indent=2))
+    elif not arguments.quiet:
+        console.print_rows(f"verify --published, with {build.folder}", table)
+    done = "the published files and the build are as they were"
+    raise_unless_holds(table, done, "get the published files again, or leave PATH out to fetch them")
+    if missing:
+        raise missing[0]
+    return 0

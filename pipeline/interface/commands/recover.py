@@ -1,0 +1,55 @@
+"""Command `recover`: the activation ranges of a published INT8 model, as a range table."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from pipeline.interface.commands import add_published_and_checkpoint
+
+SUMMARY = "find the activation ranges of a published INT8 model, as a table for --ranges"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_published_and_checkpoint(parser)
+    add = parser.add_argument
+    add(
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="the table to write (default: PUBLISHED's name with .ranges.json, in the current folder)",
+    )
+    add("--out", type=Path, metavar="FOLDER", help="where build folders are made (default artifacts)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from calibration.ranges import range_table
+    from pipeline import console
+    from pipeline.claims import published_files
+    from pipeline.engine import runner, user_files
+    from pipeline.engine.stages import STAGES
+    from pipeline.engine.work import FREEZE_FILE, float_model_file
+    from pipeline.interface import recovery
+    from pipeline.request.request import Request
+    from pipeline.request.resolve import resolve
+
+    progress = console.progress(arguments.quiet or arguments.json)
+    published, path = published_files.model(arguments.published, progress)
+    recipe, machine = resolve(Request.given(arguments, images="procedural"), progress, may_fetch=True)
+    recovered = recovery.ranges_of(published, str(path), recipe.model)
+    folder = machine.out / recipe.folder
+    needed = runner.with_needs(("freeze",), STAGES)
+    runner.build(needed, recipe, machine, force=(), on_wait=lambda: console.waiting(folder))
+    float_model = (folder / float_model_file(recipe)).read_bytes()
+    graph_sha256 = json.loads((folder / FREEZE_FILE).read_text())["graph_sha256"]
+    table = recovery.as_table(recovered, published, recipe, float_model, graph_sha256)
+    target = arguments.output or Path(path.name).with_suffix(".ranges.json")
+    user_files.write_new(target.parent, {target.name: range_table.to_json(table)}, "--output")
+    found = recovery.document(recovered, table, target)
+    if arguments.json:
+        print(json.dumps(found, indent=2))
+    elif not arguments.quiet:
+        console.print_blocks(recovery.blocks(found, machine, recipe))
+    recovery.check(recovered, str(path), target)
+    return 0

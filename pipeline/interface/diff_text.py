@@ -1,0 +1,58 @@
+"""What `diff` says: a comparison as lines and tables, or as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from pipeline.console import Block
+from recreate_model.compare.diff import Comparison, Difference, Kind, Verdict, comparison_json
+from recreate_model.compare.verdict import printable
+from recreate_model.quantize.convert import activation_name
+from recreate_model.support.digest import Json, digest_bytes
+
+_ROWS = 20  # of the table of differences, unless all are asked for
+_NAME = 120  # most characters of a tensor's name
+
+
+def identity(path: Path, data: bytes) -> dict[str, str | int]:
+    """What a file is: SHA-1 beside SHA-256, as published collections name their files by it."""
+    digests = {algorithm: digest_bytes(data, algorithm) for algorithm in ("sha1", "sha256")}
+    return {"path": str(path), "bytes": len(data), **digests}
+
+
+def document(comparison: Comparison, asked: Verdict, files: Sequence[Mapping[str, str | int]]) -> Json:
+    """All of it as plain JSON."""
+    status = 0 if comparison.verdict.reaches(asked) else 1
+    return {"status": status, "asked": asked.name, "files": list(files), **comparison_json(comparison)}
+
+
+def blocks(comparison: Comparison, files: Sequence[Mapping[str, str | int]], all_rows: bool) -> list[Block]:
+    """The two files, the verdict, how many differences there are of each kind, and the weightiest of them."""
+    titles = {"file": "path", "bytes": "bytes", "SHA-1": "sha1", "SHA-256": "sha256"}
+    rows = [(title, *(_cell(file[key]) for file in files)) for title, key in titles.items()]
+    said: list[Block] = [("", ("", "A", "B"), rows), f"{comparison.verdict.name}: {comparison.verdict.meaning}."]
+    if comparison.apart_from_ends is not None:
+        said.append(f"Apart from the operators at the ends: {comparison.apart_from_ends.name}.")
+    said.append(f"Compared: {comparison.operators:,} pairs of operators, {comparison.tensors:,} of tensors.")
+    if not comparison.differences:
+        return said
+    counted = [(kind.label, f"{count:,}", kind.leaves.name) for kind, count in comparison.counts.items()]
+    said.append(("", ("differences", "places>", "verdict at best"), counted))
+    order = {kind: rank for rank, kind in enumerate(Kind)}
+    sorted_differences = sorted(comparison.differences, key=lambda each: order[each.kind])
+    shown = sorted_differences if all_rows else sorted_differences[:_ROWS]
+    said.append(("", ("kind", "where", "A against B"), [_row(each) for each in shown]))
+    if left := len(sorted_differences) - len(shown):
+        said.append(f"{left:,} more: --all shows them, --json holds them.")
+    return said
+
+
+def _cell(value: str | int) -> str:
+    return f"{value:,}" if isinstance(value, int) else printable(value)
+
+
+def _row(difference: Difference) -> tuple[str, str, str]:
+    """The tensor by the first of its names: the converter joins those of all nodes it fused."""
+    where = "\n".join(filter(None, (difference.where, activation_name(difference.name)[:_NAME])))
+    return difference.kind.label, "\n".join(map(printable, where.split("\n"))), printable(difference.what)

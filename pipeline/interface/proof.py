@@ -1,0 +1,215 @@
+"""What `prove` works on, and what it says."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict
+from pathlib import Path
+
+from pipeline.console import Block
+from pipeline.engine import user_files
+from pipeline.engine.work import Machine
+from pipeline.interface import diff_text
+from pipeline.request.published_recipe import moved_sentence
+from recreate_model.compare.verdict import Verdict, printable
+from recreate_model.floats.float_forms import read_weights
+from recreate_model.network import seeded
+from recreate_model.prove import moves
+from recreate_model.prove.channels import FACTOR_ULPS
+from recreate_model.prove.prove import Attempt, Checkpoint, Proof, table_of
+from recreate_model.quantize.quantiser import Generation
+from recreate_model.recipe import Recipe, as_json
+from recreate_model.support.digest import Json
+from recreate_model.support.errors import CheckError, PipelineError, ResourceError
+
+_SHOWN = 8  # of refutations
+_NO_BACKGROUND = "class 0, which the checkpoint does not have: its numbers are taken from the file itself"
+_NO_GRAPH = "the checkpoint has no frozen graph that a toolchain could convert"
+
+
+def checkpoint(recipe: Recipe, machine: Machine) -> Checkpoint:
+    """The recipe's float weights, and the frozen graph that a toolchain could convert."""
+    if machine.checkpoint is None:
+        return Checkpoint(recipe.model, seeded.seeded_weights(recipe.model, recipe.checkpoint.seed), None)
+    weights = read_weights(machine.checkpoint, recipe.model)
+    return Checkpoint(recipe.model, weights.values, weights.frozen_graph, weights.background)
+
+
+def document(proof: Proof, recipe: Recipe, path: Path, published: bytes, asked: Verdict) -> Json:
+    """All of it as plain JSON."""
+    activations = proof.recovered.activations
+    return {
+        "status": 0 if proof.verdict.reaches(asked) else _unproved(proof, recipe, path, asked).status,
+        "verdict": proof.verdict.name,
+        "meaning": proof.verdict.meaning,
+        "asked": asked.name,
+        "published": diff_text.identity(path, published),
+        "model": recipe.model.name,
+        "checkpoint": as_json(recipe.checkpoint),
+        "ranges": {
+            "arithmetic": proof.recovered.generation.value,
+            "recovered": sum(each.span is not None for each in activations),
+            "left_out": {each.tensor: each.why for each in activations if each.span is None},
+        },
+        "numbers": {
+            "factor_ulps": FACTOR_ULPS,
+            "weights": sum(layer.weights for layer in proof.layers),
+            "weights_on_a_tie": sum(layer.on_a_tie for layer in proof.layers),
+            "biases": sum(layer.biases for layer in proof.layers),
+            "biases_on_a_tie": sum(layer.biases_on_a_tie for layer in proof.layers),
+            "biases_without_scale": sum(layer.without_scale for layer in proof.layers),
+        },
+        "refutations": [asdict(each) for each in proof.refutations],
+        "remarks": [asdict(each) for each in proof.remarks],
+        "has_frozen_graph": proof.has_graph,
+        "has_background": proof.has_background,
+        "rebuilt": [_attempt(each) for each in proof.attempts],
+    }
+
+
+def _attempt(attempt: Attempt) -> Json:
+    compared, moves = attempt.comparison, attempt.moves
+    return {
+        "with": attempt.toolchain,
+        "verdict": None if compared is None else compared.verdict.name,
+        "apart_from_ends": compared.apart_from_ends.name if compared and compared.apart_from_ends is not None else None,
+        "first_difference": attempt.first_difference or None,
+        "moved": None if moves is None else asdict(moves),
+        "failure": None if attempt.failure is None else str(attempt.failure),
+    }
+
+
+def blocks(found: Json) -> list[Block]:
+    """The same for people: the file, the numbers, how it was made again, the verdict."""
+    published, numbers, ranges = found["published"], found["numbers"], found["ranges"]
+    checkpoint = found["checkpoint"]
+    rows = [
+        ("published", f"{printable(published['path'])}, {published['bytes']:,} bytes, SHA-1 {published['sha1']}"),
+        (
+            "checkpoint",
+            f"{found['model']}, {checkpoint.get('form') or checkpoint['kind']} {checkpoint['sha256'][:16]}".strip(),
+        ),
+        (
+            "ranges",
+            f"{ranges['recovered']} recovered, {len(ranges['left_out'])} left out",
+        ),
+        ("arithmetic", Generation(ranges["arithmetic"]).converter),
+    ]
+    unscaled = numbers["biases_without_scale"]
+    if not found["refutations"]:
+        rows += [
+            ("INT8 weights", _explained(numbers["weights"], numbers["weights_on_a_tie"])),
+            ("INT32 biases", _explained(numbers["biases"] - unscaled, numbers["biases_on_a_tie"])),
+            (
+                "tolerance",
+                f"one folding factor a channel, at most {numbers['factor_ulps']} units in the last place off",
+            ),
+        ]
+        if unscaled:
+            rows.append(("not looked at", f"{unscaled:,} biases of channels whose scale is 0"))
+    if not found["has_background"]:
+        rows.append(("not looked at", _NO_BACKGROUND))
+    said: list[Block] = [("", ("", ""), rows)]
+    if found["rebuilt"]:
+        table = [(each["with"], each["verdict"] or "not made", _remark(each)) for each in found["rebuilt"]]
+        said.append(("made again", ("with", "verdict", "remark"), table))
+    if found["verdict"] == "CONSISTENT" and not found["has_frozen_graph"]:
+        said.append(f"No other was tried: {_NO_GRAPH}.")
+    if refutations := found["refutations"]:
+        said.append(_table(f"refuted by {_numbers(len(refutations))}", "the checkpoint gives", refutations))
+    if remarks := found["remarks"]:
+        said.append(_table(f"{_numbers(len(remarks))} that no calibration gives", "a calibration gives", remarks))
+    if found["verdict"] == "CONSISTENT" and any(each["failure"] for each in found["rebuilt"]):
+        said.append("A converter that could have made the file could not be tried, so IDENTICAL is not ruled out.")
+    if found["refutations"]:
+        return [*said, f"Refuted: the checkpoint does not give this file ({found['verdict']})."]
+    but = ", but no pictures give such ranges" if found["remarks"] else ""
+    return [*said, f"{found['verdict']}: {found['meaning']}{but}."]
+
+
+def _table(title: str, expected: str, refutations: list[Json]) -> Block:
+    rows = [
+        (printable(each["tensor"].split(";")[0]), each["what"], each["expected"], printable(each["found"]))
+        for each in refutations[:_SHOWN]
+    ]
+    return title, ("tensor", "what", expected, "published"), rows
+
+
+def _numbers(count: int) -> str:
+    return f"{count:,} number{'' if count == 1 else 's'}"
+
+
+def _explained(count: int, on_a_tie: int) -> str:
+    return f"all {count:,} explained; {on_a_tie:,} of them would be another number in exact arithmetic"
+
+
+def _remark(attempt: Json) -> str:
+    if attempt["failure"]:
+        return printable(attempt["failure"])
+    remarks = [] if attempt["first_difference"] is None else [attempt["first_difference"]]
+    if attempt["moved"]:
+        remarks.append(moved_sentence(attempt["moved"]))
+    elif attempt["verdict"] == "IDENTICAL":
+        remarks.append("nothing was moved")
+    return "; ".join(remarks)
+
+
+def keep(proof: Proof, folder: Path) -> None:
+    """Writes every model that was made again into a folder, so that `diff` can look at it.
+
+    Raises:
+        ResourceError: the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for attempt in proof.attempts:
+            if attempt.model:
+                (folder / f"{re.sub('[^a-z0-9.]+', '-', attempt.toolchain.lower())}.tflite").write_bytes(attempt.model)
+    except OSError as error:
+        raise ResourceError(
+            expected=f"to write into {folder}", found=error.strerror or str(error), next_step="give another --keep"
+        ) from error
+
+
+def record(proof: Proof, published: bytes, path: Path) -> None:
+    """Writes the table of moves of a published file that was made again.
+
+    Raises:
+        CheckError: it was not, or no table gives its bytes.
+        InputError, ResourceError: another file is in its place, or it cannot be written.
+    """
+    text = moves.to_json(table_of(published, proof))
+    user_files.write_new(path.parent, {path.name: text}, "--record")
+
+
+def check(proof: Proof, recipe: Recipe, path: Path, asked: Verdict) -> None:
+    """Raises the error that the verdict deserves, unless it reaches the one asked for."""
+    if not proof.verdict.reaches(asked):
+        raise _unproved(proof, recipe, path, asked)
+
+
+def _unproved(proof: Proof, recipe: Recipe, path: Path, asked: Verdict) -> PipelineError:
+    source = recipe.checkpoint.form or f"{recipe.checkpoint.kind} checkpoint"
+    expected = f"{path} to be {asked.name} with what the {source} gives"
+    if proof.refutations:
+        first = proof.refutations[0]
+        return CheckError(
+            expected=expected,
+            found=f"{printable(first.what)} of {printable(first.tensor.split(';')[0])} is {printable(first.found)}, "
+            f"where the checkpoint gives {first.expected}; refuted by {_numbers(len(proof.refutations))}",
+            next_step="give the checkpoint the file was made from, or look at --json",
+        )
+    # What could not be tried may have given the bytes.
+    for attempt in proof.attempts:
+        if attempt.failure is not None:
+            return attempt.failure
+    reason, other = (
+        ("no toolchain that was tried gives its bytes", "try others with --toolchain")
+        if proof.has_graph
+        else (_NO_GRAPH, "give an archive with one")
+    )
+    return CheckError(
+        expected=expected,
+        found=f"{proof.verdict.name}: {reason}",
+        next_step=f"{other}, or accept it with --accept CONSISTENT",
+    )

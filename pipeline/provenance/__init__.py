@@ -1,0 +1,1 @@
+"""The provenance statement: written, read, checked."""

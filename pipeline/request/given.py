@@ -1,0 +1,95 @@
+"""A build that starts from a given INT8 file, `--of MODEL`: what it starts from, and which options it has none of."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+from pipeline.engine.work import Work
+from pipeline.request.request import flag
+from recreate_model.network.labels import CLASSES
+from recreate_model.recipe import Calibration, Checkpoint, Evaluation, Model, Preprocess, Recipe
+from recreate_model.support.digest import digest_bytes
+from recreate_model.support.errors import InputError, UsageError
+from recreate_model.tflite.full_integer import check_full_integer, described, picture_fault, picture_size
+from recreate_model.tflite.model_view import ModelView, read_file, read_model
+
+# Options that say how a model is made.
+_OF_MAKING = ("model", "checkpoint", "background", "calib", "manifest", "ranges", "range_method", "recipe", "moves")
+
+
+def given_recipe(path: Path) -> Recipe:
+    """The recipe of a build that starts from the file, still without what pictures and targets decide.
+
+    Raises:
+        InputError: no file there, or one that is not a full-integer INT8 model.
+    """
+    data = read_file(path)
+    view = read_model(data, path.name)
+    check_full_integer(view, path.name)
+    stem = path.stem if path.suffix.lower() == ".tflite" else path.name
+    if not stem.isprintable():
+        raise InputError(
+            expected="--of to name a file whose name can be printed", found=ascii(path.name), next_step="rename it"
+        )
+    return Recipe(
+        Model("", picture_size(view)),
+        Checkpoint("given", digest_bytes(data)),
+        Calibration("given", mantissa_bits=0, range_method=""),
+        Evaluation(""),
+        Preprocess(),
+        (),
+        given=stem,
+    )
+
+
+def check_options(command: str, names: Collection[str], making: Collection[str]) -> None:
+    """Refuses, beside `--of`, what says how a model is made.
+
+    Args:
+        command: that was typed.
+        names: of the options that were, as a request names them.
+        making: the commands that make models.
+
+    Raises:
+        UsageError: one of them was typed.
+    """
+    if "of" not in names:
+        return
+    if command in making:
+        raise UsageError(
+            expected=f"no --of with `{command}`, as a given model is not made here",
+            found="--of",
+            next_step="give --of to `all`, or to a command that works on a model, such as `vela`",
+        )
+    if found := [flag(name) for name in _OF_MAKING if name in names]:
+        raise UsageError(
+            expected="no options beside --of that say how a model is made",
+            found=", ".join(found),
+            next_step="leave them out, or --of",
+        )
+
+
+def check_pictures(work: Work) -> None:
+    """Raises InputError where a given model does not take a picture as this program prepares one."""
+    if work.recipe.given and (found := picture_fault(read_model(work.model))):
+        raise InputError(
+            expected="an input that is one square RGB picture, of -1 to 1",
+            found=found,
+            next_step="give a model that takes such pictures",
+        )
+
+
+def check_classes(view: ModelView) -> int:
+    """How many classes a given classifier has: ImageNet's 1000, or one more where the first is the background.
+
+    Raises:
+        InputError: another output.
+    """
+    if len(view.outputs) != 1 or view.output.shape not in ((1, CLASSES), (1, CLASSES + 1)):
+        raise InputError(
+            expected=f"one score for each of ImageNet's {CLASSES} classes, or one more for the background",
+            found=described(view, view.outputs),
+            next_step="give a classifier of ImageNet",
+        )
+    return view.output.shape[1]

@@ -1,0 +1,271 @@
+"""`--recipe published`: the published model from its checkpoint, by the publisher's converter and recorded ranges.
+
+For: the published bytes. The archive's own frozen graph is converted as it is, and where this CPU folds BatchNorm to
+other last bits than the publisher's did, the folding factors are moved: by a recorded table, or as the published file
+shows. Every constant comes from the checkpoint. Not for: another member of the family, or a calibration of one's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import asdict, dataclass
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+from absl import logging
+
+from calibration.ranges.range_table import Ranges, from_json
+from pipeline.claims import published_files
+from pipeline.engine.work import Progress
+from pipeline.request.request import PUBLISHED, Request, flag
+from recreate_model.compare.verdict import Verdict, printable
+from recreate_model.floats.frozen_graph import as_values, read_layers
+from recreate_model.network.published_figures import PUBLISHED_MODEL, PUBLISHED_SHA1
+from recreate_model.prove import moves, toolchain
+from recreate_model.prove.conversion import ANY_SPAN, Conversion, conversion_of
+from recreate_model.prove.moves import MoveTable
+from recreate_model.prove.prove import Checkpoint, Proof, prove
+from recreate_model.prove.rebuild import Moves, by_table
+from recreate_model.recipe import Model
+from recreate_model.support.digest import Json, digest_bytes
+from recreate_model.support.errors import CheckError, InputError, PipelineError, ResourceError, UsageError
+from recreate_model.support.resources import RESOURCES, cache_folder
+
+TOOLCHAIN = "2.5.0"  # of TensorFlow; the file bears its marks
+_RANGES = files("calibration") / "recorded" / f"{PUBLISHED_MODEL.name}_published.json"
+_SOURCE = "the checkpoint's frozen graph"
+
+# Options that say how ranges come about: the recorded ones are there already.
+_OF_CALIBRATION = ("calib", "manifest", "ranges", "range_method")
+
+
+@dataclass(frozen=True, eq=False)
+class Steering:
+    """What shows how the publisher's CPU folded, where this one folds otherwise.
+
+    Attributes:
+        table: recorded moves; None for none.
+        published: path of the published model, or of a folder with it; None for the cache or a mirror.
+    """
+
+    table: MoveTable | None
+    published: Path | None
+
+
+@dataclass(frozen=True, eq=False)
+class Made:
+    """The published model, made from a checkpoint.
+
+    Attributes:
+        sha1_untouched: of what the converter gives where this CPU folds.
+        moved_by: `table of moves` or `published model`; empty where nothing was moved.
+        steering_sha256: of the table's or the published model's file; empty where nothing was moved.
+    """
+
+    model: bytes
+    graph_sha256: str
+    sha1_untouched: str
+    moved_by: str = ""
+    steering_sha256: str = ""
+    moves: Moves | None = None
+
+    def document(self) -> Json:
+        """All but the model as plain JSON."""
+        return {
+            "converter": toolchain.parse(TOOLCHAIN)[0].name,
+            "graph_sha256": self.graph_sha256,
+            "sha1_untouched": self.sha1_untouched,
+            "moved_by": self.moved_by,
+            "steering_sha256": self.steering_sha256,
+            "moved": self.moves and asdict(self.moves),
+        }
+
+
+def check_options(request: Request, names: Collection[str]) -> None:
+    """Refuses options that contradict the recipe.
+
+    Args:
+        names: of the options that were typed.
+
+    Raises:
+        UsageError: one of them was.
+    """
+    if request.recipe != PUBLISHED:
+        if "moves" in names:
+            raise UsageError(
+                expected=f"--moves beside --recipe {PUBLISHED}, whose folding factors it records",
+                found="it alone",
+                next_step=f"give --recipe {PUBLISHED}, or leave --moves out",
+            )
+        return
+    if found := [flag(name) for name in _OF_CALIBRATION if name in names]:
+        raise UsageError(
+            expected=f"no option of calibration beside --recipe {PUBLISHED}, whose ranges are recorded",
+            found=", ".join(found),
+            next_step=f"leave {found[0]} out, or --recipe",
+        )
+    if Model.parse(request.model) != PUBLISHED_MODEL:
+        raise UsageError(
+            expected=f"--recipe {PUBLISHED} with --model {PUBLISHED_MODEL.width}_{PUBLISHED_MODEL.resolution}, the one "
+            "whose ranges are recorded",
+            found=f"--model {request.model}",
+            next_step="leave --model out, or --recipe",
+        )
+    if request.checkpoint == "seeded":
+        raise UsageError(
+            expected=f"--recipe {PUBLISHED} with the trained weights",
+            found="--checkpoint seeded",
+            next_step="give --checkpoint official, or the path of the archive",
+        )
+
+
+def recorded_ranges() -> tuple[Ranges, str]:
+    """The ranges that were recovered from the published file, and the SHA-256 of the table."""
+    data = _RANGES.read_bytes()
+    return from_json(data.decode(), _RANGES.name), digest_bytes(data)
+
+
+def read_moves(path: Path) -> MoveTable:
+    """The table of moves in a file; raises InputError where it is none."""
+    try:
+        return moves.from_json(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            expected=f"--moves {path} to be a table of moves",
+            found=str(getattr(error, "strerror", None) or "a file that is not text"),
+            next_step="give one that `python -m pipeline prove --record` wrote",
+        ) from error
+
+
+def make(graph: bytes, ranges: Ranges, names: Collection[str], steering: Steering, progress: Progress) -> Made:
+    """Makes the published model.
+
+    Args:
+        graph: the checkpoint's frozen graph, serialised.
+        names: of the activations, in the order of the graph; one without a range in the table needs none.
+
+    Raises:
+        InputError: a graph of another network, or a table of another graph.
+        CheckError: the checkpoint does not give the published model, or the table does not.
+        ResourceError: this CPU folds otherwise, and nothing is at hand that shows how the publisher's did.
+        ToolError: the converter failed.
+    """
+    (chain,) = toolchain.parse(TOOLCHAIN)
+    values = as_values(read_layers(graph, PUBLISHED_MODEL, _SOURCE))
+    python = toolchain.ensure(chain, cache_folder(), lambda sentence: logging.warning("%s", sentence))
+    spans = np.array([ranges.spans.get(name, ANY_SPAN) for name in names], np.float32)
+    conversion = conversion_of(chain, python, graph, PUBLISHED_MODEL, values, spans)
+    digest = digest_bytes(graph)
+    untouched = conversion.run(None).models[0]
+    sha1 = digest_bytes(untouched, "sha1")
+    if sha1 == PUBLISHED_SHA1:
+        return Made(untouched, digest, sha1)
+    if steering.table:
+        return _by_table(steering.table, conversion, digest, sha1)
+    return _by_model(_published(steering.published, sha1, progress), Checkpoint(PUBLISHED_MODEL, values, graph), sha1)
+
+
+def _by_table(table: MoveTable, conversion: Conversion, graph_sha256: str, sha1: str) -> Made:
+    for what, expected, found in (
+        ("the frozen graph with SHA-256", graph_sha256, table.graph_sha256),
+        ("the model with SHA-256", RESOURCES["published-model"].sha256, table.model_sha256),
+        ("TensorFlow", TOOLCHAIN, table.toolchain),
+    ):
+        if expected != found:
+            raise InputError(
+                expected=f"a table of moves for {what} {expected}",
+                found=f"one for {printable(found)}",
+                done="no model was made",
+                next_step="record one with this checkpoint: `python -m pipeline prove --record FILE --checkpoint PATH`",
+            )
+    model, moved = by_table(table.shifts, conversion)
+    if (found := digest_bytes(model, "sha1")) != PUBLISHED_SHA1:
+        raise CheckError(
+            expected=f"the table of moves to give SHA-1 {PUBLISHED_SHA1}",
+            found=f"{found}: a shift was changed, or the table was recorded with another converter",
+            done="no model was made",
+            next_step="record the table again with `python -m pipeline prove --record FILE`",
+        )
+    return Made(model, graph_sha256, sha1, "table of moves", digest_bytes(moves.to_json(table).encode()), moved)
+
+
+def _published(path: Path | None, sha1: str, progress: Progress) -> bytes:
+    """The published model."""
+    if path is None:
+        try:
+            data, _ = published_files.model(None, progress)
+        except ResourceError as error:
+            raise ResourceError(
+                expected=f"TensorFlow {TOOLCHAIN} to give SHA-1 {PUBLISHED_SHA1}, or the published model, which shows "
+                "whether this CPU folds BatchNorm to other last bits",
+                found=f"SHA-1 {sha1}, and no published model ({error.found})",
+                done="no model was made",
+                next_step="give the published model with --published PATH, or a recorded table with --moves FILE",
+            ) from error
+        return data
+    file = published_files.given(path).model
+    if file.data is None or (found := digest_bytes(file.data, "sha1")) != PUBLISHED_SHA1:
+        raise InputError(
+            expected=f"--published to name the published model, SHA-1 {PUBLISHED_SHA1}",
+            found=f"nothing in {path}" if file.data is None else f"SHA-1 {found} at {file.where}",
+            done="no model was made",
+            next_step=f"get it from {file.resource.urls[0]}",
+        )
+    return file.data
+
+
+def _by_model(published: bytes, checkpoint: Checkpoint, sha1: str) -> Made:
+    """As `prove` makes a published file again."""
+    assert checkpoint.frozen_graph is not None
+    chains = toolchain.parse(TOOLCHAIN)
+    found = prove(
+        published,
+        "the published model",
+        checkpoint,
+        chains,
+        lambda chain: toolchain.ensure(chain, cache_folder(), lambda _: None),
+    )
+    last = found.attempts[-1]
+    if found.verdict is not Verdict.IDENTICAL:
+        raise _unproved(found)
+    sha256 = digest_bytes(published)
+    return Made(last.model, digest_bytes(checkpoint.frozen_graph), sha1, "published model", sha256, last.moves)
+
+
+def _unproved(found: Proof) -> PipelineError:
+    last = found.attempts[-1]
+    if last.failure is not None:
+        return last.failure
+    if found.refutations:
+        first, count = found.refutations[0], len(found.refutations)
+        what = (
+            f"{printable(first.what)} of {printable(first.tensor.split(';')[0])} is {printable(first.found)} there, "
+            f"where the checkpoint gives {first.expected}; {count:,} number{'' if count == 1 else 's'} refute it"
+        )
+    else:
+        what = f"every number explained, and other bytes: {printable(last.first_difference)}"
+    return CheckError(
+        expected="the checkpoint to give the published model",
+        found=what,
+        done="no model was made",
+        next_step="give the official archive, or leave --recipe out for a model of these weights",
+    )
+
+
+def moved_sentence(moves: Json) -> str:
+    """What a CPU that folds otherwise made necessary; `moves` is a `rebuild.Moves` as JSON."""
+    units = f"{moves['ulps']} unit{'' if moves['ulps'] == 1 else 's'}"
+    return (
+        f"this CPU folds BatchNorm to other last bits: {moves['channels']:,} of {moves['of']:,} folding factors moved, "
+        f"to within {units} in the last place of the exact ones, which changed {moves['weights']:,} weights, "
+        f"{moves['scales']:,} scales and {moves['biases']:,} biases"
+    )
+
+
+def sentence(document: Json) -> str:
+    """What `Made.document` says, for people."""
+    said = f"by {document['converter']} from the checkpoint's own frozen graph"
+    if document["moved"] is None:
+        return f"{said}; no folding factor was moved"
+    return f"{said}; {moved_sentence(document['moved'])}; steered by the {document['moved_by']}"

@@ -1,0 +1,1 @@
+"""Float weights, whatever form they come in."""

@@ -1,0 +1,1 @@
+"""Whether a published file is what a checkpoint gives."""

@@ -1,0 +1,75 @@
+"""Which member of the MobileNetV2 family a model file is, by the operators and shapes of its network."""
+
+from __future__ import annotations
+
+from recreate_model.network import mobilenet_v2
+from recreate_model.prove.channels import convolutions
+from recreate_model.prove.recover import network_operators
+from recreate_model.recipe import Model
+from recreate_model.support.errors import InputError
+from recreate_model.tflite.model_view import ModelView
+
+_HEAD = ["AVERAGE_POOL_2D", "CONV_2D", "RESHAPE", "SOFTMAX"]
+
+Convolution = tuple[bool, tuple[int, ...]]  # whether depthwise, and the weights' shape as a checkpoint has it
+
+
+def check_member(view: ModelView, model: Model, source: str) -> None:
+    """Raises InputError unless the file has the operators of this member of the family, in order and shape.
+
+    Args:
+        source: what to call the file.
+    """
+    fault = _fault(view, model)
+    if fault is None:
+        return
+    other = next((each for each in Model.family() if _fault(view, each) is None), None)
+    raise InputError(
+        expected=f"{source} to be a quantised {model.name}",
+        found=f"a {other.name}" if other else fault,
+        next_step=f"give --model {other.width}_{other.resolution} and its checkpoint"
+        if other
+        else "give a model of this family, as a frozen graph with a fixed batch of one is converted",
+    )
+
+
+def _fault(view: ModelView, model: Model) -> str | None:
+    """The first thing that is not as in the member, or None."""
+    if len(view.inputs) != 1 or len(view.outputs) != 1:
+        return f"{len(view.inputs)} inputs and {len(view.outputs)} outputs"
+    names = [operator.name for operator in network_operators(view)]
+    wanted_names = _operators(model)
+    for number, (name, wanted) in enumerate(zip(names, wanted_names, strict=False)):
+        if name != wanted:
+            return f"{name} instead of {wanted} as operator {number}"
+    if len(names) != len(wanted_names):
+        return f"{len(names)} operators instead of {len(wanted_names)}"
+    for operator in view.operators:
+        if not operator.inputs or min(operator.inputs) < 0 or len(operator.outputs) != 1:
+            return f"a {operator.name} with the inputs {operator.inputs} and the outputs {operator.outputs}"
+    for number, (shape, layer) in enumerate(zip(_shapes(view), mobilenet_v2.layers(model), strict=True)):
+        if shape != (layer.depthwise, layer.weights_shape):
+            return f"weights of shape {shape[1]} instead of {layer.weights_shape} in convolution {number}"
+    if view.input.shape != (1, model.resolution, model.resolution, 3):
+        return f"an input of shape {view.input.shape}"
+    return None
+
+
+def _operators(model: Model) -> list[str]:
+    names = []
+    for layer in mobilenet_v2.layers(model)[:-1]:
+        names.append("DEPTHWISE_CONV_2D" if layer.depthwise else "CONV_2D")
+        if layer.residual:
+            names.append("ADD")
+    return names + _HEAD
+
+
+def _shapes(view: ModelView) -> list[Convolution]:
+    result = []
+    for operator in convolutions(view):
+        shape = view.tensors[operator.inputs[1]].shape if len(operator.inputs) == 3 else ()
+        depthwise = operator.name == "DEPTHWISE_CONV_2D"
+        if len(shape) == 4:
+            shape = (*shape[1:], 1) if depthwise else (*shape[1:], shape[0])
+        result.append((depthwise, shape))
+    return result

@@ -1,0 +1,1 @@
+"""Files, digests, resources, processes and errors: what every other room stands on."""
