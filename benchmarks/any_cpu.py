@@ -29,9 +29,9 @@ from calibration.pictures.sources import ProceduralSource
 from calibration.ranges import range_table
 from calibration.ranges.measure import measure
 from recreate_model.network import mobilenet_v2, seeded
-from recreate_model.network.mobilenet_v2 import Array
 from recreate_model.quantize import convert
 from recreate_model.recipe import Calibration, Model, Preprocess
+from recreate_model.support.arrays import Array
 from recreate_model.support.digest import digest_bytes
 
 _RECORDED = stand_ins.ROOT / "calibration" / "recorded"

@@ -41,9 +41,9 @@ from calibration.ranges.measure import measure
 from calibration.selection import select, select_procedural
 from recreate_model.floats.checkpoint import read_archive
 from recreate_model.network import mobilenet_v2, seeded
-from recreate_model.network.mobilenet_v2 import Array
 from recreate_model.quantize import convert
 from recreate_model.recipe import Model, Picture, Preprocess
+from recreate_model.support.arrays import Array
 from recreate_model.support.capture import captured
 from recreate_model.tflite.interpret import Runner
 from tests import tensorflow_ranges

@@ -26,8 +26,8 @@ from calibration.pictures.preprocess import quantize_input
 from calibration.pictures.sources import ProceduralSource
 from pipeline.console import NoBars
 from pipeline.platforms.evidence import close, same_class
-from recreate_model.network.mobilenet_v2 import Array
 from recreate_model.recipe import Preprocess
+from recreate_model.support.arrays import Array
 from recreate_model.tflite.interpret import Kernels, Runner
 from recreate_model.tflite.model_view import read_model
 

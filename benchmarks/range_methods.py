@@ -41,9 +41,9 @@ from pipeline.request.request import Request
 from pipeline.request.resolve import resolve
 from recreate_model.floats import checkpoint
 from recreate_model.network import mobilenet_v2
-from recreate_model.network.mobilenet_v2 import Array
 from recreate_model.quantize import convert
 from recreate_model.recipe import Calibration, Picture
+from recreate_model.support.arrays import Array
 from recreate_model.tflite.interpret import Runner
 from recreate_model.tflite.model_view import read_model
 

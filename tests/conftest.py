@@ -19,6 +19,7 @@ from pipeline.request.resolve import resolve
 from recreate_model.network import mobilenet_v2, seeded
 from recreate_model.quantize import convert
 from recreate_model.recipe import Model
+from recreate_model.support.arrays import Array
 from tests import official_layout, pictures
 
 # How long an example takes on a busy machine decides nothing.
@@ -58,19 +59,19 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="session")
-def small_weights() -> dict[str, mobilenet_v2.Array]:
+def small_weights() -> dict[str, Array]:
     """Seeded weights of the smallest network."""
     return seeded.seeded_weights(SMALL)
 
 
 @pytest.fixture(scope="session")
-def small_float(small_weights: dict[str, mobilenet_v2.Array]) -> bytes:
+def small_float(small_weights: dict[str, Array]) -> bytes:
     """The smallest network as a float model."""
     return convert.convert_float(mobilenet_v2.frozen_graph(SMALL, small_weights))
 
 
 @pytest.fixture(scope="session")
-def small_archive(tmp_path_factory: pytest.TempPathFactory, small_weights: dict[str, mobilenet_v2.Array]) -> Path:
+def small_archive(tmp_path_factory: pytest.TempPathFactory, small_weights: dict[str, Array]) -> Path:
     """The smallest network as an archive in the official layout; its raw variables are 2 % off its averages."""
     folder = tmp_path_factory.mktemp("archive")
     return official_layout.write_archive(folder / "mobilenet_v2_0.35_96.tgz", SMALL, small_weights)

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from recreate_model.network import mobilenet_v2
-from recreate_model.network.mobilenet_v2 import Array
 from recreate_model.quantize import convert
 from recreate_model.recipe import Model
+from recreate_model.support.arrays import Array
 from tests.official_layout import official_form_graph, unfolded_graph
 
 KERAS = ("model.keras", "model.h5", "model.weights.h5", "keras_2.h5", "keras_saved_model", "keras.tflite")

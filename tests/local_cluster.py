@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from calibration.pictures.sources import ProceduralSource
-from recreate_model.network.mobilenet_v2 import Array
+from recreate_model.support.arrays import Array
 from recreate_model.support.processes import die_with_parent
 
 Value = TypeVar("Value")

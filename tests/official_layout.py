@@ -12,8 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from recreate_model.network.mobilenet_v2 import CLASSES, Array, Layer, final_size, fold, layers
+from recreate_model.network.mobilenet_v2 import CLASSES, Layer, final_size, fold, layers
 from recreate_model.recipe import Model
+from recreate_model.support.arrays import Array
 
 AVERAGED = True  # whether the checkpoint holds averages beside the raw variables
 RAW_OFF_BY = np.float32(1.02)

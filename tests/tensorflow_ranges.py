@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from calibration.ranges.range_table import round_mantissa
-from recreate_model.network.mobilenet_v2 import Array
 from recreate_model.quantize import convert
+from recreate_model.support.arrays import Array
 from recreate_model.tflite.model_view import read_model
 
 MANTISSA_BITS = 10

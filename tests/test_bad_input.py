@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from pipeline.engine.store import Store
-from recreate_model.network import mobilenet_v2
 from recreate_model.support import resources
+from recreate_model.support.arrays import Array
 from tests import official_layout, pictures
 from tests.conftest import SMALL, contents
 from tests.local_server import HTML, serving
@@ -104,7 +104,7 @@ def test_an_unknown_command_or_flag_is_bad_usage(arguments: list[str]) -> None:
     assert_one_error(run(*arguments), 2, "--help")
 
 
-def _bad_archive(kind: str, folder: Path, good: Path, weights: dict[str, mobilenet_v2.Array]) -> Path:
+def _bad_archive(kind: str, folder: Path, good: Path, weights: dict[str, Array]) -> Path:
     path = folder / "mobilenet_v2_0.35_96.tgz"
     if kind == "missing":
         return path
@@ -148,7 +148,7 @@ def _bad_archive(kind: str, folder: Path, good: Path, weights: dict[str, mobilen
     ],
 )
 def test_a_bad_archive_is_bad_input(
-    kind: str, words: tuple[str, ...], tmp_path: Path, small_archive: Path, small_weights: dict[str, mobilenet_v2.Array]
+    kind: str, words: tuple[str, ...], tmp_path: Path, small_archive: Path, small_weights: dict[str, Array]
 ) -> None:
     """Missing, cut, foreign, escaping or with bad numbers: status 3, and no float model."""
     path = _bad_archive(kind, tmp_path, small_archive, small_weights)

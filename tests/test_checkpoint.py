@@ -16,12 +16,13 @@ from recreate_model.network import mobilenet_v2
 from recreate_model.quantize import convert
 from recreate_model.recipe import Model, Preprocess
 from recreate_model.support.archive import unpack
+from recreate_model.support.arrays import Array
 from recreate_model.support.errors import InputError
 from recreate_model.tflite.interpret import Runner
 from tests import official_layout
 from tests.conftest import SMALL
 
-Weights = dict[str, mobilenet_v2.Array]
+Weights = dict[str, Array]
 # Most that two float kernels may part in a softmax: TensorFlow's and XNNPACK's were seen 1.5e-5 apart on an Intel CPU
 # and 1e-6 on an AMD one; another network, or raw variables in the place of averages, is off by 0.3.
 SAME = 1e-3
@@ -58,7 +59,7 @@ def _without(name: str) -> Callable[[Weights], Weights]:
     return lambda weights: {key: value for key, value in weights.items() if key != name}
 
 
-def _replaced(name: str, value: mobilenet_v2.Array) -> Callable[[Weights], Weights]:
+def _replaced(name: str, value: Array) -> Callable[[Weights], Weights]:
     return lambda weights: {**weights, name: value}
 
 

@@ -12,6 +12,7 @@ from calibration.ranges.range_table import merge
 from recreate_model.network import mobilenet_v2
 from recreate_model.quantize import convert
 from recreate_model.recipe import Preprocess
+from recreate_model.support.arrays import Array
 from recreate_model.support.digest import digest_bytes
 from recreate_model.support.errors import InputError, ToolError
 from recreate_model.tflite.interpret import Runner
@@ -25,13 +26,13 @@ _NOISE = 1e-3
 
 
 @pytest.fixture(scope="module")
-def values() -> list[mobilenet_v2.Array]:
+def values() -> list[Array]:
     """Three inputs for the smallest network."""
     return [normalise(procedural.picture(5, index), Preprocess(), SMALL.resolution) for index in range(3)]
 
 
 @pytest.fixture(scope="module")
-def spans(small_float: bytes, values: list[mobilenet_v2.Array]) -> Spans:
+def spans(small_float: bytes, values: list[Array]) -> Spans:
     """The ranges of the smallest network on those inputs, as we measure them."""
     runner = Runner(convert.with_ranges_as_outputs(small_float), "xnnpack")
     measured = merge([runner.run_min_max(value) for value in values])
@@ -41,8 +42,8 @@ def spans(small_float: bytes, values: list[mobilenet_v2.Array]) -> Spans:
 @pytest.fixture(scope="module")
 def through_the_public_interface(
     tmp_path_factory: pytest.TempPathFactory,
-    small_weights: dict[str, mobilenet_v2.Array],
-    values: list[mobilenet_v2.Array],
+    small_weights: dict[str, Array],
+    values: list[Array],
 ) -> tuple[bytes, Spans]:
     """What `TFLiteConverter.convert()` returns for those inputs, and the ranges its calibrator measured."""
     import tensorflow as tf
@@ -58,7 +59,7 @@ def through_the_public_interface(
         seen.append(original(self, dataset))
         return seen[-1]
 
-    def dataset() -> Iterator[list[mobilenet_v2.Array]]:
+    def dataset() -> Iterator[list[Array]]:
         for value in values:
             yield [value]
 
@@ -169,9 +170,7 @@ def test_a_graph_tensorflow_cannot_read_is_one_line() -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_the_converter_prints_nothing(
-    small_weights: dict[str, mobilenet_v2.Array], capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_the_converter_prints_nothing(small_weights: dict[str, Array], capfd: pytest.CaptureFixture[str]) -> None:
     """TensorFlow writes to the file descriptors; none of it reaches the user."""
     convert.convert_float(mobilenet_v2.frozen_graph(SMALL, small_weights))
     assert capfd.readouterr() == ("", "")

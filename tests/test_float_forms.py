@@ -24,12 +24,12 @@ from pipeline.request.resolve import resolve
 from recreate_model.compare.verdict import Verdict
 from recreate_model.floats import float_forms
 from recreate_model.network import mobilenet_v2
-from recreate_model.network.mobilenet_v2 import Array
 from recreate_model.prove import toolchain
 from recreate_model.prove.prove import Checkpoint, Proof, prove
 from recreate_model.prove.toolchain import Toolchain
 from recreate_model.quantize import convert
 from recreate_model.recipe import FROZEN_GRAPH, KERAS_FILE, SAVED_MODEL, TFLITE, Model
+from recreate_model.support.arrays import Array
 from recreate_model.support.digest import digest_bytes
 from recreate_model.support.errors import InputError, PipelineError
 from tests.conftest import SMALL, SMALL_REQUEST, build

@@ -19,8 +19,8 @@ from recreate_model.floats.frozen_graph import (
 )
 from recreate_model.floats.graph_nodes import OtherLayoutError
 from recreate_model.network import mobilenet_v2
-from recreate_model.network.mobilenet_v2 import Array
 from recreate_model.recipe import Model
+from recreate_model.support.arrays import Array
 from recreate_model.support.errors import InputError
 from tests.conftest import SMALL
 from tests.official_layout import RAW_OFF_BY, official_form_graph, run_graph, unfolded_graph, write_archive

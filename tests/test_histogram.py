@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from calibration.ranges.histogram import Histogram, Tally
-from recreate_model.network.mobilenet_v2 import Array
+from recreate_model.support.arrays import Array
 
 FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False)
 VALUES = st.integers(0, 300).flatmap(lambda size: arrays(np.float32, size, elements=FLOATS))

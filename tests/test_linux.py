@@ -30,8 +30,8 @@ from pipeline.platforms.evidence import Subject
 from pipeline.platforms.jobs import Place, run_job
 from pipeline.request.request import Request
 from pipeline.request.resolve import resolve
-from recreate_model.network.mobilenet_v2 import Array
 from recreate_model.recipe import Preprocess
+from recreate_model.support.arrays import Array
 from recreate_model.support.resources import cache_folder
 from recreate_model.tflite.interpret import Runner
 from recreate_model.tflite.model_view import read_model

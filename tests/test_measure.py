@@ -17,9 +17,9 @@ from calibration.ranges.measure import measure
 from calibration.selection import select
 from recreate_model.floats.checkpoint import read_archive
 from recreate_model.network import mobilenet_v2
-from recreate_model.network.mobilenet_v2 import Array
 from recreate_model.quantize import convert
 from recreate_model.recipe import Model, Preprocess
+from recreate_model.support.arrays import Array
 from recreate_model.support.errors import InputError
 from recreate_model.tflite.interpret import Runner
 from tests import tensorflow_ranges

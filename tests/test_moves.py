@@ -22,6 +22,7 @@ from recreate_model.prove import moves, toolchain
 from recreate_model.prove.channels import FACTOR_ULPS
 from recreate_model.prove.prove import Checkpoint, Proof, prove, table_of
 from recreate_model.prove.rebuild import by_table
+from recreate_model.support.arrays import Array
 from recreate_model.support.digest import digest_bytes
 from recreate_model.support.errors import CheckError, InputError
 from tests import official_layout
@@ -33,7 +34,7 @@ LAYERS = mobilenet_v2.layers(SMALL)
 
 
 @pytest.fixture(scope="module")
-def checkpoint(small_weights: dict[str, mobilenet_v2.Array], tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+def checkpoint(small_weights: dict[str, Array], tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     """An archive with the official one's graph: Conv2D folded before it was frozen, depthwise with BatchNorm."""
     graph = official_layout.official_form_graph(SMALL, small_weights)
     archive = tmp_path_factory.mktemp("archive") / f"{SMALL.name}.tgz"

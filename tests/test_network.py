@@ -9,6 +9,7 @@ from calibration.pictures import procedural
 from calibration.pictures.preprocess import normalise
 from recreate_model.network import mobilenet_v2
 from recreate_model.recipe import Model, Preprocess
+from recreate_model.support.arrays import Array
 from recreate_model.support.digest import digest_bytes
 from recreate_model.support.errors import UsageError
 from recreate_model.tflite.interpret import Runner
@@ -40,7 +41,7 @@ def test_ten_blocks_have_a_residual_connection() -> None:
     assert sum(bool(layer.residual) for layer in mobilenet_v2.layers(Model())) == 10
 
 
-def test_folding_gives_what_batch_norm_gives(small_weights: dict[str, mobilenet_v2.Array]) -> None:
+def test_folding_gives_what_batch_norm_gives(small_weights: dict[str, Array]) -> None:
     """Weights times factor plus bias equals normalising after the convolution, to float32 precision."""
     layer = mobilenet_v2.layers(SMALL)[0]
     folded = mobilenet_v2.fold(layer, small_weights)
@@ -54,9 +55,7 @@ def test_folding_gives_what_batch_norm_gives(small_weights: dict[str, mobilenet_
     assert np.tensordot(value, folded.weights, 3) + folded.bias == pytest.approx(expected, abs=1e-5)
 
 
-def test_the_graph_agrees_with_tensorflows_own_batch_norm(
-    small_weights: dict[str, mobilenet_v2.Array], small_float: bytes
-) -> None:
+def test_the_graph_agrees_with_tensorflows_own_batch_norm(small_weights: dict[str, Array], small_float: bytes) -> None:
     """The folded model and an unfolded graph run by TensorFlow give the same probabilities, but for rounding."""
     value = normalise(procedural.picture(3, 1), Preprocess(), SMALL.resolution)
     unfolded = official_layout.run_graph(official_layout.unfolded_graph(SMALL, small_weights), value)
@@ -67,7 +66,7 @@ def test_the_graph_agrees_with_tensorflows_own_batch_norm(
     assert np.abs(folded - unfolded).max() < 2e-4
 
 
-def test_the_graphs_bytes_are_the_same_every_time(small_weights: dict[str, mobilenet_v2.Array]) -> None:
+def test_the_graphs_bytes_are_the_same_every_time(small_weights: dict[str, Array]) -> None:
     """Serialising twice gives one digest; protobuf alone would order its maps by chance."""
     digests = {digest_bytes(mobilenet_v2.frozen_graph(SMALL, small_weights)) for _ in range(3)}
     assert len(digests) == 1

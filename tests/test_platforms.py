@@ -43,7 +43,7 @@ from pipeline.provenance import attest_check
 from pipeline.provenance.statement import read_statement
 from pipeline.request.request import Request
 from pipeline.request.resolve import resolve
-from recreate_model.network.mobilenet_v2 import Array
+from recreate_model.support.arrays import Array
 from recreate_model.support.errors import InputError, PipelineError, ResourceError, ToolError
 from recreate_model.tflite.interpret import Runner
 from tests.conftest import build

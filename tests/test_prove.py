@@ -29,6 +29,7 @@ from recreate_model.prove.recover import recover
 from recreate_model.prove.toolchain import Edits, Job, Toolchain
 from recreate_model.quantize import convert
 from recreate_model.quantize.quantiser import Generation
+from recreate_model.support.arrays import Array
 from recreate_model.support.digest import digest_file
 from recreate_model.support.errors import InputError
 from recreate_model.tflite.model_view import read_model
@@ -42,7 +43,7 @@ TODAY = Toolchain("", "new")
 LAYERS = mobilenet_v2.layers(SMALL)
 TARGET = Order("one picture")
 ORDERS = [TARGET, Order("black", "float32"), Order("shrunk"), Order("noise", "uint8", "old")]
-Values = Mapping[str, mobilenet_v2.Array]
+Values = Mapping[str, Array]
 
 
 @pytest.fixture(scope="module")
@@ -148,9 +149,7 @@ def test_our_own_build_with_a_widened_scale_is_proved_without_a_remark(small_wei
     assert (found.verdict, found.refutations, found.remarks) == (Verdict.IDENTICAL, (), ())
 
 
-def folded_elsewhere(
-    checkpoint: Checkpoint, model: bytes, shifts: list[Callable[[int], mobilenet_v2.Array]]
-) -> list[bytes]:
+def folded_elsewhere(checkpoint: Checkpoint, model: bytes, shifts: list[Callable[[int], Array]]) -> list[bytes]:
     """Published files as from other CPUs: today's quantiser on constants whose factors are some ulps off."""
     view = read_model(model)
     spans = np.array([each.span or (0.0, 1.0) for each in recover(view, "the model").activations], np.float32)
@@ -311,7 +310,7 @@ def tampered(model: bytes, change: Change) -> bytes:
     return edited(model, thaw_and_change)
 
 
-def _array(tree: Any, tensor: Any, dtype: str) -> mobilenet_v2.Array:
+def _array(tree: Any, tensor: Any, dtype: str) -> Array:
     """A constant's numbers, to be changed in place."""
     buffer = tree.buffers[tensor.buffer]
     buffer.data = buffer.data.copy()

@@ -23,8 +23,8 @@ from pipeline.claims.rows import Row
 from pipeline.interface import cli
 from pipeline.interface.commands import published as command
 from pipeline.request.request import Request
-from recreate_model.network.mobilenet_v2 import Array
 from recreate_model.quantize import convert
+from recreate_model.support.arrays import Array
 from recreate_model.support.digest import digest_bytes
 from recreate_model.support.errors import CheckError, InputError, ResourceError
 from recreate_model.support.resources import RESOURCES, Resource

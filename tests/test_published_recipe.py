@@ -18,10 +18,11 @@ from pipeline.interface import cli
 from pipeline.request import published_recipe
 from pipeline.request.published_recipe import recorded_ranges
 from recreate_model.floats import frozen_graph
-from recreate_model.network.mobilenet_v2 import EPSILON, Array
+from recreate_model.network.mobilenet_v2 import EPSILON
 from recreate_model.network.published_figures import PUBLISHED_MODEL, PUBLISHED_SHA1
 from recreate_model.prove import moves, toolchain
 from recreate_model.prove.channels import factors, moved
+from recreate_model.support.arrays import Array
 from recreate_model.support.digest import digest_bytes, digest_file
 from recreate_model.support.errors import UsageError
 from recreate_model.support.resources import RESOURCES, cache_folder

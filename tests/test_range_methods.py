@@ -32,10 +32,10 @@ from pipeline.engine.stages import STAGES
 from pipeline.interface import build_text
 from pipeline.request import resolve
 from pipeline.request.request import Request
-from recreate_model.network.mobilenet_v2 import Array
 from recreate_model.quantize import convert
 from recreate_model.quantize.quantiser import activation_parameters
 from recreate_model.recipe import Picture, Preprocess
+from recreate_model.support.arrays import Array
 from recreate_model.support.digest import digest_file
 from recreate_model.support.errors import UsageError
 from tests.conftest import build

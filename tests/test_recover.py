@@ -20,6 +20,7 @@ from recreate_model.prove.recover import network_operators, recover
 from recreate_model.quantize import convert
 from recreate_model.quantize.quantiser import Generation
 from recreate_model.recipe import Calibration, Checkpoint, Evaluation, Preprocess, Recipe
+from recreate_model.support.arrays import Array
 from recreate_model.support.errors import InputError
 from recreate_model.tflite.model_view import read_model
 from tests.conftest import SMALL
@@ -41,9 +42,7 @@ LEFT_OUT = {
 
 
 @pytest.fixture(scope="module")
-def published(
-    tmp_path_factory: pytest.TempPathFactory, small_weights: dict[str, mobilenet_v2.Array]
-) -> dict[Order, bytes]:
+def published(tmp_path_factory: pytest.TempPathFactory, small_weights: dict[str, Array]) -> dict[Order, bytes]:
     """The smallest network as today's TensorFlow quantises it, with every kind of ends and both quantizers."""
     graph = mobilenet_v2.frozen_graph(SMALL, small_weights)
     return publish(graph, SMALL, ORDERS, tmp_path_factory.mktemp("published"))
@@ -239,7 +238,7 @@ def small_flags(command: str, path: Path, folder: Path) -> list[object]:
     return [*flags, "--out", folder / "out", "--output", folder / "table.json"] if command == "recover" else flags
 
 
-def _float16(small_weights: dict[str, mobilenet_v2.Array], kind: str) -> bytes:
+def _float16(small_weights: dict[str, Array], kind: str) -> bytes:
     """The small network with weights of 16 or 8 bits and float activations, by TensorFlow's own converter."""
     import tempfile
 
@@ -261,7 +260,7 @@ def _float16(small_weights: dict[str, mobilenet_v2.Array], kind: str) -> bytes:
 @pytest.fixture(scope="module")
 def strangers(
     tmp_path_factory: pytest.TempPathFactory,
-    small_weights: dict[str, mobilenet_v2.Array],
+    small_weights: dict[str, Array],
     small_float: bytes,
     own: bytes,
 ) -> Path:

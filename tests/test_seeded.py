@@ -12,11 +12,12 @@ from calibration.pictures.preprocess import normalise
 from recreate_model.network import mobilenet_v2, seeded
 from recreate_model.quantize import convert
 from recreate_model.recipe import Model, Preprocess
+from recreate_model.support.arrays import Array
 from recreate_model.tflite.interpret import Runner
 from tests.conftest import SMALL
 
 
-def _digest(values: dict[str, mobilenet_v2.Array]) -> str:
+def _digest(values: dict[str, Array]) -> str:
     state = hashlib.sha256()
     for name, value in values.items():
         state.update(name.encode() + value.tobytes())
@@ -36,28 +37,24 @@ def test_the_weights_are_these_very_bytes(model: Model, digest: str) -> None:
 
 
 def test_there_is_one_finite_float32_variable_for_each_the_network_needs(
-    small_weights: dict[str, mobilenet_v2.Array],
+    small_weights: dict[str, Array],
 ) -> None:
     """Names and shapes are the network's, so a seeded build takes the path of a checkpoint."""
     assert {name: value.shape for name, value in small_weights.items()} == mobilenet_v2.variables(SMALL)
     assert all(value.dtype == np.float32 and np.isfinite(value).all() for value in small_weights.values())
 
 
-def test_another_seed_gives_other_weights(small_weights: dict[str, mobilenet_v2.Array]) -> None:
+def test_another_seed_gives_other_weights(small_weights: dict[str, Array]) -> None:
     """The seed matters."""
     other = seeded.seeded_weights(SMALL, seed=1)
     assert not np.array_equal(other["MobilenetV2/Conv/weights"], small_weights["MobilenetV2/Conv/weights"])
 
 
-def test_the_forward_pass_stays_exact(
-    small_weights: dict[str, mobilenet_v2.Array], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_forward_pass_stays_exact(small_weights: dict[str, Array], monkeypatch: pytest.MonkeyPatch) -> None:
     """Summing the channels backwards changes nothing: no sum ever leaves the whole numbers below 2**53."""
     convolve = seeded._convolve
 
-    def backwards(
-        layer: mobilenet_v2.Layer, activation: mobilenet_v2.Array, weights: mobilenet_v2.Array
-    ) -> mobilenet_v2.Array:
+    def backwards(layer: mobilenet_v2.Layer, activation: Array, weights: Array) -> Array:
         if layer.depthwise:
             return convolve(layer, activation, weights)
         return convolve(layer, activation[..., ::-1].copy(), weights[:, :, ::-1].copy())

@@ -25,7 +25,7 @@ from pipeline.engine.work import model_file
 from pipeline.platforms.subject import int8_inputs
 from pipeline.request.request import Request
 from pipeline.request.resolve import resolve
-from recreate_model.network.mobilenet_v2 import Array
+from recreate_model.support.arrays import Array
 from recreate_model.support.errors import InputError
 from recreate_model.tflite.interpret import Runner
 from recreate_model.tflite.model_view import read_model

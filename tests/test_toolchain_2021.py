@@ -22,7 +22,7 @@ import pytest
 
 from recreate_model.compare.verdict import Verdict
 from recreate_model.network import seeded
-from recreate_model.network.mobilenet_v2 import INPUT_NAME, OUTPUT_NAME, Array
+from recreate_model.network.mobilenet_v2 import INPUT_NAME, OUTPUT_NAME
 from recreate_model.prove import toolchain
 from recreate_model.prove.channels import FACTOR_ULPS, convolutions
 from recreate_model.prove.prove import Checkpoint, Proof, prove
@@ -31,6 +31,7 @@ from recreate_model.prove.toolchain import TOOLCHAINS, Edits, Job, Toolchain
 from recreate_model.quantize.quantiser import Generation, activation_parameters
 from recreate_model.recipe import Model
 from recreate_model.support import resources
+from recreate_model.support.arrays import Array
 from recreate_model.support.errors import InputError, ResourceError, ToolError
 from recreate_model.tflite.model_view import read_model
 from tests import official_layout

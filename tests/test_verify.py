@@ -24,6 +24,7 @@ from recreate_model.network import mobilenet_v2
 from recreate_model.prove.rederive import rederive
 from recreate_model.quantize import convert
 from recreate_model.recipe import Checkpoint, Model, Recipe
+from recreate_model.support.arrays import Array
 from recreate_model.support.digest import digest_bytes
 from recreate_model.tflite.model_view import read_model
 from tests.conftest import SMALL, SMALL_REQUEST, build
@@ -146,7 +147,7 @@ def test_a_frozen_graph_in_which_nothing_is_found_is_no_match(recipe: Recipe, mo
     assert (row.verdict, "no Softmax" in row.why) == ("not checked", True)
 
 
-def test_channels_that_are_all_but_dead_are_derived_too(small_weights: dict[str, mobilenet_v2.Array]) -> None:
+def test_channels_that_are_all_but_dead_are_derived_too(small_weights: dict[str, Array]) -> None:
     """Training leaves channels whose weights are far below their bias: the quantiser widens their scales."""
     random = np.random.default_rng(3)
     values = dict(small_weights)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from calibration.pictures.preprocess import normalise
 from calibration.pictures.sources import Source
-from recreate_model.network.mobilenet_v2 import Array
 from recreate_model.recipe import Picture, Preprocess
+from recreate_model.support.arrays import Array
 from recreate_model.support.errors import InputError
 
 # Pictures to a task: enough to make the messages between processes cheap, few enough to keep progress moving.

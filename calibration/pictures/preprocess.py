@@ -12,8 +12,8 @@ import warnings
 
 import numpy as np
 
-from recreate_model.network.mobilenet_v2 import Array
 from recreate_model.recipe import Preprocess
+from recreate_model.support.arrays import Array
 from recreate_model.support.errors import InputError
 
 CENTRAL_FRACTION = 0.875

@@ -10,7 +10,7 @@ import hashlib
 
 import numpy as np
 
-from recreate_model.network.mobilenet_v2 import Array
+from recreate_model.support.arrays import Array
 
 SIZE = 256
 # Cells across the picture at each octave, and its share of the contrast in sixteenths.

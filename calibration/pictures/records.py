@@ -18,8 +18,8 @@ from calibration.pictures import preprocess, tfrecord
 from calibration.pictures.class_labels import Label, class_ids, class_of_synset, known_class
 from calibration.pictures.record_index import Bar, Features, Row, no_bar, no_example, picture_of, read_index
 from calibration.pictures.sources import StoredSource
-from recreate_model.network.mobilenet_v2 import Array
 from recreate_model.recipe import Picture
+from recreate_model.support.arrays import Array
 from recreate_model.support.digest import digest_bytes
 from recreate_model.support.errors import InputError
 

@@ -17,8 +17,8 @@ from typing import Protocol
 import numpy as np
 
 from calibration.pictures import preprocess, procedural
-from recreate_model.network.mobilenet_v2 import Array
 from recreate_model.recipe import Picture
+from recreate_model.support.arrays import Array
 from recreate_model.support.digest import digest_bytes
 from recreate_model.support.errors import InputError
 

@@ -15,9 +15,9 @@ from calibration.pictures.inputs import Inputs
 from calibration.ranges.histogram import Histogram, Tally
 from calibration.ranges.measure import Measured, each, joined, run_chunks
 from calibration.ranges.range_methods import RangeMethod
-from recreate_model.network.mobilenet_v2 import Array
 from recreate_model.quantize import convert
 from recreate_model.recipe import Picture
+from recreate_model.support.arrays import Array
 from recreate_model.tflite.interpret import Runner
 
 

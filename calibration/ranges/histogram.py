@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recreate_model.network.mobilenet_v2 import Array
+from recreate_model.support.arrays import Array
 
 _BINS = 1 << 16
 _NEGATIVE = 1 << 15  # the bit of the sign

@@ -16,9 +16,9 @@ from typing import TypeVar
 from calibration.parallel.workers import Workers
 from calibration.pictures.inputs import Inputs, chunks
 from calibration.ranges import range_table
-from recreate_model.network.mobilenet_v2 import Array
 from recreate_model.quantize import convert
 from recreate_model.recipe import Picture
+from recreate_model.support.arrays import Array
 from recreate_model.tflite.interpret import Runner
 
 Part = TypeVar("Part", bound="Measured")

@@ -16,9 +16,9 @@ from fractions import Fraction
 import numpy as np
 
 from calibration.ranges.histogram import Histogram
-from recreate_model.network.mobilenet_v2 import Array
 from recreate_model.quantize.quantiser import LEVELS
 from recreate_model.recipe import MIN_MAX
+from recreate_model.support.arrays import Array
 
 KINDS = (MIN_MAX, "percentile", "mse", "entropy")
 Span = tuple[float, float]

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from calibration.ranges.range_methods import RangeMethod
-from recreate_model.network.mobilenet_v2 import Array
 from recreate_model.recipe import MIN_MAX
+from recreate_model.support.arrays import Array
 from recreate_model.support.digest import Json, document_fault, is_sha256, read_document, readable_json
 from recreate_model.support.errors import InputError
 

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from calibration.parallel.workers import Workers
 from calibration.pictures.inputs import Inputs, chunks
 from calibration.pictures.preprocess import quantize_input
-from recreate_model.network.mobilenet_v2 import CLASSES, Array
+from recreate_model.network.mobilenet_v2 import CLASSES
 from recreate_model.recipe import Picture
+from recreate_model.support.arrays import Array
 from recreate_model.tflite.interpret import Runner
 from recreate_model.tflite.model_view import read_model
 

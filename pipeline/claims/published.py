@@ -17,10 +17,11 @@ from calibration.pictures.preprocess import quantize_input
 from pipeline.claims.published_files import File, Files, read_vector
 from pipeline.claims.rows import Row, claim
 from pipeline.claims.verify import OUTPUT_QUANTISATION, quantisation_text
-from recreate_model.network.mobilenet_v2 import CLASSES, Array
+from recreate_model.network.mobilenet_v2 import CLASSES
 from recreate_model.network.published_figures import PUBLISHED_MODEL, PUBLISHED_SHA1, PUBLISHED_SIZE
 from recreate_model.quantize.convert import INT8_INPUT_NAME, INT8_OUTPUT_NAME
 from recreate_model.recipe import Model
+from recreate_model.support.arrays import Array
 from recreate_model.support.digest import digest_bytes
 from recreate_model.support.errors import InputError
 from recreate_model.tflite.interpret import Kernels, Runner

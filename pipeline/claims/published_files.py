@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.engine.work import Progress
-from recreate_model.network.mobilenet_v2 import Array
 from recreate_model.quantize.convert import INT8_INPUT_NAME, INT8_OUTPUT_NAME
 from recreate_model.support import resources
 from recreate_model.support.archive import placeholder
+from recreate_model.support.arrays import Array
 from recreate_model.support.errors import InputError, ResourceError
 from recreate_model.support.resources import RESOURCES, Resource
 from recreate_model.tflite.model_view import read_file

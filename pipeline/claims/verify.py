@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pipeline.claims.rows import BACKGROUND, Row, claim
 from recreate_model.floats.frozen_graph import FOLDING_ULPS, as_values, read_layers
 from recreate_model.network import mobilenet_v2
-from recreate_model.network.mobilenet_v2 import CLASSES, Array
+from recreate_model.network.mobilenet_v2 import CLASSES
 from recreate_model.network.published_figures import PUBLISHED_MODEL, PUBLISHED_SHA1, PUBLISHED_SIZE
 from recreate_model.prove import consistency
 from recreate_model.prove.channels import FACTOR_ULPS
@@ -21,6 +21,7 @@ from recreate_model.prove.rederive import Agreement, Rederivation, rederive, red
 from recreate_model.quantize.convert import INT8_INPUT_NAME, INT8_OUTPUT_NAME
 from recreate_model.quantize.quantiser import Generation
 from recreate_model.recipe import Model, Recipe
+from recreate_model.support.arrays import Array
 from recreate_model.support.digest import Json, digest_bytes
 from recreate_model.tflite.model_view import ModelView, Quantisation, read_model
 

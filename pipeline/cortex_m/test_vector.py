@@ -16,8 +16,8 @@ import numpy as np
 from calibration.pictures import procedural
 from calibration.pictures.preprocess import normalise, quantize_input
 from pipeline.c_array import ALIGNMENT, ByteArray, array_source, identifier
-from recreate_model.network.mobilenet_v2 import Array
 from recreate_model.recipe import Preprocess
+from recreate_model.support.arrays import Array
 from recreate_model.support.errors import InputError
 from recreate_model.tflite.full_integer import picture_size
 from recreate_model.tflite.interpret import Runner

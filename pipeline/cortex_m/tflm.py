@@ -23,7 +23,7 @@ import numpy as np
 
 from pipeline.cortex_m import tflm_job
 from pipeline.engine.keys import is_installed
-from recreate_model.network.mobilenet_v2 import Array
+from recreate_model.support.arrays import Array
 from recreate_model.support.errors import InputError, ToolError
 from recreate_model.support.processes import run_to_end
 from recreate_model.tflite.model_view import read_model

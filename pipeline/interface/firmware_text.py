@@ -12,7 +12,7 @@ from pipeline.console import Block
 from pipeline.cortex_m.firmware.boards import Board
 from pipeline.cortex_m.firmware.image import Best, Run, tool_versions
 from pipeline.platforms.evidence import Subject, bit_exact
-from recreate_model.network.mobilenet_v2 import Array
+from recreate_model.support.arrays import Array
 from recreate_model.support.digest import Json
 
 

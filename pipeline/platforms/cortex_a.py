@@ -19,7 +19,7 @@ from pipeline.platforms import aarch64, armnn
 from pipeline.platforms.aarch64 import CPUS, EMULATOR, EMULATOR_PACKAGE, Cpu, Sysroot
 from pipeline.platforms.evidence import Evidence, Status, Subject, bit_exact, close, same_class
 from pipeline.platforms.jobs import Place, Ran, Runtime, run_job
-from recreate_model.network.mobilenet_v2 import Array
+from recreate_model.support.arrays import Array
 from recreate_model.support.errors import ToolError
 
 _ROW = functools.partial(Evidence, "Cortex-A")

@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from recreate_model.network.mobilenet_v2 import Array
+from recreate_model.support.arrays import Array
 from recreate_model.support.digest import Json
 
 Status = Literal["ran", "compiled", "analysed", "not run"]

@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 
 from pipeline.platforms.evidence import Subject
-from recreate_model.network.mobilenet_v2 import Array
+from recreate_model.support.arrays import Array
 from recreate_model.support.errors import ToolError
 from recreate_model.support.processes import last_line, run_to_end
 

@@ -27,8 +27,8 @@ from pipeline.platforms import mali_job
 from pipeline.platforms.evidence import Agreement, Evidence, Subject, close, same_class
 from pipeline.platforms.gpu_operators import unsupported
 from pipeline.platforms.vulkan import PACKAGES, Device, Driver, reason, survey
-from recreate_model.network.mobilenet_v2 import Array
 from recreate_model.quantize.convert import pack, parse
+from recreate_model.support.arrays import Array
 from recreate_model.support.processes import run_to_end
 from recreate_model.tflite.interpret import Runner
 from recreate_model.tflite.model_view import read_model

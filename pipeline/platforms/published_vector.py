@@ -16,7 +16,7 @@ from pipeline.claims.published_files import Files, beside, fetched, read_vector
 from pipeline.engine.work import Progress
 from pipeline.platforms import cortex_a, cortex_m, cortex_m_host, cortex_m_tflm
 from pipeline.platforms.evidence import Evidence, Subject
-from recreate_model.network.mobilenet_v2 import Array
+from recreate_model.support.arrays import Array
 from recreate_model.support.digest import digest_bytes
 from recreate_model.support.errors import PipelineError
 from recreate_model.support.resources import RESOURCES

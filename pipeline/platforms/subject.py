@@ -10,8 +10,8 @@ from calibration.pictures.sources import ProceduralSource
 from pipeline.cortex_m.test_vector import noise
 from pipeline.engine.work import Machine
 from pipeline.platforms.evidence import Subject
-from recreate_model.network.mobilenet_v2 import Array
 from recreate_model.recipe import Recipe
+from recreate_model.support.arrays import Array
 from recreate_model.tflite.full_integer import picture_size
 from recreate_model.tflite.interpret import Runner
 from recreate_model.tflite.model_view import read_model

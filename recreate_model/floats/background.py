@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from recreate_model.network.mobilenet_v2 import CLASSES, Array
+from recreate_model.network.mobilenet_v2 import CLASSES
+from recreate_model.support.arrays import Array
 
 # How many classes a file may have; of one fewer, the background is missing.
 CLASSES_READ = (CLASSES - 1, CLASSES)

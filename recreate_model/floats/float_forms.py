@@ -17,7 +17,6 @@ from recreate_model.floats import checkpoint, float_tflite, frozen_graph, keras_
 from recreate_model.floats.background import CLASSES_READ, with_background
 from recreate_model.floats.checkpoint import FloatWeights
 from recreate_model.network import mobilenet_v2
-from recreate_model.network.mobilenet_v2 import Array
 from recreate_model.recipe import (
     ARCHIVE,
     FROZEN_GRAPH,
@@ -27,6 +26,7 @@ from recreate_model.recipe import (
     Model,
 )
 from recreate_model.support.archive import placeholder
+from recreate_model.support.arrays import Array
 from recreate_model.support.digest import digest_file
 from recreate_model.support.errors import InputError
 

@@ -12,8 +12,9 @@ import numpy as np
 
 from recreate_model.floats.background import CLASSES_READ
 from recreate_model.network import mobilenet_v2
-from recreate_model.network.mobilenet_v2 import Array, Layer
+from recreate_model.network.mobilenet_v2 import Layer
 from recreate_model.recipe import Model
+from recreate_model.support.arrays import Array
 from recreate_model.support.errors import InputError
 from recreate_model.tflite.model_view import ModelView, Operator, Tensor, read_model
 

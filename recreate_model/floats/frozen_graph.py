@@ -18,8 +18,9 @@ import numpy as np
 
 from recreate_model.floats.graph_nodes import Nodes, OtherLayoutError
 from recreate_model.network import mobilenet_v2
-from recreate_model.network.mobilenet_v2 import Array, Layer
+from recreate_model.network.mobilenet_v2 import Layer
 from recreate_model.recipe import Model
+from recreate_model.support.arrays import Array
 from recreate_model.support.capture import captured
 
 # Most units in the last place between a constant folded before freezing and the one folded here in float64; of a bias,

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from recreate_model.network.mobilenet_v2 import Array
+from recreate_model.support.arrays import Array
 from recreate_model.support.capture import captured
 from recreate_model.support.errors import InputError
 

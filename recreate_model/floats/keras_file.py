@@ -20,9 +20,10 @@ import numpy as np
 
 from recreate_model.floats.background import CLASSES_READ
 from recreate_model.network import mobilenet_v2
-from recreate_model.network.mobilenet_v2 import Array, Layer
+from recreate_model.network.mobilenet_v2 import Layer
 from recreate_model.recipe import Model
 from recreate_model.support.archive import MAX_BYTES
+from recreate_model.support.arrays import Array
 from recreate_model.support.digest import Json
 from recreate_model.support.errors import InputError
 

@@ -14,15 +14,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from recreate_model.recipe import Model
+from recreate_model.support.arrays import Array
 from recreate_model.support.capture import captured
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-Array = NDArray[Any]
 
 CLASSES = 1001
 INPUT_NAME = "input"

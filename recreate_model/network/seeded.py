@@ -15,8 +15,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from recreate_model.network.mobilenet_v2 import Array, Layer, layers
+from recreate_model.network.mobilenet_v2 import Layer, layers
 from recreate_model.recipe import Model
+from recreate_model.support.arrays import Array
 
 SEED = 20180113  # any number will do; this one is the day the paper appeared
 

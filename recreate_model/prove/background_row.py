@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from recreate_model.network import mobilenet_v2
-from recreate_model.network.mobilenet_v2 import Array
 from recreate_model.prove.channels import channels, convolutions
 from recreate_model.recipe import Model
+from recreate_model.support.arrays import Array
 from recreate_model.tflite.model_view import ModelView
 
 

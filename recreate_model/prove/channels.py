@@ -11,9 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recreate_model.network.mobilenet_v2 import Array, Layer, folding_factor, is_folded
+from recreate_model.network.mobilenet_v2 import Layer, folding_factor, is_folded
 from recreate_model.prove.recover import CONVOLUTIONS, network_operators
 from recreate_model.quantize.quantiser import scales_of
+from recreate_model.support.arrays import Array
 from recreate_model.tflite.model_view import ModelView, Operator, Tensor
 
 # Most units in the last place (float32) that a factor may be off: approximations with one Newton step, as CPUs have

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recreate_model.network.mobilenet_v2 import Array, Layer
+from recreate_model.network.mobilenet_v2 import Layer
 from recreate_model.prove.channels import Channels, Factors, channel_axis, channels, convolutions, factors
 from recreate_model.prove.recover import recorded_span
 from recreate_model.quantize.quantiser import (
@@ -26,6 +26,7 @@ from recreate_model.quantize.quantiser import (
     parameters_of,
     round_away,
 )
+from recreate_model.support.arrays import Array
 from recreate_model.tflite.model_view import ModelView, Operator
 
 # What rounding to float32 adds between factor and level, relative: weight, reciprocal of the scale, product.

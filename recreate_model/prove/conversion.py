@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from recreate_model.network import mobilenet_v2
-from recreate_model.network.mobilenet_v2 import Array, Layer, is_folded
+from recreate_model.network.mobilenet_v2 import Layer, is_folded
 from recreate_model.prove import toolchain
 from recreate_model.prove.toolchain import Converted, Edits, Job, Toolchain
 from recreate_model.recipe import Model
+from recreate_model.support.arrays import Array
 
 # Weights and bias of every convolution, by channel or as a converter holds them.
 Constants = tuple[tuple[Array, Array], ...]

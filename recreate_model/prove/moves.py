@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from recreate_model.network.mobilenet_v2 import Array
 from recreate_model.prove.channels import FACTOR_ULPS
+from recreate_model.support.arrays import Array
 from recreate_model.support.digest import document_fault, is_sha256, read_document, readable_json
 from recreate_model.support.errors import InputError
 

@@ -17,7 +17,6 @@ from recreate_model.compare.diff import Comparison, Kind, Verdict, compare
 from recreate_model.floats.frozen_graph import as_values, read_layers
 from recreate_model.floats.graph_nodes import OtherLayoutError
 from recreate_model.network import mobilenet_v2
-from recreate_model.network.mobilenet_v2 import Array
 from recreate_model.prove import consistency
 from recreate_model.prove.background_row import with_background_of
 from recreate_model.prove.consistency import Layerwise, Refutation
@@ -37,6 +36,7 @@ from recreate_model.quantize.quantiser import (
     parameters_of,
 )
 from recreate_model.recipe import Model
+from recreate_model.support.arrays import Array
 from recreate_model.support.digest import digest_bytes
 from recreate_model.support.errors import CheckError, PipelineError
 from recreate_model.tflite.model_view import ModelView, read_model

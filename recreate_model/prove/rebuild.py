@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from recreate_model.compare.diff import Comparison, Kind, compare
-from recreate_model.network.mobilenet_v2 import Array, Layer
+from recreate_model.network.mobilenet_v2 import Layer
 from recreate_model.prove.channels import (
     Channels,
     Factors,
@@ -28,6 +28,7 @@ from recreate_model.prove.consistency import Layerwise
 from recreate_model.prove.conversion import Constants, Conversion
 from recreate_model.prove.toolchain import Converted
 from recreate_model.quantize.quantiser import LARGEST_WEIGHT
+from recreate_model.support.arrays import Array
 from recreate_model.support.errors import CheckError, InputError
 from recreate_model.tflite.model_view import ModelView, Operator, read_model
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recreate_model.network.mobilenet_v2 import Array
 from recreate_model.quantize.quantiser import (
     LARGEST_WEIGHT,
     LEVELS,
@@ -25,6 +24,7 @@ from recreate_model.quantize.quantiser import (
     parameters_of,
     scales_of,
 )
+from recreate_model.support.arrays import Array
 from recreate_model.support.errors import InputError
 from recreate_model.tflite.model_view import ModelView, Operator, Tensor
 

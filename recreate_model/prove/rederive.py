@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recreate_model.network.mobilenet_v2 import Array
 from recreate_model.prove.channels import by_channel, values_of
 from recreate_model.prove.recover import CONVOLUTIONS
 from recreate_model.quantize.convert import activation_name
@@ -28,6 +27,7 @@ from recreate_model.quantize.quantiser import (
     scales_of,
     symmetric,
 )
+from recreate_model.support.arrays import Array
 from recreate_model.tflite.model_view import ModelView, Operator, Tensor
 
 _LARGEST_BIAS = 2**30 - 1  # a whole division of the largest int32 by two

@@ -22,7 +22,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from recreate_model.network.mobilenet_v2 import Array
+from recreate_model.support.arrays import Array
 from recreate_model.support.digest import digest_file
 from recreate_model.support.errors import ResourceError, ToolError, UsageError
 from recreate_model.support.exclusive import exclusive

@@ -19,8 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from recreate_model.network.mobilenet_v2 import INPUT_NAME, OUTPUT_NAME, Array
+from recreate_model.network.mobilenet_v2 import INPUT_NAME, OUTPUT_NAME
 from recreate_model.quantize.quantiser import WITHOUT_RANGE
+from recreate_model.support.arrays import Array
 from recreate_model.support.capture import captured
 from recreate_model.support.errors import InputError, ToolError
 from recreate_model.tflite.model_view import read_model

@@ -10,7 +10,7 @@ from enum import Enum
 
 import numpy as np
 
-from recreate_model.network.mobilenet_v2 import Array
+from recreate_model.support.arrays import Array
 from recreate_model.tflite.model_view import Tensor
 
 LEVELS = 255  # between the lowest and the highest int8

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from recreate_model.network.mobilenet_v2 import Array
+from recreate_model.support.arrays import Array
 from recreate_model.support.capture import captured
 
 Kernels = Literal["reference", "xnnpack"]

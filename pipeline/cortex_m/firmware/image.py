@@ -23,7 +23,7 @@ from pipeline.cortex_m import firmware
 from pipeline.cortex_m.firmware.boards import NANOSECONDS_PER_TICK, Board
 from pipeline.engine import user_files
 from pipeline.engine.work import CORTEX_M_FOLDER, STANDALONE_FOLDER
-from recreate_model.network.mobilenet_v2 import Array
+from recreate_model.support.arrays import Array
 from recreate_model.support.errors import ResourceError, ToolError
 from recreate_model.support.processes import run_to_end
 

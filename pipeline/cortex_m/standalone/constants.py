@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.cortex_m.standalone.layers import Program
-from recreate_model.network.mobilenet_v2 import Array
+from recreate_model.support.arrays import Array
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,7 +17,7 @@ from pipeline.cortex_m.standalone.constants import Constants, constants_of
 from pipeline.cortex_m.standalone.layers import Program
 from pipeline.cortex_m.standalone.lowering import lower
 from pipeline.cortex_m.standalone.plan import Plan, plan
-from recreate_model.network.mobilenet_v2 import Array
+from recreate_model.support.arrays import Array
 from recreate_model.support.digest import digest_bytes
 
 KERNELS = "int8_kernels.h"

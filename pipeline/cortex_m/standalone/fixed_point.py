@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 
-from recreate_model.network.mobilenet_v2 import Array
+from recreate_model.support.arrays import Array
 from recreate_model.tflite.model_view import Quantisation
 
 INT8_MIN, INT8_MAX = -128, 127

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from pipeline.cortex_m.standalone import fixed_point
-from recreate_model.network.mobilenet_v2 import Array
+from recreate_model.support.arrays import Array
 
 # Pixels that the kernels multiply at a time at the most: blocks are whole multiples.
 PIXELS = 4

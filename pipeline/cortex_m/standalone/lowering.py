@@ -14,7 +14,7 @@ import numpy as np
 
 from pipeline.cortex_m.standalone import fixed_point
 from pipeline.cortex_m.standalone.layers import Activation, Layer, Program, Window
-from recreate_model.network.mobilenet_v2 import Array
+from recreate_model.support.arrays import Array
 from recreate_model.support.errors import InputError
 from recreate_model.tflite.model_view import ModelView, Operator, Quantisation, Tensor, read_model
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from pipeline.cortex_m.standalone.layers import PIXELS, Program
 from pipeline.cortex_m.standalone.schedule import Lifetimes, Segment, cheapest, lifetimes, live_bytes, steps
-from recreate_model.network.mobilenet_v2 import Array
+from recreate_model.support.arrays import Array
 
 ALIGNMENT = 4  # of every offset, in bytes: scratch memory holds int16
 

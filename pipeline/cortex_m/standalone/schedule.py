@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.cortex_m.standalone.layers import Layer, Program
-from recreate_model.network.mobilenet_v2 import Array
+from recreate_model.support.arrays import Array
 
 _LONGEST = 16  # layers in a segment that are tried; MobileNetV2 needs six
 _NEVER = -1
