@@ -6,15 +6,11 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Protocol
 
 from absl import logging
-
-from pipeline.claims.rows import Row
-from pipeline.engine.runner import Freshness
-from pipeline.engine.work import Progress
-from recreate_model.support.digest import Json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,6 +20,13 @@ if TYPE_CHECKING:
 WIDE = 140
 # A line, or a table: its title, its columns and its rows.
 Block = str | tuple[str, Sequence[str], Sequence[Sequence[str]]]
+
+
+class Progress(Protocol):
+    """Shows how far a long step is."""
+
+    def bar(self, description: str, total: int | None = None) -> AbstractContextManager[Callable[[int], None]]:
+        """A bar over `total` items, or a spinner where the number is unknown; the function given advances it."""
 
 
 class Bars:
@@ -70,24 +73,6 @@ def waiting(folder: Path) -> None:
     logging.warning("another run is at work in %s; waiting for it", folder)
 
 
-def print_status(rows: Sequence[Freshness]) -> None:
-    """One line a stage."""
-    table = empty_table("", "stage", "state", "why")
-    for row in rows:
-        more = f" and {len(row.reasons) - 1} more (explain {row.stage})" if len(row.reasons) > 1 else ""
-        table.add_row(row.stage, row.state, (row.reasons[0] if row.reasons else "") + more)
-    screen().print(table)
-
-
-def print_explanation(rows: Sequence[Freshness]) -> None:
-    """Every reason of each row."""
-    console = screen()
-    for row in rows:
-        console.print(f"{row.stage} is {row.state}" + (", because:" if row.reasons else ": nothing changed"))
-        for reason in row.reasons:
-            console.print(f"  {reason}")
-
-
 def print_blocks(blocks: Sequence[Block]) -> None:
     """Lines and tables, from top to bottom."""
     console = screen()
@@ -101,34 +86,6 @@ def print_blocks(blocks: Sequence[Block]) -> None:
         for row in rows:
             table.add_row(*row)
         console.print(table)
-
-
-def print_rows(title: str, rows: Sequence[Row]) -> None:
-    """The rows of a comparison that is no stage."""
-    print_row_table(screen(), title, [vars(row) for row in rows])
-
-
-def print_row_table(console: Console, title: str, rows: Sequence[Json]) -> None:
-    table = empty_table(title, "property", "verdict", "value", "why")
-    for row in rows:
-        style = {"match": "green", "differs": "bold red"}.get(row["verdict"], "")
-        table.add_row(row["what"], row["verdict"], _value(row, console.width >= WIDE), row["why"], style=style)
-    console.print(table)
-
-
-def _value(row: Json, wide: bool) -> str:
-    """What was found, and beside it what was expected where that is something else."""
-    # What differs is never cut: the difference may be at the end.
-    length = 1000 if row["verdict"] == "differs" else 64 if wide else 24
-    shown = [_short(row[key], length) for key in ("found", "expected")]
-    if row["verdict"] == "match" or not row["expected"]:
-        return shown[0]
-    noun = {"differs": "expected", "not checked": "stated"}.get(row["verdict"], "published")
-    return ", ".join(filter(None, (shown[0], f"{noun} {shown[1]}")))
-
-
-def _short(text: str, length: int) -> str:
-    return text if len(text) <= length else f"{text[: length - 3]}..."
 
 
 def empty_table(title: str, *columns: str) -> Table:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.engine.work import Progress
+from pipeline.console import Progress
 from recreate_model.quantize.convert import INT8_INPUT_NAME, INT8_OUTPUT_NAME
 from recreate_model.support import resources
 from recreate_model.support.archive import placeholder

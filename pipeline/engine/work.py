@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
+from pipeline.console import Progress
 from recreate_model.recipe import Recipe
 from recreate_model.support.digest import Json
 
@@ -17,14 +17,6 @@ if TYPE_CHECKING:
     from calibration.pictures.sources import Source
     from calibration.ranges.range_table import Ranges
     from pipeline.ethos_u.config import VelaConfig
-    from recreate_model.prove.moves import MoveTable
-
-
-class Progress(Protocol):
-    """Shows how far a long step is."""
-
-    def bar(self, description: str, total: int | None = None) -> AbstractContextManager[Callable[[int], None]]:
-        """A bar over `total` items, or a spinner where the number is unknown; the function given advances it."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +32,7 @@ class Machine:
         workers: the processes that measure, evaluate and compile.
         vela_config: the user's configuration file for Vela; None where Vela's own is used.
         published: a model or folder beside or in which the published files may lie; None for none.
-        moves: the table of moves given; None for none.
+        moves: a file with a table of moves; None for none.
     """
 
     out: Path
@@ -51,7 +43,7 @@ class Machine:
     progress: Progress
     vela_config: VelaConfig | None = None
     published: Path | None = None
-    moves: MoveTable | None = None
+    moves: Path | None = None
     background: Path | None = None
 
 

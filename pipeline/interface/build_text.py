@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from absl import logging
 
 from pipeline.c_array import identifier
-from pipeline.console import WIDE, empty_table, print_row_table, screen
+from pipeline.console import WIDE, empty_table, screen
 from pipeline.engine.runner import Freshness, Outcome
 from pipeline.engine.work import (
     CONVERSION_FILE,
@@ -22,6 +22,7 @@ from pipeline.engine.work import (
     model_file,
 )
 from pipeline.ethos_u.targets import variant_name
+from pipeline.interface.tables import print_row_table
 from pipeline.platforms.evidence import Agreement
 from pipeline.request import published_recipe
 from recreate_model.recipe import MIN_MAX, Recipe, Target

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.claims.published_files import Files, beside, fetched, read_vector
-from pipeline.engine.work import Progress
+from pipeline.console import Progress
 from pipeline.platforms import cortex_a, cortex_m, cortex_m_host, cortex_m_tflm
 from pipeline.platforms.evidence import Evidence, Subject
 from recreate_model.support.arrays import Array

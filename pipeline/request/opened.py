@@ -10,10 +10,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pipeline.console import Progress
 from pipeline.engine import runner
 from pipeline.engine.stages import GIVEN, MAKING, stages_of
 from pipeline.engine.store import Record, Store
-from pipeline.engine.work import Machine, Progress, Stage, model_file
+from pipeline.engine.work import Machine, Stage, model_file
 from pipeline.ethos_u.targets import merged, spell
 from pipeline.request import published_recipe
 from pipeline.request.given import check_options

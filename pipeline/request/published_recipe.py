@@ -17,7 +17,7 @@ from absl import logging
 
 from calibration.ranges.range_table import Ranges, from_json
 from pipeline.claims import published_files
-from pipeline.engine.work import Progress
+from pipeline.console import Progress
 from pipeline.request.request import PUBLISHED, Request, flag
 from recreate_model.compare.verdict import Verdict, printable
 from recreate_model.floats.frozen_graph import as_values, read_layers
@@ -45,11 +45,11 @@ class Steering:
     """What shows how the publisher's CPU folded, where this one folds otherwise.
 
     Attributes:
-        table: recorded moves; None for none.
+        table: a file with recorded moves; None for none.
         published: path of the published model, or of a folder with it; None for the cache or a mirror.
     """
 
-    table: MoveTable | None
+    table: Path | None
     published: Path | None
 
 
@@ -126,7 +126,7 @@ def recorded_ranges() -> tuple[Ranges, str]:
     return from_json(data.decode(), _RANGES.name), digest_bytes(data)
 
 
-def read_moves(path: Path) -> MoveTable:
+def _read_moves(path: Path) -> MoveTable:
     """The table of moves in a file; raises InputError where it is none."""
     try:
         return moves.from_json(path.read_text(encoding="utf-8"), str(path))
@@ -162,7 +162,7 @@ def make(graph: bytes, ranges: Ranges, names: Collection[str], steering: Steerin
     if sha1 == PUBLISHED_SHA1:
         return Made(untouched, digest, sha1)
     if steering.table:
-        return _by_table(steering.table, conversion, digest, sha1)
+        return _by_table(_read_moves(steering.table), conversion, digest, sha1)
     return _by_model(_published(steering.published, sha1, progress), Checkpoint(PUBLISHED_MODEL, values, graph), sha1)
 
 

@@ -21,7 +21,8 @@ from calibration.pictures.tfds_source import PREFIX as TFDS
 from calibration.ranges.range_methods import RangeMethod
 from calibration.ranges.range_table import Ranges, from_json
 from calibration.selection import Selection, select, select_procedural
-from pipeline.engine.work import Machine, Progress
+from pipeline.console import Progress
+from pipeline.engine.work import Machine
 from pipeline.ethos_u.config import read_config
 from pipeline.ethos_u.targets import parse_targets
 from pipeline.request import published_recipe
@@ -113,7 +114,7 @@ def complete(request: Request, start: Start, progress: Progress) -> tuple[Recipe
         progress=progress,
         vela_config=custom,
         published=request.published or request.of,
-        moves=published_recipe.read_moves(request.moves) if request.moves else None,
+        moves=request.moves,
         background=request.background,
     )
     return recipe, machine

@@ -80,6 +80,7 @@ def inspect(arguments: argparse.Namespace) -> int:
     """Says what is up to date and why, for `status` and `explain`; returns the exit status."""
     from pipeline import console
     from pipeline.engine import runner
+    from pipeline.interface import tables
     from pipeline.request.opened import open_build
 
     build = open_build(arguments, arguments.command, console.NoBars(), may_fetch=False)
@@ -89,5 +90,5 @@ def inspect(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps([{"stage": r.stage, "state": r.state, "reasons": r.reasons} for r in rows], indent=2))
     elif not arguments.quiet:
-        (console.print_status if arguments.command == "status" else console.print_explanation)(rows)
+        (tables.print_status if arguments.command == "status" else tables.print_explanation)(rows)
     return 0
