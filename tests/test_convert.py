@@ -20,9 +20,9 @@ from recreate_model.tflite.model_view import read_model
 from tests.conftest import SMALL
 
 Spans = dict[str, tuple[float, float]]
-
-# What float kernels may be apart, of a range: 3.3e-5 was seen. Another picture moves a range by 0.13 in the median.
-_NOISE = 1e-3
+# Most that a limit of two right kernels' ranges may part, as a share: seen 1e-5, and 9e-5 of the softmax, which turns
+# what its input is off into a share. A picture left out of twelve changes limits by 0.02 and more.
+SAME = 1e-3
 
 
 @pytest.fixture(scope="module")
@@ -109,10 +109,10 @@ def test_our_ranges_are_the_calibrators_but_for_residual_inputs(
     assert theirs.keys() == spans.keys()
     for name, (low, high) in spans.items():
         if name in overwritten:
-            assert theirs[name][0] <= low + _NOISE
-            assert theirs[name][1] >= high - _NOISE
+            assert theirs[name][0] <= low + abs(low) * SAME
+            assert theirs[name][1] >= high - abs(high) * SAME
         else:
-            assert theirs[name] == pytest.approx((low, high), rel=_NOISE, abs=_NOISE)
+            assert theirs[name] == pytest.approx((low, high), rel=SAME)
 
 
 def test_the_model_is_as_the_published_card_says(small_float: bytes, spans: Spans) -> None:

@@ -85,8 +85,9 @@ def test_the_constants_give_the_network_of_the_graph(form: str, graph: bytes) ->
     values = as_values(read_layers(graph, SMALL, "the graph"))
     value = np.random.default_rng(2).uniform(-1, 1, (1, 96, 96, 3)).astype(np.float32)
     ours = run_graph(mobilenet_v2.frozen_graph(SMALL, values), value)
-    # TensorFlow runs both; a layer folded wrongly is off by 0.01 and more.
-    assert np.abs(ours - run_graph(graph, value)).max() < 1e-4
+    # TensorFlow runs both, seen 9e-6 apart at most (oneDNN off, SSE4.1, AVX2 and AVX-512). One layer's folded bias that
+    # is 1 % off moves them by 0.01 and more, one layer's weights by 0.045, raw variables by 0.3.
+    assert np.abs(ours - run_graph(graph, value)).max() < 3e-4
 
 
 def test_an_archive_of_either_form_is_compared_with_its_averages(

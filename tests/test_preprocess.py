@@ -144,8 +144,9 @@ def test_the_inception_crop_is_tensorflows_central_crop(size: tuple[int, int]) -
     pixels = np.random.default_rng(1).integers(0, 256, (*size, 3), np.uint8)
     theirs = tf.image.resize(tf.image.central_crop(tf.cast(pixels, tf.float32), 0.875), (224, 224)) / 127.5 - 1
     ours = normalise(pixels, Preprocess("inception"), 224)
-    # The two compute positions in float32 by different formulas: a fortieth of a level at most.
-    assert np.abs(ours[0] - theirs.numpy()).max() < 1 / 127.5 / 40
+    # The two compute positions in float32 by different formulas: seen 1.2e-4 apart at most, a 65th of a level (OpenCV
+    # with Intel's library for SSE4.2, AVX2 and AVX-512, and without it). Positions of the corners are off by 0.17.
+    assert np.abs(ours[0] - theirs.numpy()).max() < 1 / 127.5 / 4
 
 
 def test_squash_keeps_the_whole_picture() -> None:
