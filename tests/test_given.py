@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ from recreate_model.tflite.full_integer import check_full_integer, picture_fault
 from recreate_model.tflite.interpret import Runner
 from recreate_model.tflite.model_view import read_model
 from tests.conftest import contents
-from tests.edited_models import edited
+from tests.edited_models import edited, operand
 from tests.tiny_models import tiny_model
 
 STEM = "mobilenet_v2_0.35_96_seeded_INT8"
@@ -211,6 +212,16 @@ def test_several_inputs_and_outputs_have_numbers_in_the_c_array(tmp_path: Path) 
     for end in ("INPUT_0", "INPUT_1", "OUTPUT_0", "OUTPUT_1"):
         assert f"#define TWO_{end}_SCALE" in header
     assert (folder_of(path, tmp_path / "out") / "left_out/cortex-m.json").is_file()
+
+
+def test_a_network_whose_scores_are_next_to_equal_ends_no_process(model: Path) -> None:
+    """LiteRT's reference kernels would stop it without a word: the step of the softmax is told instead."""
+
+    def flatten(tree: Any) -> None:
+        operand(tree, "SOFTMAX", 0).quantization.scale = np.array([7.8e-9], np.float32)
+
+    with pytest.raises(InputError, match=r"a step of 7\.8e-09"):
+        Runner(edited(model.read_bytes(), flatten), "reference")
 
 
 def test_a_network_without_a_background_begins_with_the_first_class(tmp_path: Path, picture_folder: Path) -> None:

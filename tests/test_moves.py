@@ -135,6 +135,7 @@ FAULTS = {
     "no graph": _without("graph_sha256"),
     "a digest that is none": lambda document: document.update(model_sha256="x"),
     "a word for a shift": lambda document: document["shifts"].update(layer="0 one"),
+    "the lowest whole number": lambda document: document["shifts"].update(layer=str(-(2**63))),
     "a shift beyond the tolerance": lambda document: document["shifts"].update(layer=f"{FACTOR_ULPS + 1}"),
     "a list for the layers": lambda document: document.update(shifts=["0 0"]),
     "numbers for text": lambda document: document["shifts"].update(layer=[0, 1]),

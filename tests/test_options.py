@@ -180,6 +180,14 @@ def test_a_file_of_options_that_cannot_be_read_keeps_nothing(out: Path) -> None:
         typed("verify", out, "--images", "procedural")
 
 
+@pytest.mark.parametrize("options", [{"moves": 5}, {"published": ["x"]}, {"limit": "abc"}, {"calib": True}])
+def test_kept_options_of_the_wrong_type_keep_nothing(options: dict[str, object], out: Path) -> None:
+    """Anybody may have written the file."""
+    folder = out / NAME
+    (folder / OPTIONS_FILE).write_text(json.dumps({"format": "build-options/1", "options": options}))
+    assert kept_options(folder) is None
+
+
 def test_options_are_kept_as_they_mean_the_same_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Relative paths are kept as absolute ones; a variable of the environment as what it names."""
     monkeypatch.chdir(tmp_path)
@@ -216,3 +224,10 @@ def test_an_option_takes_the_place_of_those_that_say_the_same() -> None:
     with pytest.raises(UsageError, match="--manifest /m"):
         settle(Request(calib=20), ("calib",), kept, ())
     assert settle(Request(), (), kept, ()) == replace(Request(), **kept)
+
+
+def test_the_published_model_takes_the_place_of_a_kept_table_of_moves() -> None:
+    """Both show how the publisher's CPU folded, and the one that is typed is meant."""
+    typed_now = Request(published=Path("model.tflite"))
+    found = settle(typed_now, ("published",), {"moves": Path("moves.json"), "limit": 3}, None)
+    assert (found.moves, found.published, found.limit) == (None, Path("model.tflite"), 3)

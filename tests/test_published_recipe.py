@@ -24,7 +24,7 @@ from recreate_model.prove import moves, toolchain
 from recreate_model.prove.channels import factors, moved
 from recreate_model.support.arrays import Array
 from recreate_model.support.digest import digest_bytes, digest_file
-from recreate_model.support.errors import UsageError
+from recreate_model.support.errors import InputError, UsageError
 from recreate_model.support.resources import RESOURCES, cache_folder
 from tests.test_bad_input import assert_one_error, run
 
@@ -54,6 +54,15 @@ def test_an_option_that_contradicts_the_recipe_is_bad_usage(words: tuple[object,
     """Its ranges, its model and its weights are given; a table of moves belongs to it alone."""
     with pytest.raises(UsageError, match=named):
         typed("all", *words)
+
+
+@pytest.mark.parametrize("flag", ["--moves", "--published"])
+def test_a_file_that_is_not_there_is_told_at_once(flag: str, tmp_path: Path) -> None:
+    """Even where the build would not need it, so that none is kept."""
+    archive = tmp_path / "mobilenet_v2_1.0_224.tgz"
+    archive.write_bytes(b"\x1f\x8b")
+    with pytest.raises(InputError, match=str(tmp_path / "nothing")):
+        typed("all", "--recipe", "published", "--checkpoint", archive, flag, tmp_path / "nothing", "--out", tmp_path)
 
 
 def test_the_recorded_ranges_say_where_they_come_from() -> None:

@@ -171,15 +171,13 @@ def keep(proof: Proof, folder: Path) -> None:
         ) from error
 
 
-def record(proof: Proof, published: bytes, path: Path) -> None:
-    """Writes the table of moves of a published file that was made again.
-
-    Raises:
-        CheckError: it was not, or no table gives its bytes.
-        InputError, ResourceError: another file is in its place, or it cannot be written.
-    """
-    text = moves.to_json(table_of(published, proof))
-    user_files.write_new(path.parent, {path.name: text}, "--record")
+def record(proof: Proof, published: bytes, path: Path) -> PipelineError | None:
+    """Writes the table of moves of a published file that was made again; or why it could not."""
+    try:
+        user_files.write_new(path.parent, {path.name: moves.to_json(table_of(published, proof))}, "--record")
+    except PipelineError as error:
+        return error
+    return None
 
 
 def check(proof: Proof, recipe: Recipe, path: Path, asked: Verdict) -> None:

@@ -102,6 +102,7 @@ def open_build(arguments: argparse.Namespace, command: str, progress: Progress, 
     check_options(command, names, MAKING)
     request = Request.given(arguments)
     published_recipe.check_options(request, names)
+    published_recipe.check_files(request, names)
     begun = start(request, progress, may_fetch)
     folder = request.out / begun.recipe.folder
     records = Store(folder).records()

@@ -29,6 +29,7 @@ PICTURES = ("images", "labels", "label_base", "split", "seed", "crop")
 # What helps to make a model, or to check it, and changes no byte of it.
 HELPING = ("moves", "published")
 _KEPT = (*PICTURES, "calib", "manifest", "ranges", "range_method", "limit", "vela_config", *HELPING)
+_NUMBERS = ("label_base", "calib", "seed", "limit")
 _PATHS = tuple(part.name for part in fields(Request) if "Path" in str(part.type))
 
 # Typed anew, an option takes with it what was kept of others that say the same thing.
@@ -38,6 +39,7 @@ _TAKES_WITH_IT = {
     "manifest": ("calib", "ranges"),
     "ranges": ("calib", "manifest", "range_method"),
     "range_method": ("ranges",),
+    "published": ("moves",),  # it shows what the table records
 }
 
 
@@ -48,10 +50,17 @@ def kept_options(folder: Path) -> dict[str, Any] | None:
         if document["format"] != _FORMAT:
             return None
         options = {name: value for name, value in document["options"].items() if name in _KEPT}
+        if not all(_fits(name, value) for name, value in options.items()):
+            return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         # Then what is typed counts, and the keys still tell whether the model is the one meant.
         return None
     return {name: Path(value) if name in _PATHS else value for name, value in options.items()}
+
+
+def _fits(name: str, value: Any) -> bool:
+    """Whether a kept value is of its option's type: anybody may have written the file."""
+    return isinstance(value, int if name in _NUMBERS else str) and not isinstance(value, bool)
 
 
 def keep_options(folder: Path, request: Request) -> None:

@@ -28,7 +28,7 @@ from recreate_model.prove.moves import MoveTable
 from recreate_model.prove.prove import Checkpoint, Proof, prove
 from recreate_model.prove.rebuild import Moves, by_table
 from recreate_model.recipe import Model
-from recreate_model.support.digest import Json, digest_bytes
+from recreate_model.support.digest import Json, digest_bytes, digest_file
 from recreate_model.support.errors import CheckError, InputError, PipelineError, ResourceError, UsageError
 from recreate_model.support.resources import RESOURCES, cache_folder
 
@@ -95,7 +95,7 @@ def check_options(request: Request, names: Collection[str]) -> None:
         if "moves" in names:
             raise UsageError(
                 expected=f"--moves beside --recipe {PUBLISHED}, whose folding factors it records",
-                found="it alone",
+                found=f"--recipe {request.recipe}",
                 next_step=f"give --recipe {PUBLISHED}, or leave --moves out",
             )
         return
@@ -117,6 +117,22 @@ def check_options(request: Request, names: Collection[str]) -> None:
             expected=f"--recipe {PUBLISHED} with the trained weights",
             found="--checkpoint seeded",
             next_step="give --checkpoint official, or the path of the archive",
+        )
+
+
+def check_files(request: Request, names: Collection[str]) -> None:
+    """Looks at files that were typed, so that a build never keeps one that is nothing.
+
+    Raises:
+        InputError: `--moves` is no table, or `--published` names nothing.
+    """
+    if "moves" in names and request.moves:
+        _read_moves(request.moves)
+    if "published" in names and request.published and not request.published.exists():
+        raise InputError(
+            expected="--published to name the published model, or a folder with it",
+            found=f"nothing at {request.published}",
+            next_step="give its path, or leave --published out",
         )
 
 
@@ -162,11 +178,11 @@ def make(graph: bytes, ranges: Ranges, names: Collection[str], steering: Steerin
     if sha1 == PUBLISHED_SHA1:
         return Made(untouched, digest, sha1)
     if steering.table:
-        return _by_table(_read_moves(steering.table), conversion, digest, sha1)
+        return _by_table(_read_moves(steering.table), digest_file(steering.table), conversion, digest, sha1)
     return _by_model(_published(steering.published, sha1, progress), Checkpoint(PUBLISHED_MODEL, values, graph), sha1)
 
 
-def _by_table(table: MoveTable, conversion: Conversion, graph_sha256: str, sha1: str) -> Made:
+def _by_table(table: MoveTable, table_sha256: str, conversion: Conversion, graph_sha256: str, sha1: str) -> Made:
     for what, expected, found in (
         ("the frozen graph with SHA-256", graph_sha256, table.graph_sha256),
         ("the model with SHA-256", RESOURCES["published-model"].sha256, table.model_sha256),
@@ -177,7 +193,8 @@ def _by_table(table: MoveTable, conversion: Conversion, graph_sha256: str, sha1:
                 expected=f"a table of moves for {what} {expected}",
                 found=f"one for {printable(found)}",
                 done="no model was made",
-                next_step="record one with this checkpoint: `python -m pipeline prove --record FILE --checkpoint PATH`",
+                next_step="record one from the published model and this checkpoint: `python -m pipeline prove MODEL "
+                "--checkpoint PATH --record FILE`",
             )
     model, moved = by_table(table.shifts, conversion)
     if (found := digest_bytes(model, "sha1")) != PUBLISHED_SHA1:
@@ -187,7 +204,7 @@ def _by_table(table: MoveTable, conversion: Conversion, graph_sha256: str, sha1:
             done="no model was made",
             next_step="record the table again with `python -m pipeline prove --record FILE`",
         )
-    return Made(model, graph_sha256, sha1, "table of moves", digest_bytes(moves.to_json(table).encode()), moved)
+    return Made(model, graph_sha256, sha1, "table of moves", table_sha256, moved)
 
 
 def _published(path: Path | None, sha1: str, progress: Progress) -> bytes:

@@ -31,7 +31,7 @@ from pipeline.request.given import given_recipe
 from pipeline.request.request import PUBLISHED, Request, check_least, meant
 from recreate_model.recipe import MIN_MAX, Calibration, Evaluation, Model, Picture, Preprocess, Recipe
 from recreate_model.support.digest import digest_bytes
-from recreate_model.support.errors import InputError, UsageError
+from recreate_model.support.errors import InputError, ResourceError, UsageError
 
 _RANGE_METHODS = (MIN_MAX, "percentile:99.99", "mse", "entropy")  # as one may type them
 
@@ -69,7 +69,14 @@ def start(request: Request, progress: Progress, may_fetch: bool) -> Start:
     published = request.recipe == PUBLISHED
     # The published recipe means the trained weights; seeded ones in their place would be no such build.
     wanted = "official" if published and request.checkpoint == "auto" else request.checkpoint
-    checkpoint, file = find_checkpoint(wanted, model, progress, may_fetch)
+    try:
+        checkpoint, file = find_checkpoint(wanted, model, progress, may_fetch)
+    except ResourceError as error:
+        if not published:
+            raise
+        # Seeded weights, which the error offers elsewhere, are none of this recipe.
+        step = "give the path of the archive with --checkpoint"
+        raise ResourceError(expected=error.expected, found=error.found, done=error.done, next_step=step) from error
     if request.background:
         checkpoint = with_background(checkpoint, request.background)
     recipe = Recipe(model, checkpoint, Calibration(""), Evaluation(""), Preprocess(), ())

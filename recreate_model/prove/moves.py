@@ -60,7 +60,7 @@ def from_json(text: str, source: str) -> MoveTable:
         document = read_document(text, _FORMAT)
         shifts = {str(layer): np.array(line.split(), np.int64) for layer, line in document["shifts"].items()}
         for layer, values in shifts.items():
-            if (np.abs(values) > FACTOR_ULPS).any():
+            if ((values < -FACTOR_ULPS) | (values > FACTOR_ULPS)).any():
                 raise ValueError(f"a shift of more than {FACTOR_ULPS} units in {layer}")
         for name in ("graph_sha256", "model_sha256"):
             if not is_sha256(document[name]):

@@ -13,16 +13,25 @@ import numpy as np
 
 from recreate_model.support.arrays import Array
 from recreate_model.support.capture import captured
+from recreate_model.support.errors import InputError
+from recreate_model.tflite.model_view import read_model
 
 Kernels = Literal["reference", "xnnpack"]
+
+# The reference softmax turns the step of its int8 input into a multiplier in units of 2^-26, which must be above one;
+# otherwise LiteRT (2.3.0) ends the process, without an exception.
+_SMALLEST_STEP = 2.0**-26
 
 
 class Runner:
     """A model ready to run, on one thread: parallelism is for processes, which scale better for networks this small."""
 
     def __init__(self, model: bytes, kernels: Kernels) -> None:
+        """Raises InputError for a model at which LiteRT's reference kernels would stop the process."""
         from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
+        if kernels == "reference":
+            _check_softmax(model)
         resolver = {"reference": OpResolverType.BUILTIN_REF, "xnnpack": OpResolverType.BUILTIN}[kernels]
         with captured():  # it announces its delegate
             self._interpreter: Any = Interpreter(
@@ -56,3 +65,16 @@ class Runner:
     def _invoke(self, value: Array) -> None:
         self._interpreter.set_tensor(self._input, value)
         self._interpreter.invoke()
+
+
+def _check_softmax(model: bytes) -> None:
+    view = read_model(model)
+    for operator in view.operators:
+        quantisation = view.tensors[operator.inputs[0]].quantisation if operator.name == "SOFTMAX" else None
+        step = quantisation.scales[0] * operator.options.get("beta", 1.0) if quantisation else 1.0
+        if step <= _SMALLEST_STEP:
+            raise InputError(
+                expected=f"a SOFTMAX with an input step above {_SMALLEST_STEP:.2g}, as LiteRT's reference kernels need",
+                found=f"a step of {step:.2g}: all scores are next to equal, as those of a network that is not trained",
+                next_step="give a trained model",
+            )

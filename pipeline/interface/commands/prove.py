@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--record",
         type=Path,
         metavar="FILE",
-        help="write the folding factors of a file proved IDENTICAL there, for `--moves`",
+        help="write the folding factors of a file proved IDENTICAL there; of the published model, for `--moves`",
     )
     add(
         "--accept",
@@ -68,11 +68,14 @@ def run(arguments: argparse.Namespace) -> int:
         proof.keep(found, arguments.keep)
     asked = Verdict[arguments.accept]
     document = proof.document(found, recipe, path, published, asked)
+    failure = proof.record(found, published, arguments.record) if arguments.record and not document["status"] else None
+    if failure:
+        document["status"] = failure.status
     if arguments.json:
         print(json.dumps(document, indent=2))
     elif not arguments.quiet:
         console.print_blocks(proof.blocks(document))
     proof.check(found, recipe, path, asked)
-    if arguments.record:
-        proof.record(found, published, arguments.record)
+    if failure:
+        raise failure
     return 0
