@@ -193,7 +193,8 @@ def test_a_worker_with_other_code_is_refused(cluster: LocalCluster, small_float:
     cluster.start_worker(_copy_of_the_code(tmp_path / "copy", "calibration/ranges/range_table.py"))
     cluster.wait_for_workers(2)
     words = (
-        r"code and tools of this machine \(calibration/ranges\.py: SHA-256 \w{12}\); found tcp://127\S+ with SHA-256"
+        r"code and tools of this machine \(calibration/ranges/range_table\.py: SHA-256 \w{12}\); "
+        r"found tcp://127\S+ with SHA-256"
     )
     with pytest.raises(ResourceError, match=words):
         _ranges(small_float, ProceduralSource(), Workers(cluster=cluster.address))
@@ -261,7 +262,7 @@ def test_a_worker_that_comes_late_is_looked_at_too(
         if kind == "same code":
             assert _ranges(small_float, source, workers) == alone
         else:
-            with pytest.raises(ResourceError, match=r"calibration/ranges\.py|No module named 'calibration'"):
+            with pytest.raises(ResourceError, match=r"range_table\.py|No module named 'calibration'"):
                 _ranges(small_float, source, workers)
     taken_over.result()
 

@@ -465,7 +465,7 @@ def test_a_killed_process_blocks_nobody(tmp_path: Path) -> None:
     with serving(BODY, ["stalls"]) as server:
         code = (
             "import pathlib, sys\n"
-            "from recreate_model import resources\n"
+            "from recreate_model.support import resources\n"
             f"resources._BLOCK = 1000\nresource = resources.{pinned(server.url)!r}\n"
             "resources.fetch(resource, pathlib.Path(sys.argv[1]))\n"
         )
