@@ -37,17 +37,21 @@ HEAVY = {
 }
 
 
-def _imported(path: Path, whole: bool) -> set[str]:
-    """First parts of the names a module imports; when not `whole`, only those at its top."""
+def _names(path: Path, whole: bool) -> set[str]:
+    """What a module imports, as `module.name`; when not `whole`, only at its top."""
     tree = ast.parse(path.read_text())
-    nodes = ast.walk(tree) if whole else tree.body
     names = set()
-    for node in nodes:
+    for node in ast.walk(tree) if whole else tree.body:
         if isinstance(node, ast.ImportFrom) and node.module:
-            names.add(node.module.split(".")[0])
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.Import):
-            names |= {alias.name.split(".")[0] for alias in node.names}
+            names |= {alias.name for alias in node.names}
     return names
+
+
+def _imported(path: Path, whole: bool) -> set[str]:
+    """First parts of the names a module imports."""
+    return {name.split(".")[0] for name in _names(path, whole)}
 
 
 # Which room imports which, from the ground up. A new arrow is a decision: it stands here, or the test fails.
@@ -235,15 +239,9 @@ def _arrows() -> dict[str, set[str]]:
     arrows: dict[str, set[str]] = {}
     for path in MODULES:
         own = _room(".".join(path.relative_to(ROOT).with_suffix("").parts))
-        for node in ast.walk(ast.parse(path.read_text())):
-            names = []
-            if isinstance(node, ast.ImportFrom) and node.module:
-                names = [f"{node.module}.{alias.name}" for alias in node.names]
-            elif isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names]
-            rooms = {_room(name) for name in names if name.split(".")[0] in PACKAGES}
-            if own != "pipeline.__main__":
-                arrows.setdefault(own, set()).update(rooms - {own})
+        rooms = {_room(name) for name in _names(path, whole=True) if name.split(".")[0] in PACKAGES}
+        if own != "pipeline.__main__":
+            arrows.setdefault(own, set()).update(rooms - {own})
     return arrows
 
 
