@@ -132,11 +132,14 @@ def test_vela_adds_a_target(out: Path) -> None:
     assert {path.name for path in (out / NAME / "ethos_u").iterdir() if path.is_dir()} == names
 
 
-def test_a_variant_is_renewed_with_another_memory_mode(out: Path) -> None:
-    """The same accelerator in another memory mode takes the place of the one in its folder."""
+def test_another_memory_mode_is_a_variant_of_its_own(out: Path) -> None:
+    """The same accelerator in another memory mode has a folder beside the first, which stays as it is."""
+    before = contents(out / NAME)
     assert typed("vela", out, "--targets", "ethos-u55-128:Ethos_U55_High_End_Embedded:Sram_Only") == 0
     variants = json.loads((out / NAME / "ethos_u/vela.json").read_text())["variants"]
-    assert [row["target"]["memory_mode"] for row in variants] == ["Sram_Only"]
+    assert [row["target"]["memory_mode"] for row in variants] == ["Shared_Sram", "Sram_Only"]
+    new = {path for path in changed(before, out) if path.startswith("ethos_u/ethos-")}
+    assert {path.split("/")[1] for path in new} == {"ethos-u55-128_sram-only"}
 
 
 def test_all_replaces_the_targets(out: Path) -> None:

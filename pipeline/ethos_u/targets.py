@@ -35,8 +35,19 @@ OPTIMISE = {"speed": ("Performance",), "size": ("Size",), "both": ("Performance"
 
 
 def variant_name(target: Target) -> str:
-    """Name of a variant and its folder: the accelerator, with `_size` behind it where it is optimised for size."""
-    return target.accelerator + ("_size" if target.optimise == "Size" else "")
+    """Name of a variant and its folder: the accelerator, and behind it what is not its default.
+
+    That is the memory mode, with the system configuration before it where that is another too, and `_size` where the
+    variant is optimised for size: `ethos-u55-128`, `ethos-u55-128_sram-only`, `ethos-u55-128_sram-only_size`.
+    """
+    default = _default(target.accelerator)
+    parts = [target.accelerator]
+    if target.system_config != default.system_config:
+        parts.append(target.system_config)
+    if (target.system_config, target.memory_mode) != (default.system_config, default.memory_mode):
+        parts.append(target.memory_mode)
+    named = [parts[0], *(re.sub("[^a-z0-9]+", "-", part.lower()).strip("-") for part in parts[1:])]
+    return "_".join([*named, *(["size"] if target.optimise == "Size" else [])])
 
 
 def parse_targets(text: str, optimise: str = "speed", custom: VelaConfig | None = None) -> tuple[Target, ...]:
@@ -49,17 +60,17 @@ def parse_targets(text: str, optimise: str = "speed", custom: VelaConfig | None 
         custom: the configuration file that has the names, instead of Vela's own.
 
     Raises:
-        UsageError: an unknown name, a combination that does not exist, or an accelerator named twice.
+        UsageError: an unknown name, a combination that does not exist, or a target named twice.
     """
     parts = list(_DEFAULTS) if text.strip() == "all" else [part.strip() for part in text.split(",")]
     targets = [_parse_target(part, custom) for part in parts]
-    accelerators = [target.accelerator for target in targets]
-    for accelerator in accelerators:
-        if accelerators.count(accelerator) > 1:
+    names = [variant_name(target) for target in targets]
+    for name in names:
+        if names.count(name) > 1:
             raise UsageError(
-                expected="each accelerator once, as each has one folder",
-                found=f"{accelerator} {accelerators.count(accelerator)} times in {text!r}",
-                next_step="name it once, and build its other configuration in a second run",
+                expected="each target once, as each has one folder",
+                found=f"{name} {names.count(name)} times in {text!r}",
+                next_step="name it once",
             )
     return tuple(replace(target, optimise=how) for target in targets for how in OPTIMISE[optimise])
 
@@ -70,7 +81,7 @@ def spell(targets: Sequence[Target]) -> str:
 
 
 def merged(had: Sequence[Target], more: Sequence[Target]) -> tuple[Target, ...]:
-    """Targets that were built, and others beside them or in the place of those in the same folder; in the usual order.
+    """Targets that were built, and others beside them; in the usual order, an accelerator's default first.
 
     Raises:
         UsageError: they are of different configuration files, of which a build has one.
@@ -84,7 +95,10 @@ def merged(had: Sequence[Target], more: Sequence[Target]) -> tuple[Target, ...]:
         )
     by_name = {variant_name(each): each for each in (*had, *more)}
     order = list(_DEFAULTS)
-    return tuple(sorted(by_name.values(), key=lambda each: (order.index(each.accelerator), each.optimise)))
+    return tuple(
+        by_name[name]
+        for name in sorted(by_name, key=lambda name: (order.index(by_name[name].accelerator), len(name), name))
+    )
 
 
 def _parse_target(text: str, custom: VelaConfig | None) -> Target:
