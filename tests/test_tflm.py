@@ -242,6 +242,13 @@ def test_the_files_of_a_build(finished_build: Request) -> None:
 
 
 @needs_tflm
+def test_the_example_names_the_classes_of_a_labelled_build(finished_build: Request) -> None:
+    """A build has labels, and its example prints them."""
+    folder = finished_build.out / NAME / FOLDER
+    assert '#include "labels.h"' in (folder / "example.cc").read_text()
+    assert "labels.c" in (folder / "CMakeLists.txt").read_text()
+
+
 def test_the_header_has_the_measured_size(finished_build: Request) -> None:
     """Size, parts and version."""
     header = (finished_build.out / NAME / FOLDER / "mobilenet_v2_0_35_96_seeded_INT8_arena.h").read_text()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pipeline.cortex_m.bundle import tflm_files
-from pipeline.engine.work import CORTEX_M_FOLDER, LABELS_FILE, Work, model_file
+from pipeline.engine.work import CORTEX_M_FOLDER, Work, model_file
 
 
 def run(work: Work) -> None:
     with work.machine.progress.bar("measuring the arena"):
-        sources = tflm_files(work.model, model_file(work.recipe), LABELS_FILE in work.inputs)
+        labelled = f"{CORTEX_M_FOLDER}/labels.h" in work.inputs
+        sources = tflm_files(work.model, model_file(work.recipe), labelled)
     for name, text in sources.items():
         work.write(f"{CORTEX_M_FOLDER}/{name}", text)
