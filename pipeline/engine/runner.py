@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from pipeline.engine.keys import KeyParts, key_parts
 from pipeline.engine.store import Record, Store, as_json
-from pipeline.engine.work import Machine, Stage, Work, left_out_file
+from pipeline.engine.work import REPORTED, Machine, Stage, Work, left_out_file
 from recreate_model.recipe import Recipe
 from recreate_model.support.digest import Json, readable_json
 from recreate_model.support.errors import CheckError, InputError, ResourceError
@@ -192,7 +192,8 @@ def _is_fresh(store: Store, stage: Stage, recipe: Recipe, records: Mapping[str, 
 
 
 def _key_parts(stage: Stage, recipe: Recipe, records: Mapping[str, Record], used: Sequence[str]) -> KeyParts:
-    inputs = {path: digest for need in used for path, digest in records[need].outputs.items()}
+    outputs = ((path, digest) for need in used for path, digest in records[need].outputs.items())
+    inputs = {path: digest for path, digest in outputs if stage.reports or path not in REPORTED}
     witnessed = _witnessed(stage, records, used)
     return key_parts(stage, recipe, inputs, {need: entry["key"] for need, entry in witnessed.items()})
 

@@ -149,6 +149,7 @@ STAGES: tuple[Stage, ...] = (
         reads=lambda recipe: as_json(recipe),
         tools=("tensorflow", "ethos-u-vela", "ai-edge-litert", "pyyaml"),
         wants=(_PLATFORMS,),
+        reports=True,
     ),
     Stage(
         "attest",
@@ -156,6 +157,7 @@ STAGES: tuple[Stage, ...] = (
         needs=("fetch", "freeze", "calibrate", *_OF_THE_MODEL, "card"),
         reads=lambda recipe: as_json(recipe),
         wants=(_PLATFORMS,),
+        reports=True,
         witness=True,
     ),
 )

@@ -99,6 +99,8 @@ class Stage:
         witness: whether its files tell how those of the stages it needs were made, with which code and tools. Then the
             keys of those stages are part of its own, and golden.json does not hold its files: code changes with every
             commit, and the versions of tools with the Python.
+        reports: whether it says how other stages worked, and reads their files of REPORTED. Of the others these are no
+            inputs, so a stage that gave the same result in another way makes nothing stale but reports.
         dispensable: whether the build goes on without this stage's files, with the reason in their place, where the
             stage refuses the model by an InputError, or what it would make of it does not compute the same.
     """
@@ -113,6 +115,7 @@ class Stage:
     on_demand: bool = False
     wants: tuple[Stage, ...] = ()
     witness: bool = False
+    reports: bool = False
     dispensable: bool = False
 
     @property
@@ -144,6 +147,7 @@ CHECKPOINT_FILE = "checkpoint.json"
 GIVEN_FILE = "given.json"
 FREEZE_FILE = "float/freeze.json"
 CONVERSION_FILE = "conversion.json"
+REPORTED = frozenset({CONVERSION_FILE})  # files that say how a stage worked, and not what it made
 MANIFEST_FILE = "calibration/manifest.json"
 RANGES_FILE = "calibration/ranges.json"
 VERIFY_FILE = "verify.json"
