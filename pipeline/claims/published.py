@@ -1,9 +1,8 @@
 """The published model and its test vectors, compared with what is claimed of them; and a build's model beside them.
 
-Claims come from the pins of `recreate_model.support.resources` (SHA-256), from the published card (SHA-1, size,
-interface), and
-from the reference kernels, which made the published output: every byte of it. A build's model that is not the published
-one was calibrated on other pictures, and nothing is claimed of its scores.
+Claims come from the pins of `support.resources` (SHA-256), from the published card (SHA-1, size, interface), and from
+the reference kernels, which made the published output: every byte of it. A build's model that is not the published one
+was calibrated on other pictures, and nothing is claimed of its scores.
 """
 
 from __future__ import annotations

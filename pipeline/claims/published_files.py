@@ -72,7 +72,12 @@ class Files:
 
 def fetched(cache: Path, progress: Progress) -> Files:
     """The pinned files, from the cache or a mirror."""
-    return Files(*(_fetched(RESOURCES[name], cache, progress) for name in (_MODEL, _INPUT, _OUTPUT)))
+    return Files(_fetched(RESOURCES[_MODEL], cache, progress), *vector_fetched(cache, progress))
+
+
+def vector_fetched(cache: Path, progress: Progress) -> tuple[File, File]:
+    """The pinned test input and output alone, from the cache or a mirror."""
+    return _fetched(RESOURCES[_INPUT], cache, progress), _fetched(RESOURCES[_OUTPUT], cache, progress)
 
 
 def model(path: Path | None, progress: Progress) -> tuple[bytes, Path]:
@@ -98,14 +103,13 @@ def _fetched(resource: Resource, cache: Path, progress: Progress) -> File:
     return File(resource, path.read_bytes(), str(path))
 
 
-def beside(folder: Path) -> Files:
-    """The files of a folder in the ML-zoo's layout, as far as they are there, and without a model.
+def vector_beside(folder: Path) -> tuple[File, File]:
+    """The test input and output of a folder in the ML-zoo's layout, as far as they are there.
 
     Raises:
         InputError: a file that cannot be read.
     """
-    paths = ((_INPUT, _INPUT_PATH), (_OUTPUT, _OUTPUT_PATH))
-    return Files(File(RESOURCES[_MODEL], None, ""), *(_beside(folder, RESOURCES[name], where) for name, where in paths))
+    return _beside(folder, RESOURCES[_INPUT], _INPUT_PATH), _beside(folder, RESOURCES[_OUTPUT], _OUTPUT_PATH)
 
 
 def given(path: Path) -> Files:
@@ -116,22 +120,19 @@ def given(path: Path) -> Files:
     """
     model = RESOURCES[_MODEL]
     if path.is_dir():
-        return Files(
-            File(model, *_read(_only_model(path))),
-            *(
-                _beside(path, RESOURCES[name], where)
-                for name, where in ((_INPUT, _INPUT_PATH), (_OUTPUT, _OUTPUT_PATH))
-            ),
-        )
+        return Files(File(model, *_read(_only_model(path))), *vector_beside(path))
     alone = (File(RESOURCES[name], None, "") for name in (_INPUT, _OUTPUT))
     return Files(File(model, *_read(path)), *alone)
 
 
-def read_vector(file: File, shape: tuple[int, ...] | None) -> Array | None:
-    """A test vector, int8 of `shape` and flat where it is scores; None where it is not at hand.
+def pinned_array(file: File) -> Array:
+    """The array of a test vector that is at hand and has the pinned digest."""
+    assert file.data is not None
+    return _parse(file.data)
 
-    Args:
-        shape: that it must have; None for a file that is known by its digest, which is given as it is.
+
+def read_vector(file: File, shape: tuple[int, ...]) -> Array | None:
+    """A test vector, int8 of `shape` and flat where it is scores; None where it is not at hand.
 
     Raises:
         InputError: the file is no .npy of that shape and type, or is longer or shorter than it says.
@@ -142,9 +143,7 @@ def read_vector(file: File, shape: tuple[int, ...] | None) -> Array | None:
         vector = _parse(file.data)
     except (ValueError, EOFError, SyntaxError, TypeError, RecursionError, MemoryError, tokenize.TokenError) as error:
         said = " ".join(str(error).split())[:100]
-        raise _unusable(file, shape or (), f"a file that is no such array ({said})") from error
-    if shape is None:
-        return vector
+        raise _unusable(file, shape, f"a file that is no such array ({said})") from error
     if vector.dtype != np.int8 or vector.shape != shape:
         raise _unusable(file, shape, f"{vector.dtype} {vector.shape}")
     return vector.reshape(-1).astype(np.int64) if len(shape) == 2 else vector

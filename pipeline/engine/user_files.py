@@ -1,4 +1,4 @@
-"""Files under names that the user chose: each whole or not at all, and nothing of the user's is written over.
+"""Files under names that the user chose: read as text, or written whole or not at all, and nothing is written over.
 
 Not for: the files of a build, which `store` publishes.
 """
@@ -45,6 +45,15 @@ def write_new(folder: Path, texts: Mapping[str, str], option: str, done: str = "
             done=done,
             next_step=f"give another {option}",
         ) from error
+
+
+def read_text(path: Path, expected: str, next_step: str) -> str:
+    """The text in a file; `expected` and `next_step` are for the InputError where it cannot be read, or is none."""
+    try:
+        return path.read_bytes().decode()
+    except (OSError, UnicodeDecodeError) as error:
+        found = error.strerror or str(error) if isinstance(error, OSError) else "a file that is not text"
+        raise InputError(expected=expected, found=found, next_step=next_step) from error
 
 
 def _stands(folder: Path, name: str, text: str, option: str) -> bool:

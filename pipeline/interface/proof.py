@@ -193,8 +193,8 @@ def _unproved(proof: Proof, recipe: Recipe, path: Path, asked: Verdict) -> Pipel
         first = proof.refutations[0]
         return CheckError(
             expected=expected,
-            found=f"{printable(first.what)} of {printable(first.tensor.split(';')[0])} is {printable(first.found)}, "
-            f"where the checkpoint gives {first.expected}; refuted by {_numbers(len(proof.refutations))}",
+            found=f"{first.number}, where the checkpoint gives {first.expected}; refuted by "
+            f"{_numbers(len(proof.refutations))}",
             next_step="give the checkpoint the file was made from, or look at --json",
         )
     # What could not be tried may have given the bytes.

@@ -7,6 +7,7 @@ at. Not for: figures of a device's speed. No check here runs on one.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Literal
 
@@ -14,6 +15,7 @@ import numpy as np
 
 from recreate_model.support.arrays import Array
 from recreate_model.support.digest import Json
+from recreate_model.support.errors import InputError, PipelineError
 
 Status = Literal["ran", "compiled", "analysed", "not run"]
 
@@ -144,6 +146,20 @@ class Subject:
     expected: Array = field(repr=False)
     source: str = "procedural"
     trained: bool = True
+
+
+def checked(platform: str, check: Callable[[], list[Evidence]], given: bool = False) -> list[Evidence]:
+    """The rows of a check; one that fails is its own affair, and the others have their rows all the same.
+
+    Args:
+        given: whether the model was given, so that what a platform refuses is the platform's limit and no fault.
+    """
+    try:
+        return check()
+    except PipelineError as error:
+        if given and isinstance(error, InputError):
+            return [Evidence(platform, "not run", error.expected, missing=error.found)]
+        return [Evidence(platform, "not run", error.expected, fault=error.found)]
 
 
 def bit_exact(outputs: Array, expected: Array) -> Agreement:

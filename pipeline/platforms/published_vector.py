@@ -12,13 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.claims.published_files import Files, beside, fetched, read_vector
+from pipeline.claims.published_files import File, pinned_array, vector_beside, vector_fetched
 from pipeline.console import Progress
 from pipeline.platforms import cortex_a, cortex_m, cortex_m_host, cortex_m_tflm
-from pipeline.platforms.evidence import Evidence, Subject
+from pipeline.platforms.evidence import Evidence, Subject, checked
 from recreate_model.support.arrays import Array
 from recreate_model.support.digest import digest_bytes
-from recreate_model.support.errors import PipelineError
 from recreate_model.support.resources import RESOURCES
 
 
@@ -42,19 +41,15 @@ def find_vector(path: Path | None, cache: Path, progress: Progress) -> Vector | 
         path: a folder, or a model beside which they may lie; None for nowhere.
     """
     faults = []
-    places: list[Callable[[], Files]] = [lambda: fetched(cache, progress)]
+    places: list[Callable[[], tuple[File, File]]] = [lambda: vector_fetched(cache, progress)]
     if path is not None:
         folder = path if path.is_dir() else path.parent
-        places.insert(0, lambda: beside(folder))
+        places.insert(0, lambda: vector_beside(folder))
     for place in places:
-        files = place()
-        pair = (files.input, files.output)
+        pair = place()
         wrong = [file for file in pair if file.data is None or digest_bytes(file.data) != file.resource.sha256]
         if not wrong:
-            value, scores = read_vector(files.input, None), read_vector(files.output, None)
-            assert value is not None  # they are at hand, and are the pinned ones
-            assert scores is not None
-            return Vector(value, scores)
+            return Vector(*map(pinned_array, pair))
         first = wrong[0]
         faults.append(f"{first.what}: {first.why if first.data is None else f'another file at {first.where}'}")
     return "; ".join(faults)
@@ -79,7 +74,7 @@ def check(subject: Subject, vector: Vector | str, build: Mapping[str, Path], cac
         ("Cortex-M", lambda: cortex_m_host.check(published, build)),
         ("Cortex-M", lambda: cortex_m_tflm.check(published)),
     )
-    rows = [row for platform, run in runtimes for row in _rows(platform, run)]
+    rows = [row for platform, run in runtimes for row in checked(platform, run)]
     said = f"{vector.output.size} bytes compared with the published output"
     return [
         replace(
@@ -89,14 +84,6 @@ def check(subject: Subject, vector: Vector | str, build: Mapping[str, Path], cac
         )
         for row in rows
     ]
-
-
-def _rows(platform: str, run: Callable[[], list[Evidence]]) -> list[Evidence]:
-    """A runtime that fails is its own affair; the others have their rows all the same."""
-    try:
-        return run()
-    except PipelineError as error:
-        return [Evidence(platform, "not run", error.expected, fault=error.found)]
 
 
 def with_vector(subject: Subject, vector: Vector) -> Subject:

@@ -29,8 +29,7 @@ PICTURES = ("images", "labels", "label_base", "split", "seed", "crop")
 # What helps to make a model, or to check it, and changes no byte of it.
 HELPING = ("moves", "published")
 _KEPT = (*PICTURES, "calib", "manifest", "ranges", "range_method", "limit", "vela_config", *HELPING)
-_NUMBERS = ("label_base", "calib", "seed", "limit")
-_PATHS = tuple(part.name for part in fields(Request) if "Path" in str(part.type))
+_NUMBERS, _PATHS = (tuple(part.name for part in fields(Request) if kind in str(part.type)) for kind in ("int", "Path"))
 
 # Typed anew, an option takes with it what was kept of others that say the same thing.
 _TAKES_WITH_IT = {

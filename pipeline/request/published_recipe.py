@@ -8,7 +8,7 @@ shows. Every constant comes from the checkpoint. Not for: another member of the 
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from absl import logging
 from calibration.ranges.range_table import Ranges, from_json
 from pipeline.claims import published_files
 from pipeline.console import Progress
+from pipeline.engine import user_files
 from pipeline.request.request import PUBLISHED, Request, flag
 from recreate_model.compare.verdict import Verdict, printable
 from recreate_model.floats.frozen_graph import as_values, read_layers
@@ -27,8 +28,9 @@ from recreate_model.prove.conversion import ANY_SPAN, Conversion, conversion_of
 from recreate_model.prove.moves import MoveTable
 from recreate_model.prove.prove import Checkpoint, Proof, prove
 from recreate_model.prove.rebuild import Moves, by_table
+from recreate_model.prove.toolchain import Toolchain
 from recreate_model.recipe import Model
-from recreate_model.support.digest import Json, digest_bytes, digest_file
+from recreate_model.support.digest import Json, digest_bytes
 from recreate_model.support.errors import CheckError, InputError, PipelineError, ResourceError, UsageError
 from recreate_model.support.resources import RESOURCES, cache_folder
 
@@ -142,16 +144,11 @@ def recorded_ranges() -> tuple[Ranges, str]:
     return from_json(data.decode(), _RANGES.name), digest_bytes(data)
 
 
-def _read_moves(path: Path) -> MoveTable:
-    """The table of moves in a file; raises InputError where it is none."""
-    try:
-        return moves.from_json(path.read_text(encoding="utf-8"), str(path))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            expected=f"--moves {path} to be a table of moves",
-            found=str(getattr(error, "strerror", None) or "a file that is not text"),
-            next_step="give one that `python -m pipeline prove --record` wrote",
-        ) from error
+def _read_moves(path: Path) -> tuple[MoveTable, str]:
+    """The table of moves in a file, and the file's SHA-256; raises InputError where it is none."""
+    wanted = f"--moves {path} to be a table of moves"
+    text = user_files.read_text(path, wanted, "give one that `python -m pipeline prove --record` wrote")
+    return moves.from_json(text, str(path)), digest_bytes(text.encode())
 
 
 def make(graph: bytes, ranges: Ranges, names: Collection[str], steering: Steering, progress: Progress) -> Made:
@@ -172,19 +169,19 @@ def make(graph: bytes, ranges: Ranges, names: Collection[str], steering: Steerin
     python = toolchain.ensure(chain, cache_folder(), lambda sentence: logging.warning("%s", sentence))
     spans = np.array([ranges.spans.get(name, ANY_SPAN) for name in names], np.float32)
     conversion = conversion_of(chain, python, graph, PUBLISHED_MODEL, values, spans)
-    digest = digest_bytes(graph)
-    untouched = conversion.run(None).models[0]
-    sha1 = digest_bytes(untouched, "sha1")
-    if sha1 == PUBLISHED_SHA1:
-        return Made(untouched, digest, sha1)
+    untouched = conversion.untouched.models[0]
+    made = Made(untouched, digest_bytes(graph), digest_bytes(untouched, "sha1"))
+    if made.sha1_untouched == PUBLISHED_SHA1:
+        return made
     if steering.table:
-        return _by_table(_read_moves(steering.table), digest_file(steering.table), conversion, digest, sha1)
-    return _by_model(_published(steering.published, sha1, progress), Checkpoint(PUBLISHED_MODEL, values, graph), sha1)
+        return _by_table(made, *_read_moves(steering.table), conversion)
+    published = _published(steering.published, made.sha1_untouched, progress)
+    return _by_model(made, published, Checkpoint(PUBLISHED_MODEL, values, graph), chain, python)
 
 
-def _by_table(table: MoveTable, table_sha256: str, conversion: Conversion, graph_sha256: str, sha1: str) -> Made:
+def _by_table(untouched: Made, table: MoveTable, table_sha256: str, conversion: Conversion) -> Made:
     for what, expected, found in (
-        ("the frozen graph with SHA-256", graph_sha256, table.graph_sha256),
+        ("the frozen graph with SHA-256", untouched.graph_sha256, table.graph_sha256),
         ("the model with SHA-256", RESOURCES["published-model"].sha256, table.model_sha256),
         ("TensorFlow", TOOLCHAIN, table.toolchain),
     ):
@@ -204,7 +201,7 @@ def _by_table(table: MoveTable, table_sha256: str, conversion: Conversion, graph
             done="no model was made",
             next_step="record the table again with `python -m pipeline prove --record FILE`",
         )
-    return Made(model, graph_sha256, sha1, "table of moves", table_sha256, moved)
+    return replace(untouched, model=model, moved_by="table of moves", steering_sha256=table_sha256, moves=moved)
 
 
 def _published(path: Path | None, sha1: str, progress: Progress) -> bytes:
@@ -232,22 +229,13 @@ def _published(path: Path | None, sha1: str, progress: Progress) -> bytes:
     return file.data
 
 
-def _by_model(published: bytes, checkpoint: Checkpoint, sha1: str) -> Made:
+def _by_model(untouched: Made, published: bytes, checkpoint: Checkpoint, chain: Toolchain, python: Path) -> Made:
     """As `prove` makes a published file again."""
-    assert checkpoint.frozen_graph is not None
-    chains = toolchain.parse(TOOLCHAIN)
-    found = prove(
-        published,
-        "the published model",
-        checkpoint,
-        chains,
-        lambda chain: toolchain.ensure(chain, cache_folder(), lambda _: None),
-    )
-    last = found.attempts[-1]
+    found = prove(published, "the published model", checkpoint, (chain,), lambda _: python)
     if found.verdict is not Verdict.IDENTICAL:
         raise _unproved(found)
-    sha256 = digest_bytes(published)
-    return Made(last.model, digest_bytes(checkpoint.frozen_graph), sha1, "published model", sha256, last.moves)
+    last, sha256 = found.attempts[-1], digest_bytes(published)
+    return replace(untouched, model=last.model, moved_by="published model", steering_sha256=sha256, moves=last.moves)
 
 
 def _unproved(found: Proof) -> PipelineError:
@@ -256,10 +244,8 @@ def _unproved(found: Proof) -> PipelineError:
         return last.failure
     if found.refutations:
         first, count = found.refutations[0], len(found.refutations)
-        what = (
-            f"{printable(first.what)} of {printable(first.tensor.split(';')[0])} is {printable(first.found)} there, "
-            f"where the checkpoint gives {first.expected}; {count:,} number{'' if count == 1 else 's'} refute it"
-        )
+        numbers = f"{count:,} number{'' if count == 1 else 's'} refute it"
+        what = f"{first.number} there, where the checkpoint gives {first.expected}; {numbers}"
     else:
         what = f"every number explained, and other bytes: {printable(last.first_difference)}"
     return CheckError(

@@ -22,6 +22,7 @@ from calibration.ranges.range_methods import RangeMethod
 from calibration.ranges.range_table import Ranges, from_json
 from calibration.selection import Selection, select, select_procedural
 from pipeline.console import Progress
+from pipeline.engine import user_files
 from pipeline.engine.work import Machine
 from pipeline.ethos_u.config import read_config
 from pipeline.ethos_u.targets import parse_targets
@@ -216,12 +217,6 @@ def _table(request: Request) -> tuple[Ranges | None, str]:
     path = request.ranges
     if path is None:
         return None, ""
-    try:
-        data = path.read_bytes()
-        return from_json(data.decode(), str(path)), digest_bytes(data)
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            expected=f"--ranges {path} to be a range table",
-            found=str(getattr(error, "strerror", None) or "a file that is not text"),
-            next_step="give a ranges.json that `python -m pipeline calibrate` wrote",
-        ) from error
+    wanted = f"--ranges {path} to be a range table"
+    text = user_files.read_text(path, wanted, "give a ranges.json that `python -m pipeline calibrate` wrote")
+    return from_json(text, str(path)), digest_bytes(text.encode())

@@ -6,10 +6,9 @@ from collections.abc import Callable
 
 from pipeline.engine.work import PLATFORMS_FILE, VELA_FILE, Work
 from pipeline.platforms import cortex_a, cortex_m, cortex_m_tflm, ethos_u, mali, published_vector
-from pipeline.platforms.evidence import Evidence, Subject, as_json
+from pipeline.platforms.evidence import Evidence, Subject, as_json, checked
 from pipeline.platforms.subject import subject
 from recreate_model.support.digest import Json, digest_bytes, readable_json
-from recreate_model.support.errors import InputError, PipelineError
 from recreate_model.support.resources import cache_folder
 
 _PICTURES = 20
@@ -18,23 +17,23 @@ _PICTURES = 20
 def run(work: Work) -> None:
     progress = work.machine.progress
     with progress.bar("reference kernels"):
-        checked = subject(work.recipe, work.machine, work.model, _PICTURES)
+        pictured = subject(work.recipe, work.machine, work.model, _PICTURES)
     checks: list[tuple[str, Callable[[], list[Evidence]]]] = [
-        ("Cortex-A", lambda: cortex_a.check(checked, cache_folder())),
-        ("Cortex-M", lambda: cortex_m.check(checked, work.inputs)),
-        ("Cortex-M", lambda: cortex_m_tflm.check(checked)),
-        ("Mali GPU", lambda: mali.check(checked)),
-        *_published_vector(work, checked),
+        ("Cortex-A", lambda: cortex_a.check(pictured, cache_folder())),
+        ("Cortex-M", lambda: cortex_m.check(pictured, work.inputs)),
+        ("Cortex-M", lambda: cortex_m_tflm.check(pictured)),
+        ("Mali GPU", lambda: mali.check(pictured)),
+        *_published_vector(work, pictured),
         ("Ethos U", lambda: ethos_u.check(_variants(work))),
     ]
     rows: list[Evidence] = []
     for platform, check in checks:
         with progress.bar(f"checking {platform}"):
-            rows += _checked(platform, check, given=bool(work.recipe.given))
+            rows += checked(platform, check, given=bool(work.recipe.given))
     document = {
         "build": work.recipe.name,
         "model_sha256": digest_bytes(work.model),
-        "pictures": checked.source,
+        "pictures": pictured.source,
         "holds": all(row.holds for row in rows),
         "rows": [as_json(row) for row in rows],
     }
@@ -52,14 +51,3 @@ def _published_vector(work: Work, subject: Subject) -> list[tuple[str, Callable[
 
 def _variants(work: Work) -> Json:
     return work.read_json(VELA_FILE)["variants"] if VELA_FILE in work.inputs else []
-
-
-def _checked(platform: str, check: Callable[[], list[Evidence]], given: bool) -> list[Evidence]:
-    """A check that fails is its own affair; the others have their rows all the same."""
-    try:
-        return check()
-    except PipelineError as error:
-        if given and isinstance(error, InputError):
-            # The platform's own limits, and no fault of what was built.
-            return [Evidence(platform, "not run", error.expected, missing=error.found)]
-        return [Evidence(platform, "not run", error.expected, fault=error.found)]

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from recreate_model.compare.verdict import printable
 from recreate_model.network.mobilenet_v2 import Layer
 from recreate_model.prove.channels import Channels, Factors, channel_axis, channels, convolutions, factors
 from recreate_model.prove.recover import recorded_span
@@ -42,6 +43,11 @@ class Refutation:
     what: str
     expected: str
     found: str
+
+    @property
+    def number(self) -> str:
+        """Which number it is, and what the file has there; printable, whatever the file is."""
+        return f"{printable(self.what)} of {printable(self.tensor.split(';')[0])} is {printable(self.found)}"
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from recreate_model.network import mobilenet_v2
@@ -41,7 +42,7 @@ class Conversion:
     values: Mapping[str, Array]
 
     def run(self, *constants: Constants | None) -> Converted:
-        """Converts once for each set of constants; None leaves those that the toolchain folds on this CPU.
+        """Converts once for each set of constants; None is for `untouched`.
 
         Raises:
             ToolError: the toolchain failed.
@@ -49,6 +50,11 @@ class Conversion:
         (edits,) = self.job.attempts
         attempts = tuple(replace(edits, constants=each) for each in constants)
         return toolchain.convert(self.chain, self.python, replace(self.job, attempts=attempts))
+
+    @cached_property
+    def untouched(self) -> Converted:
+        """The model with what the toolchain folds on this CPU, and those constants; converted once."""
+        return self.run(None)
 
     def foldable(self, layer: Layer) -> bool:
         """Whether the converter folds a BatchNorm into the layer; else its constants are the graph's own."""

@@ -89,8 +89,7 @@ def rebuild(published: bytes, conversion: Conversion, compared: Sequence[Layerwi
     Raises:
         ToolError: the toolchain failed.
     """
-    first = conversion.run(None)
-    untouched = first.models[0]
+    untouched = conversion.untouched.models[0]
     as_is = Rebuilt(untouched, compare(published, untouched), None)
     if untouched == published or not as_is.comparison.counts.keys() <= OF_CONSTANTS:
         return as_is
@@ -100,7 +99,7 @@ def rebuild(published: bytes, conversion: Conversion, compared: Sequence[Layerwi
         return as_is  # what differs is in no constant
     if any(mask.any() and not row.foldable for mask, row in zip(wrong, rows, strict=True)):
         return as_is  # what differs is no CPU's doing
-    local = _by_channel(first, rows)
+    local = _by_channel(conversion.untouched, rows)
     shifts = _search(conversion, rows, local, wrong, compared)
     final = conversion.run(_constants(rows, local, wrong, shifts)).models[0]
     if final != published:
@@ -119,7 +118,7 @@ def record(published: bytes, conversion: Conversion, compared: Sequence[Layerwis
         ToolError: the toolchain failed.
     """
     rows = _rows(published, conversion)
-    local = _by_channel(conversion.run(None), rows)
+    local = _by_channel(conversion.untouched, rows)
     wanted = [np.full(len(row.numbers.bias), row.foldable) for row in rows]
     shifts = _search(conversion, rows, local, wanted, compared)
     if conversion.run(_constants(rows, local, wanted, shifts)).models[0] != published:
@@ -148,13 +147,14 @@ def by_table(shifts: Mapping[str, Array], conversion: Conversion) -> tuple[bytes
             found=f"{found.get(layer, 'none')}",
             next_step="record the table again, with `python -m pipeline prove --record`",
         )
-    first = conversion.run(None)
-    rows = _rows(first.models[0], conversion)
+    untouched = conversion.untouched.models[0]
+    rows = _rows(untouched, conversion)
     zeros = [np.zeros(len(row.numbers.bias), np.int64) for row in rows]
     chosen = [shifts.get(row.layer.name, zero) for row, zero in zip(rows, zeros, strict=True)]
     every = [np.full(len(row.numbers.bias), row.foldable) for row in rows]
-    final = conversion.run(_constants(rows, _by_channel(first, rows), every, chosen)).models[0]
-    return final, _moves(first.models[0], final, rows, chosen)
+    local = _by_channel(conversion.untouched, rows)
+    final = conversion.run(_constants(rows, local, every, chosen)).models[0]
+    return final, _moves(untouched, final, rows, chosen)
 
 
 def _search(

@@ -49,8 +49,8 @@ def run(arguments: argparse.Namespace) -> int:
     progress = console.progress(arguments.quiet or arguments.json)
     build = open_build(arguments, "firmware", progress, may_fetch=True)
     recipe, files = build.recipe, files_of(build, bring_up_to_date(image.STAGES_NEEDED, build, arguments.force))
-    checked = subject(recipe, build.machine, files[model_file(recipe)].read_bytes(), arguments.pictures)
     model = files[model_file(recipe)].read_bytes()
+    checked = subject(recipe, build.machine, model, arguments.pictures)
     vector: published_vector.Vector | str = ""
     if published_vector.is_published(model):
         vector = published_vector.find_vector(build.machine.published, cache_folder(), progress)
