@@ -280,8 +280,9 @@ def test_the_command_line_takes_a_data_set(imagenet: Path, tmp_path: Path) -> No
     for index, (images, surroundings) in enumerate(
         (("tfds:imagenet2012", where), ("auto", {**where, "IMAGENET_DIR": "tfds:imagenet2012"}))
     ):
-        result = run(*small("evaluate", tmp_path / str(index), images=images), "--quiet", **surroundings)
-        assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+        for command in ("quantize", "evaluate"):
+            result = run(*small(command, tmp_path / str(index), images=images), "--quiet", **surroundings)
+            assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
         (written,) = (tmp_path / str(index)).glob("*/evaluate.json")
         assert '"source": "tfds:imagenet2012:5.1.0/validation"' in written.read_text()
         assert str(imagenet) not in written.read_text()
