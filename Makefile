@@ -5,6 +5,7 @@
 # make lock    resolve the dependencies anew (needs uv)
 # make aarch64 what runs the model as AArch64 code, into the cache (Debian or Ubuntu with qemu-user)
 # make cluster what --cluster needs, added to the environment
+# make reference docs/cli.md, from the declarations of the commands and options
 # make clean   remove the environment and the caches of the tools
 # make test-slow, make test-shared   tests that take longer, and tests on real pictures (SHARED names their folder)
 
@@ -12,7 +13,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help model test test-slow test-shared check lint lock cluster aarch64 clean
+.PHONY: help model test test-slow test-shared check lint lock cluster aarch64 reference clean
 .DELETE_ON_ERROR:
 
 # ARGS are passed on, as in make model ARGS="--checkpoint seeded --calib 50".
@@ -36,6 +37,9 @@ cluster: $(VENV)/.cluster
 
 aarch64: $(VENV)/.runtime
 	$(BIN)/python -m pipeline aarch64
+
+reference: $(VENV)/.runtime
+	$(BIN)/python -m pipeline.interface.reference > docs/cli.md
 
 lint: $(VENV)/.development
 	$(BIN)/ruff check .

@@ -94,7 +94,7 @@ def run(model: str, record: bool, as_json: bool, quiet: bool) -> int:
     if record and missing:
         raise _cannot_record(missing)
     progress = console.progress(quiet or as_json)
-    recipe, _ = resolve(Request(model, checkpoint="seeded", images="procedural"), progress, may_fetch=False)
+    recipe, _ = resolve(Request(model=model, checkpoint="seeded", images="procedural"), progress, may_fetch=False)
     with tempfile.TemporaryDirectory(prefix="recreate_model-check-") as scratch:
         folders = []
         for conditions in CONDITIONS:

@@ -100,7 +100,7 @@ def test_golden_holds_both_recipes_of_ci(model: str) -> None:
 
 def test_another_recipe_claims_no_more_than_it_shares() -> None:
     """Other evaluation pictures leave the model's claim; other calibration pictures leave none."""
-    request = Request("0.35_96", checkpoint="seeded", images="procedural")
+    request = Request(model="0.35_96", checkpoint="seeded", images="procedural")
     recipe, _ = resolve(request, NoBars(), may_fetch=False)
     fewer, _ = resolve(replace(request, limit=10), NoBars(), may_fetch=False)
     assert golden.artifacts(fewer) is None

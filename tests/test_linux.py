@@ -363,7 +363,7 @@ def test_the_card_lists_them(finished_build: Request) -> None:
 
 def test_squash_is_written_into_a_build(tmp_path: Path) -> None:
     """The recipe's crop decides the file."""
-    request = replace(SMALL_REQUEST, calib=2, limit=1, out=tmp_path, crop="squash")
+    request = replace(SMALL_REQUEST, calib=2, limit=1, out=tmp_path, preprocess="squash")
     build(request, ("linux",))
     (text,) = [path.read_text() for path in tmp_path.rglob("cortex_a/pictures.py")]
     assert "return squash(read(path)" in text

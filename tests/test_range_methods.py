@@ -413,7 +413,7 @@ def test_a_build_says_its_method_and_claims_no_golden_bytes(
 
 def test_min_max_is_the_default_and_the_only_golden_one() -> None:
     """Named or not it is the same recipe; no other method shares a claim with it, not even P = 100, the same ranges."""
-    request = Request("0.35_96", checkpoint="seeded", images="procedural")
+    request = Request(model="0.35_96", checkpoint="seeded", images="procedural")
     recipes = {
         method: resolve.resolve(replace(request, range_method=method), console.NoBars(), may_fetch=False)[0]
         for method in (None, "min-max", *METHODS)

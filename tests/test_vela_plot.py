@@ -134,7 +134,7 @@ def test_a_build_has_both_variants_beside_each_other(small_build: Request) -> No
     """Asked for both, each folder has its four files; asked for speed again, those for size are gone."""
     (folder,) = small_build.out.iterdir()
     before = contents(folder)
-    build(replace(small_build, optimise="both"))
+    build(replace(small_build, optimize="both"))
     names = sorted(path.relative_to(folder / "ethos_u").as_posix() for path in (folder / "ethos_u").rglob("*.*"))
     stem = f"{folder.name}_vela.tflite"
     for name in ("ethos-u55-128", "ethos-u55-128_size"):

@@ -166,7 +166,7 @@ def _run(
         try:
             importlib.import_module(stage.module).run(work)
         except (InputError, CheckError) as error:
-            if not stage.dispensable:
+            if stage.any_model or not recipe.given:
                 raise
             shutil.rmtree(scratch)
             reason = {"stage": stage.name, "expected": error.expected, "found": error.found}

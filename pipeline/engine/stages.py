@@ -1,4 +1,4 @@
-"""The table of stages. Commands, help, order and reports all come from it; to add a stage, add a row and a module."""
+"""The table of stages: commands, help, order, card and provenance follow from it. CONTRIBUTING.md: how to add one."""
 
 from __future__ import annotations
 
@@ -22,38 +22,42 @@ def _naming(recipe: Recipe) -> Json:
 
 
 def _converting(recipe: Recipe) -> Json:
-    """With what a toolchain of its own is made of: its versions are those of no package installed here."""
+    """Also the packages of a pinned toolchain: it has an environment of its own, whose versions `tools` cannot see."""
     if not recipe.toolchain:
         return _naming(recipe)
-    from recreate_model.prove import toolchain  # numpy comes with it, which `--help` does not need
+    from recreate_model.prove import toolchain  # imports numpy, which `--help` does not need
 
     return {**_naming(recipe), "converter": toolchain.parts(recipe.toolchain)}
 
 
-_PLATFORMS = Stage(
-    "platforms",
-    "run the model as code of each platform that this machine can run, and say how strong the evidence is",
-    needs=("quantize", "vela", "labels", "c-array", "cortex-m", "standalone", "linux"),
-    reads=lambda recipe: {
+def _evaluating(recipe: Recipe) -> Json:
+    """Also the pictures the model is run on."""
+    return {
         **_naming(recipe),
         "evaluation": as_json(recipe.evaluation),
         "preprocess": as_json(recipe.preprocess),
-    },
-    tools=(*_PICTURES, "ethos-u-vela"),
-    optional_tools=("tflite-micro",),
-    verdict=PLATFORMS_FILE,
-    on_demand=True,
-)
+    }
 
-# What is known of the model and what is made of it, in order: the card shows all of it.
-_OF_THE_MODEL = ("quantize", "verify", "evaluate", "vela", "labels", "c-array", "cortex-m", "standalone", "linux")
 
-STAGES: tuple[Stage, ...] = (
+def _with_reports(*rows: Stage) -> tuple[Stage, ...]:
+    """The rows, where a stage that reports on the build needs every stage above it, and wants those on demand."""
+    table: list[Stage] = []
+    for row in rows:
+        if row.reports:
+            needs = tuple(stage.name for stage in table if not stage.on_demand)
+            row = replace(row, needs=needs, wants=tuple(stage for stage in table if stage.on_demand))
+        table.append(row)
+    return tuple(table)
+
+
+STAGES = _with_reports(
     Stage(
         "fetch",
         "find the float checkpoint: the official archive, a local file, or seeded weights",
         needs=(),
         reads=_naming,
+        delivers=False,
+        example="fetch --checkpoint official",
     ),
     Stage(
         "freeze",
@@ -61,10 +65,11 @@ STAGES: tuple[Stage, ...] = (
         needs=("fetch",),
         reads=_naming,
         tools=("tensorflow", "protobuf", *_RUNTIME),
+        delivers=False,
     ),
     Stage(
         "calibrate",
-        "measure the range of every activation on the calibration pictures",
+        "measure the range of every activation on the representative dataset",
         needs=("freeze",),
         reads=lambda recipe: {
             **_naming(recipe),
@@ -72,32 +77,36 @@ STAGES: tuple[Stage, ...] = (
             "preprocess": as_json(recipe.preprocess),
         },
         tools=(*_PICTURES, "flatbuffers"),
+        delivers=False,
+        example="calibrate --images /data/val --calib 500",
     ),
     Stage(
         "quantize",
-        "full-integer INT8 model, through TensorFlow's converter",
+        "make the full-integer INT8 model with TensorFlow's converter",
         needs=("freeze", "calibrate"),
         reads=_converting,
         tools=("tensorflow", "flatbuffers", *_RUNTIME),
+        example="quantize --calib 500",
     ),
     Stage(
         "verify",
-        "compare hashes, names, shapes, types, quantisation and operators with what is claimed",
+        "compare hashes, names, shapes, types, quantization and operators with what is claimed",
         needs=("freeze", "calibrate", "quantize"),
         reads=lambda recipe: {**_naming(recipe), "golden": golden.model_claims(recipe)},
         tools=_RUNTIME,
         verdict=VERIFY_FILE,
+        delivers=False,
+        any_model=True,
+        example="verify --published",
     ),
     Stage(
         "evaluate",
         "top-1 of the float and the INT8 model on pictures that calibration did not use",
         needs=("freeze", "quantize"),
-        reads=lambda recipe: {
-            **_naming(recipe),
-            "evaluation": as_json(recipe.evaluation),
-            "preprocess": as_json(recipe.preprocess),
-        },
+        reads=_evaluating,
         tools=_PICTURES,
+        delivers=False,
+        example="evaluate --limit 1000",
     ),
     Stage(
         "vela",
@@ -105,6 +114,7 @@ STAGES: tuple[Stage, ...] = (
         needs=("quantize",),
         reads=lambda recipe: {**_naming(recipe), "targets": as_json(recipe.targets)},
         tools=("ethos-u-vela", "flatbuffers", "matplotlib", *_RUNTIME),
+        example="vela --targets ethos-u55-128,ethos-u65-256",
     ),
     Stage(
         "labels",
@@ -134,6 +144,7 @@ STAGES: tuple[Stage, ...] = (
         needs=("quantize",),
         reads=_naming,
         tools=_RUNTIME,
+        example="standalone --of model.tflite",
     ),
     Stage(
         "linux",
@@ -141,59 +152,59 @@ STAGES: tuple[Stage, ...] = (
         needs=("quantize", "labels"),
         reads=lambda recipe: {**_naming(recipe), "preprocess": as_json(recipe.preprocess)},
     ),
-    _PLATFORMS,
+    Stage(
+        "platforms",
+        "run the model as code of each platform that this machine can run, and say how strong the evidence is",
+        needs=("quantize", "vela", "labels", "c-array", "cortex-m", "standalone", "linux"),
+        reads=_evaluating,
+        tools=(*_PICTURES, "ethos-u-vela"),
+        optional_tools=("tflite-micro",),
+        verdict=PLATFORMS_FILE,
+        delivers=False,
+        any_model=True,
+        on_demand=True,
+    ),
     Stage(
         "card",
         "README.md and definition.yaml beside the model, from what was measured",
-        needs=("fetch", "calibrate", *_OF_THE_MODEL),
         reads=lambda recipe: as_json(recipe),
         tools=("tensorflow", "ethos-u-vela", "ai-edge-litert", "pyyaml"),
-        wants=(_PLATFORMS,),
+        any_model=True,
         reports=True,
     ),
     Stage(
         "attest",
         "the chain from the checkpoint to the deployables by digest, as an in-toto statement",
-        needs=("fetch", "freeze", "calibrate", *_OF_THE_MODEL, "card"),
         reads=lambda recipe: as_json(recipe),
-        wants=(_PLATFORMS,),
+        delivers=False,
+        any_model=True,
         reports=True,
         witness=True,
+        example="attest --check artifacts/BUILD/provenance.intoto.json",
     ),
 )
 
 # What `all` runs.
 ALL = tuple(stage for stage in STAGES if not stage.on_demand)
 
-# What makes the INT8 model, in order.
-MAKING = ("fetch", "freeze", "calibrate", "quantize")
+# What makes the INT8 model: the stages down to the one whose file it is.
+MODEL_STAGE = "quantize"
+_NAMES = tuple(stage.name for stage in STAGES)
+MAKING = _NAMES[: _NAMES.index(MODEL_STAGE) + 1]
 
-# In the place of these, where the model is given.
-GIVEN = Stage("given", "take the INT8 model that was given", needs=(), reads=_naming, tools=_RUNTIME)
-
-# These say something of every model.
-_INDISPENSABLE = ("verify", "card", "attest")
+# Takes their place where the model is given.
+GIVEN = Stage("given", "take the INT8 model that was given", needs=(), reads=_naming, tools=_RUNTIME, any_model=True)
 
 
 def stages_of(recipe: Recipe) -> tuple[Stage, ...]:
     """The stages of a build: all of the table, or `given` and those that start from an INT8 model."""
     if not recipe.given:
         return STAGES
-    (platforms,) = (_of_given(stage) for stage in STAGES if stage is _PLATFORMS)
-    return (
-        GIVEN,
-        *(
-            platforms if stage is _PLATFORMS else replace(_of_given(stage), wants=tuple(platforms for _ in stage.wants))
-            for stage in STAGES
-            if stage.name not in MAKING
-        ),
-    )
+    return _with_reports(GIVEN, *(_of_given(stage) for stage in STAGES if stage.name not in MAKING))
 
 
 def _of_given(stage: Stage) -> Stage:
     """The stage as it works on a given model; what it needs of the making of a model is the model."""
     needs = dict.fromkeys(GIVEN.name if need in MAKING else need for need in stage.needs)
     # The labels depend on how many classes the model has.
-    return replace(
-        stage, needs=tuple(needs) or (GIVEN.name,), dispensable=stage.name not in _INDISPENSABLE and not stage.on_demand
-    )
+    return replace(stage, needs=tuple(needs) or (GIVEN.name,))

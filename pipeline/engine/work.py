@@ -88,35 +88,40 @@ class Stage:
     """One row of the table of stages.
 
     Attributes:
-        needs: names of the stages whose files this one reads.
+        example: what is typed behind the program's name, for help; empty for the name alone.
+        needs: names of the stages whose files this one reads; of one that reports, every stage above it in the table.
         reads: the slice of the recipe this one depends on, as plain JSON.
         tools: distributions whose versions can change the result.
         optional_tools: the same, of distributions that may be missing; the result says so where they are.
         verdict: the JSON file of this stage whose `holds` says whether its claims hold; empty for a stage with none.
-        on_demand: whether it is run only when it is named, and then always: it looks at the tools of this machine.
+        delivers: whether its files are what a user deploys or reads. They are the subjects of the provenance statement;
+            the files of the other stages are by-products.
+        any_model: whether it works on every INT8 model. Another stage may refuse a given model with an InputError, or
+            fail its own check of what it made; the build then goes on and records the reason in place of its files.
+        on_demand: whether it runs only when it is named, and then always, as it depends on the tools of this machine.
             golden.json does not hold its files.
-        wants: stages on demand whose files are inputs too, while they are up to date.
-        witness: whether its files tell how those of the stages it needs were made, with which code and tools. Then the
-            keys of those stages are part of its own, and golden.json does not hold its files: code changes with every
-            commit, and the versions of tools with the Python.
-        reports: whether it says how other stages worked, and reads their files of REPORTED. Of the others these are no
-            inputs, so a stage that gave the same result in another way makes nothing stale but reports.
-        dispensable: whether the build goes on without this stage's files, with the reason in their place, where the
-            stage refuses the model by an InputError, or what it would make of it does not compute the same.
+        reports: whether it describes how other stages worked. Only such a stage has their files of REPORTED as inputs,
+            so a stage that reaches the same result in another way makes nothing stale but reports.
+        wants: stages on demand whose files are inputs too, while they are up to date. Follows from `reports`.
+        witness: whether its files record the code and tools of the stages it needs. Then the keys of those stages are
+            part of its own, and golden.json does not hold its files: code changes with every commit, and the versions
+            of tools with the Python.
     """
 
     name: str
     summary: str
-    needs: tuple[str, ...]
     reads: Callable[[Recipe], Json]
+    needs: tuple[str, ...] = ()
     tools: tuple[str, ...] = ()
     optional_tools: tuple[str, ...] = ()
     verdict: str = ""
+    delivers: bool = True
+    any_model: bool = False
     on_demand: bool = False
+    reports: bool = False
     wants: tuple[Stage, ...] = ()
     witness: bool = False
-    reports: bool = False
-    dispensable: bool = False
+    example: str = ""
 
     @property
     def module(self) -> str:

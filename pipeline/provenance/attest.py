@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from urllib.parse import quote
 
 from pipeline.engine.keys import KeyParts
+from pipeline.engine.stages import GIVEN, STAGES
 from recreate_model.recipe import Recipe, as_json
 from recreate_model.support.digest import Json
 from recreate_model.support.resources import RESOURCES
@@ -21,8 +22,8 @@ _PROJECT = "pkg:generic/recreate-mobilenet-v2-int8"
 # Package URLs, since the project has no address of its own that will last: the part behind # is a path in its sources.
 BUILD_TYPE = f"{_PROJECT}?build_type=v1#docs/provenance.md"
 BUILDER = f"{_PROJECT}#pipeline"
-# The stages whose files a user takes away; those of the others tell how these came to be.
-DELIVERING = ("given", "quantize", "vela", "labels", "c-array", "cortex-m", "standalone", "linux", "card")
+# The files of these stages are the subjects; those of the others are by-products.
+DELIVERING = frozenset(stage.name for stage in (GIVEN, *STAGES) if stage.delivers)
 
 
 def statement(

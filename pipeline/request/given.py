@@ -6,16 +6,13 @@ from collections.abc import Collection
 from pathlib import Path
 
 from pipeline.engine.work import Work
-from pipeline.request.request import flag
+from pipeline.request.request import OPTIONS, flag
 from recreate_model.network.labels import CLASSES
 from recreate_model.recipe import Calibration, Checkpoint, Evaluation, Model, Preprocess, Recipe
 from recreate_model.support.digest import digest_bytes
 from recreate_model.support.errors import InputError, UsageError
 from recreate_model.tflite.full_integer import check_full_integer, described, picture_fault, picture_size
 from recreate_model.tflite.model_view import ModelView, read_file, read_model
-
-# Options that say how a model is made.
-_OF_MAKING = ("model", "checkpoint", "background", "calib", "manifest", "ranges", "range_method", "recipe", "moves")
 
 
 def given_recipe(path: Path) -> Recipe:
@@ -62,7 +59,7 @@ def check_options(command: str, names: Collection[str], making: Collection[str])
             found="--of",
             next_step="give --of to `all`, or to a command that works on a model, such as `vela`",
         )
-    if found := [flag(name) for name in _OF_MAKING if name in names]:
+    if found := [flag(name) for name, option in OPTIONS.items() if option.makes_model and name in names]:
         raise UsageError(
             expected="no options beside --of that say how a model is made",
             found=", ".join(found),

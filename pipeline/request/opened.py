@@ -12,14 +12,14 @@ from pathlib import Path
 
 from pipeline.console import Progress
 from pipeline.engine import runner
-from pipeline.engine.stages import GIVEN, MAKING, stages_of
+from pipeline.engine.stages import GIVEN, MAKING, MODEL_STAGE, stages_of
 from pipeline.engine.store import Record, Store
 from pipeline.engine.work import Machine, Stage, model_file
 from pipeline.ethos_u.targets import merged, spell
 from pipeline.request import published_recipe
 from pipeline.request.given import check_options
-from pipeline.request.options import HELPING, PICTURES, keep_options, kept_options, settle, warn_of_pictures
-from pipeline.request.request import Request, flag, typed
+from pipeline.request.options import keep_options, kept_options, settle, warn_of_pictures
+from pipeline.request.request import PICTURE_OPTIONS, PUBLISHED_OPTIONS, Request, flag, typed
 from pipeline.request.resolve import complete, start
 from recreate_model.recipe import Recipe, Target
 from recreate_model.support.errors import InputError, UsageError
@@ -31,7 +31,7 @@ _LOOKING = ("status", "explain")
 # `vela --sram`: it has targets of its own, and leaves those of the build alone.
 TRYING = "vela --sram"
 # Stages after which the options of a build are known to be those of its files.
-_SETTLED = ("quantize", GIVEN.name, "evaluate", "vela")
+_SETTLED = (MODEL_STAGE, GIVEN.name, "evaluate", "vela")
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Opened:
     @property
     def model_stage(self) -> str:
         """Name of the stage that makes the INT8 model, or takes the one given."""
-        return GIVEN.name if self.recipe.given else MAKING[-1]
+        return GIVEN.name if self.recipe.given else MODEL_STAGE
 
     def model(self) -> bytes | None:
         """The INT8 model as the build has it, up to date or not; None where there is none, or not as it was made."""
@@ -111,7 +111,7 @@ def open_build(arguments: argparse.Namespace, command: str, progress: Progress, 
     free = command in (*_MAKERS, *_LOOKING) or arguments.force
     request = settle(request, names, kept, None if free else _own(command, begun.recipe, kept or {}))
     had = _targets(records)
-    if command == "vela" and had and "optimise" in names and "targets" not in names:
+    if command == "vela" and had and "optimize" in names and "targets" not in names:
         request = replace(request, targets=spell(had))
     recipe, machine = complete(request, begun, progress)
     recipe = replace(recipe, targets=_chosen(command, names, had, recipe.targets, free))
@@ -122,9 +122,9 @@ def _own(command: str, recipe: Recipe, kept: Mapping[str, object]) -> Collection
     """The options that a command may change, as nothing but its own stage depends on them."""
     if command == "evaluate":
         # Where ranges are measured, the pictures are the model's.
-        free = ("limit", *PICTURES) if recipe.given or recipe.toolchain or "ranges" in kept else ("limit",)
-        return (*HELPING, *free)
-    return (*HELPING, "vela_config") if command in ("vela", TRYING) else HELPING
+        free = ("limit", *PICTURE_OPTIONS) if recipe.given or recipe.toolchain or "ranges" in kept else ("limit",)
+        return (*PUBLISHED_OPTIONS, *free)
+    return (*PUBLISHED_OPTIONS, "vela_config") if command in ("vela", TRYING) else PUBLISHED_OPTIONS
 
 
 def _targets(records: Mapping[str, Record]) -> tuple[Target, ...]:
@@ -145,7 +145,7 @@ def _chosen(
         found: what was typed, or the default.
         free: whether the command may give the build other options.
     """
-    wanted = [name for name in ("targets", "optimise", "vela_config") if name in names]
+    wanted = [name for name in ("targets", "optimize", "vela_config") if name in names]
     if not had or (wanted and free):
         return found
     if not wanted or command == TRYING:

@@ -17,29 +17,15 @@ from typing import Any
 from absl import logging
 
 from calibration.pictures.tfds_source import PREFIX as TFDS
-from pipeline.request.request import Request, flag
+from pipeline.request.request import OPTIONS, Request, flag, value_type
 from recreate_model.support.digest import readable_json
 from recreate_model.support.errors import UsageError
 
 OPTIONS_FILE = ".options.json"
 _FORMAT = "build-options/1"
 
-# What says which pictures are meant, and how they are cut: they evaluate, and where ranges are measured they calibrate.
-PICTURES = ("images", "labels", "label_base", "split", "seed", "crop")
-# What helps to make a model, or to check it, and changes no byte of it.
-HELPING = ("moves", "published")
-_KEPT = (*PICTURES, "calib", "manifest", "ranges", "range_method", "limit", "vela_config", *HELPING)
-_NUMBERS, _PATHS = (tuple(part.name for part in fields(Request) if kind in str(part.type)) for kind in ("int", "Path"))
-
-# Typed anew, an option takes with it what was kept of others that say the same thing.
-_TAKES_WITH_IT = {
-    "images": ("labels", "label_base", "split"),
-    "calib": ("manifest", "ranges"),
-    "manifest": ("calib", "ranges"),
-    "ranges": ("calib", "manifest", "range_method"),
-    "range_method": ("ranges",),
-    "published": ("moves",),  # it shows what the table records
-}
+_KEPT = tuple(name for name, option in OPTIONS.items() if option.kept)
+_TYPES = {part.name: value_type(part) for part in fields(Request)}
 
 
 def kept_options(folder: Path) -> dict[str, Any] | None:
@@ -54,12 +40,12 @@ def kept_options(folder: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         # Then what is typed counts, and the keys still tell whether the model is the one meant.
         return None
-    return {name: Path(value) if name in _PATHS else value for name, value in options.items()}
+    return {name: Path(value) if _TYPES[name] is Path else value for name, value in options.items()}
 
 
 def _fits(name: str, value: Any) -> bool:
     """Whether a kept value is of its option's type: anybody may have written the file."""
-    return isinstance(value, int if name in _NUMBERS else str) and not isinstance(value, bool)
+    return isinstance(value, int if _TYPES[name] is int else str) and not isinstance(value, bool)
 
 
 def keep_options(folder: Path, request: Request) -> None:
@@ -104,7 +90,7 @@ def settle(
                 done="the build is as it was",
                 next_step=f"leave {flag(name)} out; `all` makes the build with other options, and --force does here",
             )
-    outdated = {other for name in typed for other in _TAKES_WITH_IT.get(name, ())}
+    outdated = {other for name in typed for other in OPTIONS[name].replaces}
     known = {name: value for name, value in kept.items() if name not in outdated and name not in typed}
     return replace(request, **known)
 
@@ -118,7 +104,7 @@ def warn_of_pictures(typed: Collection[str], kept: Mapping[str, Any]) -> None:
 
 def _contradicted(name: str, request: Request, kept: Mapping[str, Any]) -> str:
     """The kept option that one that was typed contradicts, as it would be typed; empty where there is none."""
-    for other in _TAKES_WITH_IT.get(name, ()):
+    for other in OPTIONS[name].replaces:
         if other in kept and name not in kept:
             return f"{flag(other)} {kept[other]}"
     has = kept.get(name, _from_anywhere(name, getattr(Request(), name)))

@@ -19,7 +19,7 @@ from calibration.ranges.range_table import Ranges, from_json
 from pipeline.claims import published_files
 from pipeline.console import Progress
 from pipeline.engine import user_files
-from pipeline.request.request import PUBLISHED, Request, flag
+from pipeline.request.request import CALIBRATION, OPTIONS, PUBLISHED, Request, flag
 from recreate_model.compare.verdict import Verdict, printable
 from recreate_model.floats.frozen_graph import as_values, read_layers
 from recreate_model.network.published_figures import PUBLISHED_MODEL, PUBLISHED_SHA1
@@ -37,9 +37,6 @@ from recreate_model.support.resources import RESOURCES, cache_folder
 TOOLCHAIN = "2.5.0"  # of TensorFlow; the file bears its marks
 _RANGES = files("calibration") / "recorded" / f"{PUBLISHED_MODEL.name}_published.json"
 _SOURCE = "the checkpoint's frozen graph"
-
-# Options that say how ranges come about: the recorded ones are there already.
-_OF_CALIBRATION = ("calib", "manifest", "ranges", "range_method")
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +98,7 @@ def check_options(request: Request, names: Collection[str]) -> None:
                 next_step=f"give --recipe {PUBLISHED}, or leave --moves out",
             )
         return
-    if found := [flag(name) for name in _OF_CALIBRATION if name in names]:
+    if found := [flag(name) for name, option in OPTIONS.items() if option.group is CALIBRATION and name in names]:
         raise UsageError(
             expected=f"no option of calibration beside --recipe {PUBLISHED}, whose ranges are recorded",
             found=", ".join(found),

@@ -91,7 +91,7 @@ def complete(request: Request, start: Start, progress: Progress) -> tuple[Recipe
     check_least("--seed", request.seed, 0)
     workers = _workers(request)
     custom = read_config(request.vela_config) if request.vela_config else None
-    targets = parse_targets(request.targets, request.optimise, custom)
+    targets = parse_targets(request.targets, request.optimize, custom)
     range_method = _range_method(request)
     table, ranges_sha256 = _table(request)
     checkpoint = start.recipe.checkpoint
@@ -110,7 +110,7 @@ def complete(request: Request, start: Start, progress: Progress) -> tuple[Recipe
         start.recipe,
         calibration=calibration,
         evaluation=Evaluation(source.kind, selection.evaluation, overlap),
-        preprocess=Preprocess(request.crop),
+        preprocess=Preprocess(request.preprocess),
         targets=targets,
     )
     machine = Machine(

@@ -16,6 +16,7 @@ from pipeline.engine.work import (
     VELA_FILE,
     VERIFY_FILE,
     Work,
+    float_model_file,
     left_out_file,
 )
 from pipeline.platforms import ethos_u
@@ -36,7 +37,8 @@ def run(work: Work) -> None:
     # An untrained network has a top-1, as anything that guesses has; it says nothing of the model the card is about.
     trained = work.recipe.checkpoint.kind != "seeded"
     accuracy = _measured(evaluation, "int8_top1") if trained else None
-    paths = sorted((path for path in work.inputs if path.endswith(_DEPLOYED)), key=_natural)
+    deployed = (path for path in work.inputs if path.endswith(_DEPLOYED) and path != float_model_file(work.recipe))
+    paths = sorted(deployed, key=_natural)
     files = [(path, digest_file(work.inputs[path])) for path in paths]
     tools = {"Vela": version("ethos-u-vela")}
     if not work.recipe.given:

@@ -30,6 +30,11 @@ class PipelineError(Exception):
         text = f"expected {self.expected}; found {self.found}; done: {self.done}; next: {self.next_step}"
         return " ".join(text.split())
 
+    def document(self) -> dict[str, str | int]:
+        """The same as plain JSON."""
+        parts = {"expected": self.expected, "found": self.found, "done": self.done, "next": self.next_step}
+        return {"status": self.status, **{name: " ".join(text.split()) for name, text in parts.items()}}
+
     def __reduce__(self) -> tuple[object, ...]:
         # Keyword-only arguments do not survive the default pickling, and worker processes raise these errors.
         return _rebuild, (type(self), self.expected, self.found, self.done, self.next_step)

@@ -1,6 +1,6 @@
 """The commands that are no stage, and the options that replace a stage's build, one module each.
 
-To add one, add a module and its row in `pipeline.interface.cli`.
+To add one, add a module and its row in `pipeline.interface.arguments`.
 
 What a command needs is imported inside its `run`, as `--help` reads every one of these modules.
 """
@@ -21,6 +21,7 @@ class Command(Protocol):
     """What each of the modules has."""
 
     SUMMARY: str
+    EXAMPLE: str  # what is typed behind the program's name
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Adds what the command takes beside `--json` and `--quiet`."""
@@ -33,6 +34,7 @@ class Variant(Protocol):
     """An option that makes a stage's command do something else than build the stage."""
 
     FLAG: str  # under which the parser keeps the option; None where it was not given
+    REPLACES: str  # the option of a build that has the same spelling; empty for none
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Adds the option to those of a build."""

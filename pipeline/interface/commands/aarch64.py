@@ -7,6 +7,7 @@ import json
 import sys
 
 SUMMARY = "set up AArch64 code under qemu-aarch64, in the cache and not in the system"
+EXAMPLE = "aarch64"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 FLAG = "statement"
+REPLACES = ""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

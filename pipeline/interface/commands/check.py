@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 SUMMARY = "build seeded weights twice, under different conditions, and compare every byte"
+EXAMPLE = "check --model 0.35_96"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 SUMMARY = "compare two .tflite files: verdict, tensors, operators"
+EXAMPLE = "diff mine.tflite published.tflite"
 
 # CONSISTENT is not among them: it is a claim about a checkpoint, and `diff` is given none.
 ACCEPTED = ("IDENTICAL", "SAME_CONTENT", "SAME_WEIGHTS", "SAME_GRAPH", "DIFFERENT")

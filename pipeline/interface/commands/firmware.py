@@ -7,6 +7,7 @@ from pathlib import Path
 
 _LONGEST = 86_400  # seconds, a day; of much larger numbers no clock is made
 SUMMARY = "build a bare-metal Cortex-M image of a build, run it under QEMU and compare its outputs"
+EXAMPLE = "firmware --board mps3-an547"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from pipeline.interface.commands import add_published_and_checkpoint
 
 SUMMARY = "whether a published INT8 model is what a checkpoint gives, without its calibration pictures"
+EXAMPLE = "prove published.tflite --checkpoint mobilenet_v2_1.0_224.tgz"
 
 # The weaker verdicts refute.
 ACCEPTED = ("IDENTICAL", "CONSISTENT")

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 FLAG = "published_files"
+REPLACES = "published"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from pipeline.interface.commands import add_published_and_checkpoint
 
 SUMMARY = "find the activation ranges of a published INT8 model, as a table for --ranges"
+EXAMPLE = "recover published.tflite --checkpoint mobilenet_v2_1.0_224.tgz"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 FLAG = "c_array"
+REPLACES = ""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 FLAG = "sram"
+REPLACES = ""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
     build = open_build(arguments, TRYING, progress, may_fetch=True)
     recipe, machine, request = build.recipe, build.machine, build.request
     # What is only tried has nothing to do with the variants that the build has.
-    tried = parse_targets(request.targets, arguments.optimise or "both", machine.vela_config)
+    tried = parse_targets(request.targets, arguments.optimize or "both", machine.vela_config)
     targets = fit.candidates(tried, machine.vela_config)
     bring_up_to_date((build.model_stage,), build, arguments.force)
     model = (build.folder / model_file(recipe)).read_bytes()

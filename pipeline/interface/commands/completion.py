@@ -1,0 +1,28 @@
+"""Command `completion`: a script that completes commands and options in a shell."""
+
+from __future__ import annotations
+
+import argparse
+
+SUMMARY = "print a script that completes the installed command in a shell"
+EXAMPLE = "completion bash > ~/.local/share/bash-completion/completions/recreate-model"
+
+_INSTALLED = "recreate-model"  # a shell completes by the name of a program, which `python -m pipeline` has not
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("shell", choices=("bash", "zsh", "tcsh"), help="which shell it is for")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    import shtab
+
+    from pipeline.interface.arguments import parsers
+
+    top, _ = parsers()
+    top.prog = _INSTALLED
+    for action in top._actions:
+        if action.dest == "command":
+            action.help = ""  # help lists the commands by itself, and what help does not list is not completed either
+    print(shtab.complete(top, shell=arguments.shell))
+    return 0
