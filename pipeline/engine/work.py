@@ -27,7 +27,7 @@ class Machine:
         out: folder that holds the build folders.
         checkpoint: the file with the float weights, or the INT8 file that was given; None for seeded weights.
         background: the INT8 model that class 0 is taken from; None where none is given.
-        source: of the recipe's pictures.
+        source: of the recipe's pictures; None for a command that works on none.
         ranges: the range table given; None where ranges are measured.
         workers: the processes that measure, evaluate and compile.
         vela_config: the user's configuration file for Vela; None where Vela's own is used.
@@ -37,7 +37,7 @@ class Machine:
 
     out: Path
     checkpoint: Path | None
-    source: Source
+    source: Source | None
     ranges: Ranges | None
     workers: Workers
     progress: Progress
@@ -45,6 +45,12 @@ class Machine:
     published: Path | None = None
     moves: Path | None = None
     background: Path | None = None
+
+    @property
+    def pictures(self) -> Source:
+        """The source, for the stages that read pictures."""
+        assert self.source is not None, "a stage that reads pictures was run by a command that has none"
+        return self.source
 
 
 @dataclass(frozen=True)

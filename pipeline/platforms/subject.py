@@ -40,7 +40,7 @@ def int8_inputs(recipe: Recipe, machine: Machine, model: bytes, count: int) -> t
     quantisation = view.input.quantisation
     assert quantisation is not None  # the input of an int8 model
     (scale,), (zero_point,) = quantisation.scales, quantisation.zero_points
-    pictures, source = recipe.evaluation.pictures[:count], machine.source
+    pictures, source = recipe.evaluation.pictures[:count], machine.pictures
     if len(pictures) < count:
         source = ProceduralSource()
         pictures = tuple(source.pictures(0, count))

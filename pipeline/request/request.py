@@ -295,9 +295,9 @@ class Request:
     )
 
     @classmethod
-    def given(cls, arguments: argparse.Namespace, **fixed: str) -> Request:
-        """What was typed; what was not, or cannot be with this command, is `fixed` or left to the defaults."""
-        return cls(**{**typed(arguments), **fixed})
+    def given(cls, arguments: argparse.Namespace) -> Request:
+        """What was typed, and the defaults."""
+        return cls(**typed(arguments))
 
 
 OPTIONS: dict[str, Option] = {part.name: part.metadata["option"] for part in fields(Request)}

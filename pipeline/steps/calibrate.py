@@ -25,7 +25,7 @@ def run(work: Work) -> None:
 
 def _measured(work: Work, float_model: bytes) -> range_table.Ranges:
     recipe = work.recipe
-    inputs = Inputs(work.machine.source, recipe.preprocess, recipe.model.resolution)
+    inputs = Inputs(work.machine.pictures, recipe.preprocess, recipe.model.resolution)
     method = RangeMethod.parse(recipe.calibration.range_method)
     pictures, workers = recipe.calibration.pictures, work.machine.workers
     with work.machine.progress.bar("measuring ranges", len(pictures)) as advance:

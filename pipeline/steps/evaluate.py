@@ -20,7 +20,7 @@ def run(work: Work) -> None:
         result = evaluate(
             None if recipe.given else work.inputs[float_model_file(recipe)].read_bytes(),
             work.model,
-            Inputs(machine.source, recipe.preprocess, recipe.model.resolution),
+            Inputs(machine.pictures, recipe.preprocess, recipe.model.resolution),
             recipe.evaluation.pictures,
             machine.workers,
             advance,

@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     from pipeline.claims import published_files
     from pipeline.interface import proof
     from pipeline.request.request import Request
-    from pipeline.request.resolve import resolve
+    from pipeline.request.resolve import resolve_floats
     from recreate_model.compare.verdict import Verdict
     from recreate_model.prove import toolchain
     from recreate_model.prove.prove import prove
@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
     chains = None if arguments.toolchain is None else toolchain.parse(arguments.toolchain)
     progress = console.progress(arguments.quiet or arguments.json)
     published, path = published_files.model(arguments.published, progress)
-    recipe, machine = resolve(Request.given(arguments, images="procedural"), progress, may_fetch=True)
+    recipe, machine = resolve_floats(Request.given(arguments), progress, may_fetch=True)
     cache = resources.cache_folder()
 
     def announce(sentence: str) -> None:

@@ -33,11 +33,11 @@ def run(arguments: argparse.Namespace) -> int:
     from pipeline.engine.work import FREEZE_FILE, float_model_file
     from pipeline.interface import recovery
     from pipeline.request.request import Request
-    from pipeline.request.resolve import resolve
+    from pipeline.request.resolve import resolve_floats
 
     progress = console.progress(arguments.quiet or arguments.json)
     published, path = published_files.model(arguments.published, progress)
-    recipe, machine = resolve(Request.given(arguments, images="procedural"), progress, may_fetch=True)
+    recipe, machine = resolve_floats(Request.given(arguments), progress, may_fetch=True)
     recovered = recovery.ranges_of(published, str(path), recipe.model)
     folder = machine.out / recipe.folder
     needed = runner.with_needs(("freeze",), STAGES)

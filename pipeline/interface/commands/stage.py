@@ -22,8 +22,8 @@ def build(arguments: argparse.Namespace) -> int:
     from pipeline import console
     from pipeline.engine import runner
     from pipeline.interface import build_text
+    from pipeline.request.find_pictures import warn_of_evaluation
     from pipeline.request.opened import open_build
-    from pipeline.request.resolve import warn_of_evaluation
 
     command = arguments.command
     progress = console.progress(arguments.quiet or arguments.json)

@@ -1,0 +1,62 @@
+"""From `--images` to the source that it means, and the pictures of it that calibrate and evaluate."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import logging
+
+from calibration.pictures.opening import Reading, open_source, refuse
+from calibration.pictures.sources import ProceduralSource, Source
+from calibration.pictures.tfds_source import PREFIX as TFDS
+from calibration.selection import Selection, select, select_procedural
+from pipeline.console import Progress
+from pipeline.request.request import Request
+from recreate_model.recipe import Picture, Recipe
+from recreate_model.support.errors import InputError
+
+
+def find_pictures(
+    request: Request, chosen: int | Sequence[Picture], calibrated: Sequence[str], progress: Progress, warn: bool
+) -> tuple[Source, Selection]:
+    """The source, and what calibrates and evaluates of it.
+
+    Args:
+        chosen: how many calibrate, or which.
+        calibrated: digests of pictures that calibrated before.
+        warn: whether it matters that procedural pictures resemble no photograph.
+    """
+    wanted = _folder_or_procedural(warn) if request.images == "auto" else request.images
+    if wanted == "procedural":
+        given = {name: getattr(request, name) for name in ("labels", "label_base", "split")}
+        refuse("procedural pictures, which have no labels and no splits", **given)
+        procedural = ProceduralSource(request.seed)
+        return procedural, select_procedural(procedural, chosen, request.limit)
+    source = open_source(wanted, Reading(request.labels, request.label_base, request.split), progress.bar)
+    selection = select(source, chosen, request.limit, request.seed, calibrated)
+    return source, selection
+
+
+def _folder_or_procedural(warn: bool) -> str:
+    wanted = os.environ.get("IMAGENET_DIR") or "procedural"
+    if wanted == "procedural" and warn:
+        logging.warning("no pictures are given; PROCEDURAL ones are used, which resemble no photograph. Give --images")
+    elif wanted != "procedural" and not wanted.startswith(TFDS) and not Path(wanted).exists():
+        raise InputError(
+            expected=f"the environment variable IMAGENET_DIR to name pictures, or a data set as {TFDS}NAME",
+            found=f"nothing at {wanted}",
+            next_step="correct or unset it, or give --images",
+        )
+    return wanted
+
+
+def warn_of_evaluation(recipe: Recipe, request: Request) -> None:
+    """Says what is less than one may expect of the pictures that evaluate."""
+    found = len(recipe.evaluation.pictures)
+    if found < request.limit:
+        logging.warning("%d pictures are left to evaluate on, of the %d asked for", found, request.limit)
+    if found and recipe.evaluation.overlap is None and not (request.of and recipe.evaluation.kind == "procedural"):
+        what = request.of or request.ranges or "the published model"
+        logging.warning("nobody recorded which pictures calibrated %s; some may evaluate as well", what)

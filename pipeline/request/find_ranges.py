@@ -1,0 +1,47 @@
+"""From `--ranges` and `--range-method` to the activation ranges of a build, or to how they are measured."""
+
+from __future__ import annotations
+
+from calibration.ranges.range_methods import RangeMethod
+from calibration.ranges.range_table import Ranges, from_json
+from pipeline.engine import user_files
+from pipeline.request import published_recipe
+from pipeline.request.request import PUBLISHED, Request, meant
+from recreate_model.recipe import MIN_MAX
+from recreate_model.support.digest import digest_bytes
+from recreate_model.support.errors import UsageError
+
+_RANGE_METHODS = (MIN_MAX, "percentile:99.99", "mse", "entropy")  # examples, for an error
+
+
+def find_range_method(request: Request) -> str:
+    """The method in its one spelling."""
+    wanted = request.range_method
+    if wanted is None:
+        return MIN_MAX
+    if request.ranges:
+        raise UsageError(
+            expected="--range-method or --ranges, as the ranges of a table are chosen already",
+            found="both",
+            next_step="leave one of them out",
+        )
+    try:
+        return str(RangeMethod.parse(wanted))
+    except ValueError as error:
+        raise UsageError(
+            expected="--range-method to be min-max, percentile:P with 0 < P <= 100, mse or entropy",
+            found=str(error),
+            next_step=meant(wanted, _RANGE_METHODS) or f"give --range-method {_RANGE_METHODS[1]}",
+        ) from error
+
+
+def find_table(request: Request) -> tuple[Ranges | None, str]:
+    """The range table of a request and its SHA-256, if it has one. Whether it fits is for `calibrate` to say."""
+    if request.recipe == PUBLISHED:
+        return published_recipe.recorded_ranges()
+    path = request.ranges
+    if path is None:
+        return None, ""
+    wanted = f"--ranges {path} to be a range table"
+    text = user_files.read_text(path, wanted, "give a ranges.json that `python -m pipeline calibrate` wrote")
+    return from_json(text, str(path)), digest_bytes(text.encode())
