@@ -1,10 +1,9 @@
-"""The reproducibility check: the same recipe built twice under different conditions must give the same bytes.
+"""The reproducibility check: one recipe built twice under different conditions must give the same bytes.
 
-The two builds run in processes of their own, in fresh folders, and differ in everything that must not matter: working
-directory, locale, time zone, hash seed, thread counts and the number of worker processes. Their artifacts are compared
-with each other and with golden.json, in the order of the stages, so that the first difference named is the cause of
-those after it. Where an optional tool is missing, what it would have measured cannot come out as golden.json has it:
-those files are compared between the two builds alone, with a warning.
+The two builds run in separate processes and fresh folders, and differ in everything that must not matter: working
+directory, locale, time zone, hash seed, thread counts and number of worker processes. Their artifacts are compared with
+each other and with golden.json, in the order of the stages, so that the first difference is the cause of the others. If
+an optional tool is missing, the files that depend on it are compared between the two builds only, with a warning.
 """
 
 from __future__ import annotations
@@ -89,7 +88,13 @@ class Difference:
 
 
 def run(model: str, record: bool, as_json: bool, quiet: bool) -> int:
-    """Builds twice, compares, reports, and returns 0; raises CheckError naming the first difference."""
+    """Builds twice, compares, reports, and returns 0.
+
+    Raises:
+        CheckError: two files differ, or a claim does not hold.
+        ResourceError: `record` without an optional tool.
+        ToolError: a build failed.
+    """
     missing = missing_tools()
     if record and missing:
         raise _cannot_record(missing)
@@ -112,7 +117,7 @@ def run(model: str, record: bool, as_json: bool, quiet: bool) -> int:
         holds = json.loads((folders[0] / VERIFY_FILE).read_text(encoding="utf-8"))["holds"]
     if claims is None:
         logging.warning(
-            "golden.json has no entry for %s; the two builds are compared with each other alone", recipe.name
+            "golden.json has no entry for %s; the two builds are compared with each other only", recipe.name
         )
     elif unmeasured:
         logging.warning(
@@ -154,12 +159,12 @@ def digests(folder: Path, stages: Sequence[Stage] = ALL) -> dict[str, str]:
 
 
 def recorded(folder: Path) -> dict[str, str]:
-    """Those of `digests` that golden.json holds: not what a witness says of code and of versions of tools."""
+    """Those of `digests` that golden.json has: not the files of a witness, which record code and versions of tools."""
     return digests(folder, [stage for stage in ALL if not stage.witness])
 
 
 def missing_tools(stages: Sequence[Stage] = ALL) -> dict[str, tuple[str, ...]]:
-    """Stage -> optional tools that are missing here, its own and those of every stage it needs; stages without none."""
+    """Stage -> missing optional tools, its own and those of every stage it needs; only stages that lack one."""
     missing: dict[str, tuple[str, ...]] = {}
     for stage in stages:
         needed = [tool for need in stage.needs for tool in missing.get(need, ())]
@@ -170,17 +175,17 @@ def missing_tools(stages: Sequence[Stage] = ALL) -> dict[str, tuple[str, ...]]:
 
 
 def without_tools(missing: Mapping[str, tuple[str, ...]], folder: Path) -> dict[str, tuple[str, ...]]:
-    """Path -> missing tools, for every artifact of the stages that lack them; nothing claims those of witnesses."""
+    """Path -> missing tools, for every artifact of the stages that lack one, except witnesses."""
     stages = [stage for stage in ALL if stage.name in missing and not stage.witness]
     return {path: missing[stage.name] for stage in stages for path in digests(folder, [stage])}
 
 
 def between(one: Path, two: Path) -> Iterator[Difference]:
-    """Every artifact that differs between two build folders, by its bytes and not by its record."""
+    """Every artifact that differs between two build folders, by its bytes."""
     left, right = digests(one), digests(two)
     for path in left | right:
         if path not in left or path not in right:
-            yield Difference(path, left.get(path, "missing"), right.get(path, "missing"), "one build alone has it")
+            yield Difference(path, left.get(path, "missing"), right.get(path, "missing"), "only one build has it")
             continue
         a, b = (one / path).read_bytes(), (two / path).read_bytes()
         if a != b:
@@ -188,7 +193,7 @@ def between(one: Path, two: Path) -> Iterator[Difference]:
 
 
 def against(claims: Mapping[str, str], folder: Path, but: Container[str] = ()) -> Iterator[Difference]:
-    """Every artifact of a build that golden.json has otherwise, but for those left out."""
+    """Every artifact of a build with another digest than in golden.json, except those in `but`."""
     found = {path: digest for path, digest in recorded(folder).items() if path not in but}
     for path in {**found, **claims}:
         if found.get(path) != claims.get(path):
@@ -198,7 +203,7 @@ def against(claims: Mapping[str, str], folder: Path, but: Container[str] = ()) -
 
 
 def describe(path: str, a: bytes, b: bytes) -> str:
-    """Where two contents part: the first difference of two models that decides, else the first byte."""
+    """Where two contents differ: the decisive difference of two models, or the first byte."""
     if path.endswith(".tflite"):
         return str(compare(a, b, (path, path)).decisive[0])
     return f"from byte {first_difference(a, b)} of {len(a)} and {len(b)}"
@@ -218,14 +223,14 @@ def _build(model: str, recipe: Recipe, conditions: Conditions, scratch: Path) ->
     except subprocess.TimeoutExpired as error:
         raise _build_failed(conditions, f"none after {_TIME_LIMIT} s") from error
     folder = out / recipe.folder
-    # Status 1 is a claim that does not hold; the comparison, which comes first, names it more exactly.
+    # Status 1 is a claim that does not hold; the comparison, which comes first, is more exact about it.
     if result.returncode not in (0, 1) or Store(folder).records().keys() != {stage.name for stage in ALL}:
         raise _build_failed(conditions, f"status {result.returncode}: {result.stderr.strip()[-500:]}")
     return folder
 
 
 def _record(model: str, recipe: Recipe, folder: Path, scratch: Path) -> None:
-    """Writes golden.json. What is recorded is part of verify.json, so it settles after one more build."""
+    """Writes golden.json. It is an input of verify.json, so the digests are final after one more build."""
     for _ in range(_RECORD_ROUNDS):
         found = recorded(folder)
         if golden.artifacts(recipe) == found:
@@ -244,7 +249,7 @@ def _named(missing: Mapping[str, tuple[str, ...]]) -> str:
 
 
 def _cannot_record(missing: Mapping[str, tuple[str, ...]]) -> ResourceError:
-    # It would claim for ever that nothing was measured.
+    # Otherwise golden.json would record the files as they are without it.
     return ResourceError(
         expected="every optional tool to be installed where golden.json is recorded",
         found=f"no {_named(missing)}",

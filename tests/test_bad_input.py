@@ -239,7 +239,7 @@ def test_a_range_table_that_does_not_fit_is_bad_input(
 def test_only_who_evaluates_is_warned_of_too_few_pictures(tmp_path: Path) -> None:
     """Six pictures, four of which calibrate, leave two of the five asked for; calibrating alone needs none of them."""
     flags = {"images": pictures.write_folder(tmp_path / "pictures", count=6), "limit": 5}
-    warning = "2 pictures are left to evaluate on, of the 5 asked for"
+    warning = "2 pictures are left to evaluate on, of the 5 requested"
     for command, warned in (("calibrate", False), ("quantize", False), ("evaluate", True)):
         result = run(*small(command, tmp_path / "out", **flags))
         assert (result.returncode, warning in result.stderr) == (0, warned), result.stderr

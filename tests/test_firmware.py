@@ -393,7 +393,7 @@ def test_kept_sources_give_the_kept_image(finished_build: Request, tmp_path: Pat
 def test_keep_writes_over_nothing_of_the_users(finished_build: Request, tmp_path: Path) -> None:
     """A file with the name of a source and another content is refused."""
     (tmp_path / "labels.c").write_text("mine")
-    assert_one_error(run(*of(finished_build, keep=tmp_path)), 3, "labels.c", "another content", "another --keep")
+    assert_one_error(run(*of(finished_build, keep=tmp_path)), 3, "labels.c", "other content", "another --keep")
     assert [path.name for path in tmp_path.iterdir()] == ["labels.c"]
 
 

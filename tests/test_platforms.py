@@ -315,7 +315,7 @@ def test_it_runs_whenever_it_is_named(small_build: Request, checks: dict[str, Ch
         (outcome,) = [each for each in build(small_build, ("platforms",)) if each.stage == "platforms"]
         assert (outcome.state, outcome.holds) == ("built", True)
         assert sentence in [each["note"] for each in platforms(small_build)["rows"]]
-    assert outcome.why == "it looks at this machine"
+    assert outcome.why == "it depends on the tools of this machine"
 
 
 def test_golden_holds_nothing_of_it(small_build: Request, checks: dict[str, Check]) -> None:

@@ -230,7 +230,7 @@ def test_what_is_cached_is_checked_offline(
         verify(finished_build, "--json")
     rows = shown(capsys)["rows"]
     assert rows["published model: SHA-1"]["verdict"] == rows["published model: output"]["verdict"] == "match"
-    assert rows["published output: scores"]["why"] == "the published input and output not at hand"
+    assert rows["published output: scores"]["why"] == "the published input and output not available"
 
 
 @pytest.mark.parametrize("name", [INPUT, OUTPUT])

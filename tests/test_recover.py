@@ -349,7 +349,7 @@ def test_a_table_of_the_users_is_never_replaced(small_build: Request, tmp_path: 
     (published,) = small_build.out.rglob("*_INT8.tflite")
     flags = small_flags("recover", published, tmp_path)
     (tmp_path / "table.json").write_text("mine")
-    assert_one_error(run("recover", *flags), 3, "table.json", "another content", "--output")
+    assert_one_error(run("recover", *flags), 3, "table.json", "other content", "--output")
     assert (tmp_path / "table.json").read_text() == "mine"
     (tmp_path / "table.json").unlink()
     for _ in range(2):

@@ -253,5 +253,5 @@ def test_a_run_killed_while_publishing_is_noticed(small_build: Request, monkeypa
     assert record["parts"] is None
     outcomes = build(small_build)
     assert _built(outcomes) == {"vela"}
-    assert "stopped while it published" in next(o.why for o in outcomes if o.stage == "vela")
+    assert "stopped while it replaced" in next(o.why for o in outcomes if o.stage == "vela")
     assert contents(small_build.out) == before

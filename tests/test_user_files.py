@@ -84,13 +84,13 @@ class InTheWay:
 
 
 OBSTACLES = [
-    InTheWay("file", "a.h", r"expected nothing at .*a\.h, or the same content; found another content"),
-    InTheWay("file", "two/c.c", r"expected nothing at .*c\.c, or the same content; found another content"),
+    InTheWay("file", "a.h", r"expected no file at .*a\.h, or one with the same content; found other content"),
+    InTheWay("file", "two/c.c", r"expected no file at .*c\.c, or one with the same content; found other content"),
     InTheWay("folder", "two/c.c", r"c\.c, or the same content; found a folder;"),
-    InTheWay("dangling link", "two/c.c", r"c\.c, or the same content; found something that is no file"),
-    InTheWay("file", "two", r"expected a folder at .*two; found something that is no folder"),
-    InTheWay("dangling link", "two", r"expected a folder at .*two; found something that is no folder"),
-    InTheWay("file", ".", r"expected a folder at .*; found something that is no folder"),
+    InTheWay("dangling link", "two/c.c", r"c\.c, or one with the same content; found something that is not a file"),
+    InTheWay("file", "two", r"expected a folder at .*two; found something that is not a folder"),
+    InTheWay("dangling link", "two", r"expected a folder at .*two; found something that is not a folder"),
+    InTheWay("file", ".", r"expected a folder at .*; found something that is not a folder"),
 ]
 
 

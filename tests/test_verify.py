@@ -127,10 +127,10 @@ def test_a_changed_name_is_noticed(recipe: Recipe, model: bytes, origin: Origin)
 
 
 def test_a_float_model_is_noticed(recipe: Recipe, small_float: bytes, origin: Origin) -> None:
-    """Types, names, quantisation and float tensors all differ."""
+    """Types, names, quantization and float tensors all differ."""
     table = verify.rows(recipe, small_float, *origin, None, EXACT)
     differs = {row.what for row in table if row.verdict == "differs"}
-    assert {"input type", "output type", "output quantisation", "float tensors"} <= differs
+    assert {"input type", "output type", "output quantization", "float tensors"} <= differs
 
 
 def test_weights_that_are_not_the_frozen_graphs_are_noticed(recipe: Recipe, model: bytes, origin: Origin) -> None:

@@ -1,8 +1,7 @@
-"""The model card, `README.md` and its machine-readable twin `definition.yaml`, in the form of the published ones.
+"""The model card as `README.md` and as the machine-readable `definition.yaml`, in the form of the published card.
 
-Everything in them comes from the model file, the recipe, or something that was measured and is handed in. What was not
-measured reads "not measured". There is no clock, host or path of the machine in them, so equal builds have equal cards.
-Both lie in the folder of a build, two levels below the project's root.
+Their content comes from the model file, the recipe and measurements; what was not measured reads "not measured". They
+contain no time, host or path, so equal builds have equal cards.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ _KEY = {
 
 @dataclass(frozen=True)
 class Measured:
-    """A proportion with its Wilson interval at 95 %, on `n` pictures of what the card shall call `dataset`."""
+    """A proportion with its 95 % Wilson interval, on `n` pictures of `dataset`, as the card calls it."""
 
     value: float
     low: float
@@ -63,15 +62,15 @@ def card_readme(
 
     Args:
         model: the bytes of the `.tflite` file of `recipe`.
-        accuracy: of this very file; None where it was not measured.
-        agreement: of the INT8 model's winning class with the float model's; None where it was not measured.
-        evidence: of the platforms, in any order; one without any reads "not measured".
-        files: what else the build made: path relative to the card, and SHA-256.
+        accuracy: top-1 of this file; None if it was not measured.
+        agreement: share of pictures with the same top-1 class as the float model; None if it was not measured.
+        evidence: of the platforms, in any order; a platform without any reads "not measured".
+        files: the other files of the build, as (path relative to the card, SHA-256).
         variants: the compiled models, as `vela.vela_table` gives them.
-        refuted: what was claimed of the model and does not hold, as verification names it.
-        remarks: sentences on the model that verification has.
+        refuted: names of the claims that do not hold, from verification.
+        remarks: sentences on the model, from verification.
         left_out: sentences on what was not made of a given model, and why.
-        tools: name to version of what made the model.
+        tools: name -> version of the tools that made the model.
         conversion: as for `card_words.words_of`.
 
     Raises:
@@ -110,8 +109,8 @@ def card_readme(
 def card_definition(recipe: Recipe, model: bytes, accuracy: Measured | None, files: Sequence[tuple[str, str]]) -> str:
     """The card as YAML, with the published keys in the published order.
 
-    What is not there is null and its key stays: `benchmark` where nothing was measured, the paths of the test vectors
-    where `files` has none below `testing_input/` and `testing_output/`. Arguments and errors as for `card_readme`.
+    A missing value is null: `benchmark` if nothing was measured, the paths of test vectors if `files` has none below
+    `testing_input/` and `testing_output/`. Arguments and errors as for `card_readme`.
     """
     import yaml  # only a card needs it
 
@@ -155,18 +154,18 @@ def card_definition(recipe: Recipe, model: bytes, accuracy: Measured | None, fil
 
 
 def _checked_view(recipe: Recipe, model: bytes) -> ModelView:
-    """The model, if the words of the card (a picture in, classes out, INT8) are true of it, or it was given."""
+    """The model's view, checked to take a picture and give classes in INT8 as the card says, unless it was given."""
     view = read_model(model)
     if recipe.given:
         return view
-    ends = [view.tensors[index] for index in (*view.inputs, *view.outputs)]
+    interface = [view.tensors[index] for index in (*view.inputs, *view.outputs)]
     picture = (1, recipe.model.resolution, recipe.model.resolution, 3)
-    int8 = all(tensor.dtype == "int8" and tensor.quantisation for tensor in ends)
-    ranks = [len(tensor.shape) for tensor in ends]
+    int8 = all(tensor.dtype == "int8" and tensor.quantisation for tensor in interface)
+    ranks = [len(tensor.shape) for tensor in interface]
     if not (int8 and ranks == [4, 2] and len(view.inputs) == 1 and view.input.shape == picture):
         raise CheckError(
             expected=f"one quantised int8 {picture} in and one int8 (1, classes) out, for the recipe {recipe.name}",
-            found=", ".join(f"{tensor.dtype} {tensor.shape}" for tensor in ends) or "no inputs or outputs",
+            found=", ".join(f"{tensor.dtype} {tensor.shape}" for tensor in interface) or "no inputs or outputs",
             done="no card was written",
             next_step="python -m pipeline quantize",
         )
@@ -176,18 +175,18 @@ def _checked_view(recipe: Recipe, model: bytes) -> ModelView:
 def _platform_row(platform: str, evidence: Sequence[Evidence]) -> str:
     known = sorted((e for e in evidence if e.platform == platform), key=lambda e: STATUSES.index(e.status))
     mark = _MARKS[known[0].status if known else "not run"]
-    if not all(each.holds for each in known):
+    if not all(row.holds for row in known):
         mark = _FAILED
-    return f"| {platform} | {mark} | {'<br>'.join(_cell(each.sentence) for each in known)} |"
+    return f"| {platform} | {mark} | {'<br>'.join(_cell(row.sentence) for row in known)} |"
 
 
 def _evidence_section(evidence: Sequence[Evidence]) -> str:
-    """With what each check was done and what it does not show; not the time, which is another every time."""
+    """The tools of each check and what it does not show; without times, which differ from run to run."""
     rows = "".join(
-        f"| {each.platform} | {_cell(each.what)} | {_cell(', '.join(each.tools))} | {_cell(each.note)} |\n"
+        f"| {row.platform} | {_cell(row.what)} | {_cell(', '.join(row.tools))} | {_cell(row.note)} |\n"
         for platform in PLATFORMS
-        for each in evidence
-        if each.platform == platform and (each.tools or each.note)
+        for row in evidence
+        if row.platform == platform and (row.tools or row.note)
     )
     head = "| Platform | Check | Tools | What it does not show |\n|---|---|---|---|\n"
     return f"\n### Evidence\n{head}{rows}" if rows else ""
@@ -229,12 +228,12 @@ def _node_tables(heading: str, view: ModelView, indices: Sequence[int], recipe: 
 
 
 def _node_table(heading: str, tensor: Tensor, description: str) -> str:
-    assert tensor.quantisation is not None  # _checked_view holds it
+    assert tensor.quantisation is not None  # _checked_view checks it
     columns = (
         (heading, 200, tensor.name),
         ("Shape", 100, str(tensor.shape)),
         ("Type", 100, tensor.dtype),
-        ("Scale", 100, f"{tensor.quantisation.scales[0]:.9g}"),  # nine digits give a float32 back exactly
+        ("Scale", 100, f"{tensor.quantisation.scales[0]:.9g}"),  # nine digits identify a float32
         ("Zero Point", 100, str(tensor.quantisation.zero_points[0])),
         ("Description", 300, description),
     )

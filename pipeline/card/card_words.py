@@ -1,4 +1,4 @@
-"""What the model card says of a model in words: what it is, where it comes from, and what must be known first."""
+"""The sentences of the model card: what the model is, where it comes from, and what a reader must know first."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class Words:
 
     Attributes:
         title: of the whole card.
-        warning: what has to be said before anything else; empty where that is nothing.
-        terms: on the licence, behind its name.
-        origin: how the model came to be.
-        labels, code: paragraphs on the class labels, and on what made the model.
-        paper: address of the paper on the network; empty where the network is not known.
+        warning: the first line of the card; empty for none.
+        terms: what follows the name of the license.
+        origin: how the model was made.
+        labels, code: paragraphs on the class labels, and on the code that made the model.
+        paper: address of the paper on the network; empty if the network is not known.
     """
 
     title: str
@@ -45,9 +45,9 @@ def words_of(recipe: Recipe, model: bytes, tools: Mapping[str, str], labelled: b
 
     Args:
         model: the bytes of the INT8 model.
-        tools: name to version of what made the model.
-        labelled: whether labels.txt lies beside the card.
-        conversion: a sentence on how a toolchain of its own converted the checkpoint; empty where today's did.
+        tools: name -> version of the tools that made the model.
+        labelled: whether labels.txt is beside the card.
+        conversion: how a pinned toolchain converted the checkpoint; empty if the installed one did.
     """
     labels = (
         "The class labels associated with this model are in [labels.txt](labels.txt); the script `get_class_labels.sh` "
@@ -58,7 +58,7 @@ def words_of(recipe: Recipe, model: bytes, tools: Mapping[str, str], labelled: b
     if recipe.given:
         return _of_given(recipe, model, tools, labels)
     how = " --recipe published" * bool(recipe.toolchain)
-    description, warning = _who_it_is(recipe)
+    description, warning = _description_and_warning(recipe)
     if digest_bytes(model, "sha1") == PUBLISHED_SHA1:
         description, warning = f"{_QUANTISED} Trained on ImageNet.", f"{warning} {_IDENTICAL}".strip()
     return Words(
@@ -99,8 +99,8 @@ def _title(model: Model) -> str:
     return f"MobileNet v2 {model.width} {model.resolution} INT8"
 
 
-def _who_it_is(recipe: Recipe) -> tuple[str, str]:
-    """The description, and what has to be said before anything else unless the weights are the official ones."""
+def _description_and_warning(recipe: Recipe) -> tuple[str, str]:
+    """The description, and the warning unless the weights are the official ones."""
     checkpoint = recipe.checkpoint
     if checkpoint.kind == "official":
         return f"{_QUANTISED} Trained on ImageNet.", ""
@@ -114,12 +114,12 @@ def _who_it_is(recipe: Recipe) -> tuple[str, str]:
 
 
 def _file(recipe: Recipe) -> str:
-    """What holds the float weights."""
+    """The kind of file that has the float weights."""
     return recipe.checkpoint.form or "archive"
 
 
 def warnings_of(recipe: Recipe) -> list[str]:
-    """What else a reader must know before anything else."""
+    """Further warnings at the top of the card."""
     if recipe.calibration.kind == "procedural" and recipe.checkpoint.kind != "seeded":
         return ["Calibrated on procedural pictures, which resemble no photograph."]
     return []
@@ -148,7 +148,7 @@ def _made_with(tools: Mapping[str, str]) -> str:
 
 
 def description_of(view: ModelView, tensor: Tensor, recipe: Recipe) -> str:
-    """What an input or an output of the model of a recipe is."""
+    """What an input or an output of the model is."""
     if tensor is view.input and (size := picture_size(view)):
         return f"Single {size}x{size} RGB image with INT8 values between -128 and 127"
     if tensor is view.output and (not recipe.given or tensor.shape in ((1, CLASSES), (1, CLASSES + 1))):

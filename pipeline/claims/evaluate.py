@@ -1,6 +1,6 @@
-"""Top-1 of the float and the INT8 model on the same pictures, and how often the two agree; or of a given INT8 model.
+"""Top-1 of the float and the INT8 model on the same pictures and their agreement, or top-1 of a given INT8 model.
 
-Both run under XNNPACK, as on devices. Every figure comes with its n and a 95 % Wilson interval.
+Both run with XNNPACK, as on devices. Every figure has its n and a 95 % Wilson interval.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _Z = 1.959963984540054  # of the normal distribution, for 95 %
 
 @dataclass(frozen=True)
 class Proportion:
-    """`hits` of `n`, with the Wilson interval at 95 %."""
+    """`hits` of `n`, with the 95 % Wilson interval."""
 
     hits: int
     n: int
@@ -35,19 +35,21 @@ class Proportion:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Lower and upper bound (E. B. Wilson, JASA 22, 1927); inside 0..1 and of use for small n, unlike Wald's."""
-        centre = (self.value + _Z * _Z / (2 * self.n)) / (1 + _Z * _Z / self.n)
+        """Lower and upper bound (E. B. Wilson, JASA 22, 1927); within 0..1 and usable for small n, unlike Wald's."""
+        center = (self.value + _Z * _Z / (2 * self.n)) / (1 + _Z * _Z / self.n)
         spread = _Z * math.sqrt(self.value * (1 - self.value) / self.n + _Z * _Z / (4 * self.n**2))
         spread /= 1 + _Z * _Z / self.n
-        return max(0.0, centre - spread), min(1.0, centre + spread)
+        return max(0.0, center - spread), min(1.0, center + spread)
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """Results on one set of pictures.
 
-    Top-1 is None where none of them has a label, agreement where there are none, and both that take a float model where
-    there is no such model.
+    Attributes:
+        float_top1: None if no picture has a label or there is no float model.
+        int8_top1: None if no picture has a label.
+        agreement: share of pictures with the same top-1 class; None without pictures or without a float model.
     """
 
     float_top1: Proportion | None
@@ -73,7 +75,7 @@ def evaluate(
     """Runs both models, or the INT8 model alone, on every picture.
 
     Raises:
-        InputError: a picture that cannot be read or that changed.
+        InputError: a picture cannot be read, or changed.
     """
     predictions: list[_Prediction] = []
     setup = functools.partial(_setup, float_model, int8_model, inputs)
@@ -121,11 +123,11 @@ def _predict(state: _State, picture: Picture) -> _Prediction:
     float_class = None
     if state.float_runner:
         (float_scores,) = state.float_runner.run(value)
-        float_class = _first_class(float_scores)
-    return _Prediction(picture.label, float_class, _first_class(int8_scores))
+        float_class = _top_class(float_scores)
+    return _Prediction(picture.label, float_class, _top_class(int8_scores))
 
 
-def _first_class(scores: Array) -> int:
-    """The winning class of (1, classes), 0 for the background. A network without that one begins with class 1."""
+def _top_class(scores: Array) -> int:
+    """The class with the highest of scores (1, classes). A network without the background, 0, begins with class 1."""
     # Of equal scores the first wins, as in TensorFlow's argmax; int8 scores are often equal.
     return int(scores.argmax()) + CLASSES - scores.size

@@ -1,8 +1,8 @@
-"""The published model and its test vectors, compared with what is claimed of them; and a build's model beside them.
+"""Compares the published model and its test vectors with what is claimed of them, and a build's model with both.
 
-Claims come from the pins of `support.resources` (SHA-256), from the published card (SHA-1, size, interface), and from
-the reference kernels, which made the published output: every byte of it. A build's model that is not the published one
-was calibrated on other pictures, and nothing is claimed of its scores.
+Claims come from the pinned SHA-256 digests, from the published card (SHA-1, size, interface), and from the reference
+kernels, which produced every byte of the published output. A build's model that is not the published one was calibrated
+on other pictures; nothing is claimed of its scores.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from calibration.pictures.preprocess import quantize_input
 from pipeline.claims.published_files import File, Files, read_vector
 from pipeline.claims.rows import Row, claim
-from pipeline.claims.verify import OUTPUT_QUANTISATION, quantisation_text
+from pipeline.claims.verify import OUTPUT_QUANTIZATION, quantization_text
 from recreate_model.network.mobilenet_v2 import CLASSES
 from recreate_model.network.published_figures import PUBLISHED_MODEL, PUBLISHED_SHA1, PUBLISHED_SIZE
 from recreate_model.quantize.convert import INT8_INPUT_NAME, INT8_OUTPUT_NAME
@@ -42,17 +42,17 @@ class Card:
 
 CARD = Card(PUBLISHED_MODEL, PUBLISHED_SHA1, PUBLISHED_SIZE)
 _OUTPUT_SHAPE = (1, CLASSES)
-_REFERENCE = "the reference kernels, which made the published output"
+_REFERENCE = "the reference kernels, which produced the published output"
 
 
 def rows(ours: bytes | None, files: Files) -> tuple[Row, ...]:
     """All rows.
 
     Args:
-        ours: a build's INT8 model; None where there is none.
+        ours: a build's INT8 model; None if the build has none.
 
     Raises:
-        InputError: a file that is there and cannot be what it stands for.
+        InputError: a file exists and is not usable as the published one.
     """
     value = read_vector(files.input, CARD.input_shape)
     wanted = read_vector(files.output, _OUTPUT_SHAPE)
@@ -67,11 +67,11 @@ def rows(ours: bytes | None, files: Files) -> tuple[Row, ...]:
 
 
 def _read(model: bytes, where: str) -> ModelView:
-    """The model's view, with an input and an output that can be looked at."""
+    """The model's view, whose inputs and outputs are known to be among its tensors."""
     view = read_model(model, where)
-    ends = (*view.inputs, *view.outputs)
-    scaled = [view.tensors[index].quantisation for index in ends if 0 <= index < len(view.tensors)]
-    if not ends or len(scaled) != len(ends) or any(q and len(q.zero_points) != len(q.scales) for q in scaled):
+    interface = (*view.inputs, *view.outputs)
+    scaled = [view.tensors[index].quantisation for index in interface if 0 <= index < len(view.tensors)]
+    if not interface or len(scaled) != len(interface) or any(q and len(q.zero_points) != len(q.scales) for q in scaled):
         raise InputError(
             expected=f"{where} to have inputs and outputs among its tensors",
             found="a damaged TensorFlow Lite file",
@@ -104,12 +104,12 @@ def _interface(view: ModelView) -> Iterator[Row]:
         found = "; ".join(f"{view.tensors[i].name}, {view.tensors[i].dtype} {view.tensors[i].shape}" for i in indices)
         yield claim(f"published model: {side}", expected, found or "none", why)
     if view.outputs:
-        found = quantisation_text(view.output.quantisation)
-        yield claim("published model: output scale", OUTPUT_QUANTISATION, found, "a softmax is at most 1")
+        found = quantization_text(view.output.quantisation)
+        yield claim("published model: output scale", OUTPUT_QUANTIZATION, found, "a softmax is at most 1")
 
 
 def _published_run(file: File, view: ModelView | None, value: Array | None, wanted: Array | None) -> Iterator[Row]:
-    """The published input through the published model."""
+    """Rows on running the published model on the published input."""
     what = "published output"
     missing = _missing(view, value, wanted, "the published model")
     if missing or file.data is None or value is None or wanted is None:
@@ -125,10 +125,10 @@ def _published_run(file: File, view: ModelView | None, value: Array | None, want
 def _our_run(
     ours: bytes | None, file: File, published: ModelView | None, value: Array | None, wanted: Array | None
 ) -> Iterator[Row]:
-    """The published input through our model: its real values, where the two models scale their inputs differently."""
+    """Rows on running our model on the published input, requantized if the input scales differ."""
     what = "our model on the published input"
     if ours is None:
-        yield Row(f"{what}: scores", "", "", "not checked", "the build has no model, and none is made to be compared")
+        yield Row(f"{what}: scores", "", "", "not checked", "the build has no model, and this command makes none")
         return
     view = read_model(ours, "our model")
     missing = _missing(view, value, wanted, "our model")
@@ -143,24 +143,24 @@ def _our_run(
     own, theirs = view.input.quantisation, published.input.quantisation if published and published.inputs else None
     how = "reference kernels"
     if own and theirs and (own.scales, own.zero_points) != (theirs.scales, theirs.zero_points):
-        value = _requantised(value, theirs, own)
-        how += ", the input quantised again as ours is"
+        value = _requantized(value, theirs, own)
+        how += ", the input requantized to our scale"
     elif theirs is None:
-        how += ", the input as it stands, as the published scale is not at hand"
+        how += ", the input unchanged, as the published scale is not available"
     found = _scores(ours, "our model", value, "reference")
-    why = f"{how}; ours is another model, whose ranges are others"
+    why = f"{how}; ours is another model with other ranges"
     yield Row(f"{what}: scores", "", _distance(found, wanted), "not claimed", why)
     first = int(wanted.argmax())
-    # Where several classes share the highest score, whichever of them is wanted.
+    # If several classes share the highest score, the expected one counts.
     best = first if found[first] == found.max() else int(found.argmax())
     yield Row(f"{what}: first class", f"class {first}", f"class {best}", "not claimed", why)
 
 
 def _missing(view: ModelView | None, value: Array | None, wanted: Array | None, model: str) -> str:
-    """Why a run cannot be; empty where it can."""
+    """Why the model cannot be run; empty if it can."""
     if view is None or value is None or wanted is None:
         parts = (("model", view), ("input", value), ("output", wanted))
-        return f"the published {' and '.join(name for name, part in parts if part is None)} not at hand"
+        return f"the published {' and '.join(name for name, part in parts if part is None)} not available"
     for side, indices, shape in (("takes", view.inputs, CARD.input_shape), ("gives", view.outputs, _OUTPUT_SHAPE)):
         found = [f"{view.tensors[index].dtype} {view.tensors[index].shape}" for index in indices]
         if found != [f"int8 {shape}"]:
@@ -173,7 +173,7 @@ def _distance(found: Array, wanted: Array) -> str:
     return f"{int((difference == 0).sum())} of {len(wanted)} bytes equal, {int(difference.max())} levels apart at most"
 
 
-def _requantised(value: Array, source: Quantisation, target: Quantisation) -> Array:
+def _requantized(value: Array, source: Quantisation, target: Quantisation) -> Array:
     real = (value.astype(np.float32) - np.float32(source.zero_points[0])) * np.float32(source.scales[0])
     return quantize_input(real, target.scales[0], target.zero_points[0])
 
@@ -186,7 +186,7 @@ def _scores(model: bytes, name: str, value: Array, kernels: Kernels) -> Array:
         said = next(iter(str(error).splitlines()), type(error).__name__)
         raise InputError(
             expected=f"{name} to run on its own test input",
-            found=f"an interpreter that refuses it ({said})",
+            found=f"that the interpreter refuses it ({said})",
             done="nothing was written",
             next_step="give the published file, or leave PATH out to fetch it",
         ) from error

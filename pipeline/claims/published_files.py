@@ -1,7 +1,7 @@
 """The three published files, from the cache and its mirrors or from a folder laid out as the ML-zoo's, as bytes.
 
-A file that is not there is told, and whatever needs it is left unchecked; a file that is there and is something else
-(a Git LFS pointer, a vector cut short or of another shape) is an error. Nothing is unpickled.
+A missing file is reported, and what needs it is not checked. A file with other content (a Git LFS pointer, a truncated
+vector, another shape) is an error. Nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ class File:
     """One of the published files.
 
     Attributes:
-        data: None where it is not at hand.
-        where: its path; empty where it is not at hand.
-        missing: the error to end with, where it is not at hand and should be.
+        data: its bytes; None if it is not available.
+        where: its path; empty if it is not available.
+        missing: the error to raise, if it is not available and should be.
     """
 
     resource: Resource
@@ -51,20 +51,20 @@ class File:
 
     @property
     def why(self) -> str:
-        """Why it is not at hand."""
+        """Why it is not available."""
         return self.missing.found if self.missing else "a single model was given, without its test vectors"
 
 
 @dataclass(frozen=True)
 class Files:
-    """The model, its test input, and the output that belongs to it."""
+    """The model, its test input, and the expected output."""
 
     model: File
     input: File
     output: File
 
     def missing(self) -> Iterator[ResourceError]:
-        """The errors of those that should be at hand and are not."""
+        """The errors of the files that should be available and are not."""
         for field in fields(self):
             if error := getattr(self, field.name).missing:
                 yield error
@@ -81,10 +81,10 @@ def vector_fetched(cache: Path, progress: Progress) -> tuple[File, File]:
 
 
 def model(path: Path | None, progress: Progress) -> tuple[bytes, Path]:
-    """The model that the user names, or the pinned one where none is named, and where it lies.
+    """The model that the user names, or the pinned one if none is named, and its path.
 
     Raises:
-        InputError, ResourceError: it cannot be read, or cannot be had.
+        InputError, ResourceError: it cannot be read, or is not available.
     """
     if path is None:
         file = _fetched(RESOURCES[_MODEL], resources.cache_folder(), progress)
@@ -104,7 +104,7 @@ def _fetched(resource: Resource, cache: Path, progress: Progress) -> File:
 
 
 def vector_beside(folder: Path) -> tuple[File, File]:
-    """The test input and output of a folder in the ML-zoo's layout, as far as they are there.
+    """The test input and output of a folder in the layout of the ML-zoo, as far as they exist.
 
     Raises:
         InputError: a file that cannot be read.
@@ -126,16 +126,16 @@ def given(path: Path) -> Files:
 
 
 def pinned_array(file: File) -> Array:
-    """The array of a test vector that is at hand and has the pinned digest."""
+    """The array of a test vector that is available and has the pinned digest."""
     assert file.data is not None
     return _parse(file.data)
 
 
 def read_vector(file: File, shape: tuple[int, ...]) -> Array | None:
-    """A test vector, int8 of `shape` and flat where it is scores; None where it is not at hand.
+    """A test vector: int8 of `shape`, or int64 (classes,) for scores; None if it is not available.
 
     Raises:
-        InputError: the file is no .npy of that shape and type, or is longer or shorter than it says.
+        InputError: the file is not a .npy of that shape and type, or its size contradicts its header.
     """
     if file.data is None:
         return None
@@ -143,7 +143,7 @@ def read_vector(file: File, shape: tuple[int, ...]) -> Array | None:
         vector = _parse(file.data)
     except (ValueError, EOFError, SyntaxError, TypeError, RecursionError, MemoryError, tokenize.TokenError) as error:
         said = " ".join(str(error).split())[:100]
-        raise _unusable(file, shape, f"a file that is no such array ({said})") from error
+        raise _unusable(file, shape, f"another file ({said})") from error
     if vector.dtype != np.int8 or vector.shape != shape:
         raise _unusable(file, shape, f"{vector.dtype} {vector.shape}")
     return vector.reshape(-1).astype(np.int64) if len(shape) == 2 else vector
@@ -158,7 +158,7 @@ def _parse(data: bytes) -> Array:
     shape, _, dtype = read_header(stream)
     if dtype.hasobject:
         raise ValueError("pickled objects")
-    # Before an array of that size is made: the header may say anything.
+    # Checked before an array of that size is allocated: the header may state anything.
     stated, there = dtype.itemsize * int(np.prod(shape, dtype=object)), len(data) - stream.tell()
     if stated != there:
         raise ValueError(f"{there} bytes of data where its header says {stated}")
@@ -205,7 +205,9 @@ def _beside(folder: Path, resource: Resource, where: str) -> File:
 def _read(path: Path) -> tuple[bytes, str]:
     try:
         if not path.is_file():
-            found = "a folder" if path.is_dir() else "something that is no file" if path.exists() else "nothing there"
+            found = (
+                "a folder" if path.is_dir() else "something that is not a file" if path.exists() else "nothing there"
+            )
         else:
             with path.open("rb") as stream:
                 data = stream.read(_LARGEST + 1)

@@ -1,4 +1,4 @@
-"""What a comparison says, row by row: the one form for every command that compares with a claim."""
+"""Rows of a comparison: the one form for every command that compares something with a claim."""
 
 from __future__ import annotations
 
@@ -10,12 +10,19 @@ from recreate_model.support.errors import CheckError
 
 Verdict = Literal["match", "differs", "not claimed", "not checked"]
 
-BACKGROUND = "class 0"  # what the row on it is called, of a model whose checkpoint has none
+BACKGROUND = "class 0"  # name of the row about it, for a model whose checkpoint has no such class
 
 
 @dataclass(frozen=True)
 class Row:
-    """One property: what is claimed, what was found, and why it is or is not a claim, or could not be checked."""
+    """One property.
+
+    Attributes:
+        what: its name.
+        expected: what is claimed; empty if nothing is.
+        found: what the file has.
+        why: the source of the claim, or why it is not claimed or not checked.
+    """
 
     what: str
     expected: str
@@ -25,17 +32,21 @@ class Row:
 
 
 def claim(what: str, expected: str, found: str, why: str) -> Row:
-    """A row that matches only if both are the same."""
+    """A row that matches only if `expected` and `found` are equal."""
     return Row(what, expected, found, "match" if expected == found else "differs", why)
 
 
 def holds(table: Iterable[Row]) -> bool:
-    """Whether nothing that is claimed differs."""
+    """Whether no claimed property differs."""
     return all(row.verdict != "differs" for row in table)
 
 
 def raise_unless_holds(table: Sequence[Row], done: str, next_step: str) -> None:
-    """Raises CheckError, naming the first row that differs, and what the command did besides looking."""
+    """Raises CheckError with the first row that differs.
+
+    Args:
+        done: what the command left as it was or kept, for the error.
+    """
     differing = [row for row in table if row.verdict == "differs"]
     if differing:
         first = differing[0]

@@ -1,9 +1,9 @@
-"""Comparing a built model with what is claimed of it, row by row.
+"""Compares a model with what is claimed of it, row by row.
 
-Four things make claims: the published card, for names, shapes, types, operators and the output's quantisation; the
-recipe's entry in golden.json, for the bytes; the checkpoint's own frozen graph, for the float weights; and the float
-model with its ranges, for every scale, weight and bias, which are derived again without TensorFlow. The published SHA-1
-is claimed of the published recipe, and elsewhere shown: it belongs to a toolchain of 2021 and its ranges.
+Claims have four sources: the published card (names, shapes, types, operators, output quantization), the recipe's entry
+in golden.json (the bytes), the checkpoint's own frozen graph (float weights), and the float model with its ranges
+(every scale, INT8 weight and bias, derived again without TensorFlow). The published SHA-1 is claimed only for the
+published recipe; other builds list it for reference, as it depends on a toolchain of 2021 and its ranges.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from recreate_model.tflite.model_view import ModelView, Quantisation, read_model
 
 _CARD, _MODEL = "the published card", "the published model"
 _OPERATORS = ("ADD", "AVERAGE_POOL_2D", "CONV_2D", "DEPTHWISE_CONV_2D", "RESHAPE", "SOFTMAX")
-# A softmax is at most 1, so its scale does not depend on any picture.
-OUTPUT_QUANTISATION = "scale 0.00390625, zero point -128"
-_INPUT_QUANTISATION = "scale 0.007843137718737125, zero point -1"  # of the published model
+# A softmax is at most 1, so its scale does not depend on the calibration pictures.
+OUTPUT_QUANTIZATION = "scale 0.00390625, zero point -128"
+_INPUT_QUANTIZATION = "scale 0.007843137718737125, zero point -1"  # of the published model
 
 
 def rows(
@@ -44,10 +44,11 @@ def rows(
     """All rows for a model.
 
     Args:
-        float_model: it was quantised from, and `spans`, the range of each activation.
-        golden_sha256: of the model, as golden.json has it for this recipe; None where it has nothing.
-        frozen_graph: `archive_frozen_graph` of freeze.json; None where the checkpoint has no frozen graph.
-        background: how class 0 was filled in where the checkpoint has none; empty where it has one.
+        float_model: what the model was quantized from.
+        spans: name of each activation -> its range (min, max).
+        golden_sha256: SHA-256 of the model in golden.json for this recipe; None if it has no entry.
+        frozen_graph: `archive_frozen_graph` of freeze.json; None if the checkpoint has no frozen graph.
+        background: how class 0 was filled in, if the checkpoint has none; empty if it has one.
     """
     view = read_model(model)
     return (
@@ -72,13 +73,13 @@ def published_rows(
 
     Args:
         float_model, spans, frozen_graph: as for `rows`.
-        graph: the checkpoint's frozen graph, which was converted.
+        graph: the checkpoint's frozen graph, which was converted, serialized.
     """
     view = read_model(model)
     activations = rederive_activations(read_model(float_model, "the float model"), view, spans, Generation.SCALE_FLOOR)
     return (
         *_published_bytes(model),
-        *_interface(PUBLISHED_MODEL, view, _INPUT_QUANTISATION),
+        *_interface(PUBLISHED_MODEL, view, _INPUT_QUANTIZATION),
         *_content(view),
         _agreement("activation scales", activations, "the recorded ranges, by the arithmetic of TensorFlow 2.5"),
         *_explained(view, as_values(read_layers(graph, PUBLISHED_MODEL, "the checkpoint's frozen graph"))),
@@ -87,16 +88,16 @@ def published_rows(
 
 
 def given_rows(model: bytes) -> tuple[Row, ...]:
-    """All rows for a model that was given: those of the published card where its SHA-1 is the published one."""
+    """All rows for a given model; those of the published card if its SHA-1 is the published one."""
     view = read_model(model)
     sha1 = digest_bytes(model, "sha1")
     if sha1 == PUBLISHED_SHA1:
         return (
             *_published_bytes(model),
-            *_interface(PUBLISHED_MODEL, view, _INPUT_QUANTISATION),
+            *_interface(PUBLISHED_MODEL, view, _INPUT_QUANTIZATION),
             *_content(view),
         )
-    why = "a given file, of which nothing is claimed"
+    why = "a given file; nothing is claimed of it"
     return (
         Row("SHA-1", "", sha1, "not claimed", why),
         Row("size", "", str(len(model)), "not claimed", why),
@@ -121,7 +122,7 @@ def _bytes(recipe: Recipe, model: bytes, golden_sha256: str | None) -> Iterator[
         yield Row("SHA-256", "", found, "not claimed", "golden.json has no entry for this recipe")
     else:
         yield claim("SHA-256", golden_sha256, found, "golden.json, for this recipe")
-    why = "a published figure: its toolchain is of 2021 and its calibration set is lost"
+    why = "a published figure of another toolchain (2021) and a lost calibration set"
     published = recipe.model == PUBLISHED_MODEL and recipe.checkpoint.kind == "official"
     for what, figure, value in (
         ("SHA-1", PUBLISHED_SHA1, digest_bytes(model, "sha1")),
@@ -136,20 +137,20 @@ def _not_published(recipe: Recipe) -> str:
     return "the published figures are of the official checkpoint"
 
 
-def _interface(model: Model, view: ModelView, input_quantisation: str = "") -> Iterator[Row]:
+def _interface(model: Model, view: ModelView, input_quantization: str = "") -> Iterator[Row]:
     card, resolution = _CARD, model.resolution
     yield claim("input name", INT8_INPUT_NAME, view.input.name, card)
     yield claim("input shape", str((1, resolution, resolution, 3)), str(view.input.shape), card)
     yield claim("input type", "int8", view.input.dtype, card)
-    what, found = "input quantisation", quantisation_text(view.input.quantisation)
-    if input_quantisation:
-        yield claim(what, input_quantisation, found, _MODEL)
+    what, found = "input quantization", quantization_text(view.input.quantisation)
+    if input_quantization:
+        yield claim(what, input_quantization, found, _MODEL)
     else:
         yield Row(what, "", found, "not claimed", "it follows from the calibration pictures")
     yield claim("output name", INT8_OUTPUT_NAME, view.output.name, card)
     yield claim("output shape", str((1, CLASSES)), str(view.output.shape), card)
     yield claim("output type", "int8", view.output.dtype, card)
-    yield claim("output quantisation", OUTPUT_QUANTISATION, quantisation_text(view.output.quantisation), _MODEL)
+    yield claim("output quantization", OUTPUT_QUANTIZATION, quantization_text(view.output.quantisation), _MODEL)
 
 
 def _content(view: ModelView) -> Iterator[Row]:
@@ -159,7 +160,7 @@ def _content(view: ModelView) -> Iterator[Row]:
 
 def _no_floats(view: ModelView) -> Row:
     floats = [tensor.name for tensor in view.tensors if tensor.dtype.startswith(("float", "bfloat"))]
-    return claim("float tensors", "none", ", ".join(floats) or "none", "full-integer quantisation")
+    return claim("float tensors", "none", ", ".join(floats) or "none", "full-integer quantization")
 
 
 def _numbers(derived: Rederivation) -> Iterator[Row]:
@@ -180,9 +181,9 @@ def _agreement(what: str, agreement: Agreement, why: str) -> Row:
 
 
 def _explained(view: ModelView, values: Mapping[str, Array]) -> Iterator[Row]:
-    """The numbers of a model whose BatchNorm another CPU folded: each channel by one factor within the tolerance."""
+    """Whether one folding factor within the tolerance explains each channel, if another CPU folded BatchNorm."""
     layers = consistency.compare(view, mobilenet_v2.layers(PUBLISHED_MODEL), values, Generation.SCALE_FLOOR)
-    refuted = [each for layer in layers for each in layer.refutations]
+    refuted = [refutation for layer in layers for refutation in layer.refutations]
     weights, biases = sum(layer.weights for layer in layers), sum(layer.biases for layer in layers)
     expected = f"{weights} weights and {biases} biases explained"
     found = f"{refuted[0].what} of {refuted[0].tensor} is {refuted[0].found}" if refuted else expected
@@ -191,14 +192,14 @@ def _explained(view: ModelView, values: Mapping[str, Array]) -> Iterator[Row]:
 
 
 def _weights(recipe: Recipe, frozen_graph: Json) -> Row:
-    """What reading the archive's frozen graph showed; constants are compared, or there is no claim."""
+    """The comparison of the float weights with the constants of the archive's frozen graph, if it has one."""
     what, why = "float weights", "the archive's own frozen graph"
     if recipe.checkpoint.form:
-        return Row(what, "", "", "not claimed", f"a {recipe.checkpoint.form} has its weights once")
+        return Row(what, "", "", "not claimed", f"a {recipe.checkpoint.form} has no second copy of its weights")
     if frozen_graph is None:
-        return Row(what, "", "", "not claimed", "the checkpoint comes without a frozen graph to compare with")
+        return Row(what, "", "", "not claimed", "the checkpoint has no frozen graph to compare with")
     if frozen_graph["not_checked"]:
-        return Row(what, "", "", "not checked", f"{why} is laid out in another way: {frozen_graph['not_checked']}")
+        return Row(what, "", "", "not checked", f"{why} has another layout: {frozen_graph['not_checked']}")
     exact, folded, other = (frozen_graph[name] for name in ("exact", "folded", "first_other"))
     expected = f"{exact} constants the same"
     if folded:
@@ -207,7 +208,8 @@ def _weights(recipe: Recipe, frozen_graph: Json) -> Row:
     return claim(what, expected, f"not {other}" if other else expected, why)
 
 
-def quantisation_text(value: Quantisation | None) -> str:
+def quantization_text(value: Quantisation | None) -> str:
+    """Scales and zero points of a tensor as text."""
     if value is None:
         return "none"
     return f"scale {', '.join(map(repr, value.scales))}, zero point {', '.join(map(str, value.zero_points))}"

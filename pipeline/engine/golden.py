@@ -1,7 +1,7 @@
-"""`artifacts/golden.json`: the digests that must come out again, for the recipes CI builds.
+"""`artifacts/golden.json`: the expected digest of every artifact, for the recipes that CI builds.
 
-An entry is found by the recipe's id, so a recipe that differs in anything claims none of its artifacts; the INT8 model
-alone is claimed by every recipe that agrees in what decides it.
+The key of an entry is the recipe's id, so a recipe that differs in anything has no claim on its artifacts. The INT8
+model alone is claimed for every recipe with the same model id.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ PATH = Path(__file__).resolve().parents[2] / "artifacts" / "golden.json"
 
 
 def artifacts(recipe: Recipe) -> Mapping[str, str] | None:
-    """Path in the build folder -> SHA-256 of every artifact of this recipe; None where nothing is recorded."""
+    """Path in the build folder -> SHA-256 of every artifact of this recipe; None if nothing is recorded."""
     entry = _read().get(recipe.id)
     return None if entry is None else dict(entry["artifacts"])
 
 
 def model_claims(recipe: Recipe) -> Json:
-    """The recorded SHA-256 of the INT8 model alone; None where nothing is recorded."""
+    """The recorded SHA-256 of the INT8 model; None if nothing is recorded."""
     for entry in _read().values():
         if entry["model_id"] == recipe.model_id:
             return entry["artifacts"][model_file(recipe)]
@@ -35,9 +35,9 @@ def model_claims(recipe: Recipe) -> Json:
 
 
 def record(recipe: Recipe, digests: Mapping[str, str]) -> None:
-    """Writes the digests of a deliberate change. The file is under version control: its diff is the review."""
+    """Records the digests after a deliberate change. The file is under version control: review its diff."""
     entries = {**_read(), recipe.id: {"name": recipe.name, "model_id": recipe.model_id, "artifacts": dict(digests)}}
-    # A recipe's id moves when the recipe itself does; the entry it leaves behind would claim nothing for ever.
+    # A changed recipe has another id; its old entry would never be used again.
     kept = {key: entry for key, entry in sorted(entries.items()) if key == recipe.id or entry["name"] != recipe.name}
     temporary = PATH.with_suffix(".new")
     temporary.write_text(readable_json(kept), encoding="utf-8")

@@ -1,8 +1,8 @@
 """The key of a stage: a digest over everything that can change its result.
 
-That is its slice of the recipe, the digests of its input files, the source of every module of ours it runs with the
-data files of packages among them, and the versions of its tools. Two runs with the same key have the same result, so
-the second need not be run.
+These are its slice of the recipe, the digests of its input files, the source of every module of this project that it
+runs (and the data files of packages among them), and the versions of its tools. Two runs with the same key have the
+same result, so the second is not run.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class KeyParts:
         inputs: path -> SHA-256.
         code: module -> SHA-256 of its source; for a package also file -> SHA-256 of what else lies in its folder.
         tools: distribution -> version; an optional one that is missing is not among them.
-        stages: of a witness, stage -> key of each stage it tells of; empty for the others.
+        stages: for a witness, stage -> key of each stage it records; empty for other stages.
     """
 
     stage: str
@@ -46,7 +46,7 @@ class KeyParts:
         return digest_json(asdict(self))
 
     def changes_since(self, other: KeyParts) -> list[str]:
-        """What differs from the parts of another key of the same stage, each as a short phrase."""
+        """What differs from the parts of another key of the same stage, as short phrases."""
         changes = [] if self.recipe == other.recipe else _recipe_changes(other.recipe, self.recipe)
         for noun, old, new in (
             ("input", other.inputs, self.inputs),
@@ -82,13 +82,13 @@ def key_parts(
 
 
 def tools_here(names: tuple[str, ...]) -> Iterator[str]:
-    """TensorFlow's CPU build goes by another name; each machine has one of the two."""
+    """The distributions as they are called here: TensorFlow's CPU build has a name of its own."""
     for name in names:
         yield "tensorflow-cpu" if name == "tensorflow" and is_installed("tensorflow-cpu") else name
 
 
 def is_installed(distribution: str) -> bool:
-    """Whether a distribution is here, which need not mean that it works."""
+    """Whether a distribution is installed; it may still not work."""
     try:
         return bool(importlib.metadata.version(distribution))
     except importlib.metadata.PackageNotFoundError:
@@ -97,7 +97,7 @@ def is_installed(distribution: str) -> bool:
 
 @functools.cache
 def _reachable(module: str) -> tuple[str, ...]:
-    """The module and every module of ours it imports, anywhere in its source, directly or not; sorted."""
+    """The module and every module of this project that it imports, directly or not, anywhere in its source; sorted."""
     seen: set[str] = set()
     todo = [module]
     while todo:
@@ -122,7 +122,7 @@ def _imports(module: str) -> tuple[str, ...]:
 
 
 def _run_nodes(node: ast.AST) -> Iterator[ast.AST]:
-    """Everything in a module but what stands under `if TYPE_CHECKING`, which is never run."""
+    """All nodes of a module except those under `if TYPE_CHECKING`, which never run."""
     yield node
     inner: Iterable[ast.AST] = ast.iter_child_nodes(node)
     if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
@@ -148,9 +148,9 @@ def _source_digest(module: str) -> str:
 
 @functools.cache
 def _data_digests(modules: tuple[str, ...]) -> dict[str, str]:
-    """Path in the project -> SHA-256 of every file beside Python's in the folders of those modules that are packages.
+    """Path in the project -> SHA-256 of every data file in the folders of those modules that are packages.
 
-    Who reads such files imports their package to find them.
+    A module that reads such a file imports its package to find it.
     """
     folders = [_file(module).parent for module in modules if _file(module).name == "__init__.py"]
     files = sorted(path for folder in folders for path in folder.iterdir() if path.is_file() and path.suffix != ".py")

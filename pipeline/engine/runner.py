@@ -20,13 +20,13 @@ from recreate_model.support.errors import CheckError, InputError, ResourceError
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one stage.
+    """The result of one stage.
 
     Attributes:
-        state: `reused`, `built`, or `left out` where the stage cannot work on the model.
-        why: what made it necessary to build the stage, or to leave it out.
+        state: `reused`, `built`, or `left out` if the stage cannot work on the model.
+        why: why the stage was built or left out.
         outputs: path in the build folder -> SHA-256.
-        holds: False where the stage found a claim that does not hold.
+        holds: False if the stage found a claim that does not hold.
     """
 
     stage: str
@@ -38,7 +38,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Freshness:
-    """Whether a stage would be run again: `state` is `fresh`, `stale` or `missing`; `reasons` say why."""
+    """Whether a stage would run again: `state` is `fresh`, `stale` or `missing`; `reasons` say why."""
 
     stage: str
     state: str
@@ -63,16 +63,17 @@ def build(
     on_build: Callable[[Freshness], None] = lambda freshness: None,
     on_done: Callable[[Outcome], None] = lambda outcome: None,
 ) -> list[Outcome]:
-    """Brings the given stages up to date. `stages` are in order and hold all that any of them needs.
+    """Brings stages up to date.
 
     Args:
-        force: names of stages to run whatever their keys.
+        stages: in the order of the table, with every stage that one of them needs.
+        force: names of stages to run even if they are up to date.
         on_wait: called once if another process holds the build folder.
-        on_build: called before a stage is run, with what made that necessary.
-        on_done: called when a stage is up to date, with what became of it.
+        on_build: called before a stage runs, with the reasons.
+        on_done: called when a stage is up to date, with its result.
 
     Raises:
-        PipelineError: from a stage, or where the file system refuses.
+        PipelineError: from a stage, or because of the file system.
     """
     store = Store(machine.out / recipe.folder)
     outcomes: list[Outcome] = []
@@ -82,9 +83,9 @@ def build(
             used = _used(store, stage, recipe, records)
             parts = _key_parts(stage, recipe, records, used)
             freshness = _freshness(store, stage, parts, records.get(stage.name))
-            asked = "asked for with --force" if stage.name in force else ""
-            asked = "it looks at this machine" if stage.on_demand else asked
-            why = "; ".join(freshness.reasons) or asked
+            forced = "requested with --force" if stage.name in force else ""
+            forced = "it depends on the tools of this machine" if stage.on_demand else forced
+            why = "; ".join(freshness.reasons) or forced
             if why:
                 on_build(freshness)
                 records[stage.name] = _run(store, stage, parts, recipe, machine, _witnessed(stage, records, used))
@@ -96,8 +97,8 @@ def build(
 def _outcome(store: Store, stage: Stage, record: Record, why: str) -> Outcome:
     if left_out_file(stage.name) in record.outputs:
         reason = json.loads((store.folder / left_out_file(stage.name)).read_text(encoding="utf-8"))
-        said = f"expected {reason['expected']}; found {reason['found']}"
-        return Outcome(stage.name, "left out", said, record.outputs, holds=True)
+        why = f"expected {reason['expected']}; found {reason['found']}"
+        return Outcome(stage.name, "left out", why, record.outputs, holds=True)
     return Outcome(stage.name, "built" if why else "reused", why, record.outputs, _holds(store, stage))
 
 
@@ -108,12 +109,12 @@ def _holds(store: Store, stage: Stage) -> bool:
 
 
 def inspect(stages: Sequence[Stage], recipe: Recipe, machine: Machine) -> list[Freshness]:
-    """What `build` would do, without doing it."""
+    """What `build` would do: the freshness of each stage."""
     store = Store(machine.out / recipe.folder)
     with _file_system_errors(store):
         records = store.records()
     result: list[Freshness] = []
-    # Of each stage that is not fresh, what really changed, wherever that was.
+    # Stage that is not fresh -> the changes that caused it, in this stage or an earlier one.
     roots: dict[str, tuple[str, ...]] = {}
     for stage in stages:
         blocked = [need for need in stage.needs if need in roots]
@@ -133,7 +134,7 @@ def inspect(stages: Sequence[Stage], recipe: Recipe, machine: Machine) -> list[F
 
 
 def left_out(stages: Sequence[Stage], recipe: Recipe, machine: Machine) -> list[str]:
-    """Stages on demand that were run once and whose files, no longer of this build, a stage that wants them lacks."""
+    """Stages on demand whose files are outdated, so that the stages that want them were built without them."""
     records = Store(machine.out / recipe.folder).records()
     found: dict[str, None] = {}
     for stage in stages:
@@ -149,7 +150,7 @@ def _freshness(store: Store, stage: Stage, parts: KeyParts, record: Record | Non
     if record is None:
         return Freshness(stage.name, "missing", ("never built",))
     if record.parts is None:
-        return Freshness(stage.name, "missing", ("a run was stopped while it published these files",))
+        return Freshness(stage.name, "missing", ("an earlier run was stopped while it replaced these files",))
     if changes := parts.changes_since(record.parts):
         return Freshness(stage.name, "stale", tuple(changes))
     if damaged := store.damaged(record):
@@ -175,11 +176,11 @@ def _run(
 
 
 def _used(store: Store, stage: Stage, recipe: Recipe, records: Mapping[str, Record]) -> tuple[str, ...]:
-    """The stages whose files a stage is given: those it needs, and those it wants that are up to date."""
+    """Names of the stages whose files are inputs of a stage: those it needs, and those it wants that are up to date."""
     used = list(stage.needs)
     for want in stage.wants:
         if _is_fresh(store, want, recipe, records):
-            # Behind all that it was made from, so that a witness tells of things in the order in which they came.
+            # Behind everything it was made from, so that a witness lists the stages in the order of the table.
             used.insert(1 + max(used.index(need) for need in want.needs), want.name)
     return tuple(used)
 
@@ -219,7 +220,7 @@ def _file_system_error(error: OSError, store: Store) -> ResourceError:
     }
     where = str(error.filename or store.folder)
     if not where.startswith(str(store.folder)):
-        # Not the build folder, so nothing that --out could change: the temporary folder, most likely.
+        # Not in the build folder, so --out changes nothing: most likely in the temporary folder.
         next_steps = {errno.ENOSPC: "free some space there, or set TMPDIR to another folder"}
     return ResourceError(
         expected=f"to read and write {where}",

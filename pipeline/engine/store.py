@@ -1,8 +1,9 @@
-"""The build folder: files under their final names, and `lock.json`, the record of what they are and how they came.
+"""The build folder: files under their final names, and `lock.json`, the record of what they are and how they were made.
 
-A file counts only while the lock names it and its digest agrees. Publishing a stage takes its record out of the lock,
-moves each finished file to its name by a rename, then writes the new record by a rename too; killed anywhere between,
-the next run sees a stage without a valid record and makes it again. A file lock keeps two runs apart.
+A file is valid only while the lock lists it and its digest agrees. Publishing a stage removes its record from the lock,
+renames each finished file to its final name, and then replaces the lock with the new record, by a rename too. If the
+process is killed in between, the next run finds a stage without a valid record and makes it again. A file lock keeps
+two runs apart.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class Record:
     """One stage in the lock.
 
     Attributes:
-        parts: of the key; None while the stage is being published.
+        parts: of the key; None while the stage is published.
         outputs: path in the build folder -> SHA-256.
     """
 
@@ -40,7 +41,7 @@ class Record:
 
 
 class Store:
-    """One build folder. Everything that changes it needs `exclusive`."""
+    """One build folder. Hold `exclusive` to change it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -55,7 +56,7 @@ class Store:
             yield
 
     def records(self) -> dict[str, Record]:
-        """The lock's stages by name; empty where there is no lock, or one that cannot be read."""
+        """The lock's stages by name; empty without a readable lock."""
         try:
             document = json.loads((self.folder / LOCK_FILE).read_text(encoding="utf-8"))
             if document["format"] != _FORMAT:
@@ -64,7 +65,7 @@ class Store:
         except (FileNotFoundError, NotADirectoryError):
             return {}
         except (ValueError, KeyError, TypeError, AttributeError):
-            # A damaged lock proves nothing; everything is made again.
+            # A damaged lock proves nothing: everything is made again.
             return {}
 
     def damaged(self, record: Record) -> list[str]:
@@ -79,7 +80,7 @@ class Store:
 
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:
-        """An empty folder on the same file system, gone afterwards; no other run ever has the same."""
+        """An empty folder of this run alone on the same file system, removed afterwards."""
         folder = Path(tempfile.mkdtemp(prefix=_SCRATCH, dir=self.folder))
         try:
             yield folder
@@ -87,12 +88,12 @@ class Store:
             shutil.rmtree(folder, ignore_errors=True)
 
     def publish(self, stage: str, parts: KeyParts, scratch: Path) -> Record:
-        """Moves the files made in `scratch` to their names, removes those an earlier run left, and records both."""
+        """Moves the files in `scratch` to their final names, removes those of an earlier run, and records it."""
         made = {path.relative_to(scratch).as_posix(): path for path in sorted(scratch.rglob("*")) if path.is_file()}
         record = Record(parts, {name: digest_file(path) for name, path in made.items()})
         records = self.records()
         earlier = records.get(stage, Record(None, {}))
-        # Old and new names together, so that a run killed in between leaves none without a record.
+        # Old and new names together, so that a run that is killed here leaves no file without a record.
         self._write(records | {stage: replace(record, parts=None, outputs={**earlier.outputs, **record.outputs})})
         for name, path in made.items():
             target = self.folder / name
@@ -115,7 +116,7 @@ class Store:
         document = {
             "format": _FORMAT,
             "stages": {
-                # Sorted, so that the record does not tell in which order the stages were run.
+                # Sorted, so that the lock does not depend on the order in which stages ran.
                 name: as_json(record)
                 for name, record in sorted(records.items())
             },
@@ -129,7 +130,7 @@ class Store:
 
 
 def as_json(record: Record) -> Json:
-    """One stage as it stands in the lock."""
+    """One stage as the lock has it."""
     return {
         "key": record.parts.key if record.parts else None,
         "parts": asdict(record.parts) if record.parts else None,
@@ -138,7 +139,7 @@ def as_json(record: Record) -> Json:
 
 
 def _record(entry: Json) -> Record:
-    """Reads one stage of the lock; raises ValueError, KeyError, TypeError or AttributeError where it is damaged."""
+    """Reads one stage of the lock; raises ValueError, KeyError, TypeError or AttributeError if it is damaged."""
     outputs = dict(entry["outputs"])
     for path in outputs:
         # A record decides what is removed, so it must not reach out of the build folder.
@@ -148,5 +149,5 @@ def _record(entry: Json) -> Record:
         return Record(None, outputs)
     parts = KeyParts(**entry["parts"])
     if entry["key"] != parts.key:
-        raise ValueError("a key that is not that of its parts")
+        raise ValueError("the key is not that of its parts")
     return Record(parts, outputs)

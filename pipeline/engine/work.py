@@ -1,4 +1,4 @@
-"""What a stage is, and what it is given to work with. Frozen values, so that no stage can change another's input."""
+"""What a stage is, and what it works with. All values are frozen, so that no stage can change another's input."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Machine:
-    """Where the recipe's contents lie on this machine, and how to work on it. Nothing here changes a byte.
+    """Where the contents of a recipe are on this machine, and how to work on it. Nothing here changes a byte.
 
     Attributes:
         out: folder that holds the build folders.
-        checkpoint: the file with the float weights, or the INT8 file that was given; None for seeded weights.
-        background: the INT8 model that class 0 is taken from; None where none is given.
+        checkpoint: the file with the float weights, or the given INT8 file; None for seeded weights.
+        background: the INT8 model that class 0 is taken from; None if none is given.
         source: of the recipe's pictures; None for a command that works on none.
-        ranges: the range table given; None where ranges are measured.
+        ranges: the given range table; None if ranges are measured.
         workers: the processes that measure, evaluate and compile.
-        vela_config: the user's configuration file for Vela; None where Vela's own is used.
-        published: a model or folder beside or in which the published files may lie; None for none.
-        moves: a file with a table of moves; None for none.
+        vela_config: the user's configuration file for Vela; None if Vela's own is used.
+        published: the published model, or a folder that may hold the published files; None for none.
+        moves: a file with recorded corrections of folding factors; None for none.
     """
 
     out: Path
@@ -58,9 +58,9 @@ class Work:
     """One run of one stage.
 
     Attributes:
-        inputs: every file of the stages this one needs, by its path in the build folder.
+        inputs: path in the build folder -> every file of the stages this one needs.
         out: an empty folder; what is written here becomes the stage's files, under the same relative paths.
-        records: for a witness, what the lock says of each stage it needs, in their order; empty for the others.
+        records: for a witness, the lock's entry of each stage it needs, in their order; empty for other stages.
     """
 
     recipe: Recipe
@@ -71,7 +71,7 @@ class Work:
 
     @property
     def model(self) -> bytes:
-        """The INT8 model's bytes, for the stages that need the stage that makes it."""
+        """The INT8 model, for stages that need the one that makes it."""
         return self.inputs[model_file(self.recipe)].read_bytes()
 
     def read(self, path: str) -> str:
@@ -145,12 +145,12 @@ def float_model_file(recipe: Recipe) -> str:
 
 
 def archive_graph_file(recipe: Recipe) -> str:
-    """Path of the checkpoint's own frozen graph in the build folder, where the recipe converts it."""
+    """Path of the checkpoint's own frozen graph in the build folder, if the recipe converts it."""
     return f"float/{recipe.network}_frozen.pb"
 
 
 def left_out_file(stage: str) -> str:
-    """Path of the reason why a stage's files are no part of the build."""
+    """Path of the file with the reason why a stage was left out of the build."""
     return f"left_out/{stage}.json"
 
 
@@ -158,7 +158,7 @@ CHECKPOINT_FILE = "checkpoint.json"
 GIVEN_FILE = "given.json"
 FREEZE_FILE = "float/freeze.json"
 CONVERSION_FILE = "conversion.json"
-REPORTED = frozenset({CONVERSION_FILE})  # files that say how a stage worked, and not what it made
+REPORTED = frozenset({CONVERSION_FILE})  # how a stage worked, not what it made
 MANIFEST_FILE = "calibration/manifest.json"
 RANGES_FILE = "calibration/ranges.json"
 VERIFY_FILE = "verify.json"

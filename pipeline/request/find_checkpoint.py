@@ -1,4 +1,4 @@
-"""From `--checkpoint` to the float weights that it means and the file on this machine that holds them."""
+"""From `--checkpoint` to the float weights it names, and to the file on this machine that has them."""
 
 from __future__ import annotations
 
@@ -18,17 +18,19 @@ from recreate_model.support.digest import digest_bytes
 from recreate_model.support.errors import InputError, ResourceError, UsageError
 from recreate_model.tflite.model_view import read_file
 
-# How long `auto` believes that the official archive cannot be reached, in seconds: a build that is up to date should
-# not wait for a network that was not there a minute ago.
+# Seconds for which `auto` does not try again to reach the official archive: a build that is up to date should not wait
+# for a network that was not available a minute ago.
 _RETRY_AFTER = 15 * 60
 _UNREACHABLE = ".official-archive-unreachable"
 
 
 def find_checkpoint(wanted: str, model: Model, progress: Progress, may_fetch: bool) -> tuple[Checkpoint, Path | None]:
-    """The float weights that `--checkpoint` names, by content, and the file that holds them; None for seeded ones.
+    """The float weights that `--checkpoint` names, by content, and the file that has them; None for seeded ones.
 
     Raises:
-        UsageError, InputError, ResourceError: no such file, no pin for the model, or nothing to be had.
+        UsageError: the official archive of the model is not pinned.
+        InputError: no such file, or it cannot be read.
+        ResourceError: the official archive is not available.
     """
     if wanted == "seeded":
         return Checkpoint("seeded", seed=SEED), None
@@ -40,7 +42,7 @@ def find_checkpoint(wanted: str, model: Model, progress: Progress, may_fetch: bo
     if not (path.is_file() or path.is_dir()):
         raise InputError(
             expected=f"--checkpoint to name an archive ({model.name}.tgz) or another file with float weights",
-            found=f"{'something that is no file' if path.exists() else 'nothing'} at {path}",
+            found=f"{'something that is not a file' if path.exists() else 'nothing'} at {path}",
             next_step=meant(wanted, ("official", "seeded", "auto")) or "give its path, or official, seeded or auto",
         )
     form = float_forms.form_of(path)
@@ -61,7 +63,8 @@ def with_background(checkpoint: Checkpoint, path: Path) -> Checkpoint:
     """The same float weights with class 0 of the INT8 model that `--background` names.
 
     Raises:
-        UsageError, InputError: they are of a kind that has class 0, or there is no such file.
+        UsageError: the weights are of a kind that has class 0.
+        InputError: the model cannot be read.
     """
     if checkpoint.kind != "file":
         raise UsageError(
@@ -85,7 +88,7 @@ def _official(model: Model, progress: Progress, may_fetch: bool) -> tuple[Checkp
     if path is None and not may_fetch:
         raise ResourceError(
             expected=f"{resource.file_name} in the cache ({cache})",
-            found="nothing valid there",
+            found="no valid file there",
             next_step="run `python -m pipeline fetch --checkpoint official`",
         )
     if path is None:
@@ -109,13 +112,13 @@ def _official_or_seeded(model: Model, progress: Progress, may_fetch: bool) -> tu
             return _official(model, progress, may_fetch and not _recent(marker))
         reason = f"no official archive of {model.name} is pinned"
     except ResourceError as error:
-        reason = "the official archive is not in the cache, and could not be reached a moment ago"
+        reason = "the official archive is not in the cache, and could not be reached a few minutes ago"
         if may_fetch and not _recent(marker):
-            reason = f"the official archive could not be had ({error.found})"
+            reason = f"the official archive is not available ({error.found})"
             _touch(marker)
     logging.warning(
-        "%s; the weights are SEEDED and recognise nothing: the build folder and its models have `seeded` in their "
-        "names. For the trained model give --checkpoint PATH or --checkpoint official.",
+        "%s; the weights are SEEDED, so the model is untrained and recognizes nothing; its files have `seeded` in "
+        "their names. For the trained model give --checkpoint PATH or --checkpoint official.",
         reason,
     )
     return Checkpoint("seeded", seed=SEED), None
@@ -133,5 +136,5 @@ def _touch(marker: Path) -> None:
         marker.parent.mkdir(parents=True, exist_ok=True)
         marker.touch()
     except OSError:
-        # The marker saves time and nothing else.
+        # The marker only saves time.
         return

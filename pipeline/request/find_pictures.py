@@ -1,4 +1,4 @@
-"""From `--images` to the source that it means, and the pictures of it that calibrate and evaluate."""
+"""From `--images` to the source it names, and to the pictures for calibration and evaluation."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from recreate_model.support.errors import InputError
 def find_pictures(
     request: Request, chosen: int | Sequence[Picture], calibrated: Sequence[str], progress: Progress, warn: bool
 ) -> tuple[Source, Selection]:
-    """The source, and what calibrates and evaluates of it.
+    """The source, and the pictures of it to calibrate and to evaluate on.
 
     Args:
-        chosen: how many calibrate, or which.
-        calibrated: digests of pictures that calibrated before.
-        warn: whether it matters that procedural pictures resemble no photograph.
+        chosen: number of pictures to calibrate on, or the pictures themselves.
+        calibrated: SHA-256 of pictures on which a given range table was measured.
+        warn: whether to warn that procedural pictures resemble no photograph.
     """
     wanted = _folder_or_procedural(warn) if request.images == "auto" else request.images
     if wanted == "procedural":
@@ -42,10 +42,12 @@ def find_pictures(
 def _folder_or_procedural(warn: bool) -> str:
     wanted = os.environ.get("IMAGENET_DIR") or "procedural"
     if wanted == "procedural" and warn:
-        logging.warning("no pictures are given; PROCEDURAL ones are used, which resemble no photograph. Give --images")
+        logging.warning(
+            "no pictures are given: PROCEDURAL ones are used, which resemble no photograph; give --images for real ones"
+        )
     elif wanted != "procedural" and not wanted.startswith(TFDS) and not Path(wanted).exists():
         raise InputError(
-            expected=f"the environment variable IMAGENET_DIR to name pictures, or a data set as {TFDS}NAME",
+            expected=f"IMAGENET_DIR to name a path with pictures, or a data set as {TFDS}NAME",
             found=f"nothing at {wanted}",
             next_step="correct or unset it, or give --images",
         )
@@ -53,10 +55,12 @@ def _folder_or_procedural(warn: bool) -> str:
 
 
 def warn_of_evaluation(recipe: Recipe, request: Request) -> None:
-    """Says what is less than one may expect of the pictures that evaluate."""
+    """Warns if there are fewer pictures to evaluate on than requested, or if some may have calibrated."""
     found = len(recipe.evaluation.pictures)
     if found < request.limit:
-        logging.warning("%d pictures are left to evaluate on, of the %d asked for", found, request.limit)
+        logging.warning("%d pictures are left to evaluate on, of the %d requested", found, request.limit)
     if found and recipe.evaluation.overlap is None and not (request.of and recipe.evaluation.kind == "procedural"):
         what = request.of or request.ranges or "the published model"
-        logging.warning("nobody recorded which pictures calibrated %s; some may evaluate as well", what)
+        logging.warning(
+            "which pictures calibrated %s is not recorded; some of them may be among those to evaluate on", what
+        )

@@ -15,13 +15,17 @@ _RANGE_METHODS = (MIN_MAX, "percentile:99.99", "mse", "entropy")  # examples, fo
 
 
 def find_range_method(request: Request) -> str:
-    """The method in its one spelling."""
+    """The range method in its canonical spelling.
+
+    Raises:
+        UsageError: an unknown method, or one beside a range table.
+    """
     wanted = request.range_method
     if wanted is None:
         return MIN_MAX
     if request.ranges:
         raise UsageError(
-            expected="--range-method or --ranges, as the ranges of a table are chosen already",
+            expected="--range-method or --ranges, as a table has its ranges already",
             found="both",
             next_step="leave one of them out",
         )
@@ -36,7 +40,11 @@ def find_range_method(request: Request) -> str:
 
 
 def find_table(request: Request) -> tuple[Ranges | None, str]:
-    """The range table of a request and its SHA-256, if it has one. Whether it fits is for `calibrate` to say."""
+    """The range table of a request and its SHA-256, if it has one. `calibrate` checks that it fits the network.
+
+    Raises:
+        InputError: the file is not a range table.
+    """
     if request.recipe == PUBLISHED:
         return published_recipe.recorded_ranges()
     path = request.ranges

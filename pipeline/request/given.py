@@ -1,4 +1,4 @@
-"""A build that starts from a given INT8 file, `--of MODEL`: what it starts from, and which options it has none of."""
+"""A build that starts from a given INT8 file, `--of MODEL`: its recipe, and the options that do not apply to it."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from recreate_model.tflite.model_view import ModelView, read_file, read_model
 
 
 def given_recipe(path: Path) -> Recipe:
-    """The recipe of a build that starts from the file, still without what pictures and targets decide.
+    """The recipe of a build that starts from the file, without pictures and targets.
 
     Raises:
-        InputError: no file there, or one that is not a full-integer INT8 model.
+        InputError: the file does not exist, or is not a full-integer INT8 model.
     """
     data = read_file(path)
     view = read_model(data, path.name)
@@ -27,7 +27,7 @@ def given_recipe(path: Path) -> Recipe:
     stem = path.stem if path.suffix.lower() == ".tflite" else path.name
     if not stem.isprintable():
         raise InputError(
-            expected="--of to name a file whose name can be printed", found=ascii(path.name), next_step="rename it"
+            expected="--of to name a file with a printable name", found=ascii(path.name), next_step="rename it"
         )
     return Recipe(
         Model("", picture_size(view)),
@@ -41,52 +41,52 @@ def given_recipe(path: Path) -> Recipe:
 
 
 def check_options(command: str, names: Collection[str], making: Collection[str]) -> None:
-    """Refuses, beside `--of`, what says how a model is made.
+    """Refuses options and commands that make a model, if `--of` gives one.
 
     Args:
-        command: that was typed.
-        names: of the options that were, as a request names them.
+        command: the command that was typed.
+        names: of the options that were typed, as a request names them.
         making: the commands that make models.
 
     Raises:
-        UsageError: one of them was typed.
+        UsageError: `--of` was typed beside one of them.
     """
     if "of" not in names:
         return
     if command in making:
         raise UsageError(
-            expected=f"no --of with `{command}`, as a given model is not made here",
+            expected=f"`{command}` without --of, as a given model is not made here",
             found="--of",
             next_step="give --of to `all`, or to a command that works on a model, such as `vela`",
         )
     if found := [flag(name) for name, option in OPTIONS.items() if option.makes_model and name in names]:
         raise UsageError(
-            expected="no options beside --of that say how a model is made",
+            expected="no options that decide how a model is made beside --of",
             found=", ".join(found),
             next_step="leave them out, or --of",
         )
 
 
 def check_pictures(work: Work) -> None:
-    """Raises InputError where a given model does not take a picture as this program prepares one."""
+    """Raises InputError if a given model does not take a picture as this program prepares it."""
     if work.recipe.given and (found := picture_fault(read_model(work.model))):
         raise InputError(
-            expected="an input that is one square RGB picture, of -1 to 1",
+            expected="one input, a square RGB picture with values from -1 to 1",
             found=found,
             next_step="give a model that takes such pictures",
         )
 
 
 def check_classes(view: ModelView) -> int:
-    """How many classes a given classifier has: ImageNet's 1000, or one more where the first is the background.
+    """Number of classes of a given classifier: ImageNet's 1000, or one more if the first is the background.
 
     Raises:
-        InputError: another output.
+        InputError: the model has another output.
     """
     if len(view.outputs) != 1 or view.output.shape not in ((1, CLASSES), (1, CLASSES + 1)):
         raise InputError(
             expected=f"one score for each of ImageNet's {CLASSES} classes, or one more for the background",
             found=described(view, view.outputs),
-            next_step="give a classifier of ImageNet",
+            next_step="give an ImageNet classifier",
         )
     return view.output.shape[1]

@@ -1,4 +1,4 @@
-"""A build as a command works on it: what was typed and what the build keeps of its options, put together.
+"""The build that a command works on: typed options combined with those that the build keeps.
 
 For: one way from a command line to a recipe, for every command on a build. Not for: running stages (`runner`).
 """
@@ -24,14 +24,14 @@ from pipeline.request.resolve import complete, start
 from recreate_model.recipe import Recipe, Target
 from recreate_model.support.errors import InputError, UsageError
 
-# Commands that make models: their options are those of the build from then on.
+# Commands that make models: the build keeps their options from then on.
 _MAKERS = ("all", *MAKING)
-# Commands that only look: nothing is stale afterwards that was not before, so they may be given anything.
-_LOOKING = ("status", "explain")
-# `vela --sram`: it has targets of its own, and leaves those of the build alone.
+# Commands that change nothing, so any options are allowed.
+_INSPECTING = ("status", "explain")
+# `vela --sram` has targets of its own, and leaves those of the build alone.
 TRYING = "vela --sram"
-# Stages after which the options of a build are known to be those of its files.
-_SETTLED = (MODEL_STAGE, GIVEN.name, "evaluate", "vela")
+# Once one of these stages is up to date, the options are those of the build's files.
+_KEEPING = (MODEL_STAGE, GIVEN.name, "evaluate", "vela")
 
 
 @dataclass(frozen=True)
@@ -60,29 +60,29 @@ class Opened:
         return GIVEN.name if self.recipe.given else MODEL_STAGE
 
     def model(self) -> bytes | None:
-        """The INT8 model as the build has it, up to date or not; None where there is none, or not as it was made."""
+        """The build's INT8 model, up to date or not; None if it has none, or the file was changed."""
         record = Store(self.folder).records().get(self.model_stage)
         if record is None or record.parts is None or Store(self.folder).damaged(record):
             return None
         return (self.folder / model_file(self.recipe)).read_bytes()
 
     def keep(self, outcome: runner.Outcome) -> None:
-        """Keeps the options of a build of which a stage has become up to date."""
-        if outcome.stage in _SETTLED:
+        """Keeps the options of the build, once the stages that depend on them are up to date."""
+        if outcome.stage in _KEEPING:
             keep_options(self.folder, self.request)
 
     def refuse_to_make(self) -> None:
-        """Raises InputError where the build's own model is not there or not up to date: who checks does not make it."""
+        """Raises InputError unless the build's model is up to date, for commands that check it and must not make it."""
         if self.recipe.given:
             return
         rows = runner.inspect(runner.with_needs((self.model_stage,), self.stages), self.recipe, self.machine)
         for row in rows:
             if row.state == "fresh":
                 continue
-            there = row.stage in Store(self.folder).records()
+            exists = row.stage in Store(self.folder).records()
             raise InputError(
-                expected=f"{self.folder} to hold a model that is up to date, as this command makes none",
-                found=f"`{row.stage}` {row.state}: {row.reasons[0]}" if there else "none",
+                expected=f"an up-to-date model in {self.folder}, as this command makes none",
+                found=f"`{row.stage}` {row.state}: {row.reasons[0]}" if exists else "none",
                 done="no model was made or changed",
                 next_step="python -m pipeline all, with the same options",
             )
@@ -92,7 +92,7 @@ def open_build(arguments: argparse.Namespace, command: str, progress: Progress, 
     """The build that a command line is about.
 
     Args:
-        command: that was typed; it decides which of the build's options may be given otherwise.
+        command: the command that was typed; it decides which options of the build it may change.
         may_fetch: as for `resolve`.
 
     Raises:
@@ -108,7 +108,7 @@ def open_build(arguments: argparse.Namespace, command: str, progress: Progress, 
     records = Store(folder).records()
     kept = kept_options(folder)
     warn_of_pictures(names, kept or {})
-    free = command in (*_MAKERS, *_LOOKING) or arguments.force
+    free = command in (*_MAKERS, *_INSPECTING) or arguments.force
     request = settle(request, names, kept, None if free else _own(command, begun.recipe, kept or {}))
     had = _targets(records)
     if command == "vela" and had and "optimize" in names and "targets" not in names:
@@ -119,16 +119,16 @@ def open_build(arguments: argparse.Namespace, command: str, progress: Progress, 
 
 
 def _own(command: str, recipe: Recipe, kept: Mapping[str, object]) -> Collection[str]:
-    """The options that a command may change, as nothing but its own stage depends on them."""
+    """Names of the options that a command may change, as only its own stage depends on them."""
     if command == "evaluate":
-        # Where ranges are measured, the pictures are the model's.
+        # If ranges are measured, the pictures decide the model.
         free = ("limit", *PICTURE_OPTIONS) if recipe.given or recipe.toolchain or "ranges" in kept else ("limit",)
         return (*PUBLISHED_OPTIONS, *free)
     return (*PUBLISHED_OPTIONS, "vela_config") if command in ("vela", TRYING) else PUBLISHED_OPTIONS
 
 
 def _targets(records: Mapping[str, Record]) -> tuple[Target, ...]:
-    """Those of the variants in a build; none where it has none."""
+    """The targets of the variants in a build."""
     record = records.get("vela")
     if record is None or record.parts is None:
         return ()
@@ -138,12 +138,12 @@ def _targets(records: Mapping[str, Record]) -> tuple[Target, ...]:
 def _chosen(
     command: str, names: Collection[str], had: tuple[Target, ...], found: tuple[Target, ...], free: bool
 ) -> tuple[Target, ...]:
-    """The targets of a build: those it has, unless others were typed; `vela` adds those to it.
+    """The targets of a build: those it has, unless others were typed; `vela` adds to them.
 
     Args:
-        had: by the build.
-        found: what was typed, or the default.
-        free: whether the command may give the build other options.
+        had: targets that the build has.
+        found: targets that were typed, or the default.
+        free: whether the command may change the options of the build.
     """
     wanted = [name for name in ("targets", "optimize", "vela_config") if name in names]
     if not had or (wanted and free):
@@ -155,8 +155,8 @@ def _chosen(
     if set(found) != set(had):
         raise UsageError(
             expected=f"the targets that this build has, {spell(had)}",
-            found=f"other ones, by {flag(wanted[0])}",
-            done="the build is as it was",
+            found=f"others, from {flag(wanted[0])}",
+            done="the build was not changed",
             next_step=f"leave {flag(wanted[0])} out; `vela` adds variants to a build, and `all` replaces them",
         )
     return had

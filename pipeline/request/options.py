@@ -1,8 +1,8 @@
-"""The options that a build was made with: kept beside it, the default of every later command on it.
+"""The options that a build was made with. They are kept beside it and are the defaults of every later command on it.
 
-For: a command that checks, or makes something of the model, never makes another model by leaving an option out. An
-option that contradicts the kept ones is refused, unless the command is one that makes models. Not for: what the build
-is (its recipe, in the lock), or the Ethos-U targets, which the lock has.
+So a command that checks or uses the model never makes another one because an option was left out. An option that
+contradicts the kept ones is refused, unless the command makes models. Not for: what the build is (the recipe, in the
+lock) or the Ethos-U targets, which the lock has.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _TYPES = {part.name: value_type(part) for part in fields(Request)}
 
 
 def kept_options(folder: Path) -> dict[str, Any] | None:
-    """The options of the build in a folder, by their names in a request; None where nothing readable was kept."""
+    """The options of the build in a folder, by their names in a request; None if no readable ones were kept."""
     try:
         document = json.loads((folder / OPTIONS_FILE).read_text(encoding="utf-8"))
         if document["format"] != _FORMAT:
@@ -38,24 +38,24 @@ def kept_options(folder: Path) -> dict[str, Any] | None:
         if not all(_fits(name, value) for name, value in options.items()):
             return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        # Then what is typed counts, and the keys still tell whether the model is the one meant.
+        # Then the typed options count, and the keys still show whether the model is the one meant.
         return None
     return {name: Path(value) if _TYPES[name] is Path else value for name, value in options.items()}
 
 
 def _fits(name: str, value: Any) -> bool:
-    """Whether a kept value is of its option's type: anybody may have written the file."""
+    """Whether a kept value has the type of its option: the file may have been edited."""
     return isinstance(value, int if _TYPES[name] is int else str) and not isinstance(value, bool)
 
 
 def keep_options(folder: Path, request: Request) -> None:
-    """Keeps a request's options beside the build; paths as they are from anywhere."""
+    """Keeps the options of a request beside the build, with absolute paths."""
     default = Request()
     options = {
         name: str(value) if isinstance(value, Path) else value
         for name in _KEPT
-        # What the environment names for the default pictures may be another thing tomorrow.
-        if (value := _from_anywhere(name, getattr(request, name))) != getattr(default, name) or name == "images"
+        # The default depends on the environment, which may change.
+        if (value := _absolute(name, getattr(request, name))) != getattr(default, name) or name == "images"
     }
     text = readable_json({"format": _FORMAT, "options": options})
     path = folder / OPTIONS_FILE
@@ -69,16 +69,16 @@ def keep_options(folder: Path, request: Request) -> None:
 def settle(
     request: Request, typed: Collection[str], kept: Mapping[str, Any] | None, own: Collection[str] | None
 ) -> Request:
-    """The request with the kept options in the place of those that were not typed.
+    """The request with the kept options in place of those that were not typed.
 
     Args:
         request: what was typed, and the defaults.
         typed: names of the options that were typed.
-        kept: of the build; None where nothing is known of them.
-        own: names of options that this command may change; None for every one.
+        kept: options of the build; None if it has none.
+        own: names of the options that this command may change; None for all.
 
     Raises:
-        UsageError: an option that was typed contradicts the build, and is none that the command may change.
+        UsageError: a typed option contradicts the build, and the command may not change it.
     """
     if kept is None:
         return request
@@ -86,9 +86,9 @@ def settle(
         if name in _KEPT and own is not None and name not in own and (has := _contradicted(name, request, kept)):
             raise UsageError(
                 expected=f"the options that this build was made with, {has}",
-                found=f"{flag(name)} {_from_anywhere(name, getattr(request, name))}",
-                done="the build is as it was",
-                next_step=f"leave {flag(name)} out; `all` makes the build with other options, and --force does here",
+                found=f"{flag(name)} {_absolute(name, getattr(request, name))}",
+                done="the build was not changed",
+                next_step=f"leave {flag(name)} out, or change the build: with `all`, or with --force",
             )
     outdated = {other for name in typed for other in OPTIONS[name].replaces}
     known = {name: value for name, value in kept.items() if name not in outdated and name not in typed}
@@ -96,25 +96,25 @@ def settle(
 
 
 def warn_of_pictures(typed: Collection[str], kept: Mapping[str, Any]) -> None:
-    """Says when the build keeps other pictures than those that the environment names."""
-    named = _from_anywhere("images", "auto")
+    """Warns if the build keeps other pictures than those that IMAGENET_DIR names."""
+    named = _absolute("images", "auto")
     if os.environ.get("IMAGENET_DIR") and "images" not in typed and kept.get("images", named) != named:
         logging.warning("the build keeps --images %s; give --images for those that IMAGENET_DIR names", kept["images"])
 
 
 def _contradicted(name: str, request: Request, kept: Mapping[str, Any]) -> str:
-    """The kept option that one that was typed contradicts, as it would be typed; empty where there is none."""
+    """The kept option that a typed one contradicts, as it would be typed; empty if there is none."""
     for other in OPTIONS[name].replaces:
         if other in kept and name not in kept:
             return f"{flag(other)} {kept[other]}"
-    has = kept.get(name, _from_anywhere(name, getattr(Request(), name)))
-    if has == _from_anywhere(name, getattr(request, name)):
+    has = kept.get(name, _absolute(name, getattr(Request(), name)))
+    if has == _absolute(name, getattr(request, name)):
         return ""
     return f"without {flag(name)}" if has is None else f"{flag(name)} {has}"
 
 
-def _from_anywhere(name: str, value: Any) -> Any:
-    """An option's value as it means the same in every folder and environment."""
+def _absolute(name: str, value: Any) -> Any:
+    """The value of an option, independent of the working directory and the environment."""
     if name == "images":
         if value == "auto":
             value = os.environ.get("IMAGENET_DIR") or "procedural"

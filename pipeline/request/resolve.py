@@ -1,6 +1,6 @@
-"""From what the user asked to a recipe, and to where its contents lie on this machine.
+"""From a request to a recipe, and to where the contents of the recipe are on this machine.
 
-`auto` chooses and says so; a path that is given is used or refused, never replaced.
+`auto` chooses and says so; a given path is used or refused, never replaced.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class Start:
     """What a build starts from, which decides its folder.
 
     Attributes:
-        recipe: still without what pictures and targets decide.
-        file: with the float weights, or the INT8 file that was given; None for seeded weights.
+        recipe: without pictures, ranges and targets.
+        file: with the float weights, or the given INT8 file; None for seeded weights.
     """
 
     recipe: Recipe
@@ -43,10 +43,12 @@ def resolve(request: Request, progress: Progress, may_fetch: bool) -> tuple[Reci
     """The recipe and the machine of a request.
 
     Args:
-        may_fetch: whether the official archive may be downloaded; otherwise only the cache is looked at.
+        may_fetch: whether the official archive may be downloaded; otherwise it is taken from the cache only.
 
     Raises:
-        UsageError, InputError, ResourceError: as the request deserves.
+        UsageError: options contradict each other, or have impossible values.
+        InputError: a given file or folder cannot be used.
+        ResourceError: the official archive is not available.
     """
     return complete(request, start(request, progress, may_fetch), progress)
 
@@ -65,14 +67,14 @@ def start(request: Request, progress: Progress, may_fetch: bool) -> Start:
         return Start(given_recipe(request.of), request.of)
     model = Model.parse(request.model)
     published = request.recipe == PUBLISHED
-    # The published recipe means the trained weights; seeded ones in their place would be no such build.
+    # The published recipe is about the trained weights: seeded ones cannot replace them.
     wanted = "official" if published and request.checkpoint == "auto" else request.checkpoint
     try:
         checkpoint, file = find_checkpoint(wanted, model, progress, may_fetch)
     except ResourceError as error:
         if not published:
             raise
-        # Seeded weights, which the error offers elsewhere, are none of this recipe.
+        # The error would suggest seeded weights, which this recipe does not take.
         step = "give the path of the archive with --checkpoint"
         raise ResourceError(expected=error.expected, found=error.found, done=error.done, next_step=step) from error
     if request.background:

@@ -1,4 +1,4 @@
-"""Stage `calibrate`: pictures -> the manifest of what was used, and the rounded range of every activation."""
+"""Stage `calibrate`: pictures -> a manifest of them, and the rounded range of every activation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from recreate_model.support.errors import InputError
 def run(work: Work) -> None:
     float_model = work.inputs[float_model_file(work.recipe)].read_bytes()
     given = work.machine.ranges
-    # The recorded ranges of the published recipe belong to a file, and its checkpoint is yet to be proved.
+    # The recorded ranges of the published recipe are not tied to a float graph: they were recovered from the file.
     table = _measured(work, float_model) if given is None else given if work.recipe.toolchain else _fitting(work, given)
     convert.check_ranges(table.spans, float_model)
     work.write(RANGES_FILE, range_table.to_json(table))
@@ -55,11 +55,11 @@ def _measured(work: Work, float_model: bytes) -> range_table.Ranges:
 
 
 def _fitting(work: Work, table: range_table.Ranges) -> range_table.Ranges:
-    # Other weights of the same architecture have other ranges, and so have pictures cut in another way.
+    # Other weights of the same architecture have other ranges, and so do pictures that are cut differently.
     for what, expected, found in (
         ("network", work.recipe.network, table.network),
         ("float graph with SHA-256", _graph_sha256(work), table.graph_sha256),
-        # Of a published file's pictures nobody knows how they were cut.
+        # A table recovered from a published file does not record how the pictures were cut.
         ("preprocessing", work.recipe.preprocess.crop, table.preprocess or work.recipe.preprocess.crop),
     ):
         if expected != found:

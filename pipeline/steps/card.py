@@ -24,17 +24,17 @@ from pipeline.platforms.evidence import Evidence, from_json
 from pipeline.request.published_recipe import sentence
 from recreate_model.support.digest import Json, digest_file
 
-# As the card names them, and the key in definition.yaml; a data set goes by its own name.
+# Names on the card, and keys in definition.yaml; a data set has its own name.
 _DATASETS = {"folder": "user-folder", "tfrecord": "user-tfrecords", "procedural": "procedural-pictures"}
 _OVERLAP_UNKNOWN = " (some may have calibrated)"
-# What a user takes away; lock.json lists everything.
+# Files to list on the card; lock.json lists all of them.
 _DEPLOYED = (".tflite", ".c", ".cc", ".h", ".py", ".txt")
 
 
 def run(work: Work) -> None:
     evaluation = work.read_json(EVALUATE_FILE) if EVALUATE_FILE in work.inputs else None
     variants = work.read_json(VELA_FILE)["variants"] if VELA_FILE in work.inputs else []
-    # An untrained network has a top-1, as anything that guesses has; it says nothing of the model the card is about.
+    # The top-1 of an untrained network says nothing about the model that the card describes.
     trained = work.recipe.checkpoint.kind != "seeded"
     accuracy = _measured(evaluation, "int8_top1") if trained else None
     deployed = (path for path in work.inputs if path.endswith(_DEPLOYED) and path != float_model_file(work.recipe))
@@ -64,7 +64,7 @@ def run(work: Work) -> None:
 
 
 def _left_out(work: Work) -> Iterator[str]:
-    """Of each stage that the model does not allow, a sentence."""
+    """A sentence on each stage that was left out of the build."""
     for path in work.inputs:
         if path.startswith(left_out_file("").removesuffix(".json")):
             reason = work.read_json(path)
@@ -83,7 +83,7 @@ def _measured(evaluation: Json, name: str) -> card.Measured | None:
 
 
 def _evidence(work: Work, variants: Json) -> list[Evidence]:
-    """What `platforms` found of this build; where it was not run, what the build itself shows."""
+    """The evidence of `platforms`; if it did not run, what the build itself shows."""
     if PLATFORMS_FILE in work.inputs:
         return [from_json(row) for row in work.read_json(PLATFORMS_FILE)["rows"]]
     return ethos_u.check(variants)

@@ -1,4 +1,4 @@
-"""Stage `cortex-m`: what TensorFlow Lite Micro needs beside the model's C sources, and an example of all of it."""
+"""Stage `cortex-m`: what TensorFlow Lite Micro needs beside the model's C sources, and an example that uses it."""
 
 from __future__ import annotations
 

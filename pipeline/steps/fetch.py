@@ -1,4 +1,4 @@
-"""Stage `fetch`: what the build's float weights are, by content. The archive itself stays in the cache."""
+"""Stage `fetch`: identifies the float weights by content. The archive itself stays in the cache."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def run(work: Work) -> None:
         if found != checkpoint.sha256:
             raise InputError(
                 expected=f"{path} to have SHA-256 {checkpoint.sha256}",
-                found=f"{found}: it changed while it was in use",
+                found=f"{found}: the file changed during the build",
                 next_step="run again",
             )
         document |= {"sha256": found, "bytes": size_of(path)}

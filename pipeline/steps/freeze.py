@@ -51,11 +51,11 @@ def run(work: Work) -> None:
 
 
 def _own_graph(weights: FloatWeights, model: Model) -> bytes:
-    """The checkpoint's frozen graph, which must be one that can be converted."""
+    """The checkpoint's frozen graph, checked to be one that can be converted."""
     if weights.frozen_graph is None:
         raise InputError(
             expected="a checkpoint with its frozen graph, which the published converter takes",
-            found="none in it",
+            found="a checkpoint without one",
             next_step="give the official archive, or leave --recipe out",
         )
     read_layers(weights.frozen_graph, model, "the checkpoint's frozen graph")
@@ -63,7 +63,7 @@ def _own_graph(weights: FloatWeights, model: Model) -> bytes:
 
 
 def _weights(work: Work) -> tuple[FloatWeights, str]:
-    """The float weights, and what class 0 is where the checkpoint has none."""
+    """The float weights, and what class 0 is if the checkpoint has none."""
     recipe, file = work.recipe, work.machine.checkpoint
     if file is None:
         return checkpoint.FloatWeights(seeded.seeded_weights(recipe.model, recipe.checkpoint.seed)), ""
@@ -73,15 +73,15 @@ def _weights(work: Work) -> tuple[FloatWeights, str]:
         return weights, "" if weights.background else _FILLED
     if weights.background:
         raise InputError(
-            expected=f"{file} to have no class 0, as --background {given} shall give it one",
-            found="one",
+            expected=f"{file} to have no class 0, as --background {given} would replace it",
+            found="a checkpoint with class 0",
             next_step="leave --background out",
         )
     data = read_file(given)
     if digest_bytes(data) != recipe.checkpoint.background:
         raise InputError(
             expected=f"{given} to have SHA-256 {recipe.checkpoint.background}",
-            found="another: it changed while it was in use",
+            found="another digest: the file changed during the build",
             next_step="run again",
         )
     view = read_model(data, str(given))

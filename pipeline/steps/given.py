@@ -1,4 +1,4 @@
-"""Stage `given`: the INT8 model that the user has, under the name it has there, and what is known of it."""
+"""Stage `given`: copies the given INT8 model under its own name, and records what is known about it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def run(work: Work) -> None:
     if digest_bytes(model) != checkpoint.sha256:
         raise InputError(
             expected=f"{path} to have SHA-256 {checkpoint.sha256}",
-            found=f"{digest_bytes(model)}: it changed while it was in use",
+            found=f"{digest_bytes(model)}: the file changed during the build",
             next_step="run again",
         )
     sha1 = digest_bytes(model, "sha1")

@@ -1,4 +1,4 @@
-"""Stage `linux`: a program to start from for each platform that runs Linux, beside the model and its labels."""
+"""Stage `linux`: an example program for each platform that runs Linux, beside the model and its labels."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def run(work: Work) -> None:
         raise InputError(
             expected="labels for the classes that the programs print",
             found="none that fit the model",
-            next_step="give a classifier of ImageNet",
+            next_step="give an ImageNet classifier",
         )
     for path, text in linux_programs(work.recipe.preprocess.crop, model_file(work.recipe)).items():
         work.write(path, text)

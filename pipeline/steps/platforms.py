@@ -41,7 +41,7 @@ def run(work: Work) -> None:
 
 
 def _published_vector(work: Work, subject: Subject) -> list[tuple[str, Callable[[], list[Evidence]]]]:
-    """The check by the published test vector, of a build whose model is the published one."""
+    """The check with the published test vector, if the build's model is the published one."""
     if not published_vector.is_published(work.model):
         return []
     cache = cache_folder()

@@ -13,7 +13,7 @@ from recreate_model.support.digest import readable_json
 def run(work: Work) -> None:
     table = range_table.from_json(work.read(RANGES_FILE), RANGES_FILE)
     float_model = work.inputs[float_model_file(work.recipe)].read_bytes()
-    with work.machine.progress.bar("quantising"):
+    with work.machine.progress.bar("quantizing"):
         model = (
             _published(work, float_model, table)
             if work.recipe.toolchain

@@ -1,4 +1,4 @@
-"""Stage `vela`: one compiled model for each Ethos-U variant, and what Vela says of them as JSON, a table and a plot."""
+"""Stage `vela`: one compiled model for each Ethos-U variant, and Vela's figures as JSON, a table and a plot."""
 
 from __future__ import annotations
 

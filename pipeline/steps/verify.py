@@ -1,4 +1,4 @@
-"""Stage `verify`: the model against everything that is claimed of it."""
+"""Stage `verify`: compares the model with everything that is claimed of it."""
 
 from __future__ import annotations
 
