@@ -280,10 +280,18 @@ def test_every_module_says_what_it_is_for(path: Path) -> None:
 
 
 def test_the_library_has_no_command_line_and_no_global_state() -> None:
-    """recreate_model and calibration know nothing of arguments or of the build folder."""
+    """recreate_model and calibration take no arguments; of absl they use the log alone."""
     for path in MODULES:
         if path.relative_to(ROOT).parts[0] != "pipeline":
-            assert not _imported(path, whole=True) & {"argparse", "absl"}
+            names = _names(path, whole=True)
+            assert "argparse" not in names
+            assert not {name for name in names if name.split(".")[0] == "absl"} - {"absl.logging"}
+
+
+def test_messages_go_through_absl() -> None:
+    """The standard library's `logging` is imported only to silence the loggers of other packages."""
+    found = {path.relative_to(ROOT).as_posix() for path in MODULES if "logging" in _names(path, whole=True)}
+    assert found == {"calibration/parallel/cluster.py", "pipeline/ethos_u/plot.py"}
 
 
 def test_every_stage_has_its_module_and_needs_only_earlier_ones() -> None:

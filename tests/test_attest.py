@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 from pipeline.claims.rows import Row, holds
 from pipeline.engine import keys
 from pipeline.engine.work import PROVENANCE_FILE
-from pipeline.provenance import attest_check
-from pipeline.provenance.statement import read_statement
+from pipeline.provenance import check as provenance_check
+from pipeline.provenance.read import read_statement
 from pipeline.request.request import Request
 from recreate_model.support import resources
 from recreate_model.support.digest import digest_bytes, digest_file, digest_json, readable_json
@@ -56,7 +56,7 @@ def document(finished: Path) -> Any:
 
 
 def check(folder: Path, archive: Path | None = None) -> tuple[Row, ...]:
-    return attest_check.rows(read_statement(folder / PROVENANCE_FILE), folder, archive)
+    return provenance_check.rows(read_statement(folder / PROVENANCE_FILE), folder, archive)
 
 
 def differing(table: tuple[Row, ...]) -> list[str]:
@@ -269,7 +269,7 @@ def test_no_value_of_the_statement_can_be_changed(
     """Every digest with one digit changed, and every name, version and number, is noticed without the lock."""
     (folder / "lock.json").unlink()
     # The files stay the same, so each is hashed once.
-    monkeypatch.setattr(attest_check, "digest_file", functools.cache(digest_file))
+    monkeypatch.setattr(provenance_check, "digest_file", functools.cache(digest_file))
     leaves = list(_leaves(document))
     assert sum(isinstance(value, str) and len(value) == 64 for _, value in leaves) > 130
     for path, value in leaves:
@@ -601,7 +601,7 @@ def test_no_byte_of_a_statement_makes_it_crash(data: st.DataObject, finished: Pa
     path = scratch / "changed.json"
     path.write_bytes(text[:start] + piece + text[start + length :])
     with contextlib.suppress(PipelineError):
-        assert attest_check.rows(read_statement(path), finished, None)
+        assert provenance_check.rows(read_statement(path), finished, None)
 
 
 @given(
@@ -625,7 +625,7 @@ def test_no_value_in_place_of_another_makes_it_crash(
     file = scratch / "replaced.json"
     file.write_text(json.dumps(document))
     with contextlib.suppress(PipelineError):
-        assert attest_check.rows(read_statement(file), finished, None)
+        assert provenance_check.rows(read_statement(file), finished, None)
 
 
 # The command line

@@ -16,8 +16,8 @@ import pytest
 
 from pipeline.console import NoBars
 from pipeline.interface import proof
-from pipeline.provenance import attest_check
-from pipeline.provenance.statement import read_statement
+from pipeline.provenance import check as provenance_check
+from pipeline.provenance.read import read_statement
 from pipeline.request.find_checkpoint import find_checkpoint
 from pipeline.request.request import Request
 from pipeline.request.resolve import resolve
@@ -162,7 +162,7 @@ def test_a_build_says_from_what_it_was_made(slim: Path, keras_files: tuple[Path,
         card = (folder / "README.md").read_text()
         assert card.startswith(f"> **Built from a {document['form']} with SHA-256 {document['sha256']}, not from")
         statement = read_statement(folder / "provenance.intoto.json")
-        table = {row.what: row.verdict for row in attest_check.rows(statement, folder, path)}
+        table = {row.what: row.verdict for row in provenance_check.rows(statement, folder, path)}
         assert (table["recipe's checkpoint"], table["float archive"]) == ("match", "match")
         assert set(table.values()) <= {"match", "not checked"}
         filled = "background" in json.loads((folder / "float" / "freeze.json").read_text())

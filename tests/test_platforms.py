@@ -39,8 +39,8 @@ from pipeline.platforms.evidence import (
     same_class,
 )
 from pipeline.platforms.subject import subject
-from pipeline.provenance import attest_check
-from pipeline.provenance.statement import read_statement
+from pipeline.provenance import check as provenance_check
+from pipeline.provenance.read import read_statement
 from pipeline.request.request import Request
 from pipeline.request.resolve import resolve
 from recreate_model.support.arrays import Array
@@ -112,7 +112,7 @@ def chain(request: Request) -> list[str]:
 
 
 def attested(request: Request) -> bool:
-    return holds(attest_check.rows(read_statement(folder(request) / PROVENANCE_FILE), folder(request), None))
+    return holds(provenance_check.rows(read_statement(folder(request) / PROVENANCE_FILE), folder(request), None))
 
 
 def command(name: str, request: Request, *more: object, **flags: object) -> int:

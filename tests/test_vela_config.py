@@ -14,8 +14,8 @@ from pipeline.ethos_u import config as vela_config
 from pipeline.ethos_u.config import MODE, SYSTEM, VelaConfig, packaged, read_config
 from pipeline.ethos_u.targets import parse_targets
 from pipeline.ethos_u.vela import compile_all, compile_target
-from pipeline.provenance.attest_check import rows
-from pipeline.provenance.statement import read_statement
+from pipeline.provenance.check import rows
+from pipeline.provenance.read import read_statement
 from pipeline.request.request import Request
 from recreate_model.recipe import Target, as_json
 from recreate_model.support.digest import digest_bytes, digest_file

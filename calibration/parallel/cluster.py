@@ -108,7 +108,7 @@ def _connected(address: str) -> Iterator[Any]:
             found=f"{error}",
             next_step="run `make cluster`, or leave --cluster out",
         ) from error
-    # What concerns the user is in our errors.
+    # These packages log with the standard library; what concerns the user is in our errors.
     for name in ("distributed", "distributed.client", "tornado", "tornado.application", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     with contextlib.ExitStack() as stack:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from pathlib import Path
+
+from absl import logging
 
 from calibration.pictures import tfds_source
 from calibration.pictures.folder import SUFFIXES, FolderSource, has_pictures
@@ -13,8 +14,6 @@ from calibration.pictures.records import RecordSet, open_records
 from calibration.pictures.shards import check_complete, choose_split, find_splits
 from calibration.pictures.sources import StoredSource
 from recreate_model.support.errors import UsageError
-
-_LOG = logging.getLogger(__name__)
 
 # Where the published recipe wants the validation set: data/validation_data/{val.txt,validation_images/*.JPEG}, or
 # data/validation_data/validation-* as TFRecords.
@@ -65,7 +64,7 @@ def open_source(images: str, reading: Reading, bar: Bar = no_bar) -> StoredSourc
         return open_records(RecordSet("tfrecord", str(root), (root,), SLIM), reading.label_base, bar)
     splits = find_splits(root) if root.is_dir() else {}
     if splits and reading.split is None and has_pictures(root):
-        _LOG.warning(
+        logging.warning(
             "%s has pictures and TFRecords; the pictures are taken. For the records give --split %s",
             root,
             " or ".join(splits),

@@ -8,11 +8,12 @@ Not for: finding the files (`shards`, `tfds_source`), or reading them all (`reco
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from absl import logging
 
 from calibration.pictures import preprocess, tfrecord
 from calibration.pictures.class_labels import Label, class_ids, class_of_synset, known_class
@@ -22,8 +23,6 @@ from recreate_model.recipe import Picture
 from recreate_model.support.arrays import Array
 from recreate_model.support.digest import digest_bytes
 from recreate_model.support.errors import InputError
-
-_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -122,13 +121,13 @@ def open_records(records: RecordSet, label_base: int | None, bar: Bar = no_bar) 
         )
     for shard in sorted(set(range(len(records.files))) - {row.shard for row in index}):
         if not records.counts:
-            _LOG.warning("no record in %s; was it cut short?", records.files[shard])
+            logging.warning("no record in %s; was it cut short?", records.files[shard])
     rows = _by_id(records, index)
     raw = {name: row.label for name, row in rows.items() if row.label is not None}
     labels = _named(records, raw, rows) if records.class_names else class_ids(raw, label_base, records.name)
     source = RecordSource(records, rows, labels)
     if not raw and not any(picture.label for picture in source.pictures()):
-        _LOG.warning("no picture in %s has a label, so top-1 cannot be measured on them", records.name)
+        logging.warning("no picture in %s has a label, so top-1 cannot be measured on them", records.name)
     return source
 
 
@@ -160,7 +159,7 @@ def _by_id(records: RecordSet, index: Iterable[Row]) -> dict[str, Row]:
             )
         repeated += 1
     if repeated:
-        _LOG.warning(
+        logging.warning(
             "%s in %s left out: the same picture as another, and no file name to tell them apart",
             _several(repeated, "record"),
             records.name,
@@ -185,7 +184,7 @@ def _named(records: RecordSet, raw: Mapping[str, Label], rows: Mapping[str, Row]
             labels[name] = label
     others = len(raw) - len(labels)
     if others:
-        _LOG.warning(
+        logging.warning(
             "%d of %s in %s are of classes that are not ImageNet's 1000, such as %s; they have no label here",
             others,
             _several(len(rows), "picture"),

@@ -120,6 +120,7 @@ def _matplotlib() -> Iterator[None]:
         ours = {"MPLCONFIGDIR": scratch, "MPLBACKEND": "svg"}
         before = {name: os.environ.get(name) for name in ours}
         os.environ.update(ours)
+        # Matplotlib logs with the standard library.
         logging.getLogger("matplotlib").setLevel(logging.ERROR)
         try:
             import matplotlib

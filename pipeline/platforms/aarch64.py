@@ -12,17 +12,16 @@ Cortex-A. Not for: making it (`aarch64_setup`), nor what is run there (`jobs`).
 from __future__ import annotations
 
 import json
-import logging
 import os
 import platform
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from absl import logging
+
 from recreate_model.support.digest import Json, digest_bytes, digest_file, digest_json, document_fault, read_document
 from recreate_model.support.processes import run_to_end
-
-_LOG = logging.getLogger(__name__)
 
 EMULATOR = "qemu-aarch64"
 EMULATOR_PACKAGE = "qemu-user"
@@ -146,7 +145,7 @@ def find(cache: Path) -> Sysroot | None:
             raise ValueError(f"content {found[:12]}, where {document['content'][:12]} was made")
         return Sysroot(place, document["packages"], tuple(document["wheels"]), document["python"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        _LOG.warning("the AArch64 root %s is damaged: %s; it is not used", place, document_fault(error))
+        logging.warning("the AArch64 root %s is damaged: %s; it is not used", place, document_fault(error))
         return None
 
 

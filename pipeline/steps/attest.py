@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipeline.engine.work import CONVERSION_FILE, MANIFEST_FILE, PROVENANCE_FILE, Work, model_file
-from pipeline.provenance.attest import statement
+from pipeline.provenance.write import statement
 from recreate_model.support.digest import digest_bytes, readable_json
 
 

@@ -1,9 +1,8 @@
-"""One process at a time: a lock file that the system lets go of when its process ends, however it ends."""
+"""A lock file that one process holds at a time; the system releases it when that process ends, however it ends."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -11,14 +10,22 @@ from typing import BinaryIO
 
 @contextlib.contextmanager
 def exclusive(path: Path, on_wait: Callable[[], object]) -> Iterator[BinaryIO]:
-    """Holds the lock file at `path`; `on_wait` is called once if another process holds it.
+    """Holds the lock file at `path`, which is made where it does not exist and stays afterwards.
 
-    Yields the file: a process that inherits it holds the lock too, and goes on holding it when this one ends.
+    Yields the open file. A child process that inherits it holds the lock too, even after this process has ended.
+    For that we open the file: `filelock.FileLock` keeps the file it opens to itself.
+
+    Args:
+        on_wait: called once, before waiting, if another process holds the lock.
+
+    Raises:
+        OSError: the file cannot be opened for writing, or its file system has no locks.
     """
+    # Not at the top: `--help` and `status` need no lock.
+    from filelock import lock_descriptor
+
     with path.open("a+b") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not lock_descriptor(stream.fileno(), blocking=False):
             on_wait()
-            fcntl.flock(stream, fcntl.LOCK_EX)
+            lock_descriptor(stream.fileno())
         yield stream

@@ -9,7 +9,6 @@ a file is believed by its content only, so one that was put there by hand is as 
 from __future__ import annotations
 
 import itertools
-import logging
 import os
 import re
 import time
@@ -17,12 +16,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from absl import logging
+
 from recreate_model.support.archive import placeholder
 from recreate_model.support.digest import digest_file
 from recreate_model.support.errors import ResourceError
 from recreate_model.support.exclusive import exclusive
-
-_LOG = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]  # takes the bytes there are and the bytes there will be
 Pause = Callable[[float], object]  # takes seconds
@@ -116,7 +115,7 @@ def cached(resource: Resource, cache: Path) -> Path | None:
     path = cache_path(resource, cache)
     fault = _fault(resource, path)
     if fault and os.path.lexists(path):
-        _LOG.warning("the cached file %s is damaged: %s; it is not used", path, fault)
+        logging.warning("the cached file %s is damaged: %s; it is not used", path, fault)
     return None if fault else path
 
 
@@ -141,7 +140,9 @@ def fetch(resource: Resource, cache: Path, progress: Progress | None = None, *, 
         return target
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        with exclusive(lock, lambda: _LOG.warning("waiting for another process that fetches %s", resource.file_name)):
+        with exclusive(
+            lock, lambda: logging.warning("waiting for another process that fetches %s", resource.file_name)
+        ):
             if _fault(resource, target):  # else another process was faster
                 _download(resource, target, part, progress or (lambda have, size: None), pause)
                 part.replace(target)

@@ -25,15 +25,15 @@ def run(arguments: argparse.Namespace) -> int:
     from pipeline.claims.rows import holds, raise_unless_holds
     from pipeline.interface import tables
     from pipeline.interface.commands import check_no_build_options
-    from pipeline.provenance import attest_check
-    from pipeline.provenance.statement import read_statement
+    from pipeline.provenance import check as provenance_check
+    from pipeline.provenance.read import read_statement
 
     why = "as the statement says of which build it is"
     check_no_build_options(arguments, "--check", why, "nothing was checked", but=("checkpoint",))
     path: Path = arguments.statement
     statement = read_statement(path)
     named = arguments.checkpoint not in (None, "auto", "official", "seeded")
-    table = attest_check.rows(statement, path.parent, Path(arguments.checkpoint) if named else None)
+    table = provenance_check.rows(statement, path.parent, Path(arguments.checkpoint) if named else None)
     if arguments.json:
         found = {"build": statement.recipe.name, "recipe": statement.recipe.id, "holds": holds(table)}
         print(json.dumps({**found, "rows": [vars(row) for row in table]}, indent=2))

@@ -24,8 +24,8 @@ from pipeline.engine.work import (
     float_model_file,
     model_file,
 )
-from pipeline.provenance.attest import DELIVERING, dependencies
-from pipeline.provenance.statement import Link, Statement
+from pipeline.provenance.read import Link, Statement
+from pipeline.provenance.write import DELIVERING, dependencies
 from recreate_model.floats.float_forms import digest_of
 from recreate_model.support import resources
 from recreate_model.support.digest import Json, digest_file, digest_json

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
 from pipeline.engine.keys import KeyParts
-from pipeline.provenance.attest import BUILD_TYPE, BUILDER, PREDICATE_TYPE, STATEMENT_TYPE
+from pipeline.provenance.write import BUILD_TYPE, BUILDER, PREDICATE_TYPE, STATEMENT_TYPE
 from recreate_model.recipe import (
     FORMS,
     Calibration,
