@@ -1,6 +1,6 @@
-"""Recipes: frozen values that say what to build. They hold digests and never paths, clocks or hosts.
+"""Recipes: frozen values that say what to build. They hold digests, never paths, times or host names.
 
-Not for: where things lie on this machine (that is `pipeline.request.resolve`), or how a step is done (the stages).
+`pipeline.request.resolve` maps a recipe to files on this machine; the stages do the work.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from dataclasses import dataclass, field
 from recreate_model.support.digest import Json, digest_json
 from recreate_model.support.errors import UsageError
 
-# The published family: mobilenet_v2_{1.4,1.3,1.0,0.75,0.5,0.35}_{224,192,160,128,96}, the two widest only at 224.
+# The published family: mobilenet_v2_{1.4,1.3,1.0,0.75,0.5,0.35}_{224,192,160,128,96}; 1.4 and 1.3 exist only at 224.
 _WIDTHS = ("1.4", "1.3", "1.0", "0.75", "0.5", "0.35")
 _WIDEST = ("1.4", "1.3")
 _RESOLUTIONS = (224, 192, 160, 128, 96)
 
-# A field that a recipe's JSON leaves out where it is empty, so that recipes without it keep their ids.
-_LEFT_OUT_WHERE_EMPTY = {"left_out_where_empty": True}
+# Marks a field that `as_json` omits if it is empty. A field added later must not change the ids of older recipes.
+_OMIT_IF_EMPTY = {"omit_if_empty": True}
 
-# The forms of float weights, as they are told: `float_forms` knows them by content.
+# The formats of float weights, as shown to the user. `float_forms` detects them by content.
 ARCHIVE = "archive"
 FROZEN_GRAPH = "frozen graph"
 TFLITE = "float TensorFlow Lite model"
@@ -28,7 +28,8 @@ KERAS_FILE = "Keras file"
 SAVED_MODEL = "SavedModel"
 FORMS = (FROZEN_GRAPH, TFLITE, KERAS_FILE, SAVED_MODEL)
 
-# The range of an activation is what it reached: the default, and the only method whose bytes are claimed.
+# The range of an activation is its observed minimum and maximum: the default range method, and the only one whose
+# output bytes are checked against golden digests.
 MIN_MAX = "min-max"
 
 
@@ -37,9 +38,9 @@ class Model:
     """One member of the MobileNetV2 family.
 
     Attributes:
-        width: the width multiplier as the published names spell it, such as "1.0"; empty for a given file, which may
-            be any network.
-        resolution: height and width of the input in pixels; 0 for a given file that takes no picture.
+        width: width multiplier, spelled as in the published names, such as "1.0"; empty for a user-supplied INT8 file,
+            which may be any network.
+        resolution: height and width of the input in pixels; 0 for a user-supplied INT8 file whose input is no image.
     """
 
     width: str = "1.0"
@@ -47,17 +48,22 @@ class Model:
 
     @property
     def name(self) -> str:
+        """The published name, such as `mobilenet_v2_1.0_224`."""
         return f"mobilenet_v2_{self.width}_{self.resolution}"
 
     @classmethod
     def family(cls) -> tuple[Model, ...]:
-        """All 22 members."""
+        """Return all 22 members."""
         sizes = {width: _RESOLUTIONS[:1] if width in _WIDEST else _RESOLUTIONS for width in _WIDTHS}
         return tuple(cls(width, resolution) for width, all_sizes in sizes.items() for resolution in all_sizes)
 
     @classmethod
     def parse(cls, text: str) -> Model:
-        """`1.0_224`, with or without the family's name in front. Raises UsageError for anything outside the family."""
+        """Parse `1.0_224` or `mobilenet_v2_1.0_224`.
+
+        Raises:
+            UsageError: the text names no member of the family.
+        """
         match = re.fullmatch(r"(?:mobilenet_v2_)?(\d\.\d+)_(\d+)", text)
         if match and (model := cls(match[1], int(match[2]))) in cls.family():
             return model
@@ -71,38 +77,39 @@ class Model:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where the float weights come from, by content.
+    """The source of the float weights, identified by content.
 
     Attributes:
-        kind: `official` (the pinned archive), `archive` (another archive of the same layout), `file` (such floats
-            in another form), `seeded`, or `given`: no float weights, but an INT8 file.
-        sha256: of the archive or file, or over the files of a folder; empty for seeded weights.
-        seed: of the seeded weights; 0 for an archive.
-        form: of a `file`, one of FORMS; else empty.
-        background: SHA-256 of the INT8 model whose class 0 a `file` without one gets; empty where none is given.
+        kind: `official` (the pinned archive), `archive` (another archive of the same layout), `file` (float weights in
+            another format), `seeded`, or `given` (an INT8 file instead of float weights).
+        sha256: digest of the archive or file, or of a folder's files together; empty for seeded weights.
+        seed: seed of the seeded weights; 0 for all other kinds.
+        form: format of a `file`, one of FORMS; empty for all other kinds.
+        background: SHA-256 of the INT8 model that supplies class 0 to a `file` without it; empty if there is none.
     """
 
     kind: str
     sha256: str = ""
     seed: int = 0
-    form: str = field(default="", metadata=_LEFT_OUT_WHERE_EMPTY)
-    background: str = field(default="", metadata=_LEFT_OUT_WHERE_EMPTY)
+    form: str = field(default="", metadata=_OMIT_IF_EMPTY)
+    background: str = field(default="", metadata=_OMIT_IF_EMPTY)
 
     @property
     def tag(self) -> str:
-        """What distinguishes file names of this checkpoint: nothing for the official one, as it is the one meant."""
+        """The part of a file name that identifies the checkpoint; empty for the official one, which is the default."""
         local = f"ckpt-{self.sha256[:8]}" + (f"-{self.background[:8]}" if self.background else "")
         return {"official": "", "seeded": "seeded", "given": "given", "archive": local, "file": local}[self.kind]
 
 
 @dataclass(frozen=True)
 class Preprocess:
-    """From a decoded picture to the network's input: crop, resize, then scale 0..255 to -1..1.
+    """How a decoded image becomes the network's input: crop, resize, then scale 0..255 to -1..1.
 
     Attributes:
-        crop: `central-crop` keeps the aspect and takes a central square of 87.5 % of the shorter side, as TF-Slim's
-            VGG evaluation does; `inception` takes 87.5 % of each side and changes the aspect, as TF-Slim's Inception
-            evaluation does; `squash` takes it all and changes the aspect, as the published recipe does.
+        crop: `central-crop` keeps the aspect ratio and takes a central square of 87.5 % of the shorter side, as
+            TF-Slim's VGG evaluation does; `inception` takes the central 87.5 % of each side and does not keep the
+            aspect ratio, as TF-Slim's Inception evaluation does; `squash` takes the whole image and does not keep the
+            aspect ratio, as the published recipe does.
     """
 
     crop: str = "central-crop"
@@ -112,12 +119,12 @@ class Preprocess:
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture by name and content.
+    """An image, identified by name and content.
 
     Attributes:
-        id: path below the source's root, with forward slashes; of a data set's picture the name it has there.
-        sha256: of the file's bytes; for procedural pictures of the pixels, and empty until they are made.
-        label: 1..1000, or None where the source knows none. 0 is the background class.
+        id: path relative to the source's root, with forward slashes; for a data set, the image's name in the data set.
+        sha256: digest of the file's bytes; for a procedural image, digest of its pixels, empty until it is generated.
+        label: class 1..1000, or None if the source has no label. Class 0 is the background.
     """
 
     id: str
@@ -127,16 +134,17 @@ class Picture:
 
 @dataclass(frozen=True)
 class Calibration:
-    """What the activation ranges are measured on, or the range table given instead.
+    """The representative dataset that activation ranges are measured on, or a range table that replaces it.
 
     Attributes:
-        kind: `folder`, `tfrecord`, the full name of a TFDS data set, `procedural`, `ranges`, or `given`, of which
-            nothing is known.
-        pictures: in the order they are read; empty for `ranges`.
-        mantissa_bits: to which the ranges are rounded, so that noise between CPUs rarely shows.
-        ranges_sha256: of the range table given; empty when ranges are measured.
-        range_method: how a range is chosen from what was measured, as `range_methods` spells it; that of
-            the table where one is given, empty where nobody knows it.
+        kind: `folder`, `tfrecord`, the full name of a TFDS data set, `procedural`, `ranges` (a range table), or `given`
+            (a user-supplied INT8 file, whose calibration is unknown).
+        pictures: the images in reading order; empty for `ranges` and `given`.
+        mantissa_bits: precision that ranges are rounded to, so that floating-point differences between CPUs rarely
+            change a range.
+        ranges_sha256: digest of the range table; empty if ranges are measured.
+        range_method: how a range is chosen from the measured values, spelled as in `range_methods`; with a range
+            table, the method recorded in it; empty if unknown.
     """
 
     kind: str
@@ -147,18 +155,18 @@ class Calibration:
 
     @property
     def cuts_outliers(self) -> bool:
-        """Whether it is known that the ranges do not hold all values measured."""
+        """Whether the range method is known to exclude some of the measured values."""
         return self.range_method not in (MIN_MAX, "")
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The pictures accuracy is measured on.
+    """The images that accuracy is measured on.
 
     Attributes:
-        kind: as that of `Calibration`, but for `ranges`.
-        pictures: in order; none of them calibrated, as far as is known.
-        overlap: how many were left out because they calibrated; None where nobody knows what did.
+        kind: as in `Calibration`, except `ranges`.
+        pictures: the images in reading order; images known to be in the representative dataset are excluded.
+        overlap: number of images excluded for that reason; None if the representative dataset is unknown.
     """
 
     kind: str
@@ -168,28 +176,31 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Target:
-    """One Ethos-U configuration, named as Vela and its configuration file name them.
+    """One Ethos-U configuration.
 
     Attributes:
+        accelerator: Vela's accelerator name, such as `ethos-u55-128`.
+        system_config: section of the Vela configuration file that describes the system.
+        memory_mode: section of the Vela configuration file that describes the memory mode.
         optimise: `Performance` or `Size`.
-        config_sha256: of the user's configuration file that has these names; empty for Vela's own `Arm/vela.ini`.
+        config_sha256: digest of the user's Vela configuration file; empty for Vela's own `Arm/vela.ini`.
     """
 
     accelerator: str
     system_config: str
     memory_mode: str
     optimise: str = "Performance"
-    config_sha256: str = field(default="", metadata=_LEFT_OUT_WHERE_EMPTY)
+    config_sha256: str = field(default="", metadata=_OMIT_IF_EMPTY)
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides the bytes of a build.
+    """Everything that determines the bytes of a build.
 
     Attributes:
-        toolchain: version of the TensorFlow that converts the archive's own frozen graph, as the publisher's did; empty
-            where today's converts the graph that this program writes.
-        given: stem of the INT8 file that the build starts from; empty where the build makes its own model.
+        toolchain: version of the TensorFlow release that converts the archive's own frozen graph, as the publisher
+            did; empty if the installed TensorFlow converts the graph that this program writes.
+        given: stem of the user-supplied INT8 file that the build starts from; empty if the build makes its own model.
     """
 
     model: Model
@@ -198,48 +209,48 @@ class Recipe:
     evaluation: Evaluation
     preprocess: Preprocess
     targets: tuple[Target, ...]
-    toolchain: str = field(default="", metadata=_LEFT_OUT_WHERE_EMPTY)
-    given: str = field(default="", metadata=_LEFT_OUT_WHERE_EMPTY)
+    toolchain: str = field(default="", metadata=_OMIT_IF_EMPTY)
+    given: str = field(default="", metadata=_OMIT_IF_EMPTY)
 
     @property
     def network(self) -> str:
-        """Name of the float network: the model, and the checkpoint unless it is the official one."""
+        """Name of the float network: the model's name, followed by the checkpoint's tag if it has one."""
         if self.given:
             return self.given
         return "_".join(part for part in (self.model.name, self.checkpoint.tag) if part)
 
     @property
     def name(self) -> str:
-        """Stem of the model's file; a seeded or local checkpoint shows in it."""
+        """Stem of the INT8 model's file name; it contains the checkpoint's tag if there is one."""
         return self.given or f"{self.network}_INT8"
 
     @property
     def folder(self) -> str:
-        """Name of the build folder: builds whose models may differ under one name have folders of their own."""
+        """Name of the build folder. Builds that share `name` but may have different models get different folders."""
         if self.given:
             return f"{self.given}_given-{self.checkpoint.sha256[:8]}"
         return f"{self.name}_published" if self.toolchain else self.name
 
     @property
     def id(self) -> str:
-        """SHA-256 over the whole recipe: equal ids mean equal artifacts."""
+        """SHA-256 of the whole recipe: equal ids mean equal artifacts."""
         return digest_json(as_json(self))
 
     @property
     def model_id(self) -> str:
-        """SHA-256 over the parts that decide the INT8 model: equal ids mean equal models."""
+        """SHA-256 of the parts that determine the INT8 model: equal ids mean equal models."""
         parts = [as_json(part) for part in (self.model, self.checkpoint, self.calibration, self.preprocess)]
         return digest_json([*parts, self.toolchain] if self.toolchain else parts)
 
 
 def as_json(value: object) -> Json:
-    """A recipe, or a part of one, as plain JSON: what reading its JSON text would give."""
+    """Return a recipe, or a part of one, as the plain JSON value that parsing its JSON text would give."""
     if isinstance(value, tuple):
         return [as_json(item) for item in value]
     if dataclasses.is_dataclass(value):
         return {
             part.name: as_json(getattr(value, part.name))
             for part in dataclasses.fields(value)
-            if getattr(value, part.name) or "left_out_where_empty" not in part.metadata
+            if getattr(value, part.name) or "omit_if_empty" not in part.metadata
         }
     return value

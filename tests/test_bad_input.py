@@ -277,7 +277,7 @@ def test_a_mirror_with_something_else_is_no_resource(fault: str, tmp_path: Path)
 def test_no_network_is_said_and_auto_goes_on_seeded(tmp_path: Path) -> None:
     """`official` without a network ends with status 4; `auto` warns that it builds from seeded weights, and does."""
     cache = {"RECREATE_MODEL_CACHE": str(tmp_path / "cache")}
-    assert_one_error(run("fetch", "--checkpoint", "official", "--out", tmp_path / "out", **cache), 4, "no answer")
+    assert_one_error(run("fetch", "--checkpoint", "official", "--out", tmp_path / "out", **cache), 4, "no response")
     result = run("fetch", "--checkpoint", "auto", "--out", tmp_path / "out", **cache)
     assert result.returncode == 0
     assert "SEEDED" in result.stderr

@@ -316,7 +316,7 @@ def test_an_endless_loop_ends_at_the_time_limit(tiny: Case, tmp_path: Path, monk
     """The emulator is ended, and no process of it is left."""
     patched(monkeypatch, "    check();\n    stop(0);", "    for (;;)\n        ;\n    check();\n    stop(0);")
     elf = tiny.built(BOARDS[0], tmp_path)
-    with pytest.raises(ToolError, match=r"found no end after 2 s; .*next: give a longer --time-limit, or fewer --pict"):
+    with pytest.raises(ToolError, match=r"found a timeout after 2 s; .*next: give a longer --time-limit, or fewer"):
         image.run_image(BOARDS[0], elf, tiny.subject.inputs, 2)
     assert not [process for process in psutil.process_iter(["cwd"]) if process.info["cwd"] == str(tmp_path)]
 
@@ -516,7 +516,7 @@ def test_an_emulator_that_hangs_is_ended(finished_build: Request, tmp_path: Path
     path = tools(tmp_path / "bin", gcc=compiler, qemu=f"exec {shutil.which('sleep')} {marker}")
     searched = f"{path}{os.pathsep}{os.environ['PATH']}"
     result = run(*of(finished_build, **{"time-limit": 1}), PATH=searched)
-    assert_one_error(result, 5, "mps3-an547", "no end after 1 s", "give a longer --time-limit")
+    assert_one_error(result, 5, "mps3-an547", "a timeout after 1 s", "give a longer --time-limit")
     assert not [process for process in psutil.process_iter(["cmdline"]) if marker in (process.info["cmdline"] or [])]
 
 

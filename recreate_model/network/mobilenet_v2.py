@@ -1,10 +1,10 @@
-"""MobileNetV2 of any width and resolution of the family, as a list of layers and as a float graph without BatchNorm.
+"""MobileNetV2 in any width and resolution of the family: its layers, BatchNorm folding, and the float graph.
 
-The architecture is that of arXiv:1801.04381, table 2, with the names, the channel rounding and the BatchNorm epsilon
-of TF-Slim's `mobilenet_v2.py`, which made the published checkpoints.
+The architecture is table 2 of arXiv:1801.04381. The names, the channel rounding and the BatchNorm epsilon are those of
+TF-Slim's `mobilenet_v2.py`, which produced the published checkpoints.
 
-BatchNorm is folded here, in float64, and not by the converter: the converter computes 1/sqrt(variance) with an
-instruction whose last bits depend on the CPU, so its weights do too.
+BatchNorm is folded here in float64, not by the converter. The converter computes 1/sqrt(variance) with an instruction
+whose last bits depend on the CPU, so the last bits of its weights do too.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from recreate_model.support.capture import captured
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-CLASSES = 1001
+CLASSES = 1001  # the 1000 classes of ImageNet, and the background as class 0
 INPUT_NAME = "input"
 OUTPUT_NAME = "MobilenetV2/Predictions/Reshape_1"
 
 _ROOT = "MobilenetV2"
-EPSILON = float(np.float32(0.001))  # as the graph holds it
-# Expansion factor, output channels, repeats, stride of the first: table 2 of the paper.
+EPSILON = float(np.float32(0.001))  # of BatchNorm, rounded to float32 as in the graph
+# Expansion factor, output channels, repeats, stride of the first repeat: table 2 of the paper.
 _BLOCKS = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 _LAST_CHANNELS = 1280
 _STEM_CHANNELS = 32
@@ -36,18 +36,18 @@ _STEM_CHANNELS = 32
 
 @dataclass(frozen=True)
 class Layer:
-    """A convolution with what follows it before the next one.
+    """A convolution and the operations between it and the next convolution.
 
     Attributes:
         name: scope of its variables, such as `MobilenetV2/expanded_conv_1/expand`.
-        depthwise: one filter per channel, instead of one per pair of channels.
+        depthwise: a depthwise convolution, with one filter per channel.
         kernel: height and width of the filter.
-        stride: in both directions; padding is always SAME.
-        inputs, outputs: channels.
-        batch_norm: BatchNorm follows; otherwise a bias.
+        stride: stride in both directions; padding is always SAME.
+        inputs, outputs: numbers of channels.
+        batch_norm: BatchNorm follows; otherwise, a bias is added.
         relu6: ReLU6 follows.
-        residual: name of the addition that follows, or empty. It adds the input of this layer's block.
-        block_start: this layer's input is what a later `residual` of the same block adds.
+        residual: name of the residual addition that follows, or empty. It adds the input of this layer's block.
+        block_start: this is the first layer of its block; a later `residual` of the block adds this layer's input.
     """
 
     name: str
@@ -63,16 +63,17 @@ class Layer:
 
     @property
     def weights_name(self) -> str:
+        """Name of the weights variable in the checkpoint."""
         return f"{self.name}/{'depthwise_weights' if self.depthwise else 'weights'}"
 
     @property
     def weights_shape(self) -> tuple[int, int, int, int]:
-        """Height, width, input channels, output channels (depthwise: multiplier, always 1)."""
+        """(height, width, input channels, output channels); a depthwise layer ends in its channel multiplier, 1."""
         return (self.kernel, self.kernel, self.inputs, 1 if self.depthwise else self.outputs)
 
     @property
     def variables(self) -> dict[str, tuple[int, ...]]:
-        """Names and shapes of the variables of this layer, as the checkpoint spells them."""
+        """Names and shapes of this layer's variables, named as in the checkpoint."""
         vectors = (
             [f"{self.name}/BatchNorm/{part}" for part in ("gamma", "beta", "moving_mean", "moving_variance")]
             if self.batch_norm
@@ -83,21 +84,29 @@ class Layer:
 
 @dataclass(frozen=True, eq=False)
 class Folded:
-    """Weights and bias of a layer with BatchNorm folded in: float32, shapes as `Layer.weights_shape` and (outputs,)."""
+    """Weights and bias of a layer after BatchNorm folding, float32.
+
+    Attributes:
+        weights: shape `Layer.weights_shape`.
+        bias: shape (outputs,).
+    """
 
     weights: Array
     bias: Array
 
 
 def channels(base: int, width: str) -> int:
-    """`base` channels scaled by the width multiplier, to the nearest multiple of 8 that loses less than a tenth."""
+    """Return `base` channels times the width multiplier, as TF-Slim's `_make_divisible` rounds it.
+
+    The result is the nearest multiple of 8, at least 8, or the next larger one if rounding down lost more than 10 %.
+    """
     exact = base * float(width)
     rounded = max(8, int(exact + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * exact else rounded
 
 
 def layers(model: Model) -> tuple[Layer, ...]:
-    """All convolutions of the network in order; the last is the classifier, which stands after the average pool."""
+    """Return all convolutions of the network in order; the last is the classifier, after the average pool."""
     return tuple(_layers(model))
 
 
@@ -117,26 +126,26 @@ def _layers(model: Model) -> Iterator[Layer]:
             yield Layer(f"{scope}/project", False, 1, 1, wide, narrow, relu6=False, residual=residual)
             current = narrow
             index += 1
-    # Narrow networks keep the last layer: the paper found that it helps them.
+    # As in the paper, a width multiplier below 1 does not apply to the last convolution.
     last = channels(_LAST_CHANNELS, model.width) if float(model.width) > 1 else _LAST_CHANNELS
     yield Layer(f"{_ROOT}/Conv_1", False, 1, 1, current, last)
     yield Layer(f"{_ROOT}/Logits/Conv2d_1c_1x1", False, 1, 1, last, CLASSES, batch_norm=False, relu6=False)
 
 
 def variables(model: Model) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of every variable inference needs."""
+    """Return name -> shape of every variable that inference needs, in the order of the layers."""
     return {name: shape for layer in layers(model) for name, shape in layer.variables.items()}
 
 
 def is_folded(layer: Layer, values: Mapping[str, Array]) -> bool:
-    """Whether a layer has a bias and no BatchNorm: the classifier, or one that was folded before it came here."""
+    """Return whether a layer has a bias instead of BatchNorm: the classifier, or a layer folded in the source."""
     return not layer.batch_norm or f"{layer.name}/biases" in values
 
 
 def folding_factor(layer: Layer, values: Mapping[str, Array]) -> Array:
-    """gamma / sqrt(variance + epsilon) of a layer with BatchNorm, float64 (outputs,).
+    """Return gamma / sqrt(variance + epsilon) of a layer with BatchNorm: float64, shape (outputs,).
 
-    Addition, division and square root of float64 are exactly rounded on every CPU, so the result is one.
+    IEEE 754 addition, division and square root are correctly rounded, so the result is the same on every CPU.
     """
     gamma, variance = (
         np.asarray(values[f"{layer.name}/BatchNorm/{part}"], np.float64) for part in ("gamma", "moving_variance")
@@ -146,7 +155,12 @@ def folding_factor(layer: Layer, values: Mapping[str, Array]) -> Array:
 
 
 def fold(layer: Layer, values: Mapping[str, Array]) -> Folded:
-    """Folds BatchNorm into weights and bias, in float64, rounded to float32 once at the end."""
+    """Fold BatchNorm into weights and bias. Computes in float64, and rounds to float32 once, at the end.
+
+    Args:
+        layer: the layer to fold.
+        values: the layer's variables, or its weights and `biases` if it is folded already.
+    """
     weights = np.asarray(values[layer.weights_name], np.float64)
     if is_folded(layer, values):
         return Folded(weights.astype(np.float32), np.asarray(values[f"{layer.name}/biases"], np.float32))
@@ -159,13 +173,14 @@ def fold(layer: Layer, values: Mapping[str, Array]) -> Folded:
 
 
 def frozen_graph(model: Model, values: Mapping[str, Array]) -> bytes:
-    """The network as a serialised GraphDef: input (1, resolution, resolution, 3) float32, output (1, 1001) softmax.
+    """Return the network as a serialized GraphDef.
+
+    Its input is float32 (1, resolution, resolution, 3), its output the softmax, float32 (1, 1001). BatchNorm is folded
+    as `fold` does. Serialization is deterministic; protobuf's default order of map entries varies from run to run.
 
     Args:
-        values: every one of `variables(model)`, or `biases` in the place of a layer's BatchNorm, which else is folded
-            as `fold` does.
-
-    Serialised deterministically: protobuf's own order of map entries differs from run to run.
+        model: the member of the family.
+        values: every one of `variables(model)`; a folded layer has `biases` instead of its BatchNorm variables.
     """
     graph = _GraphWriter()
     tensor = graph.placeholder(INPUT_NAME, (1, model.resolution, model.resolution, 3))
@@ -185,23 +200,23 @@ def frozen_graph(model: Model, values: Mapping[str, Array]) -> bytes:
     shape = graph.constant(f"{_ROOT}/Predictions/Reshape/shape", np.array([1, CLASSES], np.int32))
     tensor = graph.node("Reshape", f"{_ROOT}/Predictions/Reshape", [tensor, shape], T=np.float32, Tshape=np.int32)
     graph.node("Softmax", OUTPUT_NAME, [tensor], T=np.float32)
-    return graph.serialise()
+    return graph.serialize()
 
 
 def final_size(model: Model) -> int:
-    """Height and width of the last feature map: the input is halved five times."""
+    """Return the height and width of the last feature map; the network halves its input five times."""
     return model.resolution // 32
 
 
 class _GraphWriter:
-    """Builds a GraphDef node by node; names are given, never generated."""
+    """Builds a GraphDef node by node. The caller names every node; each method returns its node's name."""
 
     def __init__(self) -> None:
         with captured():
             from tensorflow.core.framework import graph_pb2
 
         self._graph = graph_pb2.GraphDef()
-        # The version of the ops' semantics; TensorFlow refuses graphs that claim to be from its future.
+        # Version of the GraphDef semantics. TensorFlow rejects a graph with a version newer than its own.
         self._graph.versions.producer = 27
 
     def placeholder(self, name: str, shape: Sequence[int]) -> str:
@@ -228,6 +243,7 @@ class _GraphWriter:
         return name
 
     def convolution(self, layer: Layer, folded: Folded, tensor: str) -> str:
+        """Add the convolution, its bias and its ReLU6; return the name of the last node."""
         op, leaf = ("DepthwiseConv2dNative", "depthwise") if layer.depthwise else ("Conv2D", "Conv2D")
         weights = self.constant(layer.weights_name, folded.weights)
         tensor = self.node(
@@ -242,12 +258,13 @@ class _GraphWriter:
         tensor = self.node("BiasAdd", f"{layer.name}/BiasAdd", [tensor, bias], T=np.float32)
         return self.node("Relu6", f"{layer.name}/Relu6", [tensor], T=np.float32) if layer.relu6 else tensor
 
-    def serialise(self) -> bytes:
+    def serialize(self) -> bytes:
         data: bytes = self._graph.SerializeToString(deterministic=True)
         return data
 
 
 def _set(attribute: Any, value: Any) -> None:
+    """Set an AttrValue to a string, a list of integers, or a type."""
     if isinstance(value, bytes):
         attribute.s = value
     elif isinstance(value, list):

@@ -1,4 +1,4 @@
-"""What is published of the model of the ML-zoo's card: figures that others know it by."""
+"""The published figures of the ML-zoo's INT8 model."""
 
 from __future__ import annotations
 

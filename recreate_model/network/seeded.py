@@ -1,11 +1,11 @@
-"""The embedded stand-in: the network with weights from a seed, for builds without the trained checkpoint.
+"""Untrained weights generated from a seed, for builds without the trained checkpoint.
 
-It recognises nothing. It has the shapes, the spread of scales over channels and the activation ranges of a trained
-network, so that everything built from it is as large and as slow as the real thing, and takes the same paths.
+The network classifies nothing. Its shapes, its spread of scales over channels and its activation ranges resemble those
+of a trained network, so every artifact has the size and speed of the real one and exercises the same code.
 
-The weights are the same bytes on every machine: the stream is SHAKE-256, and the BatchNorm statistics come from a
-forward pass in whole numbers, held in float64 and far below 2**53, where neither the order of a sum nor a fused
-multiply-add can change it. What remains is element by element: division and square root, which IEEE 754 fixes.
+The weights are the same bytes on every machine. The pseudorandom stream is SHAKE-256. The BatchNorm statistics come
+from a forward pass in integers, held in float64 and far below 2**53, where neither the order of summation nor a fused
+multiply-add can change a result. The remaining operations are elementwise and correctly rounded by IEEE 754.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from recreate_model.network.mobilenet_v2 import Layer, layers
 from recreate_model.recipe import Model
 from recreate_model.support.arrays import Array
 
-SEED = 20180113  # any number will do; this one is the day the paper appeared
+SEED = 20180113  # arbitrary: the date of the paper
 
 _PICTURES = 8
-_RESOLUTION = 96  # of the forward pass: enough for statistics, whatever the model's own
-_FRACTION_BITS = 10  # activations are whole multiples of 2**-10
+_RESOLUTION = 96  # of the forward pass, for every model; enough for the statistics
+_FRACTION_BITS = 10  # activations are multiples of 2**-10
 _ONE = 1 << _FRACTION_BITS
 
 
 def seeded_weights(model: Model, seed: int = SEED) -> dict[str, Array]:
-    """Every variable of `network.variables(model)`, float32, in the order of the layers."""
+    """Return every variable of `mobilenet_v2.variables(model)`, float32, in the order of the layers."""
     values: dict[str, Array] = {}
     activation = block_input = _pictures(seed)
     *body, classifier = layers(model)
@@ -43,13 +43,14 @@ def seeded_weights(model: Model, seed: int = SEED) -> dict[str, Array]:
 
 
 def _add_layer(values: dict[str, Array], layer: Layer, activation: Array, seed: int) -> Array:
-    """Adds the variables of one layer and returns its output, in units of 2**-10."""
+    """Add the variables of one layer to `values` and return the layer's output, in units of 2**-10."""
     weights, unit = _weights(layer, seed)
     values[layer.weights_name] = (weights * unit).astype(np.float32)
     sums = _convolve(layer, activation, weights)
     samples = sums.reshape(-1, layer.outputs)
     mean = np.rint(samples.sum(axis=0) / len(samples))
-    # The mean deviation instead of the variance: its sum stays exact, squares would not. 1.25 is sqrt(pi / 2).
+    # The mean absolute deviation, because its sum is exact; a sum of squares would not be. For a normal distribution,
+    # the standard deviation is sqrt(pi / 2), about 1.25, times the mean absolute deviation.
     deviation = np.maximum(np.abs(samples - mean).sum(axis=0) / len(samples) * 1.25, 1)
     spread = _stream(f"{layer.name} batch norm", seed, 4 * layer.outputs).reshape(4, -1) / 256
     scale = unit / _ONE
@@ -63,9 +64,9 @@ def _add_layer(values: dict[str, Array], layer: Layer, activation: Array, seed: 
 
 
 def _add_classifier(values: dict[str, Array], layer: Layer, activation: Array, seed: int) -> None:
-    """Adds weights and biases; the biases centre each class, so that no class wins whatever the picture shows."""
+    """Add weights and biases to `values`. The biases center each logit, so that no class wins for every image."""
     weights, unit = _weights(layer, seed)
-    unit *= 4  # trained classifiers are sure of themselves: logits reach 15 and more
+    unit *= 4  # trained classifiers have large logits: 15 and more
     pooled = np.rint(activation.sum(axis=(1, 2)) / (activation.shape[1] * activation.shape[2]))
     logits = pooled @ weights[0, 0]
     values[layer.weights_name] = (weights * unit).astype(np.float32)
@@ -73,7 +74,7 @@ def _add_classifier(values: dict[str, Array], layer: Layer, activation: Array, s
 
 
 def _weights(layer: Layer, seed: int) -> tuple[Array, float]:
-    """Whole numbers with a bell-shaped spread, and the power of two that makes them weights of a usual size."""
+    """Return integers with a bell-shaped distribution, and the power of two that scales them to typical weights."""
     count = int(np.prod(layer.weights_shape))
     whole = _stream(f"{layer.name} weights", seed, 4 * count).reshape(4, count).sum(axis=0) - 510
     fan_in = layer.kernel**2 * (1 if layer.depthwise else layer.inputs)
@@ -81,13 +82,13 @@ def _weights(layer: Layer, seed: int) -> tuple[Array, float]:
 
 
 def _stream(purpose: str, seed: int, count: int) -> Array:
-    """`count` numbers 0..255 as float64, which depend on the seed and on what they are for, and on nothing else."""
+    """Return `count` pseudorandom integers 0..255 as float64. They depend only on the seed and the purpose."""
     raw = hashlib.shake_256(f"seeded weights {seed} {purpose}".encode()).digest(count)
     return np.frombuffer(raw, np.uint8).astype(np.float64)
 
 
 def _pictures(seed: int) -> Array:
-    """Blocks of four sizes over each other: (pictures, 96, 96, 3), -1..1 in units of 2**-10."""
+    """Return sums of random blocks of four sizes: (_PICTURES, 96, 96, 3), range -1..1 in units of 2**-10."""
     total = np.zeros((_PICTURES, _RESOLUTION, _RESOLUTION, 3))
     for block in (48, 16, 4, 1):
         cells = _RESOLUTION // block
@@ -97,7 +98,7 @@ def _pictures(seed: int) -> Array:
 
 
 def _convolve(layer: Layer, activation: Array, weights: Array) -> Array:
-    """SAME-padded convolution of (n, height, width, channels) as a sum over the positions of the filter."""
+    """Convolve (n, size, size, channels) with SAME padding, as a sum over the positions of the filter."""
     size = activation.shape[1]
     output_size = -(-size // layer.stride)
     padding = max(0, (output_size - 1) * layer.stride + layer.kernel - size)

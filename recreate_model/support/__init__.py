@@ -1,1 +1,1 @@
-"""Files, digests, resources, processes and errors: what every other room stands on."""
+"""Archives, digests, downloads, processes and errors. Every other package depends on this one."""

@@ -1,4 +1,4 @@
-"""The type of a NumPy array, in signatures: its shape and type of number are in the docstrings."""
+"""The type of a NumPy array in signatures. Docstrings give its shape and dtype."""
 
 from __future__ import annotations
 

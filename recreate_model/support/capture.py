@@ -1,7 +1,7 @@
-"""Keeping what tools print out of the terminal, and at hand for the error if they fail.
+"""Capture what tools print: it stays off the terminal and can go into an error message.
 
-C++ code writes to file descriptors and not to Python's streams, so the descriptors are what is redirected. They belong
-to the whole process: not for threads that print.
+C++ code writes to the file descriptors, not to Python's streams, so the descriptors are redirected. They belong to the
+whole process: do not use this while another thread prints.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator
 
 @contextlib.contextmanager
 def captured() -> Iterator[Callable[[], str]]:
-    """Captures standard output and error of this process; the function given returns what was printed so far."""
-    for open_stream in filter(None, (sys.stdout, sys.stderr)):  # None where a user closed the descriptor
+    """Capture this process's standard output and standard error; yield a function that returns the text so far."""
+    for open_stream in filter(None, (sys.stdout, sys.stderr)):  # None if the user closed the descriptor
         open_stream.flush()
     with tempfile.TemporaryFile() as log, open(log.fileno(), "w", errors="replace", closefd=False) as stream:
 

@@ -1,4 +1,4 @@
-"""Digests and canonical JSON: the two ways the project gives a name to content."""
+"""Digests and canonical JSON. The project identifies all content by these."""
 
 from __future__ import annotations
 
@@ -8,20 +8,19 @@ import re
 from pathlib import Path
 from typing import Any
 
-# Plain JSON: what json.loads gives back. The alias says so where a type checker cannot.
-Json = Any
+Json = Any  # a plain JSON value, as json.loads returns it
 
 _CHUNK = 1 << 20
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def digest_bytes(data: bytes, algorithm: str = "sha256") -> str:
-    """Hexadecimal digest of `data`."""
+    """Return the hexadecimal digest of `data`."""
     return hashlib.new(algorithm, data).hexdigest()
 
 
 def digest_file(path: Path, algorithm: str = "sha256") -> str:
-    """Hexadecimal digest of the file at `path`, read in pieces so that its size does not matter."""
+    """Return the hexadecimal digest of the file at `path`, which is read in chunks and may be of any size."""
     state = hashlib.new(algorithm)
     with path.open("rb") as stream:
         while chunk := stream.read(_CHUNK):
@@ -30,26 +29,26 @@ def digest_file(path: Path, algorithm: str = "sha256") -> str:
 
 
 def is_sha256(value: object) -> bool:
-    """Whether this is how a SHA-256 is written here: 64 hexadecimal digits, none of them a capital."""
+    """Return whether `value` is a SHA-256 digest as this project writes it: 64 lowercase hexadecimal digits."""
     return isinstance(value, str) and _SHA256.fullmatch(value) is not None
 
 
 def read_document(text: str, form: str) -> Json:
-    """The JSON object in `text` that says of itself to have the format `form`.
+    """Parse a JSON object whose key "format" has the value `form`.
 
     Raises:
-        ValueError, KeyError, RecursionError: it is none; `document_fault` has the words for it.
+        ValueError, KeyError, RecursionError: the text is no such object; `document_fault` describes the error.
     """
     document = json.loads(text)
     if not isinstance(document, dict):
-        raise ValueError("JSON that is no object")
+        raise ValueError("JSON that is not an object")
     if document["format"] != form:
         raise ValueError(f"format {document['format']!r}")
     return document
 
 
 def document_fault(error: Exception) -> str:
-    """What was found instead of a document, by the error that reading it raised."""
+    """Return what was found instead of a document, given the error from reading it with `read_document`."""
     if isinstance(error, OSError):
         return error.strerror or str(error)
     if isinstance(error, json.JSONDecodeError | UnicodeDecodeError):
@@ -58,15 +57,23 @@ def document_fault(error: Exception) -> str:
 
 
 def canonical_json(value: Json) -> bytes:
-    """The one serialisation of a JSON value that digests are taken of: sorted keys, no spaces, ASCII, no NaN."""
+    """Return the serialization of a JSON value that digests are computed from: sorted keys, no spaces, ASCII, no NaN.
+
+    Raises:
+        ValueError: the value contains NaN or an infinity.
+    """
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
 
 
 def digest_json(value: Json) -> str:
-    """SHA-256 of the canonical JSON of `value`."""
+    """Return the SHA-256 of the canonical JSON of `value`."""
     return digest_bytes(canonical_json(value))
 
 
 def readable_json(value: Json) -> str:
-    """JSON for people and for diff: indented, in the order of the value's own keys, ending in a newline."""
+    """Return JSON for people and for diff: indented, keys in the value's own order, with a newline at the end.
+
+    Raises:
+        ValueError: the value contains NaN or an infinity.
+    """
     return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"

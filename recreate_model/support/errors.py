@@ -1,20 +1,20 @@
-"""The one family of errors a user sees: what was expected, what was found, what was done, what to type next.
+"""The errors a user sees. Each says what was expected, what was found, what was done, and what to do next.
 
-Every error the project raises on purpose is a `PipelineError`; the command line prints it as one line and exits with
-its `status`. Anything else that escapes is a defect of ours.
+Every error that the project raises on purpose is a `PipelineError`. The command line prints it as one line and exits
+with its `status`. Any other uncaught exception is a bug in this program.
 """
 
 from __future__ import annotations
 
 
 class PipelineError(Exception):
-    """A failure with its exit status and the four things a user needs.
+    """A failure, with its exit status and the four parts of its message.
 
     Args:
-        expected: what should have been there.
-        found: what was there instead.
-        done: what was done about it; by default nothing was written.
-        next_step: the command or the change that helps.
+        expected: what the program needed.
+        found: what it found instead.
+        done: what it did about it; by default, nothing was written.
+        next_step: the command to run, or the change to make.
     """
 
     status = 1
@@ -36,7 +36,7 @@ class PipelineError(Exception):
         return {"status": self.status, **{name: " ".join(text.split()) for name, text in parts.items()}}
 
     def __reduce__(self) -> tuple[object, ...]:
-        # Keyword-only arguments do not survive the default pickling, and worker processes raise these errors.
+        # Worker processes raise these errors, and the default pickling loses keyword-only arguments.
         return _rebuild, (type(self), self.expected, self.found, self.done, self.next_step)
 
 
@@ -45,25 +45,25 @@ def _rebuild(kind: type[PipelineError], expected: str, found: str, done: str, ne
 
 
 class CheckError(PipelineError):
-    """Something that was claimed does not hold."""
+    """A check failed: a claim does not hold."""
 
     status = 1
 
 
 class UsageError(PipelineError):
-    """The command line asks for something that does not exist."""
+    """Invalid usage: the command line is wrong."""
 
     status = 2
 
 
 class InputError(PipelineError):
-    """A file the user gave, or one that was fetched, cannot be used."""
+    """A file from the user, or a downloaded one, cannot be used."""
 
     status = 3
 
 
 class ResourceError(PipelineError):
-    """Something needed could not be had: no network, no permission, no space."""
+    """A resource is unavailable: no network, no permission, or no disk space."""
 
     status = 4
 

@@ -1,7 +1,7 @@
-"""Processes that do not outlive the one that started them, even where that one is killed and can stop nothing.
+"""Child processes that end with their parent, even if the parent is killed and cannot stop them.
 
-For: workers and tools that write into folders another run will use. Only Linux tells a process of its parent's end;
-elsewhere a process goes on until it is done.
+Workers and tools need this: they write into folders that the next run will use. Only Linux notifies a process when its
+parent ends; on other systems a child runs to completion.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-_PR_SET_PDEATHSIG = 1  # of linux/prctl.h
-# Looked up now, since in a process that was forked from one with threads little may be done.
+_PR_SET_PDEATHSIG = 1  # from linux/prctl.h
+# Looked up at import: between fork and exec, a child of a multithreaded process must do as little as possible.
 _prctl = getattr(ctypes.CDLL(None), "prctl", None)
 
 
 def die_with_parent(parent: int) -> None:
-    """Has this process killed when the thread that started it ends; at once where that has happened.
+    """Ask the kernel to kill this process when the thread that started it ends; kill it now if its parent has ended.
 
     Args:
         parent: id of the process that started this one.
@@ -39,13 +39,18 @@ def run_to_end(
     stdin: BinaryIO | None = None,
     cwd: Path | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Runs a program to its end; one that cannot be started or takes too long has failed, with the reason as output.
+    """Run a program to completion and capture its output.
 
     Args:
-        limit: seconds it may take.
-        settings: added to the environment.
-        stdin: what it and all that it starts inherit as standard input.
-        cwd: the folder it runs in; by default this process's.
+        command: the program and its arguments.
+        limit: timeout in seconds.
+        settings: variables added to the environment.
+        stdin: standard input of the program and its children.
+        cwd: working directory; by default, that of this process.
+
+    Returns:
+        The finished process. If it could not be started or timed out, its exit status is -1 and the reason is in its
+        standard error.
     """
     words = [str(word) for word in command]
     try:
@@ -62,11 +67,11 @@ def run_to_end(
             preexec_fn=functools.partial(die_with_parent, os.getpid()),
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        reason = error.strerror if isinstance(error, OSError) else f"no end after {limit:g} s"
+        reason = error.strerror if isinstance(error, OSError) else f"a timeout after {limit:g} s"
         return subprocess.CompletedProcess(words, -1, "", reason or str(error))
 
 
 def last_line(done: subprocess.CompletedProcess[str]) -> str:
-    """What a program printed last, for an error in one line."""
+    """Return the last line that a program printed, or its exit status if it printed nothing; for an error message."""
     lines = [line.strip() for line in f"{done.stdout}\n{done.stderr}".splitlines() if line.strip()]
-    return lines[-1] if lines else f"no word, and exit status {done.returncode}"
+    return lines[-1] if lines else f"exit status {done.returncode} without any output"

@@ -1,9 +1,10 @@
-"""The inputs that are pinned by size and SHA-256, and how they come into the cache.
+"""Inputs pinned by size and SHA-256, and their download into the cache.
 
-For: having the very bytes a build is defined by, from whichever mirror answers. Not for: files the user names.
+A mirror only has to supply the pinned bytes; it does not matter which mirror does. Files that the user names are not
+handled here.
 
-The cache is shared by every project of a user. A name there begins with the file's hash, so that versions never meet;
-a file is believed by its content only, so one that was put there by hand is as good as one that was fetched.
+All projects of a user share the cache. A cached file's name begins with its hash, so versions never collide. Only the
+content of a cached file is checked, so a file copied there by hand is as good as a downloaded one.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ from recreate_model.support.digest import digest_file
 from recreate_model.support.errors import ResourceError
 from recreate_model.support.exclusive import exclusive
 
-Progress = Callable[[int, int], None]  # takes the bytes there are and the bytes there will be
-Pause = Callable[[float], object]  # takes seconds
+Progress = Callable[[int, int], None]  # called with the bytes received so far and the total
+Pause = Callable[[float], object]  # called with seconds
 
-_BLOCK = 1 << 16  # bytes; what one broken connection can cost
-_TIMEOUT = (5.0, 30.0)  # seconds: for a connection, so that being offline is soon known; then for each piece
-_PAUSE = 0.5  # seconds before the second try of a mirror, doubled for each further one
-_FINAL, _NO_ANSWER, _BROKEN, _FROM_ZERO = 1, 2, 4, 5  # tries a mirror has in all, by what went wrong last
+_BLOCK = 1 << 16  # bytes per read; at most this much is lost when a connection breaks
+_TIMEOUT = (5.0, 30.0)  # seconds: to connect, short so that being offline is noticed soon; to receive each block
+_PAUSE = 0.5  # seconds before the second attempt at a mirror; doubled for each further attempt
+_FINAL, _NO_ANSWER, _BROKEN, _FROM_ZERO = 1, 2, 4, 5  # total attempts at a mirror, by the last failure
 
 
 @dataclass(frozen=True)
@@ -37,10 +38,12 @@ class Resource:
     """An input pinned by content.
 
     Attributes:
-        file_name: as a mirror and the user know the file; unique in the table.
-        size: in bytes.
-        urls: mirrors, the best first.
-        instead: what a user without the file can do, as the end of an error's "next".
+        name: key in RESOURCES.
+        file_name: name of the file on a mirror; unique in the table.
+        size: size in bytes.
+        sha256: hexadecimal digest of the file.
+        urls: mirrors, in the order of preference.
+        instead: what a user without the file can do; the last part of an error's next step.
     """
 
     name: str
@@ -91,27 +94,27 @@ RESOURCES: dict[str, Resource] = {resource.name: resource for resource in _TABLE
 
 
 def cache_folder() -> Path:
-    """The folder RECREATE_MODEL_CACHE names, or the user's cache folder of this system. It may not exist yet."""
+    """Return RECREATE_MODEL_CACHE, or else the user's cache folder on this system. The folder may not exist yet."""
     if named := os.environ.get("RECREATE_MODEL_CACHE"):
         return Path(named).expanduser()
-    import platformdirs  # here, as the command line's help must not wait for packages
+    import platformdirs  # imported here to keep `--help` fast
 
     return platformdirs.user_cache_path("recreate-model")
 
 
 def cache_path(resource: Resource, cache: Path) -> Path:
-    """Where the resource lies in the cache, or would: the name begins with the hash, so that versions never collide."""
+    """Return the resource's path in the cache, whether or not the file exists."""
     return cache / f"{resource.sha256[:16]}-{resource.file_name}"
 
 
 def mirrors(resource: Resource) -> tuple[str, ...]:
-    """The resource's URLs in the order they are tried: those below RECREATE_MODEL_MIRRORS, then the table's."""
+    """Return the URLs to try, in order: the file below each of RECREATE_MODEL_MIRRORS, then the table's URLs."""
     own = os.environ.get("RECREATE_MODEL_MIRRORS", "").split()
     return (*(f"{base.rstrip('/')}/{resource.file_name}" for base in own), *resource.urls)
 
 
 def cached(resource: Resource, cache: Path) -> Path | None:
-    """The cached file if every byte of it is right, else None; a damaged one is reported as a warning to the log."""
+    """Return the path of the verified file in the cache, or None. A damaged file is logged as a warning."""
     path = cache_path(resource, cache)
     fault = _fault(resource, path)
     if fault and os.path.lexists(path):
@@ -120,19 +123,19 @@ def cached(resource: Resource, cache: Path) -> Path | None:
 
 
 def fetch(resource: Resource, cache: Path, progress: Progress | None = None, *, pause: Pause = time.sleep) -> Path:
-    """The verified file in the cache, brought there from the first mirror that has it.
+    """Return the path of the verified file in the cache; download it if needed, from the first mirror that has it.
 
-    What an earlier run left unfinished is continued, and a damaged file is replaced. Of several processes that ask at
-    once, one fetches.
+    An interrupted download is resumed, and a damaged file is replaced. If several processes need the same file, one
+    downloads it and the others wait.
 
     Args:
         resource: what to fetch.
-        cache: folder, made where it does not exist.
-        progress: called for each piece that arrives.
-        pause: waits before another try.
+        cache: cache folder; created if missing.
+        progress: called after each received block.
+        pause: called to wait between attempts.
 
     Raises:
-        ResourceError: no mirror has the file, or the cache cannot be written.
+        ResourceError: no mirror has the file, or the cache is not writable.
     """
     target = cache_path(resource, cache)
     part, lock = (target.with_name(target.name + suffix) for suffix in (".part", ".lock"))
@@ -143,36 +146,45 @@ def fetch(resource: Resource, cache: Path, progress: Progress | None = None, *, 
         with exclusive(
             lock, lambda: logging.warning("waiting for another process that fetches %s", resource.file_name)
         ):
-            if _fault(resource, target):  # else another process was faster
+            if _fault(resource, target):  # no fault: another process has downloaded it meanwhile
                 _download(resource, target, part, progress or (lambda have, size: None), pause)
                 part.replace(target)
     except OSError as error:
         raise ResourceError(
-            expected=f"room and permission to write {resource.size:,} bytes as {target}",
+            expected=f"space and permission to write {resource.size:,} bytes to {target}",
             found=str(error),
-            done="what has arrived is kept for the next run" if _size(part) else "nothing was written",
-            next_step="free some space, or set RECREATE_MODEL_CACHE to a folder that can be written",
+            done="the received bytes are kept for the next run" if _size(part) else "nothing was written",
+            next_step="free some space, or set RECREATE_MODEL_CACHE to a writable folder",
         ) from error
     return target
 
 
 class _MirrorError(Exception):
-    """A try that failed: after how many in all to give this mirror up, and whether to discard what has arrived."""
+    """A failed attempt at a mirror.
 
-    def __init__(self, reason: str, tries: int, *, discard: bool = False) -> None:
+    Attributes:
+        attempts: give the mirror up after this many attempts in total.
+        discard: the received bytes are wrong and must be deleted.
+    """
+
+    def __init__(self, reason: str, attempts: int, *, discard: bool = False) -> None:
         super().__init__(reason)
-        self.tries = tries
+        self.attempts = attempts
         self.discard = discard
 
 
 def _download(resource: Resource, target: Path, part: Path, progress: Progress, pause: Pause) -> None:
-    """Fill `part` from one mirror after the other until it is the resource. Raises ResourceError when none is left."""
+    """Download to `part`, trying one mirror after the other.
+
+    Raises:
+        ResourceError: no mirror has the file.
+    """
     reasons = []
     for url in mirrors(resource):
         for count in itertools.count(1):
             if (failure := _attempt(url, resource, part, progress)) is None:
                 return
-            if count >= failure.tries:
+            if count >= failure.attempts:
                 reasons.append(f"{url}: {failure}")
                 break
             pause(_PAUSE * 2 ** (count - 1))
@@ -187,11 +199,12 @@ def _download(resource: Resource, target: Path, part: Path, progress: Progress, 
 
 
 def _attempt(url: str, resource: Resource, part: Path, progress: Progress) -> _MirrorError | None:
-    """Try a mirror once. Returns None when `part` is the resource, verified and on the disk."""
+    """Try a mirror once. Return None if `part` now holds the resource, verified and flushed to disk."""
     try:
         resumed = _receive(url, resource, part, progress)
         if fault := _fault(resource, part):
-            # A mirror may have changed between two pieces; what came in one piece will not come better.
+            # The mirror's file may have changed since the interrupted download, so a fresh download can succeed.
+            # A file that came in one piece will not get better.
             raise _MirrorError(fault, _FROM_ZERO if resumed else _FINAL, discard=True)
     except _MirrorError as error:
         if error.discard:
@@ -203,14 +216,18 @@ def _attempt(url: str, resource: Resource, part: Path, progress: Progress) -> _M
 
 
 def _receive(url: str, resource: Resource, part: Path, progress: Progress) -> bool:
-    """Bring `part` to its full size, or raise _MirrorError. Returns whether bytes of an earlier answer are in it."""
-    import requests  # here, as a build whose inputs are cached needs none of it
+    """Download the rest of `part`. Return whether it was resumed, that is, holds bytes of an earlier response.
+
+    Raises:
+        _MirrorError: the attempt failed.
+    """
+    import requests  # imported here: a build with cached inputs does not need it
     import urllib3
 
     have = _size(part)
-    if have >= resource.size:  # all of it, or too much: the check after this will tell
+    if have >= resource.size:  # complete or too long; the caller verifies it
         return True
-    # Unencoded, and read raw below: some servers call a .tgz "gzip encoded" and would have it unpacked on the way.
+    # Identity encoding, and a raw read below: some servers label a .tgz as gzip-encoded, and it would be decompressed.
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
     try:
         with requests.get(url, headers=headers, stream=True, timeout=_TIMEOUT) as answer:
@@ -227,26 +244,35 @@ def _receive(url: str, resource: Resource, part: Path, progress: Progress) -> bo
     except requests.ConnectTimeout:
         raise _MirrorError(f"no connection within {_TIMEOUT[0]:g} s", _FINAL) from None
     except (requests.ConnectionError, requests.Timeout) as error:
-        raise _MirrorError(f"no answer ({_root(error)})", _NO_ANSWER) from error
+        raise _MirrorError(f"no response ({_root(error)})", _NO_ANSWER) from error
     except requests.RequestException as error:
-        raise _MirrorError(f"cannot be asked ({_root(error)})", _FINAL) from error
+        raise _MirrorError(f"request failed ({_root(error)})", _FINAL) from error
     except urllib3.exceptions.HTTPError as error:
-        raise _MirrorError(f"broke off after {have:,} of {resource.size:,} bytes ({_root(error)})", _BROKEN) from error
+        reason = f"connection lost after {have:,} of {resource.size:,} bytes ({_root(error)})"
+        raise _MirrorError(reason, _BROKEN) from error
     if have < resource.size:
         raise _MirrorError(f"ended after {have:,} of {resource.size:,} bytes", _BROKEN)
     return start > 0
 
 
 def _start(status: int, headers: Mapping[str, str], head: bytes, have: int, size: int) -> int:
-    """At which byte of the file an answer begins, 0 or `have`; raises _MirrorError where it is of no use.
+    """Return the byte offset at which a response's body begins, 0 or `have`.
 
-    `head` is the first piece of its body, `have` the bytes there are already, `size` those of the whole file.
+    Args:
+        status: HTTP status code.
+        headers: response headers.
+        head: first block of the body.
+        have: bytes received earlier.
+        size: bytes of the whole file.
+
+    Raises:
+        _MirrorError: the response is not the wanted file.
     """
     if status == 416 and have:
-        raise _MirrorError("HTTP 416: has nothing behind what has arrived", _FROM_ZERO, discard=True)
+        raise _MirrorError("HTTP 416: no bytes after those already received", _FROM_ZERO, discard=True)
     if status not in (200, 206):
-        again = status in (408, 429) or status >= 500
-        raise _MirrorError(f"HTTP {status}", _BROKEN if again else _FINAL)
+        temporary = status in (408, 429) or status >= 500
+        raise _MirrorError(f"HTTP {status}", _BROKEN if temporary else _FINAL)
     if status == 206:
         sent = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", headers.get("Content-Range", ""))
         if sent is None or int(sent[1]) != have:
@@ -255,21 +281,21 @@ def _start(status: int, headers: Mapping[str, str], head: bytes, have: int, size
             raise _MirrorError(f"{sent[2]} bytes, expected {size}", _FINAL)
         return have
     if what := placeholder(head):
-        raise _MirrorError(f"{what} in its place", _FINAL)
+        raise _MirrorError(f"{what} instead of the file", _FINAL)
     if (length := headers.get("Content-Length", "")).isdecimal() and int(length) != size:
         raise _MirrorError(f"{length} bytes, expected {size}", _FINAL)
     return 0
 
 
 def _root(error: BaseException) -> str:
-    """What the system said at the bottom of an error: `Connection refused` rather than a pool and its retries."""
-    while below := error.__cause__ or error.__context__:
-        error = below
+    """Return the message of an error's root cause: `Connection refused`, not the connection pool and its retries."""
+    while cause := error.__cause__ or error.__context__:
+        error = cause
     return str(error)
 
 
 def _fault(resource: Resource, path: Path) -> str | None:
-    """What is wrong with the file at `path`, or None if it is the resource byte for byte."""
+    """Return what is wrong with the file at `path`, or None if it is the resource byte for byte."""
     try:
         if (size := path.stat().st_size) != resource.size:
             return f"{size} bytes, expected {resource.size}"
@@ -281,7 +307,8 @@ def _fault(resource: Resource, path: Path) -> str | None:
 
 
 def _size(path: Path) -> int:
+    """Return the size of a file in bytes, or 0 if there is none."""
     try:
         return path.stat().st_size
-    except OSError:  # no such file, or none that can be used: opening it will tell
+    except OSError:  # missing or inaccessible; opening it will report why
         return 0
