@@ -17,7 +17,7 @@ from recreate_model.support.digest import digest_bytes
 from recreate_model.support.errors import ResourceError
 
 # An installed copy holds the other two packages inside `recreate_model`; a checkout has all three side by side.
-_PREFIX = __name__.removesuffix("calibration.parallel.remote")
+_PREFIX = __package__.removesuffix("calibration.parallel")
 _PACKAGES = ("recreate_model", f"{_PREFIX}calibration", f"{_PREFIX}pipeline")
 # Distributions whose versions can change what a worker gives back.
 TOOLS = (
