@@ -196,7 +196,7 @@ def test_an_installed_copy_builds_what_a_checkout_builds(installed: tuple[Path, 
     rows = json.loads(_run([*command, "status", *OPTIONS, "--json"], cwd=folder))
     assert {row["state"] for row in rows if row["stage"] != "platforms"} == {"fresh"}
     # Through the other entry point, and with worker processes.
-    module = [programs / "python", "-m", "recreate_model.pipeline"]
+    module = [programs / "python", "-m", "recreate_model"]
     ranges = folder / "artifacts" / NAME / "calibration" / "ranges.json"
     before = ranges.read_bytes()
     _run([*module, "calibrate", *OPTIONS, "--jobs", "2", "--force", "--quiet"], cwd=folder)

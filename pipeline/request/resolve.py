@@ -214,9 +214,18 @@ def _table(request: Request) -> tuple[Ranges | None, str]:
     """The range table of a request and its SHA-256, if it has one. Whether it fits is for `calibrate` to say."""
     if request.recipe == PUBLISHED:
         return published_recipe.recorded_ranges()
-    path = request.ranges
-    if path is None:
-        return None, ""
-    wanted = f"--ranges {path} to be a range table"
+    return read_table(request.ranges, f"--ranges {request.ranges}") if request.ranges else (None, "")
+
+
+def read_table(path: Path, source: str) -> tuple[Ranges, str]:
+    """The range table in a file, and the file's SHA-256.
+
+    Args:
+        source: what to call the file in an error.
+
+    Raises:
+        InputError: it cannot be read, or is none.
+    """
+    wanted = f"{source} to be a range table"
     text = user_files.read_text(path, wanted, "give a ranges.json that `python -m pipeline calibrate` wrote")
     return from_json(text, str(path)), digest_bytes(text.encode())
