@@ -74,6 +74,26 @@ def identifier(file_name: str) -> str:
     return f"{name}_model" if name in _RESERVED or name.endswith("_t") else name
 
 
+def sources(model: bytes, name: str, labels: Sequence[str] | None = None) -> dict[str, str]:
+    """File name -> text of the model as a constant array, and of its labels where there are some.
+
+    Args:
+        name: of the model's file.
+
+    Raises:
+        InputError: as `model_sources` and `label_sources`, or a model whose files would have the names of its labels'.
+    """
+    of_model = model_sources(model, name)
+    of_labels = {} if labels is None else label_sources(labels)
+    if not of_model.keys().isdisjoint(of_labels):
+        raise InputError(
+            expected="a model whose C sources have other names than those of its labels",
+            found=", ".join(of_model),
+            next_step="rename its file",
+        )
+    return of_model | of_labels
+
+
 def model_sources(model: bytes, name: str) -> dict[str, str]:
     """The model as a constant array: `<id>.h` and `<id>.c`, where `id` is `identifier(name)`.
 

@@ -33,7 +33,8 @@ from recreate_model.recipe import Recipe
 from recreate_model.support.digest import digest_bytes
 from recreate_model.support.errors import CheckError, PipelineError, ResourceError, ToolError
 
-_PROJECT = Path(__file__).resolve().parent.parent
+# The folder that holds `recreate_model`: the checkout, or site-packages.
+_ROOT = Path(__file__).resolve().parents[__name__.count(".")]
 _TIME_LIMIT = 1800  # seconds for one build; it takes about fifteen
 _RECORD_ROUNDS = 3
 
@@ -210,12 +211,12 @@ def describe(path: str, a: bytes, b: bytes) -> str:
 
 
 def _build(model: str, recipe: Recipe, conditions: Conditions, scratch: Path) -> Path:
-    """One build in a process of its own; the project is found by PYTHONPATH, as the working directory is elsewhere."""
+    """One build in a process of its own; the code is found by PYTHONPATH, as the working directory is elsewhere."""
     out, cwd = scratch / conditions.name / "out", scratch / conditions.name / "elsewhere"
     cwd.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "pipeline", "all", "--model", model, "--checkpoint", "seeded"]
+    command = [sys.executable, "-m", __package__, "all", "--model", model, "--checkpoint", "seeded"]
     command += ["--images", "procedural", "--jobs", str(conditions.jobs), "--out", str(out), "--quiet"]
-    environment = {**os.environ, **conditions.environment, "PYTHONPATH": str(_PROJECT)}
+    environment = {**os.environ, **conditions.environment, "PYTHONPATH": str(_ROOT)}
     try:
         result = subprocess.run(
             command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=_TIME_LIMIT, check=False

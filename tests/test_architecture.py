@@ -226,7 +226,29 @@ ARROWS = {
         "pipeline.platforms",
         "pipeline.card",
     ),
+    "recreate_model.api": (
+        "recreate_model.support",
+        "pipeline.console",
+        "recreate_model.recipe",
+        "recreate_model.tflite",
+        "calibration.parallel",
+        "recreate_model.network",
+        "pipeline.c_array",
+        "recreate_model.quantize",
+        "pipeline.ethos_u",
+        "recreate_model.compare",
+        "calibration.ranges",
+        "recreate_model.prove",
+        "pipeline.engine",
+        "pipeline.cortex_m",
+        "pipeline.request",
+        "pipeline.interface",
+        "pipeline.steps",
+    ),
+    "recreate_model.__main__": ("recreate_model.api",),
 }
+# The Python API stands above all floors, under the name that users import.
+ROOF = ROOT / "recreate_model" / "api.py"
 
 
 def _room(module: str) -> str:
@@ -261,7 +283,9 @@ def test_rooms_form_no_circle() -> None:
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_floors_import_downwards(path: Path) -> None:
-    """pipeline -> calibration -> recreate_model, and never back."""
+    """pipeline -> calibration -> recreate_model, and never back, but for the API."""
+    if path == ROOF:
+        return
     package = path.relative_to(ROOT).parts[0]
     above = PACKAGES[PACKAGES.index(package) + 1 :]
     assert not _imported(path, whole=True) & set(above)
@@ -326,14 +350,21 @@ def test_an_installed_copy_has_every_module_and_every_file_they_read() -> None:
         name: re.findall(r'"([^"]+)"', kinds) for name, kinds in re.findall(r'^"?([\w.]+)"? = \[(.*)\]$', data, re.M)
     }
     folders = {path.parent for package in PACKAGES for path in (ROOT / package).rglob("__init__.py")}
-    assert {".".join(folder.relative_to(ROOT).parts) for folder in folders} == listed
+    assert {_installed_name(folder) for folder in folders} | {"recreate_model.artifacts"} == listed
+    assert patterns["recreate_model.artifacts"] == ["golden.json"]
     for package in PACKAGES:
         for path in (ROOT / package).rglob("*.*"):
             if path.suffix in (".py", ".pyc") or path.is_dir():
                 continue
             owner = next(folder for folder in path.parents if folder in folders)
-            given = patterns.get(".".join(owner.relative_to(ROOT).parts), [])
+            given = patterns.get(_installed_name(owner), [])
             assert any(fnmatch(path.relative_to(owner).as_posix(), pattern) for pattern in given), path
+
+
+def _installed_name(folder: Path) -> str:
+    """Name of a package in an installed copy, where all are packages of `recreate_model`."""
+    parts = folder.relative_to(ROOT).parts
+    return ".".join(parts if parts[0] == "recreate_model" else ("recreate_model", *parts))
 
 
 def _loaded(*arguments: str) -> set[str]:
@@ -356,6 +387,13 @@ sys.stderr.write(" ".join(sorted({{name.split(".")[0] for name in sys.modules}})
 def test_help_imports_nothing_heavy(arguments: tuple[str, ...]) -> None:
     """Neither TensorFlow nor numpy stands between a user and the help."""
     assert not _loaded(*arguments) & (HEAVY | {"numpy"})
+
+
+def test_the_api_imports_nothing_heavy() -> None:
+    """Nor do its own floors: each function imports what it needs."""
+    code = "import sys, recreate_model.api; print(*{name.split('.')[0] for name in sys.modules})"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert not set(result.stdout.split()) & (HEAVY | {"numpy", "calibration", "pipeline"})
 
 
 def test_a_cached_run_imports_no_tensorflow(small_build: object) -> None:

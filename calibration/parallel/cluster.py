@@ -78,6 +78,8 @@ def _on_worker(name: str) -> Callable[..., Any]:
     needs nothing of ours, and a worker that has nothing of ours can say so.
     """
 
+    module_name = remote.__name__  # a text travels; the module itself would have to be imported to arrive
+
     def call(*arguments: Any, dask_worker: Any = None) -> Any:
         from importlib import import_module
 
@@ -86,7 +88,7 @@ def _on_worker(name: str) -> Callable[..., Any]:
         # Dask gives it by name to what is run beside the tasks; a task asks for it.
         worker = (dask_worker or get_worker()).address
         try:
-            module = import_module("calibration.parallel.remote")
+            module = import_module(module_name)
         except ImportError as error:
             raise ImportError(f"{worker}, where {error}") from error
         return getattr(module, name)(worker, *arguments)

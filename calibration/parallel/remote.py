@@ -16,7 +16,9 @@ from typing import Any
 from recreate_model.support.digest import digest_bytes
 from recreate_model.support.errors import ResourceError
 
-_PACKAGES = ("recreate_model", "calibration", "pipeline")
+# An installed copy holds the other two packages inside `recreate_model`; a checkout has all three side by side.
+_PREFIX = __package__.removesuffix("calibration.parallel")
+_PACKAGES = ("recreate_model", f"{_PREFIX}calibration", f"{_PREFIX}pipeline")
 # Distributions whose versions can change what a worker gives back.
 TOOLS = (
     "ai-edge-litert",
@@ -39,8 +41,9 @@ def identity() -> dict[str, str]:
 
     Found once in a process, which goes on with the code it has loaded whatever is on the disk later.
     """
-    root = Path(__file__).resolve().parents[2]
-    sources = [path for package in _PACKAGES for path in sorted((root / package).rglob("*.py"))]
+    root = Path(__file__).resolve().parents[__name__.count(".")]
+    folders = [root.joinpath(*package.split(".")) for package in _PACKAGES]
+    sources = [path for folder in folders for path in sorted(folder.rglob("*.py"))]
     digests = {path.relative_to(root).as_posix(): digest_bytes(path.read_bytes()) for path in sources}
     return digests | {name: _version(name) for name in TOOLS}
 

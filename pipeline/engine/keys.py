@@ -18,7 +18,8 @@ from pipeline.engine.work import Stage
 from recreate_model.recipe import Recipe
 from recreate_model.support.digest import Json, digest_bytes, digest_json
 
-_ROOT = Path(__file__).resolve().parents[2]
+# The folder that holds `recreate_model`: the checkout, or site-packages.
+_ROOT = Path(__file__).resolve().parents[__name__.count(".")]
 _PACKAGES = ("recreate_model", "calibration", "pipeline")
 
 

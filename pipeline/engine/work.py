@@ -131,7 +131,8 @@ class Stage:
 
     @property
     def module(self) -> str:
-        return f"pipeline.steps.{self.name.replace('-', '_')}"
+        """Full name of the module in `steps/` that runs this stage."""
+        return f"{__package__.removesuffix('.engine')}.steps.{self.name.replace('-', '_')}"
 
 
 def model_file(recipe: Recipe) -> str:

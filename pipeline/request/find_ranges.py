@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from calibration.ranges.range_methods import RangeMethod
 from calibration.ranges.range_table import Ranges, from_json
 from pipeline.engine import user_files
@@ -47,9 +49,18 @@ def find_table(request: Request) -> tuple[Ranges | None, str]:
     """
     if request.recipe == PUBLISHED:
         return published_recipe.recorded_ranges()
-    path = request.ranges
-    if path is None:
-        return None, ""
-    wanted = f"--ranges {path} to be a range table"
+    return read_table(request.ranges, f"--ranges {request.ranges}") if request.ranges else (None, "")
+
+
+def read_table(path: Path, source: str) -> tuple[Ranges, str]:
+    """The range table in a file, and the file's SHA-256.
+
+    Args:
+        source: what to call the file in an error.
+
+    Raises:
+        InputError: the file cannot be read, or is not a range table.
+    """
+    wanted = f"{source} to be a range table"
     text = user_files.read_text(path, wanted, "give a ranges.json that `python -m pipeline calibrate` wrote")
     return from_json(text, str(path)), digest_bytes(text.encode())

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from absl import logging
 
+from calibration.ranges import range_table
 from calibration.ranges.range_table import Ranges, from_json
 from pipeline.claims import published_files
 from pipeline.console import Progress
@@ -35,7 +36,8 @@ from recreate_model.support.errors import CheckError, InputError, PipelineError,
 from recreate_model.support.resources import RESOURCES, cache_folder
 
 TOOLCHAIN = "2.5.0"  # of TensorFlow; the file bears its marks
-_RANGES = files("calibration") / "recorded" / f"{PUBLISHED_MODEL.name}_published.json"
+_CALIBRATION = range_table.__name__.removesuffix(".ranges.range_table")
+_RANGES = files(_CALIBRATION) / "recorded" / f"{PUBLISHED_MODEL.name}_published.json"
 _SOURCE = "the checkpoint's frozen graph"
 
 

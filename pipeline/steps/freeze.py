@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
-from pathlib import PurePosixPath
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path, PurePosixPath
 
 from absl import logging
 
@@ -15,7 +15,7 @@ from recreate_model.network import mobilenet_v2, seeded
 from recreate_model.prove.background_row import with_background_of
 from recreate_model.prove.membership import check_member
 from recreate_model.quantize import convert
-from recreate_model.recipe import Model
+from recreate_model.recipe import Model, Recipe
 from recreate_model.support.digest import Json, digest_bytes, readable_json
 from recreate_model.support.errors import InputError
 from recreate_model.tflite.full_integer import check_full_integer
@@ -27,26 +27,63 @@ _FILLED = (
 )
 
 
+@dataclass(frozen=True, eq=False)
+class Frozen:
+    """A float network with BatchNorm folded.
+
+    Attributes:
+        graph: the frozen graph, a serialized GraphDef.
+        model: the same as a float `.tflite`.
+        background: what class 0 is where the checkpoint has none; else empty.
+    """
+
+    weights: FloatWeights
+    graph: bytes
+    model: bytes
+    background: str
+
+    @property
+    def graph_sha256(self) -> str:
+        """SHA-256 of the graph, by which a range table names the weights it belongs to."""
+        return digest_bytes(self.graph)
+
+
+def frozen(recipe: Recipe, file: Path | None, background: Path | None) -> Frozen:
+    """Reads the float weights of a recipe and folds them.
+
+    Args:
+        file: with the float weights; None for seeded ones.
+        background: the INT8 model that class 0 is taken from; None where none is given.
+
+    Raises:
+        InputError: a file that has no such weights, or is not the recipe's.
+        ToolError: TensorFlow's converter failed.
+    """
+    weights, said = _weights(recipe, file, background)
+    graph = mobilenet_v2.frozen_graph(recipe.model, weights.values)
+    if said:
+        logging.warning("class 0: %s", said)
+    return Frozen(weights, graph, convert.convert_float(graph), said)
+
+
 def run(work: Work) -> None:
-    recipe = work.recipe
-    with work.machine.progress.bar("freezing the float graph"):
-        weights, background = _weights(work)
-        graph = mobilenet_v2.frozen_graph(recipe.model, weights.values)
-        model = convert.convert_float(graph)
+    recipe, machine = work.recipe, work.machine
+    with machine.progress.bar("freezing the float graph"):
+        found = frozen(recipe, machine.checkpoint, machine.background)
+    weights = found.weights
     if recipe.toolchain:
         work.write(archive_graph_file(recipe), _own_graph(weights, recipe.model))
     path = float_model_file(recipe)
-    work.write(str(PurePosixPath(path).with_suffix(".pb")), graph)
-    work.write(path, model)
+    work.write(str(PurePosixPath(path).with_suffix(".pb")), found.graph)
+    work.write(path, found.model)
     document: dict[str, Json] = {
         "network": recipe.network,
-        "graph_sha256": digest_bytes(graph),
+        "graph_sha256": found.graph_sha256,
         "variables": len(weights.values),
         "archive_frozen_graph": weights.comparison and asdict(weights.comparison),
     }
-    if background:
-        logging.warning("class 0: %s", background)
-        document["background"] = background
+    if found.background:
+        document["background"] = found.background
     work.write(FREEZE_FILE, readable_json(document))
 
 
@@ -62,13 +99,11 @@ def _own_graph(weights: FloatWeights, model: Model) -> bytes:
     return weights.frozen_graph
 
 
-def _weights(work: Work) -> tuple[FloatWeights, str]:
+def _weights(recipe: Recipe, file: Path | None, given: Path | None) -> tuple[FloatWeights, str]:
     """The float weights, and what class 0 is if the checkpoint has none."""
-    recipe, file = work.recipe, work.machine.checkpoint
     if file is None:
         return checkpoint.FloatWeights(seeded.seeded_weights(recipe.model, recipe.checkpoint.seed)), ""
     weights = float_forms.read_weights(file, recipe.model)
-    given = work.machine.background
     if given is None:
         return weights, "" if weights.background else _FILLED
     if weights.background:
