@@ -28,9 +28,10 @@ from calibration.pictures.inputs import Inputs
 from calibration.pictures.sources import ProceduralSource
 from calibration.ranges import range_table
 from calibration.ranges.measure import measure
-from recreate_model.network import mobilenet_v2, seeded
+from recreate_model.network import architecture, seeded
+from recreate_model.network.spec import Model
 from recreate_model.quantize import convert
-from recreate_model.recipe import Calibration, Model, Preprocess
+from recreate_model.recipe import Calibration, Preprocess
 from recreate_model.support.arrays import Array
 from recreate_model.support.digest import digest_bytes
 
@@ -114,7 +115,7 @@ def _run(command: list[Path | str]) -> None:
 
 def _measured(model: Model, sets: int, calib: int) -> Array:
     """Ranges as measured of the activations whose range decides a byte: float32 (sets, activations, 2)."""
-    float_model = convert.convert_float(mobilenet_v2.frozen_graph(model, seeded.seeded_weights(model)))
+    float_model = convert.convert_float(architecture.frozen_graph(model, seeded.seeded_weights(model)))
     deciding = np.isin(list(convert.activations(float_model)), convert.activations_with_a_range(float_model))
     return np.stack([_set(float_model, model, seed, calib)[deciding] for seed in range(sets)])
 

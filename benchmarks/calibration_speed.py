@@ -40,9 +40,10 @@ from calibration.pictures.sources import ProceduralSource, Source
 from calibration.ranges.measure import measure
 from calibration.selection import select, select_procedural
 from recreate_model.floats.checkpoint import read_archive
-from recreate_model.network import mobilenet_v2, seeded
+from recreate_model.network import architecture, seeded
+from recreate_model.network.spec import Model
 from recreate_model.quantize import convert
-from recreate_model.recipe import Model, Picture, Preprocess
+from recreate_model.recipe import Picture, Preprocess
 from recreate_model.support.arrays import Array
 from recreate_model.support.capture import captured
 from recreate_model.tflite.interpret import Runner
@@ -263,7 +264,7 @@ def _job(model: Model, arguments: argparse.Namespace, scratch: Path) -> Job:
     else:
         weights = read_archive(Path(arguments.checkpoint), model).values
     model_file = scratch / "float.tflite"
-    model_file.write_bytes(convert.convert_float(mobilenet_v2.frozen_graph(model, weights)))
+    model_file.write_bytes(convert.convert_float(architecture.frozen_graph(model, weights)))
     if arguments.images == "procedural":
         made = ProceduralSource()
         return Job(model_file, made, model.resolution, select_procedural(made, arguments.calib, 0).calibration)

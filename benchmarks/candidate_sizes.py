@@ -15,8 +15,8 @@ from pathlib import Path
 import stand_ins
 from stand_ins import Plan
 
+from recreate_model.network.spec import MOBILENET_V2
 from recreate_model.prove.toolchain import TOOLCHAINS
-from recreate_model.quantize import convert
 from recreate_model.tflite.model_view import read_model
 
 _ENDS = ("int8", "float32")
@@ -36,7 +36,10 @@ def main() -> None:
                 stand_ins.make(Plan(chain, ends), source, file)
             view = read_model(files["int8"].read_bytes())
             sizes = [file.stat().st_size for file in files.values()]
-            published = (view.input.name, view.output.name) == (convert.INT8_INPUT_NAME, convert.INT8_OUTPUT_NAME)
+            published = (view.input.name, view.output.name) == (
+                MOBILENET_V2.int8_input_name,
+                MOBILENET_V2.int8_output_name,
+            )
             names = "as published" if published else f"{view.input.name}, {view.output.name}"
             print(f"{chain.name:34}{sizes[0]:11,}{sizes[1]:12,}  {names}", flush=True)
 

@@ -26,9 +26,10 @@ from calibration.pictures.inputs import Inputs
 from calibration.ranges.measure import measure
 from calibration.selection import select
 from recreate_model.floats.checkpoint import read_archive
-from recreate_model.network import mobilenet_v2
+from recreate_model.network import architecture
+from recreate_model.network.spec import Model
 from recreate_model.quantize import convert
-from recreate_model.recipe import Model, Preprocess
+from recreate_model.recipe import Preprocess
 
 ROOT = Path(__file__).resolve().parent.parent
 _PORT = 18797
@@ -50,7 +51,7 @@ def main() -> None:
     arguments = parser.parse_args()
     model = Model()
     weights = read_archive(arguments.checkpoint, model).values
-    float_model = convert.convert_float(mobilenet_v2.frozen_graph(model, weights))
+    float_model = convert.convert_float(architecture.frozen_graph(model, weights))
     source = FolderSource(arguments.images.absolute())
     pictures = select(source, calib=arguments.calib, limit=0).calibration
     inputs = Inputs(source, Preprocess(), model.resolution)

@@ -19,7 +19,8 @@ from pathlib import Path
 import numpy as np
 import stand_ins
 
-from recreate_model.network import mobilenet_v2
+from recreate_model.network import architecture
+from recreate_model.network.spec import MOBILENET_V2
 from recreate_model.prove import toolchain
 from recreate_model.prove.channels import FACTOR_ULPS, by_channel, convolutions, factors
 from recreate_model.prove.prove import Checkpoint
@@ -59,19 +60,19 @@ def _job(source: Checkpoint) -> Job:
     shape = (1, source.model.resolution, source.model.resolution, 3)
     spans = np.full((len(convert.activations(_float_model(source))), 2), _ANY, np.float32)
     return Job(
-        source.frozen_graph, mobilenet_v2.INPUT_NAME, mobilenet_v2.OUTPUT_NAME, shape, "int8", "int8", (Edits(spans),)
+        source.frozen_graph, MOBILENET_V2.input_name, MOBILENET_V2.output_name, shape, "int8", "int8", (Edits(spans),)
     )
 
 
 def _float_model(source: Checkpoint) -> bytes:
-    return convert.convert_float(mobilenet_v2.frozen_graph(source.model, source.values))
+    return convert.convert_float(architecture.frozen_graph(source.model, source.values))
 
 
 def _shifts(source: Checkpoint, constants: tuple[tuple[np.ndarray, np.ndarray], ...]) -> Counter[int | None]:
     view = read_model(_float_model(source))
     result: Counter[int | None] = Counter()
     for layer, operator, (weights, bias) in zip(
-        mobilenet_v2.layers(source.model), convolutions(view), constants, strict=True
+        architecture.layers(source.model), convolutions(view), constants, strict=True
     ):
         if layer.batch_norm:
             given = factors(layer, source.values)

@@ -40,7 +40,7 @@ from pipeline.console import NoBars
 from pipeline.request.request import Request
 from pipeline.request.resolve import resolve
 from recreate_model.floats import checkpoint
-from recreate_model.network import mobilenet_v2
+from recreate_model.network import architecture
 from recreate_model.quantize import convert
 from recreate_model.recipe import Calibration, Picture
 from recreate_model.support.arrays import Array
@@ -156,7 +156,7 @@ def main() -> None:
     assert machine.checkpoint is not None
     assert isinstance(machine.source, FolderSource)
     weights = checkpoint.read_archive(machine.checkpoint, recipe.model).values
-    float_model = convert.convert_float(mobilenet_v2.frozen_graph(recipe.model, weights))
+    float_model = convert.convert_float(architecture.frozen_graph(recipe.model, weights))
     inputs = Inputs(machine.source, recipe.preprocess, recipe.model.resolution)
     quiet = lambda count: None  # noqa: E731
     with tempfile.TemporaryDirectory() as scratch:

@@ -24,7 +24,7 @@ from pipeline import console
 from pipeline.interface import proof
 from pipeline.request.request import Request
 from pipeline.request.resolve import resolve
-from recreate_model.network import mobilenet_v2
+from recreate_model.network.spec import MOBILENET_V2
 from recreate_model.prove import toolchain
 from recreate_model.prove.prove import Checkpoint
 from recreate_model.prove.toolchain import Toolchain
@@ -63,8 +63,8 @@ class Plan:
 def make(plan: Plan, source: Checkpoint, out: Path) -> float:
     """Makes the file and returns the seconds it took."""
     job = {
-        "input": mobilenet_v2.INPUT_NAME,
-        "output": mobilenet_v2.OUTPUT_NAME,
+        "input": MOBILENET_V2.input_name,
+        "output": MOBILENET_V2.output_name,
         "input_shape": (1, source.model.resolution, source.model.resolution, 3),
         "ends": plan.ends,
         "quantizer": plan.chain.quantizer,

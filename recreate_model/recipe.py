@@ -6,16 +6,10 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from dataclasses import dataclass, field
 
+from recreate_model.network.spec import Model
 from recreate_model.support.digest import Json, digest_json
-from recreate_model.support.errors import UsageError
-
-# The published family: mobilenet_v2_{1.4,1.3,1.0,0.75,0.5,0.35}_{224,192,160,128,96}; 1.4 and 1.3 exist only at 224.
-_WIDTHS = ("1.4", "1.3", "1.0", "0.75", "0.5", "0.35")
-_WIDEST = ("1.4", "1.3")
-_RESOLUTIONS = (224, 192, 160, 128, 96)
 
 # Marks a field that `as_json` omits if it is empty. A field added later must not change the ids of older recipes.
 _OMIT_IF_EMPTY = {"omit_if_empty": True}
@@ -31,48 +25,6 @@ FORMS = (FROZEN_GRAPH, TFLITE, KERAS_FILE, SAVED_MODEL)
 # The range of an activation is its observed minimum and maximum: the default range method, and the only one whose
 # output bytes are checked against golden digests.
 MIN_MAX = "min-max"
-
-
-@dataclass(frozen=True)
-class Model:
-    """One member of the MobileNetV2 family.
-
-    Attributes:
-        width: width multiplier, spelled as in the published names, such as "1.0"; empty for a user-supplied INT8 file,
-            which may be any network.
-        resolution: height and width of the input in pixels; 0 for a user-supplied INT8 file whose input is no image.
-    """
-
-    width: str = "1.0"
-    resolution: int = 224
-
-    @property
-    def name(self) -> str:
-        """The published name, such as `mobilenet_v2_1.0_224`."""
-        return f"mobilenet_v2_{self.width}_{self.resolution}"
-
-    @classmethod
-    def family(cls) -> tuple[Model, ...]:
-        """Return all 22 members."""
-        sizes = {width: _RESOLUTIONS[:1] if width in _WIDEST else _RESOLUTIONS for width in _WIDTHS}
-        return tuple(cls(width, resolution) for width, all_sizes in sizes.items() for resolution in all_sizes)
-
-    @classmethod
-    def parse(cls, text: str) -> Model:
-        """Parse `1.0_224` or `mobilenet_v2_1.0_224`.
-
-        Raises:
-            UsageError: the text names no member of the family.
-        """
-        match = re.fullmatch(r"(?:mobilenet_v2_)?(\d\.\d+)_(\d+)", text)
-        if match and (model := cls(match[1], int(match[2]))) in cls.family():
-            return model
-        raise UsageError(
-            expected=f"a model of the family: width one of {', '.join(_WIDTHS)}, resolution one of "
-            f"{', '.join(map(str, _RESOLUTIONS))} ({' and '.join(_WIDEST)} only at {_RESOLUTIONS[0]})",
-            found=f"{text!r}",
-            next_step="give --model 1.0_224",
-        )
 
 
 @dataclass(frozen=True)

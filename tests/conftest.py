@@ -16,9 +16,9 @@ from pipeline.engine import runner
 from pipeline.engine.stages import STAGES
 from pipeline.request.request import Request
 from pipeline.request.resolve import resolve
-from recreate_model.network import mobilenet_v2, seeded
+from recreate_model.network import architecture, seeded
+from recreate_model.network.spec import Model
 from recreate_model.quantize import convert
-from recreate_model.recipe import Model
 from recreate_model.support.arrays import Array
 from tests import official_layout, pictures
 
@@ -67,7 +67,7 @@ def small_weights() -> dict[str, Array]:
 @pytest.fixture(scope="session")
 def small_float(small_weights: dict[str, Array]) -> bytes:
     """The smallest network as a float model."""
-    return convert.convert_float(mobilenet_v2.frozen_graph(SMALL, small_weights))
+    return convert.convert_float(architecture.frozen_graph(SMALL, small_weights))
 
 
 @pytest.fixture(scope="session")

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from recreate_model.network import mobilenet_v2
+from recreate_model.network import architecture
+from recreate_model.network.spec import MOBILENET_V2, Model
 from recreate_model.quantize import convert
-from recreate_model.recipe import Model
 from recreate_model.support.arrays import Array
 from tests.official_layout import official_form_graph, unfolded_graph
 
@@ -24,7 +24,7 @@ def keras_model(model: Model, values: Mapping[str, Array]) -> object:
     size = (model.resolution, model.resolution, 3)
     built = keras.applications.MobileNetV2(input_shape=size, alpha=float(model.width), weights=None)
     weights = []
-    for layer in mobilenet_v2.layers(model):
+    for layer in architecture.layers(model):
         for name in layer.variables:
             value = values[name] if layer.batch_norm else values[name][..., 1:]
             weights.append(value if layer.batch_norm else value.reshape(value.shape[-2:] if value.ndim == 4 else -1))
@@ -69,7 +69,7 @@ def write_slim(folder: Path, model: Model, values: Mapping[str, Array]) -> None:
     import tensorflow as tf
 
     graphs = {
-        "folded.pb": mobilenet_v2.frozen_graph(model, values),
+        "folded.pb": architecture.frozen_graph(model, values),
         "unfolded.pb": unfolded_graph(model, values),
         "official.pb": official_form_graph(model, values),
     }
@@ -79,7 +79,7 @@ def write_slim(folder: Path, model: Model, values: Mapping[str, Array]) -> None:
     (folder / "converter_folded.tflite").write_bytes(folded_by_the_converter(graphs["unfolded.pb"], model))
     definition = tf.compat.v1.GraphDef.FromString(graphs["unfolded.pb"])
     imported = tf.compat.v1.wrap_function(lambda: tf.import_graph_def(definition, name=""), [])
-    served = imported.prune(f"{mobilenet_v2.INPUT_NAME}:0", f"{mobilenet_v2.OUTPUT_NAME}:0")
+    served = imported.prune(f"{MOBILENET_V2.input_name}:0", f"{MOBILENET_V2.output_name}:0")
     tf.saved_model.save(tf.Module(), str(folder / "slim_saved_model"), signatures=served)
 
 
@@ -91,7 +91,7 @@ def folded_by_the_converter(graph: bytes, model: Model) -> bytes:
     with tf.Graph().as_default() as loaded, tf.compat.v1.Session(graph=loaded) as session:
         tf.import_graph_def(definition, name="")
         ends = [
-            [loaded.get_tensor_by_name(f"{name}:0")] for name in (mobilenet_v2.INPUT_NAME, mobilenet_v2.OUTPUT_NAME)
+            [loaded.get_tensor_by_name(f"{name}:0")] for name in (MOBILENET_V2.input_name, MOBILENET_V2.output_name)
         ]
         ends[0][0].set_shape((1, model.resolution, model.resolution, 3))
         data: bytes = tf.compat.v1.lite.TFLiteConverter.from_session(session, *ends).convert()

@@ -12,8 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from recreate_model.network.mobilenet_v2 import CLASSES, Layer, final_size, fold, layers
-from recreate_model.recipe import Model
+from recreate_model.network.architecture import layers
+from recreate_model.network.layer import Layer, fold
+from recreate_model.network.mobilenet_v2 import final_size
+from recreate_model.network.spec import MOBILENET_V2, Model
 from recreate_model.support.arrays import Array
 
 AVERAGED = True  # whether the checkpoint holds averages beside the raw variables
@@ -113,7 +115,9 @@ def official_form_graph(model: Model, values: Mapping[str, Array]) -> bytes:
         tensor = tf.nn.avg_pool2d(tensor, final_size(model), 1, "VALID", name="MobilenetV2/Logits/AvgPool")
         tensor = tf.nn.conv2d(tensor, tf.constant(values[classifier.weights_name]), 1, "SAME")
         tensor = tf.nn.bias_add(tensor, tf.constant(values[f"{classifier.name}/biases"]))
-        tensor = tf.reshape(tf.squeeze(tensor, [1, 2]), [-1, CLASSES], name="MobilenetV2/Predictions/Reshape")
+        tensor = tf.reshape(
+            tf.squeeze(tensor, [1, 2]), [-1, MOBILENET_V2.classes], name="MobilenetV2/Predictions/Reshape"
+        )
         softmax = tf.nn.softmax(tensor, name="MobilenetV2/Predictions/Softmax")
         tf.reshape(softmax, tf.shape(tensor), name="MobilenetV2/Predictions/Reshape_1")
         data: bytes = graph.as_graph_def().SerializeToString(deterministic=True)

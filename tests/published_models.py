@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from recreate_model.network.mobilenet_v2 import INPUT_NAME, OUTPUT_NAME
-from recreate_model.recipe import Model
+from recreate_model.network.spec import MOBILENET_V2, Model
 
 _SCRIPT = Path(__file__).with_name("calibrate_job.py")
 
@@ -35,8 +34,8 @@ def publish(
     (folder / "graph.pb").write_bytes(graph)
     document = {
         "graph": str(folder / "graph.pb"),
-        "input": INPUT_NAME,
-        "output": OUTPUT_NAME,
+        "input": MOBILENET_V2.input_name,
+        "output": MOBILENET_V2.output_name,
         "shape": [1, model.resolution, model.resolution, 3],
         "orders": [
             {

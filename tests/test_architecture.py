@@ -14,7 +14,8 @@ import pytest
 
 from pipeline.engine.stages import STAGES, stages_of
 from pipeline.engine.work import Stage
-from recreate_model.recipe import Calibration, Checkpoint, Evaluation, Model, Preprocess, Recipe
+from recreate_model.network.spec import Model
+from recreate_model.recipe import Calibration, Checkpoint, Evaluation, Preprocess, Recipe
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("recreate_model", "calibration", "pipeline")
@@ -59,10 +60,10 @@ ARROWS = {
     "recreate_model.support": (),
     "pipeline.console": (),
     "pipeline.linux": (),
-    "recreate_model.recipe": ("recreate_model.support",),
+    "recreate_model.network": ("recreate_model.support",),
+    "recreate_model.recipe": ("recreate_model.support", "recreate_model.network"),
     "recreate_model.tflite": ("recreate_model.support",),
     "calibration.parallel": ("recreate_model.support",),
-    "recreate_model.network": ("recreate_model.support", "recreate_model.recipe"),
     "calibration.manifest": ("recreate_model.support", "recreate_model.recipe"),
     "pipeline.c_array": ("recreate_model.support", "recreate_model.tflite"),
     "recreate_model.quantize": ("recreate_model.support", "recreate_model.tflite", "recreate_model.network"),
@@ -93,7 +94,6 @@ ARROWS = {
     ),
     "recreate_model.prove": (
         "recreate_model.support",
-        "recreate_model.recipe",
         "recreate_model.tflite",
         "recreate_model.network",
         "recreate_model.quantize",
@@ -129,6 +129,7 @@ ARROWS = {
         "pipeline.c_array",
         "calibration.pictures",
         "pipeline.engine",
+        "recreate_model.network",
     ),
     "pipeline.request": (
         "recreate_model.support",
@@ -154,6 +155,7 @@ ARROWS = {
         "recreate_model.floats",
         "pipeline.engine",
         "pipeline.claims",
+        "recreate_model.network",
     ),
     "pipeline.platforms": (
         "recreate_model.support",
@@ -165,6 +167,7 @@ ARROWS = {
         "pipeline.engine",
         "pipeline.claims",
         "pipeline.cortex_m",
+        "recreate_model.network",
     ),
     "pipeline.check": (
         "recreate_model.support",

@@ -25,7 +25,7 @@ from pipeline.engine.work import PROVENANCE_FILE
 from pipeline.provenance import check as provenance_check
 from pipeline.provenance.read import read_statement
 from pipeline.request.request import Request
-from recreate_model.support import resources
+from recreate_model.network.spec import RESOURCES
 from recreate_model.support.digest import digest_bytes, digest_file, digest_json, readable_json
 from recreate_model.support.errors import InputError, PipelineError, UsageError
 from recreate_model.support.resources import Resource, cache_path
@@ -437,7 +437,7 @@ def test_the_archive_is_checked_where_it_can_be_found(
         check(folder, tmp_path / "none.tgz")
     name, cache = "mobilenet_v2_0.35_96", tmp_path / "cache"
     pinned = Resource(name, small_archive.name, small_archive.stat().st_size, digest_file(small_archive), ())
-    monkeypatch.setitem(resources.RESOURCES, name, pinned)
+    monkeypatch.setitem(RESOURCES, name, pinned)
     monkeypatch.setenv("RECREATE_MODEL_CACHE", str(cache))
     assert verdict(check(folder), "float archive") == "not checked"
     cache.mkdir()

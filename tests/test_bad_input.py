@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from pipeline.engine.store import Store
+from recreate_model.network.spec import RESOURCES
 from recreate_model.support import resources
 from recreate_model.support.arrays import Array
 from tests import official_layout, pictures
@@ -263,7 +264,7 @@ def test_a_manifest_gives_the_same_build_again_or_names_what_changed(tmp_path: P
 @pytest.mark.parametrize("fault", ["html", "wrong content"])
 def test_a_mirror_with_something_else_is_no_resource(fault: str, tmp_path: Path) -> None:
     """A page, or an archive with another hash, in place of the official one: status 4, and nothing in the cache."""
-    resource = resources.RESOURCES["mobilenet_v2_1.0_224"]
+    resource = RESOURCES["mobilenet_v2_1.0_224"]
     with serving(HTML if fault == "html" else b"\x1f\x8b" + bytes(resource.size - 2)) as server:
         result = run(
             "fetch", "--checkpoint", "official", "--out", tmp_path / "out",
@@ -345,5 +346,5 @@ def test_ctrl_c_is_one_line_and_the_next_run_goes_on(wait: float, tmp_path: Path
             os.killpg(process.pid, signal.SIGKILL)
             raise
     assert process.returncode == 130
-    assert (out, error.splitlines()) == ("", ["stopped: what was finished is kept, run the same command to go on"])
+    assert (out, error.splitlines()) == ("", ["stopped: finished stages are kept; run the same command to continue"])
     assert run(*small("freeze", tmp_path), "--json").stdout.count('"reused"') == 2

@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from pipeline.card.card import PLATFORMS, Evidence, Measured, card_definition, card_readme
-from recreate_model.recipe import Calibration, Checkpoint, Model, Picture, Preprocess, Recipe, Target
+from recreate_model.network.spec import Model
+from recreate_model.recipe import Calibration, Checkpoint, Picture, Preprocess, Recipe, Target
 from recreate_model.support.digest import digest_bytes
 from recreate_model.support.errors import CheckError, InputError
 

@@ -90,7 +90,7 @@ def test_a_missing_and_an_additional_claim_are_differences(twice: tuple[Path, Pa
 @pytest.mark.parametrize("model", ["0.35_96", "1.0_224"])
 def test_golden_holds_both_recipes_of_ci(model: str) -> None:
     """The recipes that `make check` builds have an entry; otherwise the check would compare less than it says."""
-    request = Request(model, checkpoint="seeded", images="procedural")
+    request = Request(model=model, checkpoint="seeded", images="procedural")
     recipe, _ = resolve(request, NoBars(), may_fetch=False)
     claims = golden.artifacts(recipe)
     assert claims is not None

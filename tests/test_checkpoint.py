@@ -12,9 +12,10 @@ from calibration.pictures.folder import FolderSource
 from calibration.pictures.preprocess import normalise
 from recreate_model.floats.checkpoint import read_archive
 from recreate_model.floats.frozen_graph import GraphComparison
-from recreate_model.network import mobilenet_v2
+from recreate_model.network import architecture
+from recreate_model.network.spec import Model
 from recreate_model.quantize import convert
-from recreate_model.recipe import Model, Preprocess
+from recreate_model.recipe import Preprocess
 from recreate_model.support.archive import unpack
 from recreate_model.support.arrays import Array
 from recreate_model.support.errors import InputError
@@ -31,7 +32,7 @@ SAME = 1e-3
 def test_the_averages_are_read_and_not_the_raw_variables(small_archive: Path, small_weights: Weights) -> None:
     """Raw variables are 2 % off; every value read equals its average to the last bit."""
     read = read_archive(small_archive, SMALL).values
-    assert list(read) == list(mobilenet_v2.variables(SMALL))
+    assert list(read) == list(architecture.variables(SMALL))
     assert all(np.array_equal(read[name], small_weights[name]) for name in read)
 
 
@@ -143,7 +144,7 @@ def test_the_stand_in_agrees_with_its_frozen_graph_on_real_pictures(shared: Path
     reader = tf.train.load_checkpoint(prefix)
     raw = {name: reader.get_tensor(name) for name in weights.values}
     runners = [
-        Runner(convert.convert_float(mobilenet_v2.frozen_graph(Model(), values)), "xnnpack")
+        Runner(convert.convert_float(architecture.frozen_graph(Model(), values)), "xnnpack")
         for values in (weights.values, raw)
     ]
     source = FolderSource(shared / "imagenet_sample")

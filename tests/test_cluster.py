@@ -175,7 +175,7 @@ def test_ctrl_c_leaves_no_task_behind(two_workers: LocalCluster, tmp_path: Path)
         process.send_signal(signal.SIGINT)
         out, error = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert (out, error.splitlines()) == ("", ["stopped: what was finished is kept, run the same command to go on"])
+    assert (out, error.splitlines()) == ("", ["stopped: finished stages are kept; run the same command to continue"])
     two_workers.wait_for_tasks(there=False)
 
 

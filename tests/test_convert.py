@@ -9,7 +9,8 @@ import pytest
 from calibration.pictures import procedural
 from calibration.pictures.preprocess import normalise
 from calibration.ranges.range_table import merge
-from recreate_model.network import mobilenet_v2
+from recreate_model.network import architecture
+from recreate_model.network.spec import MOBILENET_V2
 from recreate_model.quantize import convert
 from recreate_model.recipe import Preprocess
 from recreate_model.support.arrays import Array
@@ -51,7 +52,7 @@ def through_the_public_interface(
     from tensorflow.lite.python.optimize import calibrator
 
     graph = tmp_path_factory.mktemp("graph") / "graph.pb"
-    graph.write_bytes(mobilenet_v2.frozen_graph(SMALL, small_weights))
+    graph.write_bytes(architecture.frozen_graph(SMALL, small_weights))
     seen: list[bytes] = []
     original = calibrator.Calibrator.calibrate
 
@@ -66,7 +67,7 @@ def through_the_public_interface(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(calibrator.Calibrator, "calibrate", listening)
         converter = tf.compat.v1.lite.TFLiteConverter.from_frozen_graph(
-            str(graph), [mobilenet_v2.INPUT_NAME], [mobilenet_v2.OUTPUT_NAME]
+            str(graph), [MOBILENET_V2.input_name], [MOBILENET_V2.output_name]
         )
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         converter.representative_dataset = dataset
@@ -92,8 +93,8 @@ def test_the_bytes_are_those_of_the_public_converter(
     expected, measured = through_the_public_interface
     model = convert.parse(expected)
     graph = model.subgraphs[0]
-    graph.tensors[graph.inputs[0]].name = convert.INT8_INPUT_NAME
-    graph.tensors[graph.outputs[0]].name = convert.INT8_OUTPUT_NAME
+    graph.tensors[graph.inputs[0]].name = MOBILENET_V2.int8_input_name
+    graph.tensors[graph.outputs[0]].name = MOBILENET_V2.int8_output_name
     assert digest_bytes(convert.quantize(small_float, measured)) == digest_bytes(convert.pack(model))
 
 
@@ -172,7 +173,7 @@ def test_a_graph_tensorflow_cannot_read_is_one_line() -> None:
 
 def test_the_converter_prints_nothing(small_weights: dict[str, Array], capfd: pytest.CaptureFixture[str]) -> None:
     """TensorFlow writes to the file descriptors; none of it reaches the user."""
-    convert.convert_float(mobilenet_v2.frozen_graph(SMALL, small_weights))
+    convert.convert_float(architecture.frozen_graph(SMALL, small_weights))
     assert capfd.readouterr() == ("", "")
 
 

@@ -23,12 +23,14 @@ from pipeline.request.request import Request
 from pipeline.request.resolve import resolve
 from recreate_model.compare.verdict import Verdict
 from recreate_model.floats import float_forms
-from recreate_model.network import mobilenet_v2
+from recreate_model.network import architecture
+from recreate_model.network.layer import fold, folding_factor
+from recreate_model.network.spec import Model
 from recreate_model.prove import toolchain
 from recreate_model.prove.prove import Checkpoint, Proof, prove
 from recreate_model.prove.toolchain import Toolchain
 from recreate_model.quantize import convert
-from recreate_model.recipe import FROZEN_GRAPH, KERAS_FILE, SAVED_MODEL, TFLITE, Model
+from recreate_model.recipe import FROZEN_GRAPH, KERAS_FILE, SAVED_MODEL, TFLITE
 from recreate_model.support.arrays import Array
 from recreate_model.support.digest import digest_bytes
 from recreate_model.support.errors import InputError, PipelineError
@@ -47,7 +49,7 @@ FOLDED_ELSEWHERE = 1e-5
 SAME_SCORES = 1e-4
 
 Values = Mapping[str, Array]
-CLASSIFIER = mobilenet_v2.layers(SMALL)[-1]
+CLASSIFIER = architecture.layers(SMALL)[-1]
 FORMS = {".pb": FROZEN_GRAPH, ".h5": KERAS_FILE, ".keras": KERAS_FILE, ".tflite": TFLITE, "": SAVED_MODEL}
 
 
@@ -79,8 +81,8 @@ def quantized(float_model: bytes) -> bytes:
 
 def folded(values: Values, classes: slice = slice(None)) -> Iterator[tuple[Array, Array]]:
     """Weights and bias of each layer, of the classifier those classes."""
-    for layer in mobilenet_v2.layers(SMALL):
-        both = mobilenet_v2.fold(layer, values)
+    for layer in architecture.layers(SMALL):
+        both = fold(layer, values)
         yield (both.weights, both.bias) if layer.batch_norm else (both.weights[..., classes], both.bias[classes])
 
 
@@ -135,7 +137,7 @@ def test_the_network_of_a_keras_file_computes_what_keras_does(keras_files: tuple
     folder, built = keras_files
     pictures = np.random.default_rng(3).uniform(-1, 1, (1, 96, 96, 3)).astype(np.float32)
     values = float_forms.read_weights(folder / "model.weights.h5", SMALL).values
-    ours = run_graph(mobilenet_v2.frozen_graph(SMALL, values), pictures)[:, 1:]
+    ours = run_graph(architecture.frozen_graph(SMALL, values), pictures)[:, 1:]
     theirs = keras_scores(built, pictures)
     assert np.abs(ours / ours.sum() - theirs).max() < SAME_SCORES
     assert ours.argmax() == theirs.argmax()
@@ -200,7 +202,7 @@ def test_a_checkpoint_that_has_class_0_takes_no_other(kind: str, slim: Path, pub
 def test_the_int8_model_of_another_form_is_that_of_the_variables(name: str, slim: Path, published: bytes) -> None:
     """Folded here or by this program before, the bytes are the same."""
     values = float_forms.read_weights(slim / name, SMALL).values
-    assert quantized(convert.convert_float(mobilenet_v2.frozen_graph(SMALL, values))) == published
+    assert quantized(convert.convert_float(architecture.frozen_graph(SMALL, values))) == published
 
 
 # What is proved
@@ -239,7 +241,7 @@ def test_a_frozen_graph_alone_is_converted_by_a_toolchain(slim: Path, tmp_path: 
 def test_one_changed_weight_is_refuted(name: str, slim: Path, published: bytes) -> None:
     """A twentieth of the largest weight, in one channel of one layer, in whichever form."""
     given = checkpoint(slim / name)
-    layer = mobilenet_v2.layers(SMALL)[7]
+    layer = architecture.layers(SMALL)[7]
     weights = given.values[layer.weights_name].copy()
     weights[0, 0, 0, 0] += np.abs(weights[..., 0]).max() / 20
     found = proved(published, replace(given, values={**given.values, layer.weights_name: weights}))
@@ -268,10 +270,10 @@ def test_a_dead_channel_that_a_converter_folded_is_consistent(small_weights: Val
     first = "MobilenetV2/Conv"
     changed = {name: value.copy() for name, value in small_weights.items()}
     changed[f"{first}/weights"][..., 4] = 0
-    factor = mobilenet_v2.folding_factor(mobilenet_v2.layers(SMALL)[0], changed)[4]
+    factor = folding_factor(architecture.layers(SMALL)[0], changed)[4]
     changed[f"{first}/BatchNorm/moving_mean"][4] = 20
     changed[f"{first}/BatchNorm/beta"][4] = 20 * factor + 0.37
-    model = quantized(convert.convert_float(mobilenet_v2.frozen_graph(SMALL, changed)))
+    model = quantized(convert.convert_float(architecture.frozen_graph(SMALL, changed)))
     (tmp_path / "it.tflite").write_bytes(folded_by_the_converter(unfolded_graph(SMALL, changed), SMALL))
     given = checkpoint(tmp_path / "it.tflite")
     assert proved(model, given).refutations == ()

@@ -18,8 +18,9 @@ from recreate_model.floats.frozen_graph import (
     read_layers,
 )
 from recreate_model.floats.graph_nodes import OtherLayoutError
-from recreate_model.network import mobilenet_v2
-from recreate_model.recipe import Model
+from recreate_model.network import architecture
+from recreate_model.network.layer import Folded, Layer
+from recreate_model.network.spec import Model
 from recreate_model.support.arrays import Array
 from recreate_model.support.errors import InputError
 from tests.conftest import SMALL
@@ -84,7 +85,7 @@ def test_the_constants_give_the_network_of_the_graph(form: str, graph: bytes) ->
     """Folding what is left of BatchNorm in the constants gives a network with the graph's own outputs."""
     values = as_values(read_layers(graph, SMALL, "the graph"))
     value = np.random.default_rng(2).uniform(-1, 1, (1, 96, 96, 3)).astype(np.float32)
-    ours = run_graph(mobilenet_v2.frozen_graph(SMALL, values), value)
+    ours = run_graph(architecture.frozen_graph(SMALL, values), value)
     # TensorFlow runs both, seen 9e-6 apart at most (oneDNN off, SSE4.1, AVX2 and AVX-512). One layer's folded bias that
     # is 1 % off moves them by 0.01 and more, one layer's weights by 0.045, raw variables by 0.3.
     assert np.abs(ours - run_graph(graph, value)).max() < 3e-4
@@ -119,16 +120,16 @@ def test_names_do_not_matter(graph: bytes, weights: Weights) -> None:
 def test_folding_in_float32_is_within_the_tolerance(weights: Weights) -> None:
     """A graph folded with every step rounded to float32 matches; its distance is seen and far below the tolerance."""
 
-    def fold(layer: mobilenet_v2.Layer, values: Weights) -> mobilenet_v2.Folded:
+    def fold(layer: Layer, values: Weights) -> Folded:
         if not layer.batch_norm:
             return exact(layer, values)
         gamma, beta, mean, variance = (
             values[f"{layer.name}/BatchNorm/{part}"] for part in ("gamma", "beta", "moving_mean", "moving_variance")
         )
         factor = np.float32(1) / np.sqrt(variance + np.float32(0.001)) * gamma
-        return mobilenet_v2.Folded(values[layer.weights_name] * factor, beta - mean * factor)
+        return Folded(values[layer.weights_name] * factor, beta - mean * factor)
 
-    exact = mobilenet_v2.fold
+    exact = fold
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tests.official_layout.fold", fold)
         graph = official_form_graph(SMALL, weights)

@@ -16,9 +16,10 @@ from calibration.pictures.sources import ProceduralSource
 from calibration.ranges.measure import measure
 from calibration.selection import select
 from recreate_model.floats.checkpoint import read_archive
-from recreate_model.network import mobilenet_v2
+from recreate_model.network import architecture
+from recreate_model.network.spec import Model
 from recreate_model.quantize import convert
-from recreate_model.recipe import Model, Preprocess
+from recreate_model.recipe import Preprocess
 from recreate_model.support.arrays import Array
 from recreate_model.support.errors import InputError
 from recreate_model.tflite.interpret import Runner
@@ -127,7 +128,7 @@ def test_only_last_bits_may_decide_at_a_boundary(small_float: bytes, ours: Array
 def test_measuring_real_pictures_gives_tensorflows_ranges(shared: Path) -> None:
     """On thirty real pictures: numpy's bits, TensorFlow's ranges once rounded, and narrower residual inputs."""
     weights = read_archive(shared / "checkpoint" / "mobilenet_v2_1.0_224.tgz", Model()).values
-    model = convert.convert_float(mobilenet_v2.frozen_graph(Model(), weights))
+    model = convert.convert_float(architecture.frozen_graph(Model(), weights))
     source = FolderSource(shared / "imagenet_sample")
     chosen = select(source, calib=30, limit=0).calibration
     inputs = Inputs(source, Preprocess(), 224)

@@ -17,7 +17,7 @@ from pipeline.request.request import Request
 from pipeline.request.resolve import resolve
 from recreate_model.compare.verdict import Verdict
 from recreate_model.floats.frozen_graph import as_values, read_layers
-from recreate_model.network import mobilenet_v2
+from recreate_model.network import architecture
 from recreate_model.prove import moves, toolchain
 from recreate_model.prove.channels import FACTOR_ULPS
 from recreate_model.prove.prove import Checkpoint, Proof, prove, table_of
@@ -30,7 +30,7 @@ from tests.conftest import SMALL
 from tests.published_models import Order, publish
 from tests.test_prove import folded_elsewhere
 
-LAYERS = mobilenet_v2.layers(SMALL)
+LAYERS = architecture.layers(SMALL)
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,10 @@ import pytest
 
 from calibration.pictures import procedural
 from calibration.pictures.preprocess import normalise
-from recreate_model.network import mobilenet_v2
-from recreate_model.recipe import Model, Preprocess
+from recreate_model.network import architecture
+from recreate_model.network.layer import fold
+from recreate_model.network.spec import Model
+from recreate_model.recipe import Preprocess
 from recreate_model.support.arrays import Array
 from recreate_model.support.digest import digest_bytes
 from recreate_model.support.errors import UsageError
@@ -23,14 +25,14 @@ from tests.conftest import SMALL
 )
 def test_channels_are_rounded_as_in_the_published_checkpoints(width: str, stem: int, last: int) -> None:
     """The stem and the last layer have the widths of the published members of the family."""
-    first, *_, final, classifier = mobilenet_v2.layers(Model(width, 224))
+    first, *_, final, classifier = architecture.layers(Model(width, 224))
     assert (first.outputs, final.outputs) == (stem, last)
     assert classifier.weights_shape == (1, 1, last, 1001)
 
 
 def test_the_full_network_has_the_parameters_of_the_paper() -> None:
     """The paper counts 3.4 million parameters for width 1.0; inference needs 262 variables."""
-    shapes = mobilenet_v2.variables(Model())
+    shapes = architecture.variables(Model())
     weights = sum(int(np.prod(shape)) for name, shape in shapes.items() if name.endswith(("weights", "biases")))
     assert len(shapes) == 262
     assert 3.4e6 < weights < 3.5e6
@@ -38,13 +40,13 @@ def test_the_full_network_has_the_parameters_of_the_paper() -> None:
 
 def test_ten_blocks_have_a_residual_connection() -> None:
     """Every block but the first of each group adds its input to its output."""
-    assert sum(bool(layer.residual) for layer in mobilenet_v2.layers(Model())) == 10
+    assert sum(bool(layer.residual) for layer in architecture.layers(Model())) == 10
 
 
 def test_folding_gives_what_batch_norm_gives(small_weights: dict[str, Array]) -> None:
     """Weights times factor plus bias equals normalising after the convolution, to float32 precision."""
-    layer = mobilenet_v2.layers(SMALL)[0]
-    folded = mobilenet_v2.fold(layer, small_weights)
+    layer = architecture.layers(SMALL)[0]
+    folded = fold(layer, small_weights)
     gamma, beta, mean, variance = (
         small_weights[f"{layer.name}/BatchNorm/{part}"].astype(np.float64)
         for part in ("gamma", "beta", "moving_mean", "moving_variance")
@@ -68,7 +70,7 @@ def test_the_graph_agrees_with_tensorflows_own_batch_norm(small_weights: dict[st
 
 def test_the_graphs_bytes_are_the_same_every_time(small_weights: dict[str, Array]) -> None:
     """Serialising twice gives one digest; protobuf alone would order its maps by chance."""
-    digests = {digest_bytes(mobilenet_v2.frozen_graph(SMALL, small_weights)) for _ in range(3)}
+    digests = {digest_bytes(architecture.frozen_graph(SMALL, small_weights)) for _ in range(3)}
     assert len(digests) == 1
 
 

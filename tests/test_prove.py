@@ -21,7 +21,9 @@ from pipeline.interface import proof
 from pipeline.request.request import Request
 from pipeline.request.resolve import resolve
 from recreate_model.compare.verdict import Verdict
-from recreate_model.network import mobilenet_v2, seeded
+from recreate_model.network import architecture, seeded
+from recreate_model.network.layer import fold, is_folded
+from recreate_model.network.spec import MOBILENET_V2
 from recreate_model.prove import consistency, toolchain
 from recreate_model.prove.channels import FACTOR_ULPS, convolutions, factors, from_channels
 from recreate_model.prove.prove import OURS, Checkpoint, Proof, prove
@@ -40,7 +42,7 @@ from tests.published_models import Order, publish
 from tests.test_bad_input import assert_one_error, run
 
 TODAY = Toolchain("", "new")
-LAYERS = mobilenet_v2.layers(SMALL)
+LAYERS = architecture.layers(SMALL)
 TARGET = Order("one picture")
 ORDERS = [TARGET, Order("black", "float32"), Order("shrunk"), Order("noise", "uint8", "old")]
 Values = Mapping[str, Array]
@@ -158,7 +160,7 @@ def folded_elsewhere(checkpoint: Checkpoint, model: bytes, shifts: list[Callable
         constants = []
         for convolution, layer in zip(convolutions(view), LAYERS, strict=True):
             given = factors(layer, checkpoint.values)
-            folds = not mobilenet_v2.is_folded(layer, checkpoint.values)
+            folds = not is_folded(layer, checkpoint.values)
             moved = shift(layer.outputs) if folds else np.zeros(layer.outputs, int)
             weights, bias = given.fold(moved)
             shape = view.tensors[convolution.inputs[1]].shape
@@ -167,7 +169,7 @@ def folded_elsewhere(checkpoint: Checkpoint, model: bytes, shifts: list[Callable
     assert checkpoint.frozen_graph is not None
     shape = (1, SMALL.resolution, SMALL.resolution, 3)
     job = Job(
-        checkpoint.frozen_graph, mobilenet_v2.INPUT_NAME, mobilenet_v2.OUTPUT_NAME, shape, "int8", "int8", attempts
+        checkpoint.frozen_graph, MOBILENET_V2.input_name, MOBILENET_V2.output_name, shape, "int8", "int8", attempts
     )
     return list(toolchain.convert(TODAY, Path(sys.executable), job).models)
 
@@ -218,7 +220,7 @@ def weights_name(model: bytes, number: int) -> str:
 
 def built(values: Values) -> bytes:
     """Our own build of some weights, with plain ranges."""
-    float_model = convert.convert_float(mobilenet_v2.frozen_graph(SMALL, values))
+    float_model = convert.convert_float(architecture.frozen_graph(SMALL, values))
     names = convert.activations_with_a_range(float_model)
     return convert.quantize(float_model, {name: (0.0 if "Relu6" in name else -6.0, 6.0) for name in names})
 
@@ -267,7 +269,7 @@ def test_one_weight_off_by_one_is_refuted_or_lies_on_a_tie(
     if compared[number].refutations:
         assert compared[number].refutations[0].tensor == tensor.name
         return
-    folded = mobilenet_v2.fold(LAYERS[number], checkpoint.values).weights.astype(np.float64)
+    folded = fold(LAYERS[number], checkpoint.values).weights.astype(np.float64)
     if convolution.name != "DEPTHWISE_CONV_2D":
         folded = np.moveaxis(folded, 3, 0)
     assert tensor.quantisation is not None

@@ -17,17 +17,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.claims import published, published_files
-from pipeline.claims.published import Card
 from pipeline.claims.published_files import File, Files, read_vector
 from pipeline.claims.rows import Row
 from pipeline.interface import cli
 from pipeline.interface.commands import published as command
 from pipeline.request.request import Request
+from recreate_model.network.spec import RESOURCES
 from recreate_model.quantize import convert
 from recreate_model.support.arrays import Array
 from recreate_model.support.digest import digest_bytes
 from recreate_model.support.errors import CheckError, InputError, ResourceError
-from recreate_model.support.resources import RESOURCES, Resource
+from recreate_model.support.resources import Resource
 from recreate_model.tflite.interpret import Runner
 from tests.conftest import SMALL, SMALL_REQUEST
 from tests.edited_models import edited
@@ -69,7 +69,10 @@ class StandIn:
             old = RESOURCES[f"published-{name}"]
             new = Resource(old.name, old.file_name, len(data), digest_bytes(data), (unused_url(),))
             monkeypatch.setitem(RESOURCES, old.name, new)
-        monkeypatch.setattr(published, "CARD", Card(SMALL, digest_bytes(self.model, "sha1"), len(self.model)))
+        card = replace(
+            published.CARD, resolution=SMALL.resolution, sha1=digest_bytes(self.model, "sha1"), size=len(self.model)
+        )
+        monkeypatch.setattr(published, "CARD", card)
 
 
 @pytest.fixture(scope="module")
@@ -291,23 +294,23 @@ def test_without_a_build_ours_is_not_checked(
     request = replace(SMALL_REQUEST, out=tmp_path / "out")
     assert verify(request, str(pinned.write(tmp_path / "zoo")), "--json") == 0
     row = shown(capsys)["rows"][f"{OURS}: scores"]
-    assert (row["verdict"], row["why"]) == ("not checked", "the build has no model, and none is made to be compared")
+    assert (row["verdict"], row["why"]) == ("not checked", "the build has no model, and this command makes none")
     assert not (tmp_path / "out").exists()
 
 
-def test_the_input_is_quantised_again_as_ours_is(pinned: StandIn) -> None:
+def test_the_input_is_requantized_to_our_scale(pinned: StandIn) -> None:
     """Where the two models scale their inputs differently ours sees the same real values, and the row says so."""
     changed = convert.parse(pinned.model)
     quantisation = changed.subgraphs[0].tensors[changed.subgraphs[0].inputs[0]].quantization
     quantisation.scale = quantisation.scale * np.float32(0.5)
     row = table(pinned.model, replace(pinned, model=convert.pack(changed)))[f"{OURS}: scores"]
-    assert "quantised again" in row.why
+    assert "requantized to our scale" in row.why
     assert not row.found.startswith("1001 of 1001")
     ours = edited(pinned.model, filler=b"another file")
-    assert "quantised again" not in table(ours, pinned)[f"{OURS}: scores"].why
+    assert "requantized to our scale" not in table(ours, pinned)[f"{OURS}: scores"].why
     value = np.arange(-128, 128).astype(np.int8).reshape(1, 1, 256)
     source = published.Quantisation((0.5,), (-128,), 0)
-    assert published._requantised(value, source, published.Quantisation((1.0,), (0,), 0)).max() == 127
+    assert published._requantized(value, source, published.Quantisation((1.0,), (0,), 0)).max() == 127
 
 
 @pytest.mark.parametrize("what", ["float model", "other resolution", "other name"])
@@ -321,7 +324,7 @@ def test_another_interface_is_noticed(
         changed.subgraphs[0].tensors[changed.subgraphs[0].outputs[0]].name = b"scores"
         model = convert.pack(changed)
     if what == "other resolution":
-        card = replace(published.CARD, model=replace(SMALL, resolution=128))
+        card = replace(published.CARD, resolution=128)
         monkeypatch.setattr(published, "CARD", card)
         value = np.zeros((1, 128, 128, 3), np.int8)
         rows = table(pinned.model, replace(pinned, input=npy(value)))
@@ -376,19 +379,19 @@ def _npy_of(header: str, data: bytes = b"") -> bytes:
     [
         (npy(np.zeros((1, 1001), np.int8))[:-1], "1000 bytes of data where its header says 1001"),
         (npy(np.zeros((1, 1001), np.int8)) + b"\0", "1002 bytes of data"),
-        (npy(np.zeros((1, 1001), np.int8))[:60], "no such array"),
+        (npy(np.zeros((1, 1001), np.int8))[:60], "another file ("),
         (npy(np.zeros((1, 1001), np.uint8)), "uint8 (1, 1001)"),
         (npy(np.zeros((1, 1001), np.float32)), "float32 (1, 1001)"),
         (npy(np.zeros((1001,), np.int8)), "int8 (1001,)"),
         (npy(np.zeros((1, 1000), np.int8)), "int8 (1, 1000)"),
         (npy(np.zeros((), np.int8)), "int8 ()"),
         (_object_npy(), "pickled objects"),
-        (_zip(), "no such array"),
+        (_zip(), "another file ("),
         (_npy_of("{'descr': '|i1', 'fortran_order': False, 'shape': (99999999999, 99999)}"), "0 bytes of data"),
-        (_npy_of("{'descr': '|i1', 'fortran_order': False, 'shape': (-1, -1)}", b"\0"), "no such array"),
-        (_npy_of("{'descr': '|i1', 'fortran_order': False, 'shape': (1,"), "no such array"),
-        (_npy_of("__import__('os').abort()"), "no such array"),
-        (b"\x93NUMPY\x09\x00" + bytes(100), "no such array"),
+        (_npy_of("{'descr': '|i1', 'fortran_order': False, 'shape': (-1, -1)}", b"\0"), "another file ("),
+        (_npy_of("{'descr': '|i1', 'fortran_order': False, 'shape': (1,"), "another file ("),
+        (_npy_of("__import__('os').abort()"), "another file ("),
+        (b"\x93NUMPY\x09\x00" + bytes(100), "another file ("),
     ],
     ids=lambda value: value if isinstance(value, str) else "npy",
 )

@@ -18,14 +18,14 @@ from pipeline.interface import cli
 from pipeline.request import published_recipe
 from pipeline.request.published_recipe import recorded_ranges
 from recreate_model.floats import frozen_graph
-from recreate_model.network.mobilenet_v2 import EPSILON
-from recreate_model.network.published_figures import PUBLISHED_MODEL, PUBLISHED_SHA1
+from recreate_model.network.layer import EPSILON
+from recreate_model.network.spec import MOBILENET_V2, PUBLISHED_MODEL, RESOURCES
 from recreate_model.prove import moves, toolchain
 from recreate_model.prove.channels import factors, moved
 from recreate_model.support.arrays import Array
 from recreate_model.support.digest import digest_bytes, digest_file
 from recreate_model.support.errors import InputError, UsageError
-from recreate_model.support.resources import RESOURCES, cache_folder
+from recreate_model.support.resources import cache_folder
 from tests.test_bad_input import assert_one_error, run
 
 ARCHIVE = Path("checkpoint") / "official_form" / "mobilenet_v2_1.0_224.tgz"
@@ -113,7 +113,7 @@ def test_the_published_bytes_come_from_the_archive(shared: Path, tmp_path: Path)
     assert model.read_bytes() == (shared / MODEL).read_bytes()
     rows = {row["what"]: row for row in json.loads((folder / "verify.json").read_text())["rows"]}
     assert {row["verdict"] for row in rows.values()} == {"match"}
-    assert rows["SHA-1"]["expected"] == PUBLISHED_SHA1
+    assert rows["SHA-1"]["expected"] == MOBILENET_V2.published.sha1
     card = (folder / "README.md").read_text()
     conversion = json.loads((folder / "conversion.json").read_text())
     assert "It is the published mobilenet_v2_1.0_224_INT8, byte for byte." in card
@@ -148,9 +148,9 @@ def test_a_statement_with_other_moves_is_refused(shared: Path, tmp_path: Path) -
     assert build("all", shared / ARCHIVE, tmp_path, *flags).returncode == 0
     path = folder_of(tmp_path) / "provenance.intoto.json"
     document = json.loads(path.read_text())
-    document["predicate"]["buildDefinition"]["internalParameters"]["conversion"]["sha1_untouched"] = PUBLISHED_SHA1[
-        ::-1
-    ]
+    document["predicate"]["buildDefinition"]["internalParameters"]["conversion"]["sha1_untouched"] = (
+        MOBILENET_V2.published.sha1[::-1]
+    )
     path.write_text(json.dumps(document))
     assert run("attest", "--check", path).returncode == 1
 
@@ -184,7 +184,7 @@ def test_a_second_cpu_reaches_the_bytes_by_the_recorded_table(table: Path, share
     assert done.returncode == 0, done.stderr
     folder = folder_of(tmp_path / "out")
     (model,) = folder.glob("*_INT8.tflite")
-    assert digest_file(model, "sha1") == PUBLISHED_SHA1
+    assert digest_file(model, "sha1") == MOBILENET_V2.published.sha1
     conversion = json.loads((folder / "conversion.json").read_text())
     # The emulator's 1/sqrt is exact, and no real CPU's is.
     assert conversion["moved_by"] == "table of moves"
@@ -199,7 +199,7 @@ def test_a_second_cpu_without_a_table_says_what_would_help(shared: Path, tmp_pat
     other_cpu(tmp_path / "cache")
     environment = {"RECREATE_MODEL_CACHE": str(tmp_path / "cache"), "https_proxy": "http://localhost:9"}
     done = build("quantize", shared / ARCHIVE, tmp_path / "out", **environment)
-    assert_one_error(done, 4, PUBLISHED_SHA1, "--published", "--moves", "no model was made")
+    assert_one_error(done, 4, MOBILENET_V2.published.sha1, "--published", "--moves", "no model was made")
 
 
 @pytest.mark.shared
@@ -216,7 +216,7 @@ def test_a_file_that_is_not_the_published_one_steers_nothing(shared: Path, tmp_p
     other = tmp_path / "other.tflite"
     other.write_bytes((shared / MODEL).read_bytes() + b"\0")
     done = build("quantize", shared / STAND_IN, tmp_path, "--published", other)
-    assert_one_error(done, 3, PUBLISHED_SHA1, digest_file(other, "sha1"))
+    assert_one_error(done, 3, MOBILENET_V2.published.sha1, digest_file(other, "sha1"))
 
 
 def graph_of(archive: Path) -> bytes:
@@ -376,7 +376,7 @@ def test_other_statistics_of_batch_norm_give_the_same_bytes(table: Path, shared:
     done = build("quantize", archive, tmp_path / "out", "--published", shared / PUBLISHED)
     assert done.returncode == 0, done.stderr
     (model,) = folder_of(tmp_path / "out").glob("*_INT8.tflite")
-    assert digest_file(model, "sha1") == PUBLISHED_SHA1
+    assert digest_file(model, "sha1") == MOBILENET_V2.published.sha1
 
 
 @pytest.mark.shared

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from calibration.ranges import range_table as range_tables
 from pipeline.interface import recovery
 from pipeline.request.request import Request
-from recreate_model.network import mobilenet_v2
+from recreate_model.network import architecture
+from recreate_model.network.spec import MOBILENET_V2
 from recreate_model.prove.recover import network_operators, recover
 from recreate_model.quantize import convert
 from recreate_model.quantize.quantiser import Generation
@@ -44,7 +45,7 @@ LEFT_OUT = {
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory, small_weights: dict[str, Array]) -> dict[Order, bytes]:
     """The smallest network as today's TensorFlow quantises it, with every kind of ends and both quantizers."""
-    graph = mobilenet_v2.frozen_graph(SMALL, small_weights)
+    graph = architecture.frozen_graph(SMALL, small_weights)
     return publish(graph, SMALL, ORDERS, tmp_path_factory.mktemp("published"))
 
 
@@ -246,9 +247,9 @@ def _float16(small_weights: dict[str, Array], kind: str) -> bytes:
 
     with tempfile.TemporaryDirectory() as scratch:
         graph = Path(scratch) / "graph.pb"
-        graph.write_bytes(mobilenet_v2.frozen_graph(SMALL, small_weights))
+        graph.write_bytes(architecture.frozen_graph(SMALL, small_weights))
         converter = tf.compat.v1.lite.TFLiteConverter.from_frozen_graph(
-            str(graph), [mobilenet_v2.INPUT_NAME], [mobilenet_v2.OUTPUT_NAME]
+            str(graph), [MOBILENET_V2.input_name], [MOBILENET_V2.output_name]
         )
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         if kind == "float16":

@@ -16,9 +16,10 @@ from pathlib import Path
 import pytest
 import requests
 
+from recreate_model.network.spec import RESOURCES
 from recreate_model.support import resources
 from recreate_model.support.errors import ResourceError
-from recreate_model.support.resources import RESOURCES, Resource, cache_folder, cache_path, cached, fetch, mirrors
+from recreate_model.support.resources import Resource, cache_folder, cache_path, cached, fetch, mirrors
 from tests.local_server import ENDLESS, LocalServer, serving, unused_url
 
 BODY = random.Random(1).randbytes(200_000)

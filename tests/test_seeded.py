@@ -9,9 +9,11 @@ import pytest
 
 from calibration.pictures import procedural
 from calibration.pictures.preprocess import normalise
-from recreate_model.network import mobilenet_v2, seeded
+from recreate_model.network import architecture, seeded
+from recreate_model.network.layer import Layer
+from recreate_model.network.spec import Model
 from recreate_model.quantize import convert
-from recreate_model.recipe import Model, Preprocess
+from recreate_model.recipe import Preprocess
 from recreate_model.support.arrays import Array
 from recreate_model.tflite.interpret import Runner
 from tests.conftest import SMALL
@@ -40,7 +42,7 @@ def test_there_is_one_finite_float32_variable_for_each_the_network_needs(
     small_weights: dict[str, Array],
 ) -> None:
     """Names and shapes are the network's, so a seeded build takes the path of a checkpoint."""
-    assert {name: value.shape for name, value in small_weights.items()} == mobilenet_v2.variables(SMALL)
+    assert {name: value.shape for name, value in small_weights.items()} == architecture.variables(SMALL)
     assert all(value.dtype == np.float32 and np.isfinite(value).all() for value in small_weights.values())
 
 
@@ -54,7 +56,7 @@ def test_the_forward_pass_stays_exact(small_weights: dict[str, Array], monkeypat
     """Summing the channels backwards changes nothing: no sum ever leaves the whole numbers below 2**53."""
     convolve = seeded._convolve
 
-    def backwards(layer: mobilenet_v2.Layer, activation: Array, weights: Array) -> Array:
+    def backwards(layer: Layer, activation: Array, weights: Array) -> Array:
         if layer.depthwise:
             return convolve(layer, activation, weights)
         return convolve(layer, activation[..., ::-1].copy(), weights[:, :, ::-1].copy())

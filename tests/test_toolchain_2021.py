@@ -22,14 +22,13 @@ import pytest
 
 from recreate_model.compare.verdict import Verdict
 from recreate_model.network import seeded
-from recreate_model.network.mobilenet_v2 import INPUT_NAME, OUTPUT_NAME
+from recreate_model.network.spec import MOBILENET_V2, Model
 from recreate_model.prove import toolchain
 from recreate_model.prove.channels import FACTOR_ULPS, convolutions
 from recreate_model.prove.prove import Checkpoint, Proof, prove
 from recreate_model.prove.recover import generation_of, network_operators
 from recreate_model.prove.toolchain import TOOLCHAINS, Edits, Job, Toolchain
 from recreate_model.quantize.quantiser import Generation, activation_parameters
-from recreate_model.recipe import Model
 from recreate_model.support import resources
 from recreate_model.support.arrays import Array
 from recreate_model.support.errors import InputError, ResourceError, ToolError
@@ -146,7 +145,9 @@ def test_scales_are_what_the_toolchain_computes(chain: Toolchain, checkpoint: Ch
         attempts.append(Edits(np.array(filled, np.float32)))
     assert checkpoint.frozen_graph is not None
     shape = (1, SMALL.resolution, SMALL.resolution, 3)
-    job = Job(checkpoint.frozen_graph, INPUT_NAME, OUTPUT_NAME, shape, "int8", "int8", attempts)
+    job = Job(
+        checkpoint.frozen_graph, MOBILENET_V2.input_name, MOBILENET_V2.output_name, shape, "int8", "int8", attempts
+    )
     models = toolchain.convert(chain, python_of(chain), job).models
     generation = Generation.STORED if chain.quantizer == "old" else GENERATIONS[chain.version]
     found = []
@@ -166,7 +167,15 @@ def test_scales_are_what_the_toolchain_computes(chain: Toolchain, checkpoint: Ch
 def test_a_graph_that_cannot_be_converted_is_one_line() -> None:
     """The toolchain's own last words, and no traceback."""
     chain = Toolchain("2.5.0", "new")
-    job = Job(b"no graph", INPUT_NAME, OUTPUT_NAME, (1, 96, 96, 3), "int8", "int8", [Edits(np.zeros((67, 2)))])
+    job = Job(
+        b"no graph",
+        MOBILENET_V2.input_name,
+        MOBILENET_V2.output_name,
+        (1, 96, 96, 3),
+        "int8",
+        "int8",
+        [Edits(np.zeros((67, 2)))],
+    )
     with pytest.raises(ToolError, match=r"TensorFlow 2\.5\.0 to convert") as caught:
         toolchain.convert(chain, python_of(chain), job)
     assert "\n" not in str(caught.value)

@@ -132,7 +132,7 @@ def test_the_command_says_what_fits_and_builds_no_variant(small_build: Request) 
 def test_less_sram_than_any_plan_needs_is_one_error(small_build: Request) -> None:
     """The smallest plan is named with its SRAM, and nothing is printed or written."""
     before = contents(small_build.out)
-    result = run(*arguments("vela", small_build, sram=10), "--json")
+    result = run(*arguments("vela", small_build, sram=10))
     assert_one_error(
         result, 3, "no more than 10 KiB", "ethos-u55-128 in Shared_Sram for size, with 60.8 KiB", "--sram 61"
     )
@@ -145,7 +145,7 @@ def test_less_sram_than_any_plan_needs_is_one_error(small_build: Request) -> Non
         ({"sram": 0}, ("--sram to be at least 1 KiB",)),
         ({"sram": "half"}, ("invalid int value: 'half'",)),
         ({"sram": 100, "c-array": "c"}, ("one of --sram, --c-array",)),
-        ({"optimise": "fast"}, ("argument --optimise: invalid choice: 'fast'",)),
+        ({"optimise": "fast"}, ("--optimise to be one of speed, size, both", "found fast")),
     ],
 )
 def test_options_that_mean_nothing_are_refused(

@@ -20,10 +20,11 @@ from pipeline.engine import golden
 from pipeline.request.request import Request
 from pipeline.request.resolve import resolve
 from recreate_model.floats.frozen_graph import GraphComparison
-from recreate_model.network import mobilenet_v2
+from recreate_model.network import architecture
+from recreate_model.network.spec import Model
 from recreate_model.prove.rederive import rederive
 from recreate_model.quantize import convert
-from recreate_model.recipe import Checkpoint, Model, Recipe
+from recreate_model.recipe import Checkpoint, Recipe
 from recreate_model.support.arrays import Array
 from recreate_model.support.digest import digest_bytes
 from recreate_model.tflite.model_view import read_model
@@ -151,12 +152,12 @@ def test_channels_that_are_all_but_dead_are_derived_too(small_weights: dict[str,
     """Training leaves channels whose weights are far below their bias: the quantiser widens their scales."""
     random = np.random.default_rng(3)
     values = dict(small_weights)
-    for layer in mobilenet_v2.layers(SMALL):
+    for layer in architecture.layers(SMALL):
         weights = values[layer.weights_name]
         count = weights.shape[2 if layer.depthwise else 3]
         factor = np.where(random.random(count) < 0.5, 1, 10.0 ** random.uniform(-12, 0, count)).astype(np.float32)
         values[layer.weights_name] = weights * factor.reshape((1, 1, -1, 1) if layer.depthwise else (1, 1, 1, -1))
-    float_model = convert.convert_float(mobilenet_v2.frozen_graph(SMALL, values))
+    float_model = convert.convert_float(architecture.frozen_graph(SMALL, values))
     spans = {
         name: (0.0, random.uniform(0.5, 6)) if name.endswith("Relu6") else (-random.uniform(1, 100), 100.0)
         for name in convert.activations(float_model)
@@ -172,7 +173,7 @@ def test_the_published_figures_are_shown_for_the_official_checkpoint_alone(
     """They are shown beside ours and not claimed: the toolchain and the pictures behind them are lost."""
     official = replace(recipe, model=Model(), checkpoint=Checkpoint("official", "0" * 64))
     row = next(row for row in verify.rows(official, model, *origin, None, EXACT) if row.what == "SHA-1")
-    assert (row.expected, row.verdict) == (verify.PUBLISHED_SHA1, "not claimed")
+    assert (row.expected, row.verdict) == (verify.MOBILENET_V2.published.sha1, "not claimed")
     row = next(row for row in verify.rows(recipe, model, *origin, None, EXACT) if row.what == "SHA-1")
     assert row.expected == ""
 
@@ -220,7 +221,6 @@ def test_a_classifier_that_knows_the_answer_scores_one(picture_folder: Path, sma
     from calibration.pictures.inputs import Inputs
     from calibration.selection import select
     from pipeline.claims.evaluate import evaluate
-    from recreate_model.network import mobilenet_v2
     from recreate_model.recipe import Preprocess
     from tests.conftest import SMALL
 
@@ -231,7 +231,7 @@ def test_a_classifier_that_knows_the_answer_scores_one(picture_folder: Path, sma
     biases = np.zeros(1001, np.float32)
     biases[label] = 90
     certain = {**small_weights, f"{name}/biases": biases}
-    model = convert.convert_float(mobilenet_v2.frozen_graph(SMALL, certain))
+    model = convert.convert_float(architecture.frozen_graph(SMALL, certain))
     names = convert.activations(model)
     spans = {key: (0.0, 6.0) if key.endswith("Relu6") else (-100.0, 100.0) for key in names} | {"input": (-1.0, 1.0)}
     inputs = Inputs(FolderSource(picture_folder), Preprocess(), 96)

@@ -41,10 +41,10 @@ def class_ids(raw: Mapping[str, Label], base: int | None, where: str) -> dict[st
     ids = {}
     for name, label in raw.items():
         found = label + shift if isinstance(label, int) else _by_wnid().get(label, 0)
-        if not 1 <= found <= labels.CLASSES:
-            expected = f"1..{labels.CLASSES}" if shift == 0 else f"0..{labels.CLASSES - 1}"
+        if not 1 <= found <= labels.IMAGENET_CLASSES:
+            expected = f"1..{labels.IMAGENET_CLASSES}" if shift == 0 else f"0..{labels.IMAGENET_CLASSES - 1}"
             raise InputError(
-                expected=f"every label in {where} to be {expected} or one of the {labels.CLASSES} synsets",
+                expected=f"every label in {where} to be {expected} or one of the {labels.IMAGENET_CLASSES} synsets",
                 found=f"{label!r} for {name}",
                 next_step="correct it, or give --label-base if the classes are counted otherwise",
             )
@@ -64,7 +64,9 @@ def known_class(name: str) -> int | None:
 
 def _base(numbers: Mapping[str, int], given: int | None, where: str) -> int:
     by_name = _base_by_name(numbers, where)
-    by_range = {(True, False): 0, (False, True): 1}.get((0 in numbers.values(), labels.CLASSES in numbers.values()))
+    by_range = {(True, False): 0, (False, True): 1}.get(
+        (0 in numbers.values(), labels.IMAGENET_CLASSES in numbers.values())
+    )
     found = by_range if by_name is None else by_name
     if given is not None and by_name is not None and given != by_name:
         raise InputError(

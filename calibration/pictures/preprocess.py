@@ -12,6 +12,7 @@ import warnings
 
 import numpy as np
 
+from recreate_model.network.spec import MOBILENET_V2
 from recreate_model.recipe import Preprocess
 from recreate_model.support.arrays import Array
 from recreate_model.support.errors import InputError
@@ -76,7 +77,7 @@ def normalise(pixels: Array, preprocess: Preprocess, resolution: int) -> Array:
 
 def scaled(levels: Array) -> Array:
     """Levels of a picture, float32 0..255, as the network's values, -1..1."""
-    values: Array = levels / np.float32(127.5) - np.float32(1)
+    values: Array = levels / np.float32(MOBILENET_V2.input_half_range) - np.float32(1)
     return values
 
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from recreate_model.network.labels import CLASSES
-from recreate_model.network.published_figures import PUBLISHED_MODEL, PUBLISHED_SHA1
-from recreate_model.recipe import Model, Recipe
+from recreate_model.network.labels import IMAGENET_CLASSES
+from recreate_model.network.spec import MOBILENET_V2, PUBLISHED_MODEL, Model
+from recreate_model.recipe import Recipe
 from recreate_model.support.digest import digest_bytes
 from recreate_model.tflite.full_integer import picture_size
 from recreate_model.tflite.model_view import ModelView, Tensor
 
-_PAPER = "https://arxiv.org/pdf/1801.04381.pdf"
-_QUANTISED = "INT8 quantised version of MobileNet v2 model."
+_SPEC = MOBILENET_V2
 _IDENTICAL = f"It is the published {PUBLISHED_MODEL.name}_INT8, byte for byte."
 
 
@@ -59,8 +58,8 @@ def words_of(recipe: Recipe, model: bytes, tools: Mapping[str, str], labelled: b
         return _of_given(recipe, model, tools, labels)
     how = " --recipe published" * bool(recipe.toolchain)
     description, warning = _description_and_warning(recipe)
-    if digest_bytes(model, "sha1") == PUBLISHED_SHA1:
-        description, warning = f"{_QUANTISED} Trained on ImageNet.", f"{warning} {_IDENTICAL}".strip()
+    if digest_bytes(model, "sha1") == _SPEC.published.sha1:
+        description, warning = f"{_SPEC.description} Trained on ImageNet.", f"{warning} {_IDENTICAL}".strip()
     return Words(
         title=_title(recipe.model),
         warning=warning,
@@ -71,17 +70,17 @@ def words_of(recipe: Recipe, model: bytes, tools: Mapping[str, str], labelled: b
         labels=labels,
         code=f"This model was made by `python -m pipeline all{how}` of the project this card comes from; the code is "
         "in its `recreate_model/`.",
-        paper=_PAPER,
+        paper=_SPEC.paper,
     )
 
 
 def _of_given(recipe: Recipe, model: bytes, tools: Mapping[str, str], labels: str) -> Words:
-    published = digest_bytes(model, "sha1") == PUBLISHED_SHA1
+    published = digest_bytes(model, "sha1") == _SPEC.published.sha1
     warning = f"Given, SHA-256 {recipe.checkpoint.sha256}: the model was not built here."
     description = "A full-integer INT8 model. How it was trained and quantised is not known to this build."
     if published:
         warning += f" {_IDENTICAL}"
-        description = f"{_QUANTISED} Trained on ImageNet."
+        description = f"{_SPEC.description} Trained on ImageNet."
     return Words(
         title=_title(PUBLISHED_MODEL) if published else f"{recipe.given}",
         warning=warning,
@@ -91,26 +90,26 @@ def _of_given(recipe: Recipe, model: bytes, tools: Mapping[str, str], labels: st
         labels=labels,
         code="The files beside the model were made by `python -m pipeline all --of MODEL` of the project this card "
         "comes from; how such a model is made is in its `recreate_model/`.",
-        paper=_PAPER if published else "",
+        paper=_SPEC.paper if published else "",
     )
 
 
 def _title(model: Model) -> str:
-    return f"MobileNet v2 {model.width} {model.resolution} INT8"
+    return f"{model.spec.title} {model.width} {model.resolution} INT8"
 
 
 def _description_and_warning(recipe: Recipe) -> tuple[str, str]:
     """The description, and the warning unless the weights are the official ones."""
     checkpoint = recipe.checkpoint
     if checkpoint.kind == "official":
-        return f"{_QUANTISED} Trained on ImageNet.", ""
+        return f"{_SPEC.description} Trained on ImageNet.", ""
     if checkpoint.kind == "seeded":
         warning = f"Seeded stand-in: weights drawn from seed {checkpoint.seed}, not the trained model."
-        return f"{_QUANTISED} Not trained: for trying the pipeline only.", warning
+        return f"{_SPEC.description} Not trained: for trying the pipeline only.", warning
     built = "an archive" if checkpoint.kind == "archive" else f"a {checkpoint.form}"
     official = "the official one" if checkpoint.kind == "archive" else "the official archive"
     warning = f"Built from {built} with SHA-256 {checkpoint.sha256}, not from {official}."
-    return f"{_QUANTISED} How the {_file(recipe)}'s weights were trained is not known to this build.", warning
+    return f"{_SPEC.description} How the {_file(recipe)}'s weights were trained is not known to this build.", warning
 
 
 def _file(recipe: Recipe) -> str:
@@ -151,6 +150,8 @@ def description_of(view: ModelView, tensor: Tensor, recipe: Recipe) -> str:
     """What an input or an output of the model is."""
     if tensor is view.input and (size := picture_size(view)):
         return f"Single {size}x{size} RGB image with INT8 values between -128 and 127"
-    if tensor is view.output and (not recipe.given or tensor.shape in ((1, CLASSES), (1, CLASSES + 1))):
+    if tensor is view.output and (
+        not recipe.given or tensor.shape in ((1, IMAGENET_CLASSES), (1, IMAGENET_CLASSES + 1))
+    ):
         return f"Per-class confidence for {tensor.shape[1]} ImageNet classes"
     return "INT8 values between -128 and 127"

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from calibration.parallel.workers import Workers
 from calibration.pictures.inputs import Inputs, chunks
 from calibration.pictures.preprocess import quantize_input
-from recreate_model.network.mobilenet_v2 import CLASSES
+from recreate_model.network.spec import MOBILENET_V2
 from recreate_model.recipe import Picture
 from recreate_model.support.arrays import Array
 from recreate_model.tflite.interpret import Runner
@@ -130,4 +130,4 @@ def _predict(state: _State, picture: Picture) -> _Prediction:
 def _top_class(scores: Array) -> int:
     """The class with the highest of scores (1, classes). A network without the background, 0, begins with class 1."""
     # Of equal scores the first wins, as in TensorFlow's argmax; int8 scores are often equal.
-    return int(scores.argmax()) + CLASSES - scores.size
+    return int(scores.argmax()) + MOBILENET_V2.classes - scores.size

@@ -8,40 +8,22 @@ on other pictures; nothing is claimed of its scores.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
 from calibration.pictures.preprocess import quantize_input
 from pipeline.claims.published_files import File, Files, read_vector
 from pipeline.claims.rows import Row, claim
-from pipeline.claims.verify import OUTPUT_QUANTIZATION, quantization_text
-from recreate_model.network.mobilenet_v2 import CLASSES
-from recreate_model.network.published_figures import PUBLISHED_MODEL, PUBLISHED_SHA1, PUBLISHED_SIZE
-from recreate_model.quantize.convert import INT8_INPUT_NAME, INT8_OUTPUT_NAME
-from recreate_model.recipe import Model
+from pipeline.claims.verify import quantization_text
+from recreate_model.network.spec import MOBILENET_V2
 from recreate_model.support.arrays import Array
 from recreate_model.support.digest import digest_bytes
 from recreate_model.support.errors import InputError
 from recreate_model.tflite.interpret import Kernels, Runner
 from recreate_model.tflite.model_view import ModelView, Quantisation, read_model
 
-
-@dataclass(frozen=True)
-class Card:
-    """What the published card says of the file."""
-
-    model: Model
-    sha1: str
-    size: int
-
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        return (1, self.model.resolution, self.model.resolution, 3)
-
-
-CARD = Card(PUBLISHED_MODEL, PUBLISHED_SHA1, PUBLISHED_SIZE)
-_OUTPUT_SHAPE = (1, CLASSES)
+CARD = MOBILENET_V2.published
+_OUTPUT_SHAPE = (1, MOBILENET_V2.classes)
 _REFERENCE = "the reference kernels, which produced the published output"
 
 
@@ -97,15 +79,15 @@ def _card(model: bytes) -> Iterator[Row]:
 def _interface(view: ModelView) -> Iterator[Row]:
     why = "the published card"
     for side, indices, name, shape in (
-        ("input", view.inputs, INT8_INPUT_NAME, CARD.input_shape),
-        ("output", view.outputs, INT8_OUTPUT_NAME, _OUTPUT_SHAPE),
+        ("input", view.inputs, MOBILENET_V2.int8_input_name, CARD.input_shape),
+        ("output", view.outputs, MOBILENET_V2.int8_output_name, _OUTPUT_SHAPE),
     ):
         expected = f"{name}, int8 {shape}"
         found = "; ".join(f"{view.tensors[i].name}, {view.tensors[i].dtype} {view.tensors[i].shape}" for i in indices)
         yield claim(f"published model: {side}", expected, found or "none", why)
     if view.outputs:
         found = quantization_text(view.output.quantisation)
-        yield claim("published model: output scale", OUTPUT_QUANTIZATION, found, "a softmax is at most 1")
+        yield claim("published model: output scale", CARD.output_quantization, found, "a softmax is at most 1")
 
 
 def _published_run(file: File, view: ModelView | None, value: Array | None, wanted: Array | None) -> Iterator[Row]:

@@ -15,19 +15,19 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.console import Progress
-from recreate_model.quantize.convert import INT8_INPUT_NAME, INT8_OUTPUT_NAME
+from recreate_model.network.spec import MOBILENET_V2, RESOURCES
 from recreate_model.support import resources
 from recreate_model.support.archive import placeholder
 from recreate_model.support.arrays import Array
 from recreate_model.support.errors import InputError, ResourceError
-from recreate_model.support.resources import RESOURCES, Resource
+from recreate_model.support.resources import Resource
 from recreate_model.tflite.model_view import read_file
 
 _LARGEST = 64 << 20  # bytes; the model has 4 million
 _MODEL, _INPUT, _OUTPUT = "published-model", "published-input", "published-output"
 # Where the vectors lie beside the model in the ML-zoo.
-_INPUT_PATH = f"testing_input/{INT8_INPUT_NAME}/0.npy"
-_OUTPUT_PATH = f"testing_output/{INT8_OUTPUT_NAME}/0.npy"
+_INPUT_PATH = f"testing_input/{MOBILENET_V2.int8_input_name}/0.npy"
+_OUTPUT_PATH = f"testing_output/{MOBILENET_V2.int8_output_name}/0.npy"
 
 
 @dataclass(frozen=True)

@@ -12,24 +12,19 @@ from collections.abc import Iterator, Mapping
 
 from pipeline.claims.rows import BACKGROUND, Row, claim
 from recreate_model.floats.frozen_graph import FOLDING_ULPS, as_values, read_layers
-from recreate_model.network import mobilenet_v2
-from recreate_model.network.mobilenet_v2 import CLASSES
-from recreate_model.network.published_figures import PUBLISHED_MODEL, PUBLISHED_SHA1, PUBLISHED_SIZE
+from recreate_model.network import architecture
+from recreate_model.network.spec import MOBILENET_V2, PUBLISHED_MODEL, Model
 from recreate_model.prove import consistency
 from recreate_model.prove.channels import FACTOR_ULPS
 from recreate_model.prove.rederive import Agreement, Rederivation, rederive, rederive_activations
-from recreate_model.quantize.convert import INT8_INPUT_NAME, INT8_OUTPUT_NAME
 from recreate_model.quantize.quantiser import Generation
-from recreate_model.recipe import Model, Recipe
+from recreate_model.recipe import Recipe
 from recreate_model.support.arrays import Array
 from recreate_model.support.digest import Json, digest_bytes
 from recreate_model.tflite.model_view import ModelView, Quantisation, read_model
 
 _CARD, _MODEL = "the published card", "the published model"
-_OPERATORS = ("ADD", "AVERAGE_POOL_2D", "CONV_2D", "DEPTHWISE_CONV_2D", "RESHAPE", "SOFTMAX")
-# A softmax is at most 1, so its scale does not depend on the calibration pictures.
-OUTPUT_QUANTIZATION = "scale 0.00390625, zero point -128"
-_INPUT_QUANTIZATION = "scale 0.007843137718737125, zero point -1"  # of the published model
+_PUBLISHED = MOBILENET_V2.published
 
 
 def rows(
@@ -79,7 +74,7 @@ def published_rows(
     activations = rederive_activations(read_model(float_model, "the float model"), view, spans, Generation.SCALE_FLOOR)
     return (
         *_published_bytes(model),
-        *_interface(PUBLISHED_MODEL, view, _INPUT_QUANTIZATION),
+        *_interface(PUBLISHED_MODEL, view, _PUBLISHED.input_quantization),
         *_content(view),
         _agreement("activation scales", activations, "the recorded ranges, by the arithmetic of TensorFlow 2.5"),
         *_explained(view, as_values(read_layers(graph, PUBLISHED_MODEL, "the checkpoint's frozen graph"))),
@@ -91,10 +86,10 @@ def given_rows(model: bytes) -> tuple[Row, ...]:
     """All rows for a given model; those of the published card if its SHA-1 is the published one."""
     view = read_model(model)
     sha1 = digest_bytes(model, "sha1")
-    if sha1 == PUBLISHED_SHA1:
+    if sha1 == _PUBLISHED.sha1:
         return (
             *_published_bytes(model),
-            *_interface(PUBLISHED_MODEL, view, _INPUT_QUANTIZATION),
+            *_interface(PUBLISHED_MODEL, view, _PUBLISHED.input_quantization),
             *_content(view),
         )
     why = "a given file; nothing is claimed of it"
@@ -112,8 +107,8 @@ def given_rows(model: bytes) -> tuple[Row, ...]:
 
 
 def _published_bytes(model: bytes) -> Iterator[Row]:
-    yield claim("SHA-1", PUBLISHED_SHA1, digest_bytes(model, "sha1"), _CARD)
-    yield claim("size", str(PUBLISHED_SIZE), str(len(model)), _CARD)
+    yield claim("SHA-1", _PUBLISHED.sha1, digest_bytes(model, "sha1"), _CARD)
+    yield claim("size", str(_PUBLISHED.size), str(len(model)), _CARD)
 
 
 def _bytes(recipe: Recipe, model: bytes, golden_sha256: str | None) -> Iterator[Row]:
@@ -125,8 +120,8 @@ def _bytes(recipe: Recipe, model: bytes, golden_sha256: str | None) -> Iterator[
     why = "a published figure of another toolchain (2021) and a lost calibration set"
     published = recipe.model == PUBLISHED_MODEL and recipe.checkpoint.kind == "official"
     for what, figure, value in (
-        ("SHA-1", PUBLISHED_SHA1, digest_bytes(model, "sha1")),
-        ("size", str(PUBLISHED_SIZE), str(len(model))),
+        ("SHA-1", _PUBLISHED.sha1, digest_bytes(model, "sha1")),
+        ("size", str(_PUBLISHED.size), str(len(model))),
     ):
         yield Row(what, figure if published else "", value, "not claimed", why if published else _not_published(recipe))
 
@@ -139,7 +134,7 @@ def _not_published(recipe: Recipe) -> str:
 
 def _interface(model: Model, view: ModelView, input_quantization: str = "") -> Iterator[Row]:
     card, resolution = _CARD, model.resolution
-    yield claim("input name", INT8_INPUT_NAME, view.input.name, card)
+    yield claim("input name", MOBILENET_V2.int8_input_name, view.input.name, card)
     yield claim("input shape", str((1, resolution, resolution, 3)), str(view.input.shape), card)
     yield claim("input type", "int8", view.input.dtype, card)
     what, found = "input quantization", quantization_text(view.input.quantisation)
@@ -147,14 +142,16 @@ def _interface(model: Model, view: ModelView, input_quantization: str = "") -> I
         yield claim(what, input_quantization, found, _MODEL)
     else:
         yield Row(what, "", found, "not claimed", "it follows from the calibration pictures")
-    yield claim("output name", INT8_OUTPUT_NAME, view.output.name, card)
-    yield claim("output shape", str((1, CLASSES)), str(view.output.shape), card)
+    yield claim("output name", MOBILENET_V2.int8_output_name, view.output.name, card)
+    yield claim("output shape", str((1, MOBILENET_V2.classes)), str(view.output.shape), card)
     yield claim("output type", "int8", view.output.dtype, card)
-    yield claim("output quantization", OUTPUT_QUANTIZATION, quantization_text(view.output.quantisation), _MODEL)
+    yield claim(
+        "output quantization", _PUBLISHED.output_quantization, quantization_text(view.output.quantisation), _MODEL
+    )
 
 
 def _content(view: ModelView) -> Iterator[Row]:
-    yield claim("operators", " ".join(_OPERATORS), " ".join(view.operator_names), _MODEL)
+    yield claim("operators", " ".join(_PUBLISHED.operators), " ".join(view.operator_names), _MODEL)
     yield _no_floats(view)
 
 
@@ -182,7 +179,7 @@ def _agreement(what: str, agreement: Agreement, why: str) -> Row:
 
 def _explained(view: ModelView, values: Mapping[str, Array]) -> Iterator[Row]:
     """Whether one folding factor within the tolerance explains each channel, if another CPU folded BatchNorm."""
-    layers = consistency.compare(view, mobilenet_v2.layers(PUBLISHED_MODEL), values, Generation.SCALE_FLOOR)
+    layers = consistency.compare(view, architecture.layers(PUBLISHED_MODEL), values, Generation.SCALE_FLOOR)
     refuted = [refutation for layer in layers for refutation in layer.refutations]
     weights, biases = sum(layer.weights for layer in layers), sum(layer.biases for layer in layers)
     expected = f"{weights} weights and {biases} biases explained"

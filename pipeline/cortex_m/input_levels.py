@@ -10,6 +10,7 @@ import numpy as np
 
 from calibration.pictures.preprocess import quantize_input, scaled
 from pipeline.c_array import identifier
+from recreate_model.network.spec import MOBILENET_V2
 from recreate_model.tflite.model_view import read_model
 
 _PER_LINE = 16
@@ -25,11 +26,12 @@ def levels_header(model: bytes, name: str) -> str:
     guard = f"{c_name.upper()}_INPUT_LEVELS_H"
     rows = [", ".join(map(str, levels[at : at + _PER_LINE])) for at in range(0, len(levels), _PER_LINE)]
     body = ",\n    ".join(rows)
+    half = MOBILENET_V2.input_half_range
     return f"""\
 /*
  * Input of {c_name} for each level of a picture, 0 to 255: input[i] = {c_name}_input_levels[pixel[i]].
  *
- * That is round((level / 127.5 - 1) / scale) + zero point in single precision, halves to even. Every level lies on a
+ * That is round((level / {half} - 1) / scale) + zero point in single precision, halves to even. Every level lies on a
  * half, so that roundf or double precision would give other bytes than the build has.
  *
  * Generated: do not edit.

@@ -9,11 +9,12 @@ from calibration.ranges.range_table import Ranges
 from pipeline.console import Block
 from pipeline.engine.work import Machine
 from recreate_model.compare.verdict import printable
+from recreate_model.network.spec import Model
 from recreate_model.prove.membership import check_member
 from recreate_model.prove.recover import Recovered, recover
 from recreate_model.quantize import convert
 from recreate_model.quantize.quantiser import Generation
-from recreate_model.recipe import Model, Recipe
+from recreate_model.recipe import Recipe
 from recreate_model.support.digest import Json, digest_bytes
 from recreate_model.support.errors import CheckError
 from recreate_model.tflite.model_view import read_model

@@ -27,6 +27,7 @@ from pipeline.engine.work import (
 from pipeline.provenance.read import Link, Statement
 from pipeline.provenance.write import DELIVERING, dependencies
 from recreate_model.floats.float_forms import digest_of
+from recreate_model.network.spec import RESOURCES
 from recreate_model.support import resources
 from recreate_model.support.digest import Json, digest_file, digest_json
 from recreate_model.support.errors import InputError, UsageError
@@ -194,7 +195,7 @@ def _checkpoint(statement: Statement, archive: Path | None) -> Row:
             )
         seed = f"seed {checkpoint.seed}"
         return Row(what, seed, "", "not checked", "seeded weights have no archive; the seed is part of the recipe")
-    resource = resources.RESOURCES.get(statement.recipe.model.name)
+    resource = RESOURCES.get(statement.recipe.model.name)
     if archive is None and resource and resource.sha256 == checkpoint.sha256:
         archive = resources.cached(resource, resources.cache_folder())
     if archive is None:

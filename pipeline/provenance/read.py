@@ -16,12 +16,12 @@ from urllib.parse import unquote
 
 from pipeline.engine.keys import KeyParts
 from pipeline.provenance.write import BUILD_TYPE, BUILDER, PREDICATE_TYPE, STATEMENT_TYPE
+from recreate_model.network.spec import Model
 from recreate_model.recipe import (
     FORMS,
     Calibration,
     Checkpoint,
     Evaluation,
-    Model,
     Picture,
     Preprocess,
     Recipe,

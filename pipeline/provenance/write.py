@@ -12,9 +12,9 @@ from urllib.parse import quote
 
 from pipeline.engine.keys import KeyParts
 from pipeline.engine.stages import GIVEN, STAGES
+from recreate_model.network.spec import RESOURCES
 from recreate_model.recipe import Recipe, as_json
 from recreate_model.support.digest import Json
-from recreate_model.support.resources import RESOURCES
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "https://slsa.dev/provenance/v1"

@@ -12,7 +12,8 @@ from pipeline.console import Progress
 from pipeline.request.request import meant
 from recreate_model.floats import float_forms
 from recreate_model.network.seeded import SEED
-from recreate_model.recipe import ARCHIVE, Checkpoint, Model
+from recreate_model.network.spec import RESOURCES, Model
+from recreate_model.recipe import ARCHIVE, Checkpoint
 from recreate_model.support import resources
 from recreate_model.support.digest import digest_bytes
 from recreate_model.support.errors import InputError, ResourceError, UsageError
@@ -54,7 +55,7 @@ def find_checkpoint(wanted: str, model: Model, progress: Progress, may_fetch: bo
         ) from error
     if form != ARCHIVE:
         return Checkpoint("file", digest, form=form), path
-    pinned = resources.RESOURCES.get(model.name)
+    pinned = RESOURCES.get(model.name)
     kind = "official" if pinned and digest == pinned.sha256 else "archive"
     return Checkpoint(kind, digest), path
 
@@ -76,7 +77,7 @@ def with_background(checkpoint: Checkpoint, path: Path) -> Checkpoint:
 
 
 def _official(model: Model, progress: Progress, may_fetch: bool) -> tuple[Checkpoint, Path]:
-    resource = resources.RESOURCES.get(model.name)
+    resource = RESOURCES.get(model.name)
     if resource is None:
         raise UsageError(
             expected="a model whose official archive is pinned by size and SHA-256",
@@ -106,7 +107,7 @@ def _official(model: Model, progress: Progress, may_fetch: bool) -> tuple[Checkp
 
 def _official_or_seeded(model: Model, progress: Progress, may_fetch: bool) -> tuple[Checkpoint, Path | None]:
     marker = resources.cache_folder() / _UNREACHABLE
-    pinned = model.name in resources.RESOURCES
+    pinned = model.name in RESOURCES
     try:
         if pinned:
             return _official(model, progress, may_fetch and not _recent(marker))

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from pipeline.engine.work import Work
 from pipeline.request.request import OPTIONS, flag
-from recreate_model.network.labels import CLASSES
-from recreate_model.recipe import Calibration, Checkpoint, Evaluation, Model, Preprocess, Recipe
+from recreate_model.network.labels import IMAGENET_CLASSES
+from recreate_model.network.spec import Model
+from recreate_model.recipe import Calibration, Checkpoint, Evaluation, Preprocess, Recipe
 from recreate_model.support.digest import digest_bytes
 from recreate_model.support.errors import InputError, UsageError
 from recreate_model.tflite.full_integer import check_full_integer, described, picture_fault, picture_size
@@ -83,9 +84,9 @@ def check_classes(view: ModelView) -> int:
     Raises:
         InputError: the model has another output.
     """
-    if len(view.outputs) != 1 or view.output.shape not in ((1, CLASSES), (1, CLASSES + 1)):
+    if len(view.outputs) != 1 or view.output.shape not in ((1, IMAGENET_CLASSES), (1, IMAGENET_CLASSES + 1)):
         raise InputError(
-            expected=f"one score for each of ImageNet's {CLASSES} classes, or one more for the background",
+            expected=f"one score for each of ImageNet's {IMAGENET_CLASSES} classes, or one more for the background",
             found=described(view, view.outputs),
             next_step="give an ImageNet classifier",
         )

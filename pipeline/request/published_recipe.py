@@ -23,19 +23,18 @@ from pipeline.engine import user_files
 from pipeline.request.request import CALIBRATION, OPTIONS, PUBLISHED, Request, flag
 from recreate_model.compare.verdict import Verdict, printable
 from recreate_model.floats.frozen_graph import as_values, read_layers
-from recreate_model.network.published_figures import PUBLISHED_MODEL, PUBLISHED_SHA1
+from recreate_model.network.spec import MOBILENET_V2, PUBLISHED_MODEL, RESOURCES, Model
 from recreate_model.prove import moves, toolchain
 from recreate_model.prove.conversion import ANY_SPAN, Conversion, conversion_of
 from recreate_model.prove.moves import MoveTable
 from recreate_model.prove.prove import Checkpoint, Proof, prove
 from recreate_model.prove.rebuild import Moves, by_table
 from recreate_model.prove.toolchain import Toolchain
-from recreate_model.recipe import Model
 from recreate_model.support.digest import Json, digest_bytes
 from recreate_model.support.errors import CheckError, InputError, PipelineError, ResourceError, UsageError
-from recreate_model.support.resources import RESOURCES, cache_folder
+from recreate_model.support.resources import cache_folder
 
-TOOLCHAIN = "2.5.0"  # of TensorFlow; the file bears its marks
+TOOLCHAIN = MOBILENET_V2.published.toolchain
 _CALIBRATION = range_table.__name__.removesuffix(".ranges.range_table")
 _RANGES = files(_CALIBRATION) / "recorded" / f"{PUBLISHED_MODEL.name}_published.json"
 _SOURCE = "the checkpoint's frozen graph"
@@ -170,7 +169,7 @@ def make(graph: bytes, ranges: Ranges, names: Collection[str], steering: Steerin
     conversion = conversion_of(chain, python, graph, PUBLISHED_MODEL, values, spans)
     untouched = conversion.untouched.models[0]
     made = Made(untouched, digest_bytes(graph), digest_bytes(untouched, "sha1"))
-    if made.sha1_untouched == PUBLISHED_SHA1:
+    if made.sha1_untouched == MOBILENET_V2.published.sha1:
         return made
     if steering.table:
         return _by_table(made, *_read_moves(steering.table), conversion)
@@ -193,9 +192,9 @@ def _by_table(untouched: Made, table: MoveTable, table_sha256: str, conversion: 
                 "--checkpoint PATH --record FILE`",
             )
     model, moved = by_table(table.shifts, conversion)
-    if (found := digest_bytes(model, "sha1")) != PUBLISHED_SHA1:
+    if (found := digest_bytes(model, "sha1")) != MOBILENET_V2.published.sha1:
         raise CheckError(
-            expected=f"the table of moves to give SHA-1 {PUBLISHED_SHA1}",
+            expected=f"the table of moves to give SHA-1 {MOBILENET_V2.published.sha1}",
             found=f"{found}: a shift was changed, or the table was recorded with another converter",
             done="no model was made",
             next_step="record the table again with `python -m pipeline prove --record FILE`",
@@ -210,17 +209,17 @@ def _published(path: Path | None, sha1: str, progress: Progress) -> bytes:
             data, _ = published_files.model(None, progress)
         except ResourceError as error:
             raise ResourceError(
-                expected=f"TensorFlow {TOOLCHAIN} to give SHA-1 {PUBLISHED_SHA1}, or the published model, which shows "
-                "whether this CPU folds BatchNorm to other last bits",
+                expected=f"TensorFlow {TOOLCHAIN} to give SHA-1 {MOBILENET_V2.published.sha1}, or the published model, "
+                "which shows whether this CPU folds BatchNorm to other last bits",
                 found=f"SHA-1 {sha1}, and no published model ({error.found})",
                 done="no model was made",
                 next_step="give the published model with --published PATH, or a recorded table with --moves FILE",
             ) from error
         return data
     file = published_files.given(path).model
-    if file.data is None or (found := digest_bytes(file.data, "sha1")) != PUBLISHED_SHA1:
+    if file.data is None or (found := digest_bytes(file.data, "sha1")) != MOBILENET_V2.published.sha1:
         raise InputError(
-            expected=f"--published to name the published model, SHA-1 {PUBLISHED_SHA1}",
+            expected=f"--published to name the published model, SHA-1 {MOBILENET_V2.published.sha1}",
             found=f"nothing in {path}" if file.data is None else f"SHA-1 {found} at {file.where}",
             done="no model was made",
             next_step=f"get it from {file.resource.urls[0]}",

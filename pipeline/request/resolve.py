@@ -22,7 +22,8 @@ from pipeline.request.find_pictures import find_pictures
 from pipeline.request.find_ranges import find_range_method, find_table
 from pipeline.request.given import given_recipe
 from pipeline.request.request import PUBLISHED, Request, check_least
-from recreate_model.recipe import Calibration, Evaluation, Model, Preprocess, Recipe
+from recreate_model.network.spec import Model
+from recreate_model.recipe import Calibration, Evaluation, Preprocess, Recipe
 from recreate_model.support.errors import ResourceError, UsageError
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pipeline.engine.work import CHECKPOINT_FILE, Work
 from recreate_model.floats.float_forms import digest_of, size_of
+from recreate_model.network.spec import RESOURCES
 from recreate_model.support.digest import Json, readable_json
 from recreate_model.support.errors import InputError
-from recreate_model.support.resources import RESOURCES
 
 _NOTES = {
     "official": "the official archive, verified by size and SHA-256",

@@ -11,11 +11,12 @@ from pipeline.engine.work import FREEZE_FILE, Work, archive_graph_file, float_mo
 from recreate_model.floats import checkpoint, float_forms
 from recreate_model.floats.checkpoint import FloatWeights
 from recreate_model.floats.frozen_graph import read_layers
-from recreate_model.network import mobilenet_v2, seeded
+from recreate_model.network import architecture, seeded
+from recreate_model.network.spec import Model
 from recreate_model.prove.background_row import with_background_of
 from recreate_model.prove.membership import check_member
 from recreate_model.quantize import convert
-from recreate_model.recipe import Model, Recipe
+from recreate_model.recipe import Recipe
 from recreate_model.support.digest import Json, digest_bytes, readable_json
 from recreate_model.support.errors import InputError
 from recreate_model.tflite.full_integer import check_full_integer
@@ -60,7 +61,7 @@ def frozen(recipe: Recipe, file: Path | None, background: Path | None) -> Frozen
         ToolError: TensorFlow's converter failed.
     """
     weights, said = _weights(recipe, file, background)
-    graph = mobilenet_v2.frozen_graph(recipe.model, weights.values)
+    graph = architecture.frozen_graph(recipe.model, weights.values)
     if said:
         logging.warning("class 0: %s", said)
     return Frozen(weights, graph, convert.convert_float(graph), said)

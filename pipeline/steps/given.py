@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipeline.engine.work import GIVEN_FILE, Work, model_file
-from recreate_model.network.published_figures import PUBLISHED_MODEL, PUBLISHED_SHA1
+from recreate_model.network.spec import MOBILENET_V2, PUBLISHED_MODEL
 from recreate_model.support.digest import digest_bytes, readable_json
 from recreate_model.support.errors import InputError
 
@@ -19,7 +19,7 @@ def run(work: Work) -> None:
             next_step="run again",
         )
     sha1 = digest_bytes(model, "sha1")
-    known = f"the published {PUBLISHED_MODEL.name}_INT8" if sha1 == PUBLISHED_SHA1 else ""
+    known = f"the published {PUBLISHED_MODEL.name}_INT8" if sha1 == MOBILENET_V2.published.sha1 else ""
     document = {
         "note": "given, not built here" + (f": {known}" if known else ""),
         "file": model_file(work.recipe),

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from recreate_model.network.mobilenet_v2 import CLASSES
+from recreate_model.network.spec import MOBILENET_V2
 from recreate_model.support.arrays import Array
 
 # How many classes a file may have; of one fewer, the background is missing.
-CLASSES_READ = (CLASSES - 1, CLASSES)
+CLASSES_READ = (MOBILENET_V2.classes - 1, MOBILENET_V2.classes)
 
 
 def with_background(weights: Array, bias: Array) -> tuple[Array, Array]:

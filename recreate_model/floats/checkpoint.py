@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from recreate_model.floats.frozen_graph import GraphComparison, compare
-from recreate_model.network.mobilenet_v2 import variables
-from recreate_model.recipe import Model
+from recreate_model.network.architecture import variables
+from recreate_model.network.spec import Model
 from recreate_model.support import archive
 from recreate_model.support.arrays import Array
 from recreate_model.support.capture import captured

@@ -16,15 +16,9 @@ import numpy as np
 from recreate_model.floats import checkpoint, float_tflite, frozen_graph, keras_file, saved_model
 from recreate_model.floats.background import CLASSES_READ, with_background
 from recreate_model.floats.checkpoint import FloatWeights
-from recreate_model.network import mobilenet_v2
-from recreate_model.recipe import (
-    ARCHIVE,
-    FROZEN_GRAPH,
-    KERAS_FILE,
-    SAVED_MODEL,
-    TFLITE,
-    Model,
-)
+from recreate_model.network import architecture
+from recreate_model.network.spec import MOBILENET_V2, Model
+from recreate_model.recipe import ARCHIVE, FROZEN_GRAPH, KERAS_FILE, SAVED_MODEL, TFLITE
 from recreate_model.support.archive import placeholder
 from recreate_model.support.arrays import Array
 from recreate_model.support.digest import digest_file
@@ -108,7 +102,7 @@ def read_weights(path: Path, model: Model) -> FloatWeights:
     graph = saved_model.freeze(path) if form == SAVED_MODEL else path.read_bytes()
     values = frozen_graph.as_values(frozen_graph.read_layers(graph, model, source, CLASSES_READ))
     # A toolchain converts the file that was given, between the two nodes that it knows.
-    known = form == FROZEN_GRAPH and {mobilenet_v2.INPUT_NAME, mobilenet_v2.OUTPUT_NAME} <= frozen_graph.names(graph)
+    known = form == FROZEN_GRAPH and {MOBILENET_V2.input_name, MOBILENET_V2.output_name} <= frozen_graph.names(graph)
     return _checked(values, model, source, graph if known else None)
 
 
@@ -122,10 +116,10 @@ def _checked(values: Mapping[str, Array], model: Model, source: str, graph: byte
                 found="some that are not",
                 next_step="fetch it again, or give another --checkpoint",
             )
-    classifier = mobilenet_v2.layers(model)[-1]
+    classifier = architecture.layers(model)[-1]
     names = classifier.weights_name, f"{classifier.name}/biases"
     weights, bias = (values[name] for name in names)
-    if len(bias) == mobilenet_v2.CLASSES:
+    if len(bias) == MOBILENET_V2.classes:
         return FloatWeights(values, graph)
     values |= zip(names, with_background(weights, bias), strict=True)
     return FloatWeights(values, background=False)

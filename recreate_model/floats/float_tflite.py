@@ -11,9 +11,9 @@ from dataclasses import replace
 import numpy as np
 
 from recreate_model.floats.background import CLASSES_READ
-from recreate_model.network import mobilenet_v2
-from recreate_model.network.mobilenet_v2 import Layer
-from recreate_model.recipe import Model
+from recreate_model.network import architecture
+from recreate_model.network.layer import Layer
+from recreate_model.network.spec import Model
 from recreate_model.support.arrays import Array
 from recreate_model.support.errors import InputError
 from recreate_model.tflite.model_view import ModelView, Operator, Tensor, read_model
@@ -65,7 +65,7 @@ class _Walk:
     def values(self, model: Model) -> dict[str, Array]:
         if len(self._view.inputs) != 1 or len(self._view.outputs) != 1:
             raise self._other(f"{len(self._view.inputs)} inputs and {len(self._view.outputs)} outputs")
-        *body, classifier = mobilenet_v2.layers(model)
+        *body, classifier = architecture.layers(model)
         found, index = self._head(classifier)
         skip = -1
         for layer in reversed(body):
@@ -83,7 +83,7 @@ class _Walk:
             expected = f"the input of {model.name}, {(1, model.resolution, model.resolution, 3)}"
             raise self._refused(expected, f"one of shape {self._view.input.shape}")
         return {
-            name: found[name] for layer in mobilenet_v2.layers(model) for name in (layer.weights_name, _bias(layer))
+            name: found[name] for layer in architecture.layers(model) for name in (layer.weights_name, _bias(layer))
         }
 
     def _head(self, classifier: Layer) -> tuple[dict[str, Array], int]:

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from recreate_model.floats.graph_nodes import Nodes, OtherLayoutError
-from recreate_model.network import mobilenet_v2
-from recreate_model.network.mobilenet_v2 import Layer
-from recreate_model.recipe import Model
+from recreate_model.network import architecture
+from recreate_model.network.layer import EPSILON, Layer, fold, folding_factor
+from recreate_model.network.spec import MOBILENET_V2, Model
 from recreate_model.support.arrays import Array
 from recreate_model.support.capture import captured
 
@@ -111,19 +111,19 @@ def compare(data: bytes, model: Model, values: Mapping[str, Array], source: str)
 
 def _ulps(layer: Layer, constant: Array, weights: bool, values: Mapping[str, Array]) -> float:
     """Most units in the last place between a folded constant and the variables folded here."""
-    wanted = mobilenet_v2.fold(layer, values)
+    wanted = fold(layer, values)
     if weights:
         expected = size = wanted.weights
     else:
         beta, mean = (np.asarray(values[f"{layer.name}/BatchNorm/{part}"]) for part in ("beta", "moving_mean"))
         expected = wanted.bias
-        size = (np.abs(beta) + np.abs(mean * mobilenet_v2.folding_factor(layer, values))).astype(np.float32)
+        size = (np.abs(beta) + np.abs(mean * folding_factor(layer, values))).astype(np.float32)
     difference = np.abs(constant.astype(np.float64) - expected.astype(np.float64))
     return float((difference / np.spacing(np.abs(size))).max(initial=0))
 
 
 def read_layers(
-    data: bytes, model: Model, source: str, classes: Collection[int] = (mobilenet_v2.CLASSES,)
+    data: bytes, model: Model, source: str, classes: Collection[int] = (MOBILENET_V2.classes,)
 ) -> tuple[GraphLayer, ...]:
     """The constants of every layer, in the order of `network.layers`.
 
@@ -157,7 +157,7 @@ class _Graph(Nodes):
         if len(softmaxes) != 1:
             raise self.other(f"{len(softmaxes)} Softmax nodes among {len(self.nodes)}")
         found = []
-        *body, classifier = mobilenet_v2.layers(model)
+        *body, classifier = architecture.layers(model)
         layer, node = self._classifier(classifier, self.passed(softmaxes[0]), classes)
         found.append(layer)
         pool = self.passed(node)
@@ -243,17 +243,17 @@ class _Graph(Nodes):
         if self.passed(shift, 1) is not factor:
             raise self.other(f"two factors in the BatchNorm of {layer.name}")
         epsilon = self.constant(total, 1, ())
-        if epsilon != np.float32(mobilenet_v2.EPSILON):
+        if epsilon != np.float32(EPSILON):
             found = f"{epsilon:g} in {total.name!r}"
-            raise self.refused(f"BatchNorm of {layer.name} with epsilon {mobilenet_v2.EPSILON:g}", found)
+            raise self.refused(f"BatchNorm of {layer.name} with epsilon {EPSILON:g}", found)
         places = ((factor, 1), (difference, 0), (shift, 0), (total, 0))
         return [self.constant(part, place, (layer.outputs,)) for part, place in places]
 
     def _check_batch_norm(self, node: Any, layer: Layer) -> None:
         epsilon = np.float32(node.attr["epsilon"].f)
-        if node.attr["is_training"].b or epsilon != np.float32(mobilenet_v2.EPSILON):
+        if node.attr["is_training"].b or epsilon != np.float32(EPSILON):
             found = f"{epsilon:g}, training {node.attr['is_training'].b}, in {node.name!r}"
-            raise self.refused(f"BatchNorm of {layer.name} for inference, epsilon {mobilenet_v2.EPSILON:g}", found)
+            raise self.refused(f"BatchNorm of {layer.name} for inference, epsilon {EPSILON:g}", found)
 
     def _check_convolution(self, node: Any, layer: Layer) -> None:
         strides, dilations = (list(node.attr[name].list.i) for name in ("strides", "dilations"))

@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 
 from recreate_model.floats.background import CLASSES_READ
-from recreate_model.network import mobilenet_v2
-from recreate_model.network.mobilenet_v2 import Layer
-from recreate_model.recipe import Model
+from recreate_model.network import architecture
+from recreate_model.network.layer import EPSILON, Layer
+from recreate_model.network.spec import Model
 from recreate_model.support.archive import MAX_BYTES
 from recreate_model.support.arrays import Array
 from recreate_model.support.digest import Json
@@ -76,7 +76,7 @@ def _read(file: Any, config: Json, model: Model, source: str) -> dict[str, Array
     others = (each for each in layers if len(each) == 1 and not _is_depthwise(each[0]))
     norms = (each for each in layers if len(each) == 4)
     values: dict[str, Array] = {}
-    *body, classifier = mobilenet_v2.layers(model)
+    *body, classifier = architecture.layers(model)
     for layer in body:
         kernel, norm = next(depthwise if layer.depthwise else others, None), next(norms, None)
         if kernel is None or norm is None:
@@ -152,7 +152,7 @@ def _value(stored: Any, shapes: tuple[tuple[int, ...], ...], layer: Layer, sourc
 
 def _check_layers(config: Json, model: Model, source: str) -> None:
     """What a description of the layers says beside the weights: strides, padding, epsilon, activation, input."""
-    strides = iter([layer.stride for layer in mobilenet_v2.layers(model)[:-1]])
+    strides = iter([layer.stride for layer in architecture.layers(model)[:-1]])
     for each in config["config"]["layers"]:
         kind, its = each["class_name"], each["config"]
         name = its.get("name", kind)
@@ -160,7 +160,7 @@ def _check_layers(config: Json, model: Model, source: str) -> None:
             _check(source, f"the stride of {name}", [next(strides, None)] * 2, list(its["strides"]))
             _check(source, f"the bias of {name}", False, its["use_bias"])
         elif kind == "BatchNormalization":
-            _check(source, f"the epsilon of {name}", mobilenet_v2.EPSILON, float(np.float32(its["epsilon"])))
+            _check(source, f"the epsilon of {name}", EPSILON, float(np.float32(its["epsilon"])))
         elif kind == "ReLU":
             _check(source, f"the largest value of {name}", 6.0, its["max_value"])
         elif kind == "ZeroPadding2D":

@@ -16,7 +16,7 @@ from recreate_model.support.digest import Json, digest_bytes
 from recreate_model.support.errors import PipelineError, ResourceError, ToolError
 
 BACKGROUND = "background"
-CLASSES = 1000  # classes of ImageNet, without the background, which is the network's class 0
+IMAGENET_CLASSES = 1000  # classes of ImageNet, without the background, which is the network's class 0
 
 # SHA-256 of `labels_text(labels())` and of `labels_text(wnids())`.
 LABELS_SHA256 = "b8aaeb5630c62626a7d124a05c0e14230a7ffdd2136a31d0190a4fb71c1d82f1"
@@ -85,10 +85,10 @@ def labels_text(names: Sequence[str]) -> str:
 def _read_classes(file: str) -> tuple[str, ...]:
     """Return the values of a JSON object with the keys "0".."999", in numerical order of the keys."""
     by_key = _read_json(file)
-    keys = [str(number) for number in range(CLASSES)]
+    keys = [str(number) for number in range(IMAGENET_CLASSES)]
     if not isinstance(by_key, dict) or set(by_key) != set(keys):
         found = f"{len(by_key)} keys" if isinstance(by_key, dict) else f"a JSON {type(by_key).__name__}"
-        raise _wrong_package(file, f"exactly the {CLASSES} keys 0..{CLASSES - 1}", found)
+        raise _wrong_package(file, f"exactly the {IMAGENET_CLASSES} keys 0..{IMAGENET_CLASSES - 1}", found)
     for key in keys:
         # This also rejects an empty name, which has no line, and a name with a line break, which has several.
         if not isinstance(by_key[key], str) or by_key[key].splitlines() != [by_key[key].strip()]:

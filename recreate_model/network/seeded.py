@@ -15,8 +15,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from recreate_model.network.mobilenet_v2 import Layer, layers
-from recreate_model.recipe import Model
+from recreate_model.network.architecture import layers
+from recreate_model.network.layer import Layer
+from recreate_model.network.spec import Model
 from recreate_model.support.arrays import Array
 
 SEED = 20180113  # arbitrary: the date of the paper

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from recreate_model.network import mobilenet_v2
+from recreate_model.network import architecture
+from recreate_model.network.spec import Model
 from recreate_model.prove.channels import channels, convolutions
-from recreate_model.recipe import Model
 from recreate_model.support.arrays import Array
 from recreate_model.tflite.model_view import ModelView
 
@@ -20,7 +20,7 @@ def with_background_of(values: Mapping[str, Array], model: Model, view: ModelVie
         values: of all 1001 classes.
         view: an INT8 model of the same network, as `membership.check_member` holds it.
     """
-    classifier = mobilenet_v2.layers(model)[-1]
+    classifier = architecture.layers(model)[-1]
     found = channels(view, convolutions(view)[-1])
     if found is None or not found.weights[0].any():
         return dict(values)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recreate_model.network.mobilenet_v2 import Layer, folding_factor, is_folded
+from recreate_model.network.layer import Layer, folding_factor, is_folded
 from recreate_model.prove.recover import CONVOLUTIONS, network_operators
 from recreate_model.quantize.quantiser import scales_of
 from recreate_model.support.arrays import Array

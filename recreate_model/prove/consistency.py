@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from recreate_model.compare.verdict import printable
-from recreate_model.network.mobilenet_v2 import Layer
+from recreate_model.network.layer import Layer
 from recreate_model.prove.channels import Channels, Factors, channel_axis, channels, convolutions, factors
 from recreate_model.prove.recover import recorded_span
 from recreate_model.quantize.quantiser import (

@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from recreate_model.network import mobilenet_v2
-from recreate_model.network.mobilenet_v2 import Layer, is_folded
+from recreate_model.network import architecture
+from recreate_model.network.layer import Layer, is_folded
+from recreate_model.network.spec import MOBILENET_V2, Model
 from recreate_model.prove import toolchain
 from recreate_model.prove.toolchain import Converted, Edits, Job, Toolchain
-from recreate_model.recipe import Model
 from recreate_model.support.arrays import Array
 
 # Weights and bias of every convolution, by channel or as a converter holds them.
@@ -79,11 +79,11 @@ def conversion_of(
     """
     job = Job(
         graph=graph,
-        input=mobilenet_v2.INPUT_NAME,
-        output=mobilenet_v2.OUTPUT_NAME,
+        input=MOBILENET_V2.input_name,
+        output=MOBILENET_V2.output_name,
         input_shape=(1, model.resolution, model.resolution, 3),
         input_type=types[0],
         output_type=types[1],
         attempts=(Edits(spans),),
     )
-    return Conversion(chain, python, job, mobilenet_v2.layers(model), values)
+    return Conversion(chain, python, job, architecture.layers(model), values)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from recreate_model.network import mobilenet_v2
+from recreate_model.network import architecture
+from recreate_model.network.spec import Model
 from recreate_model.prove.channels import convolutions
 from recreate_model.prove.recover import network_operators
-from recreate_model.recipe import Model
 from recreate_model.support.errors import InputError
 from recreate_model.tflite.model_view import ModelView
 
@@ -47,7 +47,7 @@ def _fault(view: ModelView, model: Model) -> str | None:
     for operator in view.operators:
         if not operator.inputs or min(operator.inputs) < 0 or len(operator.outputs) != 1:
             return f"a {operator.name} with the inputs {operator.inputs} and the outputs {operator.outputs}"
-    for number, (shape, layer) in enumerate(zip(_shapes(view), mobilenet_v2.layers(model), strict=True)):
+    for number, (shape, layer) in enumerate(zip(_shapes(view), architecture.layers(model), strict=True)):
         if shape != (layer.depthwise, layer.weights_shape):
             return f"weights of shape {shape[1]} instead of {layer.weights_shape} in convolution {number}"
     if view.input.shape != (1, model.resolution, model.resolution, 3):
@@ -57,7 +57,7 @@ def _fault(view: ModelView, model: Model) -> str | None:
 
 def _operators(model: Model) -> list[str]:
     names = []
-    for layer in mobilenet_v2.layers(model)[:-1]:
+    for layer in architecture.layers(model)[:-1]:
         names.append("DEPTHWISE_CONV_2D" if layer.depthwise else "CONV_2D")
         if layer.residual:
             names.append("ADD")

@@ -16,7 +16,8 @@ import numpy as np
 from recreate_model.compare.diff import Comparison, Kind, Verdict, compare
 from recreate_model.floats.frozen_graph import as_values, read_layers
 from recreate_model.floats.graph_nodes import OtherLayoutError
-from recreate_model.network import mobilenet_v2
+from recreate_model.network import architecture
+from recreate_model.network.spec import Model
 from recreate_model.prove import consistency
 from recreate_model.prove.background_row import with_background_of
 from recreate_model.prove.consistency import Layerwise, Refutation
@@ -35,7 +36,6 @@ from recreate_model.quantize.quantiser import (
     activation_parameters,
     parameters_of,
 )
-from recreate_model.recipe import Model
 from recreate_model.support.arrays import Array
 from recreate_model.support.digest import digest_bytes
 from recreate_model.support.errors import CheckError, PipelineError
@@ -153,7 +153,7 @@ def prove(
         values = with_background_of(checkpoint.values, checkpoint.model, view)
         checkpoint = replace(checkpoint, values=values)
     recovered = recover(view, source)
-    layers = mobilenet_v2.layers(checkpoint.model)
+    layers = architecture.layers(checkpoint.model)
     compared = consistency.compare(view, layers, checkpoint.values, recovered.generation)
     case = _Case(published, view, checkpoint, recovered, compared)
     own = _own_build(case)
@@ -253,7 +253,7 @@ def _refuted_graph(comparison: Comparison) -> Iterator[Refutation]:
 def _own_build(case: _Case) -> bytes:
     """This program's own build from the recovered ranges: BatchNorm folded in float64, today's converter."""
     model = case.checkpoint.model
-    graph = mobilenet_v2.frozen_graph(model, case.checkpoint.values)
+    graph = architecture.frozen_graph(model, case.checkpoint.values)
     float_model = convert.convert_float(graph)
     names = convert.activations(float_model)
     spans = {

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from recreate_model.compare.diff import Comparison, Kind, compare
-from recreate_model.network.mobilenet_v2 import Layer
+from recreate_model.network.layer import Layer
 from recreate_model.prove.channels import (
     Channels,
     Factors,

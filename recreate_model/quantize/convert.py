@@ -19,16 +19,12 @@ from typing import Any
 
 import numpy as np
 
-from recreate_model.network.mobilenet_v2 import INPUT_NAME, OUTPUT_NAME
+from recreate_model.network.spec import MOBILENET_V2
 from recreate_model.quantize.quantiser import WITHOUT_RANGE
 from recreate_model.support.arrays import Array
 from recreate_model.support.capture import captured
 from recreate_model.support.errors import InputError, ToolError
 from recreate_model.tflite.model_view import read_model
-
-# What the published model calls them.
-INT8_INPUT_NAME = "tfl.quantize"
-INT8_OUTPUT_NAME = "MobilenetV2/Predictions/Reshape_11"
 
 Ranges = Mapping[str, tuple[float, float]]
 
@@ -70,7 +66,9 @@ def convert_float(graph: bytes) -> bytes:
 
         path = Path(scratch) / "graph.pb"
         path.write_bytes(graph)
-        converter = tf.compat.v1.lite.TFLiteConverter.from_frozen_graph(str(path), [INPUT_NAME], [OUTPUT_NAME])
+        converter = tf.compat.v1.lite.TFLiteConverter.from_frozen_graph(
+            str(path), [MOBILENET_V2.input_name], [MOBILENET_V2.output_name]
+        )
         model: bytes = converter.convert()
     return model
 
@@ -108,8 +106,8 @@ def quantize(float_model: bytes, ranges: Ranges) -> bytes:
         metadata.environment.modelHash = get_model_hash(model)
         model = populate_conversion_metadata(model, metadata)
     graph = model.subgraphs[0]
-    graph.tensors[graph.inputs[0]].name = INT8_INPUT_NAME
-    graph.tensors[graph.outputs[0]].name = INT8_OUTPUT_NAME
+    graph.tensors[graph.inputs[0]].name = MOBILENET_V2.int8_input_name
+    graph.tensors[graph.outputs[0]].name = MOBILENET_V2.int8_output_name
     return pack(model)
 
 

@@ -38,8 +38,8 @@ class Resource:
     """An input pinned by content.
 
     Attributes:
-        name: key in RESOURCES.
-        file_name: name of the file on a mirror; unique in the table.
+        name: unique name of the resource.
+        file_name: name of the file on a mirror; unique among all resources.
         size: size in bytes.
         sha256: hexadecimal digest of the file.
         urls: mirrors, in the order of preference.
@@ -52,45 +52,6 @@ class Resource:
     sha256: str
     urls: tuple[str, ...]
     instead: str = ""
-
-
-_ZOO = (
-    "https://github.com/ARM-software/ML-zoo/raw/e0aa361b03c738047b9147d1a50e3f2dcb13dbcb/models/image_classification/"
-    "mobilenet_v2_1.0_224/tflite_int8/"
-)
-
-_TABLE = (
-    Resource(
-        name="mobilenet_v2_1.0_224",
-        file_name="mobilenet_v2_1.0_224.tgz",
-        size=78_306_834,
-        sha256="318084bc1b63d6d7b854553e09cdf77078b1c0168be27c59a0d44253b5ed49dc",
-        urls=("https://storage.googleapis.com/mobilenet_v2/checkpoints/mobilenet_v2_1.0_224.tgz",),
-        instead="--checkpoint PATH with an archive you have, or --checkpoint seeded",
-    ),
-    Resource(
-        name="published-model",
-        file_name="mobilenet_v2_1.0_224_INT8.tflite",
-        size=4_020_936,
-        sha256="bd8d56b80557a5fca7acf14f61e5339285c02810f7d7afa714b9763fc4b86e95",
-        urls=(_ZOO + "mobilenet_v2_1.0_224_INT8.tflite",),
-    ),
-    Resource(
-        name="published-input",
-        file_name="mobilenet_v2_1.0_224_INT8_input.npy",
-        size=150_656,
-        sha256="454b7a6fea8ed14e236e831f1d77114a476a348fbbfab2dce5341d7e9e17cc64",
-        urls=(_ZOO + "testing_input/tfl.quantize/0.npy",),
-    ),
-    Resource(
-        name="published-output",
-        file_name="mobilenet_v2_1.0_224_INT8_output.npy",
-        size=1_129,
-        sha256="f1b5d4fce5a6f8ddaf13352229cd862285f6cd0d48b17a7d11ec5881ba499ae7",
-        urls=(_ZOO + "testing_output/MobilenetV2/Predictions/Reshape_11/0.npy",),
-    ),
-)
-RESOURCES: dict[str, Resource] = {resource.name: resource for resource in _TABLE}
 
 
 def cache_folder() -> Path:
