@@ -13,7 +13,7 @@ so inside its functions: importing it loads nothing heavy.
 
 from __future__ import annotations
 
-import logging
+import functools
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -56,8 +56,6 @@ __all__ = [
 
 PathText = str | os.PathLike[str]
 TfliteModel = bytes | PathText  # the contents of a `.tflite` file, or its path
-
-_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -243,6 +241,8 @@ def prove(published: TfliteModel, floats: FloatNetwork, *, toolchains: str | Non
         UsageError: an unknown toolchain.
         InputError: no full-integer INT8 model, or another network.
     """
+    from absl import logging
+
     from pipeline.interface import proof
     from recreate_model.prove import prove as proving
     from recreate_model.prove import toolchain
@@ -252,7 +252,8 @@ def prove(published: TfliteModel, floats: FloatNetwork, *, toolchains: str | Non
     chains = None if toolchains is None else toolchain.parse(toolchains)
     checkpoint = proof.checkpoint(*_resolved(floats, images="procedural"))
     cache = cache_folder()
-    return proving.prove(data, source, checkpoint, chains, lambda chain: toolchain.ensure(chain, cache, _LOG.info))
+    announce = functools.partial(logging.info, "%s")
+    return proving.prove(data, source, checkpoint, chains, lambda chain: toolchain.ensure(chain, cache, announce))
 
 
 def diff(one: TfliteModel, two: TfliteModel) -> Comparison:

@@ -23,6 +23,7 @@ from pipeline.claims.rows import Row, holds
 from pipeline.engine import keys
 from pipeline.engine.work import PROVENANCE_FILE
 from pipeline.provenance import check as provenance_check
+from pipeline.provenance.messages import predicate_message
 from pipeline.provenance.read import read_statement
 from pipeline.request.request import Request
 from recreate_model.network.spec import RESOURCES
@@ -534,6 +535,23 @@ def test_another_file_is_bad_input(kind: str, tmp_path: Path) -> None:
         read_statement(path)
     assert caught.value.status == 3
     assert caught.value.done == "nothing was checked"
+
+
+def test_another_predicate_is_named(tmp_path: Path) -> None:
+    """An SPDX document is a sound statement, and not of this pipeline."""
+    path = tmp_path / "x.json"
+    path.write_text(_TEXTS["another predicate"])
+    with pytest.raises(InputError, match=r"predicateType 'https://spdx.dev/Document' instead of"):
+        read_statement(path)
+
+
+def test_a_field_that_in_toto_does_not_know_is_not_written(document: Any) -> None:
+    """A misspelled field would be ignored by every reader, so it is an error when it is written."""
+    predicate_message(document, strict=True)
+    changed = copy.deepcopy(document)
+    definition(changed)["resolvedDependency"] = []
+    with pytest.raises(ValueError, match="resolvedDependency"):
+        predicate_message(changed, strict=True)
 
 
 @pytest.mark.parametrize(

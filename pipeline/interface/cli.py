@@ -11,9 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from logging import Formatter as StandardFormatter
-from logging import LogRecord
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from absl import app, logging
 
@@ -87,17 +85,17 @@ def _stop(number: int, frame: object) -> NoReturn:
     raise KeyboardInterrupt(number)
 
 
-class _Formatter(StandardFormatter):
+class _Formatter(logging.PythonFormatter):
     """`warning: text`, without time and place."""
 
-    def format(self, record: LogRecord) -> str:
+    def format(self, record: Any) -> str:
         return _for_this_program(f"{record.levelname.lower()}: {record.getMessage()}")
 
 
-class _JsonFormatter(StandardFormatter):
+class _JsonFormatter(logging.PythonFormatter):
     """The same as a JSON object, so that with `--json` all of standard error is one object a line."""
 
-    def format(self, record: LogRecord) -> str:
+    def format(self, record: Any) -> str:
         return _for_this_program(json.dumps({record.levelname.lower(): record.getMessage()}))
 
 

@@ -1,1 +1,1 @@
-"""The provenance statement: written, read, checked."""
+"""The provenance statement: writing it (`write`), reading it (`read`), checking it against the files (`check`)."""

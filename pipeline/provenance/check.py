@@ -1,10 +1,11 @@
-"""Checking a provenance statement against the files beside it, and against itself.
+"""Checks a provenance statement against the files beside it, and against itself.
 
-Every file is hashed again. Every stage's key is computed again from what the statement says of its recipe, inputs,
-code and tools, so that no digest of these can be changed alone; the inputs of a stage must be the outputs of those
-before it; and the dependencies must be those that follow from all this. What is not at hand (the float archive, the
-pictures) is reported as not checked. Nothing outside the statement's folder is read, but for the archive, where the
-user names it or the cache has it. A statement that is wrong throughout, and consistently, needs a signature to be told.
+Every file is hashed again. Every stage's key is computed again from what the statement says of its recipe, inputs, code
+and tools, so none of their digests can be changed alone. The inputs of a stage must be outputs of the stages before it,
+and the dependencies must be those that the recipe, the chain and the manifest give. What is not available (the float
+archive, the pictures) is reported as not checked. Nothing outside the statement's folder is read, except the archive,
+where the user names it or the cache has it. A statement that was forged as a whole is consistent with itself: only a
+signature tells it from the real one.
 """
 
 from __future__ import annotations
@@ -14,16 +15,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from pipeline.claims.rows import Row, claim
+from pipeline.engine.stages import GIVEN, MODEL_STAGE, stages_of
 from pipeline.engine.store import LOCK_FILE, Record, Store
-from pipeline.engine.work import (
-    CHECKPOINT_FILE,
-    CONVERSION_FILE,
-    MANIFEST_FILE,
-    RANGES_FILE,
-    archive_graph_file,
-    float_model_file,
-    model_file,
-)
+from pipeline.engine.work import CHECKPOINT_FILE, CONVERSION_FILE, MANIFEST_FILE, RANGES_FILE, REPORTED, model_file
 from pipeline.provenance.read import Link, Statement
 from pipeline.provenance.write import DELIVERING, dependencies
 from recreate_model.floats.float_forms import digest_of
@@ -32,26 +26,27 @@ from recreate_model.support import resources
 from recreate_model.support.digest import Json, digest_file, digest_json
 from recreate_model.support.errors import InputError, UsageError
 
-_SHOWN = 3  # differences of one row, that could have many
-_LONGEST = 300  # characters of an entry that is shown
+_SHOWN = 3  # at most, of the differences in one row
+_LONGEST = 300  # characters, at most, of an entry that is shown
 
 
 def rows(statement: Statement, folder: Path, archive: Path | None) -> tuple[Row, ...]:
     """All rows for a statement.
 
     Args:
-        folder: which its names are relative to.
-        archive: the float archive the user names; None to look into the cache.
+        folder: the names in the statement are relative to it.
+        archive: the float archive that the user names; None to look for it in the cache.
 
     Raises:
-        InputError, UsageError: an archive is named that cannot be read, or that the statement is not about.
+        InputError: the archive cannot be read.
+        UsageError: an archive is named, and the statement is about seeded weights.
     """
     return (
         *_files(statement, folder),
         _subjects(statement),
         claim("recipe", statement.recipe_id, statement.recipe.id, "SHA-256 of the recipe in the statement"),
         *_chain(statement),
-        _course(statement),
+        _flow(statement),
         _dependencies(statement, folder),
         *_conversion(statement, folder),
         _checkpoint_file(statement, folder),
@@ -72,7 +67,7 @@ def _files(statement: Statement, folder: Path) -> Iterator[Row]:
 
 
 def _subjects(statement: Statement) -> Row:
-    """The files a user takes away are what the statement is about, and the model has the digest the ML-zoo names."""
+    """The subjects are the files of the stages in `DELIVERING`; the model has its SHA-1 too, as in published cards."""
     why, model = "the files of the stages that deliver", model_file(statement.recipe)
     delivered = {path for link in statement.chain if link.parts.stage in DELIVERING for path in link.outputs}
     if wrong := sorted(delivered ^ statement.subjects):
@@ -80,13 +75,13 @@ def _subjects(statement: Statement) -> Row:
         expected, found = places if wrong[0] in delivered else places[::-1]
         return Row("subjects", f"{wrong[0]} as {expected}", found, "differs", why)
     if "sha1" not in statement.files.get(model, {}):
-        return Row("subjects", f"{model} with its SHA-1", "without", "differs", "others know the model by it")
+        return Row("subjects", f"{model} with its SHA-1", "without", "differs", "published cards name a model by it")
     count = f"{len(delivered)} files"
     return claim("subjects", count, f"{len(statement.subjects)} files", why)
 
 
 def _chain(statement: Statement) -> Iterator[Row]:
-    """Each stage: its inputs come from the stages before it, its key is that of its parts, its files are listed."""
+    """Each stage: its inputs come from the stages before it, its key fits its parts, and its files are listed."""
     made: dict[str, tuple[str, str]] = {}
     for link in statement.chain:
         what = f"stage {link.parts.stage}"
@@ -114,31 +109,33 @@ def _link_faults(statement: Statement, link: Link, made: dict[str, tuple[str, st
             yield f"file {path} to be made once", f"made by `{made[path][0]}` too"
 
 
-def _course(statement: Statement) -> Row:
-    """checkpoint -> float model -> ranges -> INT8 -> deployables: each named file goes into the next stage."""
-    recipe, by_name = statement.recipe, {link.parts.stage: link for link in statement.chain}
-    making: tuple[tuple[str, str, str], ...] = (
-        ("fetch", CHECKPOINT_FILE, "freeze"),
-        ("freeze", float_model_file(recipe), "calibrate"),
-        ("freeze", float_model_file(recipe), "quantize"),
-        ("calibrate", RANGES_FILE, "quantize"),
-    )
-    if recipe.toolchain:
-        making = (*making, ("freeze", archive_graph_file(recipe), "quantize"))
-    maker = "given" if recipe.given else "quantize"
-    users = ("vela", "c-array", "cortex-m", "standalone", "linux", "card")
-    course = (*(() if recipe.given else making), *((maker, model_file(recipe), user) for user in users))
-    for maker, path, user in course:
-        if not (maker in by_name and path in by_name[maker].outputs):
-            return Row("chain", f"{path} made by `{maker}`", "not made by it", "differs", "the chain")
-        if not (user in by_name and path in by_name[user].parts.inputs):
-            return Row("chain", f"{path} used by `{user}`", "not used by it", "differs", "the chain")
-    said = "INT8 -> deployables" if recipe.given else "checkpoint -> float model -> ranges -> INT8 -> deployables"
-    return claim("chain", said, said, "each file by its digest from stage to stage")
+def _flow(statement: Statement) -> Row:
+    """Every stage of the build is in the chain, and has every file of the stages it needs as an input."""
+    recipe, links = statement.recipe, {link.parts.stage: link for link in statement.chain}
+    why = "each file by its digest from stage to stage"
+    count = 0
+    for stage in stages_of(recipe):
+        if stage.witness or (stage.on_demand and stage.name not in links):
+            continue
+        if stage.name not in links:
+            return Row("chain", f"the stage `{stage.name}`", "not in the chain", "differs", why)
+        inputs = links[stage.name].parts.inputs
+        # A stage stands behind those it needs, so that these are known to be in the chain.
+        needed = [(name, path) for name in stage.needs for path in links[name].outputs]
+        for need, path in needed:
+            if path not in inputs and (stage.reports or path not in REPORTED):
+                what = f"{path} of `{need}` among the inputs of `{stage.name}`"
+                return Row("chain", what, "not among them", "differs", why)
+        count += 1
+    maker = GIVEN.name if recipe.given else MODEL_STAGE
+    if model_file(recipe) not in links[maker].outputs:
+        return Row("chain", f"{model_file(recipe)} made by `{maker}`", "not made by it", "differs", why)
+    said = f"{count} stages, each with the files of those it needs"
+    return claim("chain", said, said, why)
 
 
 def _dependencies(statement: Statement, folder: Path) -> Row:
-    """Those that follow from recipe, chain and manifest, in any order. Where to download is left open: it may move."""
+    """They are those that recipe, chain and manifest give, in any order. Download locations may change."""
     manifest = None
     if any(MANIFEST_FILE in link.outputs for link in statement.chain):
         manifest = _json(folder, MANIFEST_FILE)
@@ -149,8 +146,9 @@ def _dependencies(statement: Statement, folder: Path) -> Row:
         return Row("dependencies", f"as {MANIFEST_FILE} has them", "no such manifest", "differs", why)
     stated = [json.dumps(_identity(entry), sort_keys=True) for entry in statement.dependencies]
     wanted = [json.dumps(_identity(entry), sort_keys=True) for entry in expected]
-    missing = [text for text in wanted if text not in set(stated)]
-    extra = [text for text in stated if text not in set(wanted)]
+    stated_once, wanted_once = set(stated), set(wanted)
+    missing = [text for text in wanted if text not in stated_once]
+    extra = [text for text in stated if text not in wanted_once]
     if missing or extra or len(stated) != len(wanted):
         found = ascii(extra[0])[1:-1][:_LONGEST] if extra else f"{len(stated)} entries"
         return Row("dependencies", missing[0] if missing else f"{len(wanted)} entries", found, "differs", why)
@@ -162,14 +160,14 @@ def _identity(entry: Json) -> Json:
 
 
 def _conversion(statement: Statement, folder: Path) -> Iterator[Row]:
-    """What was moved, where a toolchain of its own converted the checkpoint, is what the build says."""
+    """Where a separate toolchain converted the checkpoint, statement and conversion.json say the same of it."""
     if statement.recipe.toolchain:
         found, stated = (digest_json(value) for value in (_json(folder, CONVERSION_FILE), statement.conversion))
-        yield claim("conversion", found, stated, f"what {CONVERSION_FILE} says, SHA-256 of its content")
+        yield claim("conversion", found, stated, f"SHA-256 of the content of {CONVERSION_FILE}")
 
 
 def _checkpoint_file(statement: Statement, folder: Path) -> Row:
-    """The recipe's checkpoint is the one `fetch` found, or the model that was given."""
+    """The recipe's checkpoint is the one that `fetch` recorded, or the model that was given."""
     checkpoint = statement.recipe.checkpoint
     if statement.recipe.given:
         found = statement.files.get(model_file(statement.recipe), {}).get("sha256", "not listed")
@@ -185,7 +183,7 @@ def _checkpoint_file(statement: Statement, folder: Path) -> Row:
 def _checkpoint(statement: Statement, archive: Path | None) -> Row:
     what, checkpoint = "float archive", statement.recipe.checkpoint
     if checkpoint.kind == "given":
-        return Row(what, "", "", "not claimed", "the model was given, and from which weights it is made is not known")
+        return Row(what, "", "", "not claimed", "the model was given; the weights it was made from are not known")
     if checkpoint.kind == "seeded":
         if archive:
             raise UsageError(
@@ -199,7 +197,7 @@ def _checkpoint(statement: Statement, archive: Path | None) -> Row:
     if archive is None and resource and resource.sha256 == checkpoint.sha256:
         archive = resources.cached(resource, resources.cache_folder())
     if archive is None:
-        why = "it is not at hand: give it with --checkpoint PATH"
+        why = "it was not found: give it with --checkpoint PATH"
         return Row(what, checkpoint.sha256, "", "not checked", why)
     try:
         return claim(what, checkpoint.sha256, digest_of(archive), str(archive))
@@ -214,18 +212,22 @@ def _checkpoint(statement: Statement, archive: Path | None) -> Row:
 def _pictures(statement: Statement) -> Row:
     calibration = statement.recipe.calibration
     if statement.recipe.given:
-        return Row("pictures", "", "", "not claimed", "the model was given, and what calibrated it is not known")
+        return Row(
+            "pictures", "", "", "not claimed", "the model was given; the pictures it was calibrated with are not known"
+        )
     if calibration.kind == "ranges":
         what, expected = "range table given", calibration.ranges_sha256
         if statement.files.get(RANGES_FILE, {}).get("sha256") == expected:
             return claim(what, expected, expected, f"it is {RANGES_FILE}, byte for byte")
         return Row(what, expected, "", "not checked", "the file that was given is not part of a build")
     count = f"{len(calibration.pictures)} pictures"
-    return Row("pictures", count, "", "not checked", "they are no part of a build; their digests are dependencies")
+    return Row(
+        "pictures", count, "", "not checked", "a build does not contain them; their digests are among the dependencies"
+    )
 
 
 def _lock(statement: Statement, folder: Path) -> Row:
-    """The lock beside the statement, if there is one, tells the same of every stage."""
+    """The lock beside the statement, if there is one, has the same record of every stage."""
     what = LOCK_FILE
     unreadable = Row(what, "", "", "not checked", "it cannot be read")
     if _file(folder, what) == "missing":
@@ -234,7 +236,7 @@ def _lock(statement: Statement, folder: Path) -> Row:
         records = Store(folder).records() if isinstance(_file(folder, what), Path) else {}
         return _lock_row(statement, records) if records else unreadable
     except (OSError, AttributeError, TypeError, ValueError, RecursionError):
-        # A lock that anybody may have written too.
+        # The lock is as untrusted as the statement.
         return unreadable
 
 
@@ -255,7 +257,7 @@ def _lock_row(statement: Statement, records: Mapping[str, Record]) -> Row:
 
 
 def _json(folder: Path, name: str) -> Json:
-    """A file beside the statement as JSON; None where it is not that."""
+    """The JSON in a file beside the statement; None where there is none."""
     path = _file(folder, name)
     try:
         return json.loads(path.read_text(encoding="utf-8")) if isinstance(path, Path) else None
@@ -272,7 +274,7 @@ def _digest_or_fault(folder: Path, name: str, algorithm: str) -> str:
 
 
 def _file(folder: Path, name: str) -> Path | str:
-    """The regular file of that name, with every link followed; or what is wrong with it."""
+    """The regular file of that name after all links are followed; or what is wrong with it."""
     try:
         real = (folder / name).resolve(strict=True)
         if not real.is_relative_to(folder.resolve()):
@@ -280,5 +282,5 @@ def _file(folder: Path, name: str) -> Path | str:
         return real if real.is_file() else "not a file"
     except FileNotFoundError:
         return "missing"
-    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle, before Python 3.13
+    except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links, before Python 3.13
         return f"cannot be read: {getattr(error, 'strerror', None) or error}"

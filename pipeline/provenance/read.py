@@ -1,8 +1,8 @@
-"""Reading a provenance statement that anybody may have written: all of it is checked before any of it is believed.
+"""Reads a provenance statement from an untrusted file; everything is checked before any of it is used.
 
-For: `attest_check`. A statement decides which files are read, so its names must not lead out of its folder, and what is
-printed of it must not reach the terminal as anything but text. Fields it has beyond ours are ignored, as in-toto wants;
-but in `externalParameters`, where SLSA wants them refused.
+For: `check`. A statement decides which files are read, so a name in it must not lead out of its folder, and text from
+it must not control the terminal when it is printed. Unknown fields are ignored, as in-toto specifies; but in
+`externalParameters` they are an error, as SLSA specifies.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 from urllib.parse import unquote
 
 from pipeline.engine.keys import KeyParts
+from pipeline.provenance.messages import predicate_message, statement_message
 from pipeline.provenance.write import BUILD_TYPE, BUILDER, PREDICATE_TYPE, STATEMENT_TYPE
 from recreate_model.network.spec import Model
 from recreate_model.recipe import (
@@ -32,8 +34,8 @@ from recreate_model.support.archive import placeholder
 from recreate_model.support.digest import Json
 from recreate_model.support.errors import InputError, UsageError
 
-_LARGEST = 256 << 20  # bytes; with 50,000 pictures a statement has some 20 million
-_DEEPEST = 32  # a statement of ours has eight levels
+_LARGEST = 256 << 20  # bytes; a statement with 50,000 pictures has about 20 million
+_DEEPEST = 32  # a statement written here has eight levels
 _DIGEST_LENGTHS = {"sha256": 64, "sha1": 40}
 
 
@@ -42,8 +44,8 @@ class Link:
     """One stage of the chain.
 
     Attributes:
-        parts: of its key, put together from the link itself, the recipe and the dependencies.
-        key: as stated.
+        parts: what its key is computed from: the link itself, the recipe and the dependencies.
+        key: the key in the statement.
         outputs: path -> SHA-256.
     """
 
@@ -58,10 +60,10 @@ class Statement:
 
     Attributes:
         files: path below the statement's folder -> algorithm -> digest; subjects first, then by-products.
-        subjects: paths of those the statement is about.
-        recipe_id: as stated.
-        conversion: how a toolchain of its own converted the checkpoint, as stated; None where none did.
-        dependencies: each as it stands.
+        subjects: paths of the files the statement is about.
+        recipe_id: the id in the statement.
+        conversion: how a separate toolchain converted the checkpoint; None where none did.
+        dependencies: each as JSON, unchanged.
         chain: in the order of the stages; every stage once.
     """
 
@@ -75,10 +77,10 @@ class Statement:
 
 
 def read_statement(path: Path) -> Statement:
-    """Reads the file at `path`.
+    """The statement in the file at `path`.
 
     Raises:
-        InputError: it cannot be read, or is not a statement of this build type.
+        InputError: the file cannot be read, or is not a statement of this build type.
     """
     try:
         if not path.is_file():
@@ -93,12 +95,12 @@ def read_statement(path: Path) -> Statement:
     except KeyError as error:
         raise _refused(path, f"no field {ascii(error.args[0])[:80]} where it must be") from error
     except (TypeError, AttributeError, ValueError, RecursionError) as error:
-        # A value of another type than the field has. Whatever it made Python say means the same to a user.
+        # A value of the wrong type. The words of Python's own error would not help a user.
         raise _refused(path, f"a field of the wrong type or form ({type(error).__name__})") from error
 
 
 class _RefusedError(Exception):
-    """What makes the file no statement of ours, for the `found` of the error."""
+    """Why the file is not a statement of this pipeline: the `found` of the error."""
 
 
 def _refused(path: Path, found: str) -> InputError:
@@ -130,20 +132,20 @@ def _document(data: bytes) -> dict[str, Json]:
 
 
 def _unique(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
-    # Of a field that stands twice, two programs may see two values.
+    # JSON readers differ in which of two fields of the same name they take.
     if len(dict(pairs)) != len(pairs):
-        raise _RefusedError("a field that stands twice")
+        raise _RefusedError("a field that occurs twice")
     return dict(pairs)
 
 
 def _check_depth(document: Json) -> None:
-    # Deeper values would end whatever walks them later with a RecursionError.
+    # Code that walks deeper values recursively would raise a RecursionError.
     level = [document]
     for _ in range(_DEEPEST):
         outer = [value for value in level if isinstance(value, (dict, list))]
         level = [inner for value in outer for inner in (value.values() if isinstance(value, dict) else value)]
     if level:
-        raise _RefusedError(f"values more than {_DEEPEST} deep in each other")
+        raise _RefusedError(f"values nested more than {_DEEPEST} deep")
 
 
 def _no_constant(name: str) -> Json:
@@ -151,48 +153,62 @@ def _no_constant(name: str) -> Json:
 
 
 def _statement(document: dict[str, Json]) -> Statement:
-    for field, expected in (("_type", STATEMENT_TYPE), ("predicateType", PREDICATE_TYPE)):
-        if document[field] != expected:
-            raise _RefusedError(f"{field} {ascii(document[field])[:80]} instead of {expected}")
-    definition, details = document["predicate"]["buildDefinition"], document["predicate"]["runDetails"]
-    if definition["buildType"] != BUILD_TYPE:
-        raise _RefusedError(f"build type {ascii(definition['buildType'])[:80]} instead of {BUILD_TYPE}")
-    if definition["externalParameters"].keys() != {"recipe"}:
-        raise _RefusedError("external parameters other than the recipe")
-    if details["builder"]["id"] != BUILDER:
-        raise _RefusedError(f"builder {ascii(details['builder']['id'])[:80]} instead of {BUILDER}")
-    recipe = _recipe(definition["externalParameters"]["recipe"])
-    dependencies = tuple(definition["resolvedDependencies"])
-    if not all(isinstance(entry, dict) for entry in dependencies):
-        raise _RefusedError("a dependency that is no object")
-    internal = definition["internalParameters"]
-    chain = tuple(_link(entry, recipe, dependencies) for entry in internal["chain"])
-    if len({link.parts.stage for link in chain}) != len(chain):
-        raise _RefusedError("a stage that stands twice in the chain")
+    statement = statement_message(document, strict=False)
+    _expect("_type", statement.type, STATEMENT_TYPE)
+    _expect("predicateType", statement.predicate_type, PREDICATE_TYPE)
+    predicate = predicate_message(document, strict=False)
+    definition, details = predicate.build_definition, predicate.run_details
+    _expect("build type", definition.build_type, BUILD_TYPE)
+    _expect("builder", details.builder.id, BUILDER)
     files: dict[str, Mapping[str, str]] = {}
-    for entry in (*document["subject"], *details["byproducts"]):
-        name = _path(entry["name"])
+    for descriptor in (*statement.subject, *details.byproducts):
+        name = _path(descriptor.name)
         if name in files:
             raise _RefusedError(f"two digests for {name}")
-        # Other algorithms may stand beside SHA-256; in-toto wants those ignored that are not known.
-        known = {name: value for name, value in entry["digest"].items() if name in _DIGEST_LENGTHS}
-        files[name] = {"sha256": known["sha256"], **known}
-        for algorithm, value in known.items():
-            _digest(value, algorithm)
-    subjects = frozenset(entry["name"] for entry in document["subject"])
-    conversion = internal.get("conversion")
-    return Statement(files, subjects, recipe, _digest(internal["recipeId"]), conversion, dependencies, chain)
+        files[name] = _file_digests(descriptor.digest)
+    stated = document["predicate"]["buildDefinition"]
+    if stated["externalParameters"].keys() != {"recipe"}:
+        raise _RefusedError("external parameters other than the recipe")
+    recipe, internal = _recipe(stated["externalParameters"]["recipe"]), stated["internalParameters"]
+    code = {one.name: one.digest["sha256"] for one in definition.resolved_dependencies if _role(one) == "code"}
+    tools = {
+        one.name: unquote(one.uri.rpartition("@")[2])
+        for one in definition.resolved_dependencies
+        if _role(one) == "tool"
+    }
+    chain = tuple(_link(entry, recipe, code, tools) for entry in internal["chain"])
+    if len({link.parts.stage for link in chain}) != len(chain):
+        raise _RefusedError("a stage that occurs twice in the chain")
+    return Statement(
+        files=files,
+        subjects=frozenset(descriptor.name for descriptor in statement.subject),
+        recipe=recipe,
+        recipe_id=_digest(internal["recipeId"]),
+        conversion=internal.get("conversion"),
+        dependencies=tuple(stated["resolvedDependencies"]),
+        chain=chain,
+    )
 
 
-def _link(entry: Json, recipe: Recipe, dependencies: tuple[Json, ...]) -> Link:
+def _expect(what: str, found: str, expected: str) -> None:
+    if found != expected:
+        raise _RefusedError(f"{what} {ascii(found)[:80]} instead of {expected}")
+
+
+def _role(descriptor: Any) -> str:
+    return str(descriptor.annotations.fields["role"].string_value)
+
+
+def _file_digests(stated: Mapping[str, str]) -> dict[str, str]:
+    """Algorithm -> digest; algorithms that are not known here are ignored, as in-toto specifies."""
+    return {name: _digest(stated[name], name) for name in _DIGEST_LENGTHS if name in stated or name == "sha256"}
+
+
+def _link(entry: Json, recipe: Recipe, code: Mapping[str, str], tools: Mapping[str, str]) -> Link:
     own = as_json(recipe)
     if not own.keys().isdisjoint(entry["parameters"]):
-        # A stage that was run with another recipe than the one that is stated.
+        # The stage was run with another recipe than the one in the statement.
         raise _RefusedError("a field of the recipe among the parameters of a stage")
-    code = {d["name"]: d["digest"]["sha256"] for d in dependencies if d["annotations"]["role"] == "code"}
-    tools = {
-        d["name"]: unquote(d["uri"].rpartition("@")[2]) for d in dependencies if d["annotations"]["role"] == "tool"
-    }
     return Link(
         parts=KeyParts(
             stage=_text(entry["stage"]),
@@ -207,7 +223,7 @@ def _link(entry: Json, recipe: Recipe, dependencies: tuple[Json, ...]) -> Link:
 
 
 def _recipe(value: Json) -> Recipe:
-    """The recipe of its JSON; refuses fields that a recipe does not have."""
+    """The recipe from its JSON; a field that a recipe does not have is an error."""
     recipe = Recipe(
         model=Model(**value["model"]),
         checkpoint=Checkpoint(**value["checkpoint"]),
@@ -219,12 +235,12 @@ def _recipe(value: Json) -> Recipe:
         given=value.get("given", ""),
     )
     if as_json(recipe) != value:
-        raise _RefusedError("a recipe with fields that no recipe has")
+        raise _RefusedError("a recipe with unknown fields")
     _check_model(recipe)
     checkpoint = recipe.checkpoint
     known = checkpoint.kind in ("official", "archive", "file", "seeded", "given") and isinstance(checkpoint.seed, int)
     if not known or checkpoint.form not in (FORMS if checkpoint.kind == "file" else ("",)):
-        raise _RefusedError("a kind of checkpoint that no recipe has")
+        raise _RefusedError("an unknown kind of checkpoint")
     if checkpoint.background:
         _digest(checkpoint.background)
     if recipe.checkpoint.kind != "seeded":
@@ -233,10 +249,10 @@ def _recipe(value: Json) -> Recipe:
 
 
 def _check_model(recipe: Recipe) -> None:
-    """A model of the family, or, of a given file, no more than its size."""
+    """The model must be one of the family; of a given file the recipe has only the input's resolution."""
     if recipe.checkpoint.kind == "given":
         if not _text(recipe.given) or PurePosixPath(recipe.given).name != recipe.given:
-            raise _RefusedError("a name of a given file that is none")
+            raise _RefusedError("a given file whose name is not a file name")
         known = recipe.model == Model("", recipe.model.resolution) and isinstance(recipe.model.resolution, int)
     else:
         try:
@@ -244,7 +260,7 @@ def _check_model(recipe: Recipe) -> None:
         except UsageError:
             known = False
     if not known:
-        raise _RefusedError("a model that is none of the family")
+        raise _RefusedError("a model that is not of the family")
 
 
 def _pictures(value: Json) -> tuple[Picture, ...]:
@@ -266,12 +282,12 @@ def _path(value: Json) -> str:
     name = _text(value)
     pure = PurePosixPath(name)
     if pure.is_absolute() or ".." in pure.parts or str(pure) != name or name == ".":
-        raise _RefusedError(f"the name {ascii(name)[:80]}, which is no path below the folder")
+        raise _RefusedError(f"the name {ascii(name)[:80]}, which is not a path below the folder")
     return name
 
 
 def _text(value: Json) -> str:
-    # What is not printable could move the cursor, and a lone surrogate cannot be written at all.
+    # Unprintable characters can control the terminal, and a lone surrogate cannot be printed at all.
     if not (isinstance(value, str) and value and value.isprintable()):
         raise _RefusedError(f"{ascii(value)[:80]} where a name must be")
     return value

@@ -1,8 +1,8 @@
 """The provenance of a build: an in-toto Statement v1 with a SLSA Provenance v1 predicate.
 
-For: showing, in a form other tools read, from which checkpoint and by which steps each file came, all by digest. It has
-no clock, host, path or user in it, so the same build with the same code and tools has the same statement. Not for:
-checking one (`attest_check`), or signing it. docs/provenance.md describes the fields; `BUILD_TYPE` points at it.
+For: showing, in a form other tools read, from which checkpoint and by which steps each file was made, all by digest. It
+holds no time, host, path or user, so the same build with the same code and tools has the same statement. Not for:
+checking a statement (`check`), or signing it. docs/provenance.md, which `BUILD_TYPE` refers to, describes the fields.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from pipeline.engine.keys import KeyParts
 from pipeline.engine.stages import GIVEN, STAGES
+from pipeline.provenance.messages import predicate_message, statement_message
 from recreate_model.network.spec import RESOURCES
 from recreate_model.recipe import Recipe, as_json
 from recreate_model.support.digest import Json
@@ -19,7 +20,7 @@ from recreate_model.support.digest import Json
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "https://slsa.dev/provenance/v1"
 _PROJECT = "pkg:generic/recreate-mobilenet-v2-int8"
-# Package URLs, since the project has no address of its own that will last: the part behind # is a path in its sources.
+# Package URLs, as the project has no permanent web address; the part after # is a path in its sources.
 BUILD_TYPE = f"{_PROJECT}?build_type=v1#docs/provenance.md"
 BUILDER = f"{_PROJECT}#pipeline"
 # The files of these stages are the subjects; those of the others are by-products.
@@ -29,19 +30,22 @@ DELIVERING = frozenset(stage.name for stage in (GIVEN, *STAGES) if stage.deliver
 def statement(
     recipe: Recipe, records: Mapping[str, Json], manifest: Json, sha1: Mapping[str, str], conversion: Json = None
 ) -> Json:
-    """The statement about a whole build.
+    """The statement about a whole build, as JSON.
 
     Args:
-        records: the lock's entry of every stage, in the order of the stages.
+        records: the lock's entry for each stage, in the order of the stages.
         manifest: of the calibration pictures, as `calibrate` writes it; None where a range table was given.
-        sha1: path -> SHA-1 of the files that others know by it.
-        conversion: conversion.json, where a toolchain of its own converted the checkpoint.
+        sha1: path -> SHA-1, for the files that others identify by it.
+        conversion: the content of conversion.json, where a separate toolchain converted the checkpoint.
+
+    Raises:
+        ValueError: in-toto's own classes do not read it; that would be a fault in this module.
     """
     parts = [KeyParts(**entry["parts"]) for entry in records.values()]
     files = {path: digest for entry in records.values() for path, digest in entry["outputs"].items()}
     delivered = {path for stage in DELIVERING if stage in records for path in records[stage]["outputs"]}
     described = {path: _file(path, digest, sha1.get(path)) for path, digest in files.items()}
-    return {
+    document = {
         "_type": STATEMENT_TYPE,
         "subject": [described[path] for path in files if path in delivered],
         "predicateType": PREDICATE_TYPE,
@@ -62,10 +66,13 @@ def statement(
             },
         },
     }
+    statement_message(document, strict=True)
+    predicate_message(document, strict=True)
+    return document
 
 
 def dependencies(recipe: Recipe, parts: Sequence[KeyParts], manifest: Json) -> list[Json]:
-    """What the build took from outside, each once: float weights or model, pictures or range table, code, tools."""
+    """The inputs of the build, each once: float weights or model, pictures or range table, code and tools."""
     code = {module: digest for part in parts for module, digest in part.code.items()}
     tools = {tool: version for part in parts for tool, version in part.tools.items()}
     converter = {name: digest for part in parts for name, digest in part.recipe.get("converter", {}).items()}
@@ -86,7 +93,7 @@ def dependencies(recipe: Recipe, parts: Sequence[KeyParts], manifest: Json) -> l
 def _weights(recipe: Recipe) -> Json:
     checkpoint = recipe.checkpoint
     if checkpoint.kind == "seeded":
-        # There is no file to name: `seeded.py`, which is among the code, makes the weights of the seed.
+        # There is no file to name: `seeded.py`, which is listed with the code, makes the weights from the seed.
         seed = f"{_PROJECT}?seed={checkpoint.seed}#recreate_model/network/seeded.py"
         return _dependency("checkpoint", "float weights, seeded and untrained", uri=seed)
     if checkpoint.kind == "given":
@@ -109,19 +116,19 @@ def _calibration(recipe: Recipe, manifest: Json) -> list[Json]:
         return []
     if manifest is None:
         return [_dependency("ranges.json", "range table", sha256=recipe.calibration.ranges_sha256)]
-    # Not from the recipe: the digests of procedural pictures are known only once they are made.
+    # Not from the recipe: the digest of a procedural picture is known only after it is made.
     return [
         _dependency(picture["id"], "calibration picture", sha256=picture["sha256"]) for picture in manifest["pictures"]
     ]
 
 
 def _vela_configs(recipe: Recipe) -> list[str]:
-    """The user's; Vela's own is part of Vela."""
+    """SHA-256 of the user's Vela configurations; Vela's own is part of Vela."""
     return sorted({target.config_sha256 for target in recipe.targets} - {""})
 
 
 def _link(recipe: Recipe, parts: KeyParts, entry: Json) -> Json:
-    """One stage. With the digests and versions of `resolvedDependencies` its key can be computed again."""
+    """One stage. Its key can be computed from this and the digests and versions in `resolvedDependencies`."""
     own = as_json(recipe)
     return {
         "stage": parts.stage,

@@ -1,4 +1,8 @@
-"""Reading a `.tar.gz` that nobody vouches for: look at all of it first, then take the plain files and nothing else.
+"""Reads an untrusted `.tar.gz`: the whole archive is checked first, then its plain files are taken and nothing else.
+
+`tarfile` reads it. Its `data` filter is not used: the Python 3.11.2 of Debian 12 does not have it, it accepts links, it
+changes the name of an absolute path instead of refusing it, and it checks neither sizes, nor names that occur twice,
+nor that the archive is complete.
 
 For: a checkpoint archive, pinned or the user's own. Not for: archives that need links, owners or permissions.
 """
@@ -28,9 +32,9 @@ _NAME_LIMIT = 255  # bytes in one part of a path, on every file system in use
 
 
 def placeholder(head: bytes) -> str | None:
-    """What the first bytes of a file show it to be in place of the real content, or None where nothing is suspicious.
+    """What the first bytes of a file show it to be instead of the expected content; None where nothing is suspicious.
 
-    A captive portal or an error page saved under the wanted name, and a clone made without Git LFS, look like success.
+    An error page saved under the wanted name, or a clone made without Git LFS, looks like a successful download.
     """
     if head.lstrip(b"\xef\xbb\xbf \t\r\n")[:14].lower().startswith((b"<!doctype html", b"<html")):
         return "an HTML page"
@@ -40,24 +44,24 @@ def placeholder(head: bytes) -> str | None:
 
 
 def members(archive: Path) -> dict[str, int]:
-    """Names and sizes in bytes of the archive's files, in its order. Nothing is written; refuses what `unpack` does."""
+    """Names and sizes in bytes of the archive's files, in its order. Writes nothing; raises as `unpack` does."""
     with _opened(archive) as tar:
         return {name: info.size for name, info in _checked(archive, tar).items()}
 
 
 def unpack(archive: Path, destination: Path, wanted: Callable[[str], bool] = lambda name: True) -> dict[str, Path]:
-    """Write the wanted files below `destination`, all of them or none, and return where each one lies.
+    """Writes the wanted files below `destination`, all of them or none, and returns the path of each.
 
-    The whole archive is checked before the first byte is written, the members not wanted included. A file that is
-    wanted and not in the archive is missing from the result; `members` names what there is.
+    All members are checked before the first byte is written, also those that are not wanted. A file that is wanted and
+    not in the archive is not in the result; `members` lists what there is.
 
     Args:
         archive: a `.tar.gz` of regular files and folders.
-        destination: folder to write into, made where it does not exist; what it holds is never replaced.
-        wanted: says of a name, without a leading `./`, whether to unpack it.
+        destination: folder to write into, made where it does not exist; nothing in it is replaced.
+        wanted: whether to unpack the file of a name, which has no leading `./`.
 
     Raises:
-        InputError: the archive cannot be read, is damaged, has a member that is refused, or would replace a file.
+        InputError: the archive cannot be read, is damaged, has a member that is not allowed, or would replace a file.
         ResourceError: the destination cannot be written.
     """
     with _opened(archive) as tar:
@@ -93,7 +97,7 @@ def unpack(archive: Path, destination: Path, wanted: Callable[[str], bool] = lam
 
 
 class _Reader(gzip.GzipFile):
-    """Unpacked bytes, in pieces that fit in memory: tarfile reads as much at once as a header tells it to."""
+    """Unpacked bytes, in pieces that fit in memory: tarfile reads as much at once as a header says."""
 
     def read(self, size: int | None = -1) -> bytes:
         if size is None or not 0 <= size <= _READ_LIMIT:
@@ -105,7 +109,7 @@ class _Reader(gzip.GzipFile):
 def _opened(archive: Path) -> Iterator[tarfile.TarFile]:
     with contextlib.ExitStack() as stack:
         with _reading(archive):
-            if not stat.S_ISREG(archive.stat().st_mode):  # opening a pipe would wait for ever
+            if not stat.S_ISREG(archive.stat().st_mode):  # opening a pipe would wait forever
                 raise _refused(archive, "a folder" if archive.is_dir() else "no regular file")
             raw = stack.enter_context(archive.open("rb"))
             head = raw.read(512)
@@ -118,7 +122,7 @@ def _opened(archive: Path) -> Iterator[tarfile.TarFile]:
 
 
 def _checked(archive: Path, tar: tarfile.TarFile) -> dict[str, tarfile.TarInfo]:
-    """The archive's regular files by normalised name, after every member and every check sum has been read."""
+    """The archive's regular files by normalized name, after every member and every checksum has been read."""
     files: dict[str, tarfile.TarInfo] = {}
     folders: set[str] = set()
     total = 0
@@ -126,7 +130,7 @@ def _checked(archive: Path, tar: tarfile.TarFile) -> dict[str, tarfile.TarInfo]:
         for count, info in enumerate(tar, 1):
             path = PurePosixPath(info.name)
             total += max(info.size, 0)
-            # A size is looked at before the loop asks for the next member, which reads past that many bytes.
+            # The size is checked before the loop takes the next member, for which it skips that many bytes.
             if reason := _objection(info, path):
                 raise _refused(archive, f"member {info.name!r}: {reason}")
             if total > MAX_BYTES or count > MAX_MEMBERS:
@@ -143,7 +147,7 @@ def _checked(archive: Path, tar: tarfile.TarFile) -> dict[str, tarfile.TarInfo]:
 
 
 def _objection(info: tarfile.TarInfo, path: PurePosixPath) -> str | None:
-    """Why a member is refused whatever else the archive holds, or None."""
+    """Why a member is refused whatever else is in the archive, or None."""
     if info.type not in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE) or info.issparse():
         return f"{_KINDS.get(info.type, 'a device or the like')}, only files and folders are taken"
     if path.is_absolute():
@@ -159,13 +163,13 @@ def _objection(info: tarfile.TarInfo, path: PurePosixPath) -> str | None:
 
 
 def _check_end(tar: tarfile.TarFile) -> None:
-    """Raise ReadError unless the archive ends as one does; tarfile takes a damaged header for the end of it."""
+    """Raises ReadError unless the archive ends with an empty block: tarfile takes a damaged header for the end."""
     reader = tar.fileobj
     assert reader is not None  # only a closed TarFile has none
     reader.seek(tar.offset)
     if reader.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
         raise tarfile.ReadError(f"no header and no end at byte {tar.offset:,} of the unpacked data")
-    # gzip compares its check sum when it arrives at the end, so go there; a bomb of padding is not followed.
+    # gzip compares its checksum at the end of the data, so read up to there, but not an endless padding.
     reader.read(_READ_LIMIT)
     if reader.read(1):
         raise tarfile.ReadError("more data behind the end")
@@ -174,18 +178,18 @@ def _check_end(tar: tarfile.TarFile) -> None:
 def _content(archive: Path, tar: tarfile.TarFile, info: tarfile.TarInfo) -> Iterator[bytes]:
     with _reading(archive):
         stream = tar.extractfile(info)
-        assert stream is not None  # None is for members that are no files, refused before
+        assert stream is not None  # it is None only for members that are not files
         while block := stream.read(_BLOCK):
             yield block
 
 
 @contextlib.contextmanager
 def _reading(archive: Path) -> Iterator[None]:
-    """Turn whatever reading a bad archive raises into the one error for it."""
+    """Turns every error that reading a bad archive raises into one InputError."""
     try:
         yield
     except (tarfile.TarError, EOFError, zlib.error, ValueError, RecursionError, gzip.BadGzipFile) as error:
-        # tarfile lets two escape: ValueError for a number that is none, RecursionError for headers behind headers.
+        # tarfile does not catch ValueError, from an invalid number, and RecursionError, from nested headers.
         raise _refused(archive, f"one that is cut off or damaged ({error})") from error
     except OSError as error:
         raise _refused(archive, error.strerror or str(error)) from error

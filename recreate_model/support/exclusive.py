@@ -13,7 +13,7 @@ def exclusive(path: Path, on_wait: Callable[[], object]) -> Iterator[BinaryIO]:
     """Holds the lock file at `path`, which is made where it does not exist and stays afterwards.
 
     Yields the open file. A child process that inherits it holds the lock too, even after this process has ended.
-    For that we open the file: `filelock.FileLock` keeps the file it opens to itself.
+    For that we open the file ourselves: `filelock.FileLock` would open one of its own.
 
     Args:
         on_wait: called once, before waiting, if another process holds the lock.

@@ -1,19 +1,20 @@
-"""A flatbuffer that nobody vouches for, read with every access checked.
+"""An untrusted flatbuffer, read with every access checked.
 
-A flatbuffer is tables that point at each other. The generated Python reader follows any offset it finds: broken ones
-wrap around, read for minutes or ask for gigabytes. Here a read outside the file is an error, and so is more work than
-a file of this size can need, which is what parts that overlap to multiply themselves come to.
+A flatbuffer is made of tables that refer to each other by offsets. The runtime library of Python follows any offset it
+finds, and has no verifier: broken offsets wrap around, read for minutes or allocate gigabytes. `Table` stands in its
+place under the classes that `flatc` generates, and has the methods that they call, by the same names. An access outside
+the file is an error, and so is more work than a file of this size can need, which parts that overlap can cause.
 
-For: the bytes. What a field means is known by `schema`. Not for: writing, or anything but little-endian flatbuffers.
+For: the bytes. The classes, and so the meaning of each field, are in `schema`. Not for: writing, or anything but
+little-endian flatbuffers.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import Any
 
-# Honest files stay below: the dearest part for its size is an empty table, 8 bytes that cost 28.
+# Well-formed files stay below: the most expensive part for its size is an empty table, 8 bytes that cost 28.
 _WORK_PER_BYTE = 4
 _WORK_AT_LEAST = 4096
 _TABLE_COST = 16
@@ -22,7 +23,7 @@ _U16, _U32, _I32 = struct.Struct("<H"), struct.Struct("<I"), struct.Struct("<i")
 
 
 class FlatbufferError(ValueError):
-    """The bytes are no sound flatbuffer; says what is wrong in plain words, and `where`: in which field."""
+    """The bytes are not a valid flatbuffer; the message says what is wrong, and `where` in which field."""
 
     def __init__(self, what: str) -> None:
         super().__init__(what)
@@ -33,19 +34,15 @@ class FlatbufferError(ValueError):
 
 
 class RefusedError(FlatbufferError):
-    """The file is whole, but has something that is not read here; says what."""
+    """The file is valid, but has something that is not supported here; the message says what."""
 
 
 class Reader:
-    """A file's bytes, and the work that reading them may still cost."""
+    """The bytes of a file, and how much work reading them may still cost."""
 
     def __init__(self, data: bytes) -> None:
         self.data = data
         self._left = _WORK_AT_LEAST + _WORK_PER_BYTE * len(data)
-
-    def root(self) -> Table:
-        """The table the file begins with."""
-        return self.table_at(self.follow(0))
 
     def spend(self, work: int) -> None:
         """Accounts for work, in bytes looked at."""
@@ -70,103 +67,89 @@ class Reader:
         offset: int = _U32.unpack_from(self.data, self.check(position, 4))[0]
         return self.check(position + offset, 4)
 
-    def table_at(self, position: int) -> Table:
-        """The table at a position, with its layout checked."""
-        layout = position - _I32.unpack_from(self.data, self.check(position, 4))[0]
-        layout_size, size = (_U16.unpack_from(self.data, self.check(layout + 2 * i, 2))[0] for i in range(2))
+
+class Table:
+    """The table at a position, as the generated classes see it; `flatbuffers.table.Table` without checks has the same.
+
+    Attributes:
+        Bytes: the reader; the generated classes hand it on to the tables inside this one.
+        Pos: the position of the table in the file.
+        asked: the slots that were asked for, present or not.
+    """
+
+    __slots__ = ("Bytes", "Pos", "_size", "_slots", "asked")
+
+    def __init__(self, reader: Reader, position: int) -> None:
+        layout = position - _I32.unpack_from(reader.data, reader.check(position, 4))[0]
+        layout_size, size = (_U16.unpack_from(reader.data, reader.check(layout + 2 * i, 2))[0] for i in range(2))
         if layout_size < 4 or layout_size % 2 or size < 4:
             raise FlatbufferError(f"a table at {position} without a layout")
-        self.check(layout, layout_size)
-        self.check(position, size)
-        self.spend(_TABLE_COST + layout_size + size)
-        return Table(self, position, size, struct.unpack_from(f"<{layout_size // 2 - 2}H", self.data, layout + 4))
+        reader.check(layout, layout_size)
+        reader.check(position, size)
+        reader.spend(_TABLE_COST + layout_size + size)
+        self.Bytes, self.Pos, self._size = reader, position, size
+        # For each slot where in the table its field lies; 0 where the field is left out.
+        self._slots = struct.unpack_from(f"<{layout_size // 2 - 2}H", reader.data, layout + 4)
+        self.asked: set[int] = set()
 
+    def unknown(self) -> list[int]:
+        """The slots that have a field and were never asked for."""
+        return [slot for slot, offset in enumerate(self._slots) if offset and slot not in self.asked]
 
-@dataclass(frozen=True)
-class Table:
-    """A table: `size` bytes from `position`, and for each slot where in them its field lies; 0 where it is left out."""
+    def Offset(self, layout_offset: int) -> int:  # noqa: N802
+        """Where in the table a field lies; 0 where it is left out."""
+        slot = layout_offset // 2 - 2
+        self.asked.add(slot)
+        offset = self._slots[slot] if slot < len(self._slots) else 0
+        if offset and (offset < 4 or offset >= self._size):
+            raise FlatbufferError(f"a field outside its table at {self.Pos}")
+        return offset
 
-    reader: Reader
-    position: int
-    size: int
-    slots: tuple[int, ...]
-
-    def present(self) -> Iterator[int]:
-        """The slots that are filled."""
-        return (slot for slot, offset in enumerate(self.slots) if offset)
-
-    def scalar(self, slot: int, code: str, default: float) -> int | float | bool:
-        """A number; `code` is the letter of the `struct` module for its type."""
-        position = self._field(slot, struct.calcsize(f"<{code}"))
-        if position is None:
-            return default
-        value: int | float | bool = struct.unpack_from(f"<{code}", self.reader.data, position)[0]
+    def Get(self, flags: Any, position: int) -> int | float | bool:  # noqa: N802
+        """A number in the table; `flags` is its type in `flatbuffers.number_types`."""
+        if position + flags.bytewidth > self.Pos + self._size:
+            raise FlatbufferError(f"a field outside its table at {self.Pos}")
+        value: int | float | bool = flags.packer_type.unpack_from(self.Bytes.data, position)[0]
         return value
 
-    def table(self, slot: int) -> Table | None:
-        """The table a field points at."""
-        position = self._field(slot, 4)
-        return None if position is None else self.reader.table_at(self.reader.follow(position))
+    def Indirect(self, position: int) -> int:  # noqa: N802
+        """The position of the table that the offset at a position leads to."""
+        return self.Bytes.follow(position)
 
-    def string(self, slot: int) -> str | None:
-        """A text."""
-        position = self._field(slot, 4)
-        return None if position is None else self._text(position)
-
-    def raw(self, slot: int) -> bytes | None:
-        """A vector of bytes."""
-        found = self._vector(slot, 1)
-        return None if found is None else self.reader.bytes_at(*found)
-
-    def numbers(self, slot: int, code: str) -> tuple[int | float | bool, ...] | None:
-        """A vector of numbers."""
-        found = self._vector(slot, struct.calcsize(f"<{code}"))
-        if found is None:
-            return None
-        start, count = found
-        self.reader.spend(count * struct.calcsize(f"<{code}"))
-        return struct.unpack_from(f"<{count}{code}", self.reader.data, start)
-
-    def strings(self, slot: int) -> tuple[str, ...] | None:
-        """A vector of texts."""
-        places = self._places(slot)
-        return None if places is None else tuple(map(self._text, places))
-
-    def tables(self, slot: int) -> Iterator[Table] | None:
-        """A vector of tables, each read when it is asked for."""
-        places = self._places(slot)
-        return None if places is None else (self.reader.table_at(self.reader.follow(place)) for place in places)
-
-    def _field(self, slot: int, size: int) -> int | None:
-        offset = self.slots[slot] if slot < len(self.slots) else 0
-        if offset == 0:
-            return None
-        if offset < 4 or offset + size > self.size:
-            raise FlatbufferError(f"a field outside its table at {self.position}")
-        return self.position + offset
-
-    def _vector(self, slot: int, width: int) -> tuple[int, int] | None:
-        """Where the elements begin, and how many there are."""
-        position = self._field(slot, 4)
-        return None if position is None else self._elements(position, width)
-
-    def _elements(self, position: int, width: int) -> tuple[int, int]:
-        start = self.reader.follow(position)
-        count: int = _U32.unpack_from(self.reader.data, start)[0]
-        self.reader.check(start + 4, count * width)
-        return start + 4, count
-
-    def _places(self, slot: int) -> range | None:
-        found = self._vector(slot, 4)
-        if found is None:
-            return None
-        start, count = found
-        self.reader.spend(4 * count)
-        return range(start, start + 4 * count, 4)
-
-    def _text(self, position: int) -> str:
-        data = self.reader.bytes_at(*self._elements(position, 1))
+    def String(self, position: int) -> str:  # noqa: N802
+        """The text that the offset at a position leads to."""
+        data = self.Bytes.bytes_at(*self._elements(position, 1))
         try:
             return data.decode("utf-8")
         except UnicodeDecodeError as error:
             raise FlatbufferError(f"a text at {position} that is not UTF-8") from error
+
+    def Vector(self, offset: int) -> int:  # noqa: N802
+        """The position of a vector's first element."""
+        return self._elements(self.Pos + offset, 0)[0]
+
+    def VectorLen(self, offset: int) -> int:  # noqa: N802
+        """The number of elements of a vector of tables or texts."""
+        count = self._elements(self.Pos + offset, 4)[1]
+        self.Bytes.spend(4 * count)
+        return count
+
+    def GetVectorAsNumpy(self, flags: Any, offset: int) -> bytes | tuple[int | float | bool, ...]:  # noqa: N802
+        """A vector of numbers: bytes where they are unsigned bytes, else a tuple."""
+        start, count = self._elements(self.Pos + offset, flags.bytewidth)
+        code = flags.packer_type.format[-1]
+        if code == "B":
+            return self.Bytes.bytes_at(start, count)
+        self.Bytes.spend(count * flags.bytewidth)
+        return struct.unpack_from(f"<{count}{code}", self.Bytes.data, start)
+
+    def Union(self, table: Any, offset: int) -> None:  # noqa: N802
+        """Sets where the table of a union lies; its type is in a field of its own."""
+        table.Bytes, table.Pos = self.Bytes, self.Bytes.follow(self.Pos + offset)
+
+    def _elements(self, position: int, width: int) -> tuple[int, int]:
+        """Where the elements of the vector begin that the offset at a position leads to, and how many there are."""
+        start = self.Bytes.follow(position)
+        count: int = _U32.unpack_from(self.Bytes.data, start)[0]
+        self.Bytes.check(start + 4, count * width)
+        return start + 4, count

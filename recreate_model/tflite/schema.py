@@ -1,41 +1,25 @@
-"""The tables of tensorflow/lite/schema, decoded whole: every field of every table by its name.
+"""The tables of tensorflow/lite/schema, decoded as a whole: every field of every table by its name.
 
-Which fields there are is asked of the classes that `flatc` generated for LiteRT, and nothing else of them: they are
-given a builder that only notes what would be written. Their reader checks nothing, so the bytes are read by
-`flatbuffer`. A field that this schema does not know is noted too, as two files that differ in it may look the same.
+The classes that `flatc` generated for LiteRT read them, over the checked `flatbuffer.Table`: what a table has, of which
+type each field is and which default it has is theirs to know. A field that they do not ask for is noted as unknown, as
+two files that differ in it may look the same otherwise.
 """
 
 from __future__ import annotations
 
 import functools
+import importlib.util
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from recreate_model.tflite.flatbuffer import FlatbufferError, Reader, Table
 
 Record = Mapping[str, Any]
 
-# What the generated classes say in comments alone: which table a field holds.
-_TABLES = {
-    "operator_codes": "OperatorCode",
-    "subgraphs": "SubGraph",
-    "buffers": "Buffer",
-    "metadata": "Metadata",
-    "signature_defs": "SignatureDef",
-    "external_buffer_groups": "ExternalBufferGroup",
-    "external_buffers": "ExternalBuffer",
-    "tensors": "Tensor",
-    "operators": "Operator",
-    "quantization": "QuantizationParameters",
-    "sparsity": "SparsityParameters",
-    "dim_metadata": "DimensionMetadata",
-    "variant_tensors": "VariantSubType",
-    "inputs": "TensorMap",
-    "outputs": "TensorMap",
-}
-# And which union; the field before it, `..._type`, says which of its tables.
+# What the generated classes say in comments only: which union a field is; the field before it, `..._type`, says which
+# of the union's tables is there.
 _UNIONS = {
     "builtin_options": "BuiltinOptions",
     "builtin_options_2": "BuiltinOptions2",
@@ -43,7 +27,7 @@ _UNIONS = {
     "array_segments": "SparseIndexVector",
     "array_indices": "SparseIndexVector",
 }
-# And which numbers are names.
+# And which enumeration a number is from.
 _ENUMS = {
     "padding": "Padding",
     "fused_activation_function": "ActivationFunctionType",
@@ -63,15 +47,16 @@ class Field:
     """A field of a table.
 
     Attributes:
-        kind: the method of `flatbuffer.Table` that reads it.
-        code: of a number, the letter of the `struct` module.
+        name: the schema's.
+        accessor: name of the method of the generated class that reads it.
+        kind: `one` value; a vector of `numbers`; or a vector of `parts`, which are tables or texts.
+        default: what the schema has where the field is left out.
     """
 
     name: str
-    slot: int
+    accessor: str
     kind: str
-    code: str = ""
-    default: float = 0
+    default: Any
 
 
 def decode(reader: Reader) -> tuple[Record, tuple[str, ...]]:
@@ -84,32 +69,26 @@ def decode(reader: Reader) -> tuple[Record, tuple[str, ...]]:
         FlatbufferError: an offset or a length leads out of the file, or parts overlap; the field is named.
     """
     unknown: set[str] = set()
-    return _decode(reader.root(), "Model", unknown), tuple(sorted(unknown))
+    return _decode(_table("Model", reader, reader.follow(0)), unknown), tuple(sorted(unknown))
 
 
 @functools.cache
 def enum_names(enumeration: str) -> Mapping[int, str]:
     """Value -> name."""
-    from ai_edge_litert import schema_py_generated as generated
-
-    return {value: name for name, value in vars(getattr(generated, enumeration)).items() if isinstance(value, int)}
+    return {value: name for name, value in vars(getattr(_generated(), enumeration)).items() if isinstance(value, int)}
 
 
 @functools.cache
 def fields(table: str) -> tuple[Field, ...]:
     """The fields of a table, in the schema's order."""
-    from ai_edge_litert import schema_py_generated as generated
-
-    instance = getattr(generated, f"{table}T")()
-    names = list(vars(instance))
-    for name in names:
-        setattr(instance, name, _Anything())
-    notes = _Notes()
-    instance.Pack(notes)
-    return tuple(
-        Field(_snake(name), slot, kind, code, default)
-        for name, (slot, kind, code, default) in zip(names, notes.fields, strict=True)
-    )
+    reader = getattr(_generated(), table)
+    found = []
+    # The object that is for writing a table has its fields as attributes, with their defaults.
+    for name, default in vars(getattr(_generated(), f"{table}T")()).items():
+        accessor = name[0].upper() + name[1:]
+        numbers, parts = (hasattr(reader, f"{accessor}{suffix}") for suffix in ("AsNumpy", "Length"))
+        found.append(Field(_snake(name), accessor, "numbers" if numbers else "parts" if parts else "one", default))
+    return tuple(found)
 
 
 def many(records: tuple[Record, ...] | None) -> tuple[Record, ...]:
@@ -127,105 +106,75 @@ def rest_of(table: str, record: Record, taken: Collection[str]) -> dict[str, Any
     }
 
 
-def _decode(table: Table, name: str, unknown: set[str]) -> Record:
-    record: dict[str, Any] = {}
+@functools.cache
+def _generated() -> Any:
+    """LiteRT's generated classes, over the checked `Table`.
+
+    This is a second copy of the module, so the checks do not reach other users of LiteRT's.
+    """
+    spec = importlib.util.find_spec("ai_edge_litert.schema_py_generated")
+    assert spec is not None  # it is a requirement
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    for one in vars(module).values():
+        if hasattr(one, "Init"):
+            one.Init = _init
+    return module
+
+
+def _init(table: Any, reader: Reader, position: int) -> None:
+    table._tab = Table(reader, position)
+
+
+def _table(name: str, reader: Reader, position: int) -> Any:
+    table = getattr(_generated(), name)()
+    table.Init(reader, position)
+    return table
+
+
+def _decode(table: Any, unknown: set[str]) -> Record:
+    name, record = type(table).__name__, dict[str, Any]()
     for field in fields(name):
-        record[field.name] = _value(table, name, field, record, unknown)
-    known = {field.slot for field in fields(name)}
-    unknown.update(f"{name} field {slot}" for slot in table.present() if slot not in known)
+        record[field.name] = _value(table, field, record, unknown)
+    unknown.update(f"{name} field {slot}" for slot in table._tab.unknown())
     return record
 
 
-def _value(table: Table, name: str, field: Field, record: Record, unknown: set[str]) -> Any:
+def _value(table: Any, field: Field, record: Record, unknown: set[str]) -> Any:
     try:
-        return _read(table, name, field, record, unknown)
+        return _read(table, field, record, unknown)
     except FlatbufferError as error:
         # The innermost field is named; those on the way to it add nothing.
-        error.where = error.where or f"{name}.{field.name}"
+        error.where = error.where or f"{type(table).__name__}.{field.name}"
         raise
 
 
-def _read(table: Table, name: str, field: Field, record: Record, unknown: set[str]) -> Any:
-    if field.kind == "scalar":
-        value = table.scalar(field.slot, field.code, field.default)
-        return enum_names(_ENUMS[field.name]).get(int(value), value) if field.name in _ENUMS else value
+def _read(table: Any, field: Field, record: Record, unknown: set[str]) -> Any:
+    read = getattr(table, field.accessor)
+    if field.kind == "one":
+        value = read()
+        if field.name in _ENUMS:
+            return enum_names(_ENUMS[field.name]).get(value, value)
+        if field.name in _UNIONS and value is not None:
+            return _union(table, field, value, record, unknown)
+        return _decode(value, unknown) if hasattr(value, "_tab") else value
+    if getattr(table, f"{field.accessor}IsNone")():
+        return None
     if field.kind == "numbers":
-        return table.numbers(field.slot, field.code)
-    if field.kind in ("raw", "string", "strings"):
-        return getattr(table, field.kind)(field.slot)
-    if field.kind == "tables" and field.name in _TABLES:
-        found = table.tables(field.slot)
-        return None if found is None else tuple(_decode(one, _TABLES[field.name], unknown) for one in found)
-    one = table.table(field.slot)
-    if one is None:
+        return getattr(table, f"{field.accessor}AsNumpy")()
+    parts = map(read, range(getattr(table, f"{field.accessor}Length")()))
+    return tuple(_decode(one, unknown) if hasattr(one, "_tab") else one for one in parts)
+
+
+def _union(table: Any, field: Field, place: Any, record: Record, unknown: set[str]) -> Record | None:
+    kind = enum_names(_UNIONS[field.name]).get(record[f"{field.name}_type"])
+    if kind in (None, "NONE"):
+        unknown.add(f"{type(table).__name__}.{field.name}")
         return None
-    inner = _TABLES.get(field.name)
-    if field.name in _UNIONS:
-        inner = enum_names(_UNIONS[field.name]).get(record[f"{field.name}_type"])
-    if inner in (None, "NONE"):
-        unknown.add(f"{name}.{field.name}")
-        return None
-    return _decode(one, inner, unknown)
+    return _decode(_table(kind, place.Bytes, place.Pos), unknown)
 
 
 def _snake(name: str) -> str:
     """As the schema has it: `dilationWFactor` is `dilation_w_factor`, `builtinOptions2` is `builtin_options_2`."""
     return re.sub(r"(?<=[a-z\d])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|(?<=Options)(?=2)", "_", name).lower()
-
-
-class _Anything(int):
-    """Stands for every value: a number, a text, a table, or a vector of one of them."""
-
-    def __len__(self) -> int:
-        return 1
-
-    def __getitem__(self, index: int) -> _Anything:
-        return self
-
-    def Pack(self, builder: _Notes) -> int:  # noqa: N802
-        return builder.made("table")
-
-
-class _Notes:
-    """A builder in place of the flatbuffers library's: it writes nothing and notes the fields."""
-
-    _TYPES = ("Bool", "Int8", "Uint8", "Int16", "Uint16", "Int32", "Uint32", "Int64", "Uint64", "Float32")
-    _CODES: ClassVar = dict(zip(_TYPES, "?bBhHiIqQf", strict=True))
-
-    def __init__(self) -> None:
-        self.fields: list[tuple[int, str, str, float]] = []
-        # Kind and code of each part made so far; where the library returns its offset, this returns its index.
-        self._parts: list[tuple[str, str]] = []
-
-    def made(self, kind: str, code: str = "") -> int:
-        self._parts.append((kind, code))
-        return len(self._parts) - 1
-
-    def __getattr__(self, method: str) -> Any:
-        """`PrependInt32Slot` writes a number of the table, `PrependInt32` one of a vector."""
-        code = self._CODES[method.removeprefix("Prepend").removesuffix("Slot")]
-        if method.endswith("Slot"):
-            typed = bool if code == "?" else float if code == "f" else int
-            return lambda slot, value, default: self.fields.append((slot, "scalar", code, typed(default)))
-        return lambda value: self.made("raw" if code == "B" else "numbers", code)
-
-    def PrependUOffsetTRelativeSlot(self, slot: int, part: int, default: int) -> None:  # noqa: N802
-        self.fields.append((slot, *self._parts[part], 0))
-
-    def PrependUOffsetTRelative(self, part: int) -> None:  # noqa: N802
-        self.made(f"{self._parts[part][0]}s")
-
-    def CreateString(self, text: object) -> int:  # noqa: N802
-        return self.made("string")
-
-    def StartObject(self, slots: int) -> None:  # noqa: N802
-        pass
-
-    def StartVector(self, width: int, count: int, alignment: int) -> None:  # noqa: N802
-        pass
-
-    def EndObject(self) -> None:  # noqa: N802
-        pass
-
-    def EndVector(self) -> int:  # noqa: N802
-        return len(self._parts) - 1  # its one element came last
