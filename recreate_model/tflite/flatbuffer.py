@@ -1,10 +1,10 @@
-"""A flatbuffer that nobody vouches for, read with every access checked.
+"""A reader for untrusted flatbuffers that checks every access.
 
-A flatbuffer is tables that point at each other. The generated Python reader follows any offset it finds: broken ones
-wrap around, read for minutes or ask for gigabytes. Here a read outside the file is an error, and so is more work than
-a file of this size can need, which is what parts that overlap to multiply themselves come to.
+A flatbuffer consists of tables that refer to each other by offset. The generated Python reader follows every offset
+unchecked: in a damaged file it wraps around, runs for minutes or allocates gigabytes. Here, a read outside the file is
+an error. So is more work than a valid file of this size can need, as in a file whose parts overlap many times.
 
-For: the bytes. What a field means is known by `schema`. Not for: writing, or anything but little-endian flatbuffers.
+This module reads the bytes; `schema` knows what the fields mean.
 """
 
 from __future__ import annotations
@@ -13,16 +13,21 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-# Honest files stay below: the dearest part for its size is an empty table, 8 bytes that cost 28.
+# The work limit, in bytes read, is proportional to the file size. Valid files stay below it: the part with the highest
+# cost for its size is an empty table, with 8 bytes and a cost of 28.
 _WORK_PER_BYTE = 4
-_WORK_AT_LEAST = 4096
+_MIN_WORK = 4096
 _TABLE_COST = 16
 
 _U16, _U32, _I32 = struct.Struct("<H"), struct.Struct("<I"), struct.Struct("<i")
 
 
 class FlatbufferError(ValueError):
-    """The bytes are no sound flatbuffer; says what is wrong in plain words, and `where`: in which field."""
+    """The bytes are not a valid flatbuffer.
+
+    Attributes:
+        where: the field in which the error was found, such as `Tensor.name`; empty if unknown.
+    """
 
     def __init__(self, what: str) -> None:
         super().__init__(what)
@@ -32,59 +37,69 @@ class FlatbufferError(ValueError):
         return super().__str__() + (f", in {self.where}" if self.where else "")
 
 
-class RefusedError(FlatbufferError):
-    """The file is whole, but has something that is not read here; says what."""
+class UnsupportedError(FlatbufferError):
+    """The file is valid, but uses a feature that this program does not support."""
 
 
 class Reader:
-    """A file's bytes, and the work that reading them may still cost."""
+    """The bytes of a file, and how much work reading them may still take.
+
+    All methods raise FlatbufferError for a read outside the file.
+    """
 
     def __init__(self, data: bytes) -> None:
         self.data = data
-        self._left = _WORK_AT_LEAST + _WORK_PER_BYTE * len(data)
+        self._work_left = _MIN_WORK + _WORK_PER_BYTE * len(data)
 
     def root(self) -> Table:
-        """The table the file begins with."""
+        """Return the root table."""
         return self.table_at(self.follow(0))
 
     def spend(self, work: int) -> None:
-        """Accounts for work, in bytes looked at."""
-        self._left -= work
-        if self._left < 0:
-            raise FlatbufferError("parts that overlap, and hold more together than the file has")
+        """Count work, in bytes read. Raises FlatbufferError beyond the limit."""
+        self._work_left -= work
+        if self._work_left < 0:
+            raise FlatbufferError("overlapping parts that are together larger than the file")
 
     def check(self, position: int, size: int) -> int:
-        """The position, if that many bytes lie there."""
+        """Return the position, if the file has `size` bytes from there."""
         if position < 0 or size > len(self.data) - position:
-            raise FlatbufferError(f"{size} bytes at {position} of a file of {len(self.data)}")
+            raise FlatbufferError(f"{size} bytes at offset {position} of a file of {len(self.data)} bytes")
         return position
 
     def bytes_at(self, position: int, size: int) -> bytes:
-        """A copy of bytes, accounted for."""
+        """Return a copy of bytes, counted as work."""
         self.check(position, size)
         self.spend(size)
         return self.data[position : position + size]
 
     def follow(self, position: int) -> int:
-        """Where the offset stored at a position leads."""
+        """Return the position that the offset stored at `position` refers to."""
         offset: int = _U32.unpack_from(self.data, self.check(position, 4))[0]
         return self.check(position + offset, 4)
 
     def table_at(self, position: int) -> Table:
-        """The table at a position, with its layout checked."""
-        layout = position - _I32.unpack_from(self.data, self.check(position, 4))[0]
-        layout_size, size = (_U16.unpack_from(self.data, self.check(layout + 2 * i, 2))[0] for i in range(2))
-        if layout_size < 4 or layout_size % 2 or size < 4:
-            raise FlatbufferError(f"a table at {position} without a layout")
-        self.check(layout, layout_size)
+        """Return the table at a position, after checking its vtable."""
+        vtable = position - _I32.unpack_from(self.data, self.check(position, 4))[0]
+        vtable_size, size = (_U16.unpack_from(self.data, self.check(vtable + 2 * i, 2))[0] for i in range(2))
+        if vtable_size < 4 or vtable_size % 2 or size < 4:
+            raise FlatbufferError(f"an invalid vtable of the table at offset {position}")
+        self.check(vtable, vtable_size)
         self.check(position, size)
-        self.spend(_TABLE_COST + layout_size + size)
-        return Table(self, position, size, struct.unpack_from(f"<{layout_size // 2 - 2}H", self.data, layout + 4))
+        self.spend(_TABLE_COST + vtable_size + size)
+        return Table(self, position, size, struct.unpack_from(f"<{vtable_size // 2 - 2}H", self.data, vtable + 4))
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table: `size` bytes from `position`, and for each slot where in them its field lies; 0 where it is left out."""
+    """A table of a flatbuffer. Its methods raise FlatbufferError for damaged data.
+
+    Attributes:
+        reader: the file.
+        position: offset of the table in the file.
+        size: bytes of the table.
+        slots: for each slot, the offset of its field in the table; 0 if the field is absent.
+    """
 
     reader: Reader
     position: int
@@ -92,11 +107,11 @@ class Table:
     slots: tuple[int, ...]
 
     def present(self) -> Iterator[int]:
-        """The slots that are filled."""
+        """Return the slots whose fields are present."""
         return (slot for slot, offset in enumerate(self.slots) if offset)
 
     def scalar(self, slot: int, code: str, default: float) -> int | float | bool:
-        """A number; `code` is the letter of the `struct` module for its type."""
+        """Return a number; `code` is the `struct` format character of its type."""
         position = self._field(slot, struct.calcsize(f"<{code}"))
         if position is None:
             return default
@@ -104,22 +119,22 @@ class Table:
         return value
 
     def table(self, slot: int) -> Table | None:
-        """The table a field points at."""
+        """Return the table that a field refers to; None if the field is absent."""
         position = self._field(slot, 4)
         return None if position is None else self.reader.table_at(self.reader.follow(position))
 
     def string(self, slot: int) -> str | None:
-        """A text."""
+        """Return a string; None if the field is absent."""
         position = self._field(slot, 4)
         return None if position is None else self._text(position)
 
     def raw(self, slot: int) -> bytes | None:
-        """A vector of bytes."""
+        """Return a vector of bytes; None if the field is absent."""
         found = self._vector(slot, 1)
         return None if found is None else self.reader.bytes_at(*found)
 
     def numbers(self, slot: int, code: str) -> tuple[int | float | bool, ...] | None:
-        """A vector of numbers."""
+        """Return a vector of numbers of the `struct` type `code`; None if the field is absent."""
         found = self._vector(slot, struct.calcsize(f"<{code}"))
         if found is None:
             return None
@@ -128,35 +143,40 @@ class Table:
         return struct.unpack_from(f"<{count}{code}", self.reader.data, start)
 
     def strings(self, slot: int) -> tuple[str, ...] | None:
-        """A vector of texts."""
-        places = self._places(slot)
-        return None if places is None else tuple(map(self._text, places))
+        """Return a vector of strings; None if the field is absent."""
+        positions = self._positions(slot)
+        return None if positions is None else tuple(map(self._text, positions))
 
     def tables(self, slot: int) -> Iterator[Table] | None:
-        """A vector of tables, each read when it is asked for."""
-        places = self._places(slot)
-        return None if places is None else (self.reader.table_at(self.reader.follow(place)) for place in places)
+        """Return a vector of tables, each read on demand; None if the field is absent."""
+        positions = self._positions(slot)
+        if positions is None:
+            return None
+        return (self.reader.table_at(self.reader.follow(position)) for position in positions)
 
     def _field(self, slot: int, size: int) -> int | None:
+        """Return the position of a field of `size` bytes; None if it is absent."""
         offset = self.slots[slot] if slot < len(self.slots) else 0
         if offset == 0:
             return None
         if offset < 4 or offset + size > self.size:
-            raise FlatbufferError(f"a field outside its table at {self.position}")
+            raise FlatbufferError(f"a field outside its table at offset {self.position}")
         return self.position + offset
 
     def _vector(self, slot: int, width: int) -> tuple[int, int] | None:
-        """Where the elements begin, and how many there are."""
+        """Return the start and the number of elements of `width` bytes; None if the field is absent."""
         position = self._field(slot, 4)
         return None if position is None else self._elements(position, width)
 
     def _elements(self, position: int, width: int) -> tuple[int, int]:
+        """Return the start and the number of elements of the vector that the offset at `position` refers to."""
         start = self.reader.follow(position)
         count: int = _U32.unpack_from(self.reader.data, start)[0]
         self.reader.check(start + 4, count * width)
         return start + 4, count
 
-    def _places(self, slot: int) -> range | None:
+    def _positions(self, slot: int) -> range | None:
+        """Return the positions of a vector's offsets; None if the field is absent."""
         found = self._vector(slot, 4)
         if found is None:
             return None
@@ -169,4 +189,4 @@ class Table:
         try:
             return data.decode("utf-8")
         except UnicodeDecodeError as error:
-            raise FlatbufferError(f"a text at {position} that is not UTF-8") from error
+            raise FlatbufferError(f"a string at offset {position} that is not UTF-8") from error
