@@ -74,10 +74,13 @@ def _replaced(name: str, value: Array) -> Callable[[Weights], Weights]:
         (_replaced("MobilenetV2/Conv/weights", np.ones((3, 3, 3, 8), np.float32)), r"shape \(3, 3, 3, 8\)"),
         (
             _replaced("MobilenetV2/Conv/BatchNorm/beta", np.array([np.nan] * 3 + [0.0] * 13, np.float32)),
-            "3 of 16 that are not",
+            "3 of 16 values not finite",
         ),
         (_replaced("MobilenetV2/Conv/BatchNorm/beta", np.zeros(16, np.float64)), "float32"),
-        (_replaced("MobilenetV2/Conv/BatchNorm/moving_variance", np.full(16, -1, np.float32)), "16 of 16 that are"),
+        (
+            _replaced("MobilenetV2/Conv/BatchNorm/moving_variance", np.full(16, -1, np.float32)),
+            "16 of 16 values negative",
+        ),
     ],
     ids=["missing", "misshapen", "NaN", "float64", "negative variance"],
 )

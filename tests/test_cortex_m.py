@@ -172,7 +172,7 @@ def reshaped(shape: list[int]) -> bytes:
         (lambda: reshaped([1, 8, 8, 4]), "LiteRT to run tiny"),
         (lambda: edit_operator("SOFTMAX", "ADD"), "LiteRT to run tiny"),
         (lambda: tiny_model("float"), "float32"),
-        (lambda: tiny_model("int8")[:-2000], "damaged or cut"),
+        (lambda: tiny_model("int8")[:-2000], "damaged or truncated"),
     ],
     ids=["operator", "custom operator", "batch", "not square", "no size", "four colours", "cannot run", "float", "cut"],
 )

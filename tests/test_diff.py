@@ -765,7 +765,7 @@ def test_tables_are_bounded_and_hold_no_control_characters(tmp_path: Path) -> No
         ("empty", b"", ("an empty file",)),
         ("pointer", b"version https://git-lfs.github.com/spec/v1\n", ("a Git LFS pointer",)),
         ("page", b"<html></html>", ("an HTML page",)),
-        ("cut", tiny_model, ("damaged or cut",)),
+        ("cut", tiny_model, ("damaged or truncated",)),
         ("folder", "folder", ("a folder",)),
     ],
 )

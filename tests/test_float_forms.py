@@ -324,16 +324,16 @@ FOREIGN = {
     "an HTML page": written(b"<!DOCTYPE html><title>404</title>"),
     "an ONNX file": written(b"\x08\x07\x12\x07pytorch\x1a\x051.9\x00:"),
     "a PyTorch file": zipped("archive/data.pkl", "archive/data/0"),
-    "a pickle, as old PyTorch files are": written(b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."),
+    "a pickle, the format of old PyTorch files": written(b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."),
     "NumPy arrays (.npz)": zipped("weights.npy"),
     "a zip without model.weights.h5, with notes": zipped("notes"),
     "a damaged zip": written(b"PK\x03\x04 and no more"),
     "a safetensors file": written(b'\x40\0\0\0\0\0\0\0{"__metadata__":{"format":"pt"}}'),
     "the saved_model.pb of a SavedModel": written(b"\x08\x01\x12\x03abc"),
     "the .index of a TensorFlow checkpoint": written(b"\0" * 40 + bytes.fromhex("57fb808b247547db")),
-    "a graph as text": written(b'node {\n  name: "input"\n}\n'),
+    "a graph in text format": written(b'node {\n  name: "input"\n}\n'),
     "text": written("Gewichte für ein Netz\n".encode()),
-    "a file of no form that is known here": written(b"\x01\x02\xff\x00" * 40),
+    "a file of unknown format": written(b"\x01\x02\xff\x00" * 40),
     "a folder without saved_model.pb": lambda path: path.mkdir(),
     "a folder with a TensorFlow checkpoint": lambda path: path.mkdir() or (path / "model.ckpt.index").touch(),
 }
@@ -411,8 +411,8 @@ BAD_KERAS: dict[str, tuple[Callable[[Path, Path], None], str]] = {
     "no top": (edited_file(lambda layers: layers.pop("dense")), "include_top=True"),
     "layer": (edited_file(lambda layers: layers.pop("conv2d_4")), r"float32 \(1, 1"),
     "link": (edited_file(linked), "no 0 in /layers/conv2d/vars"),
-    "NaN": (edited_file(not_finite), "finite numbers in MobilenetV2/expanded_conv_1/expand/BatchNorm/gamma"),
-    "variance": (edited_file(negative), "variances that are not negative"),
+    "NaN": (edited_file(not_finite), "finite values in MobilenetV2/expanded_conv_1/expand/BatchNorm/gamma"),
+    "variance": (edited_file(negative), "no negative variance"),
     "cut": (cut, "a readable Keras file"),
 }
 
@@ -439,14 +439,14 @@ def unfrozen() -> bytes:
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (lambda: tiny_model("int8"), "a quantised model: int8 in tensor"),
+        (lambda: tiny_model("int8"), "a quantized model: int8 in tensor"),
         (lambda: tiny_model("float"), "to have 1000 or 1001 classes; found"),
         (unfrozen, "it is not frozen"),
     ],
     ids=["quantised", "another network", "unfrozen"],
 )
 def test_a_model_that_is_no_float_mobilenet_is_refused(data: Callable[[], bytes], words: str, tmp_path: Path) -> None:
-    """A quantised model, a float one of another network, a graph that still has variables."""
+    """A quantized model, a float one of another network, a graph that still has variables."""
     (tmp_path / "it").write_bytes(data())
     with pytest.raises(InputError, match=words):
         float_forms.read_weights(tmp_path / "it", SMALL)

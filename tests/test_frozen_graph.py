@@ -204,12 +204,12 @@ def other_epsilon(definition: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (doubled, "every node once"),
+        (doubled, "unique node names"),
         (missing, "no such node"),
         (strided, "strides \\[1, 1, 1, 1\\] and padding SAME in MobilenetV2/expanded_conv_2/depthwise"),
         (unfrozen, "it is not frozen"),
-        (not_finite, "some that are not"),
-        (circular, "without a circle"),
+        (not_finite, "NaN or infinite values"),
+        (circular, "an acyclic graph"),
         (other_epsilon, "epsilon 0.001"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
@@ -227,7 +227,7 @@ def test_a_damaged_graph_is_refused_in_one_line(
 
 def test_bytes_that_are_no_graph_are_refused(weights: Weights) -> None:
     """A file that cannot be decoded says nothing and is not taken for an empty graph."""
-    with pytest.raises(InputError, match="bytes that are none"):
+    with pytest.raises(InputError, match="data that is not a GraphDef"):
         compare(b"\x0a\xff\xff", SMALL, weights, "the graph")
 
 

@@ -220,7 +220,7 @@ def test_a_network_whose_scores_are_next_to_equal_ends_no_process(model: Path) -
     def flatten(tree: Any) -> None:
         operand(tree, "SOFTMAX", 0).quantization.scale = np.array([7.8e-9], np.float32)
 
-    with pytest.raises(InputError, match=r"a step of 7\.8e-09"):
+    with pytest.raises(InputError, match=r"found 7\.8e-09: all logits"):
         Runner(edited(model.read_bytes(), flatten), "reference")
 
 
@@ -271,7 +271,7 @@ def legacy(model: bytes) -> bytes:
         ("float", "a float model: float32"),
         ("16x8", "a 16x8 model: int16"),
         ("weights", "a dynamic-range model"),
-        ("ends", "an INT8 model with float32 ends"),
+        ("ends", "an INT8 model with float32 inputs"),
         ("legacy", "a uint8 model"),
         ("subgraphs", "2 subgraphs instead of one"),
         ("pointer", "Git LFS pointer"),
@@ -312,7 +312,7 @@ def test_pictures_are_known_by_their_range(model: Path) -> None:
         tree.subgraphs[0].tensors[first].quantization.scale = np.array([1 / 255], np.float32)  # type: ignore[attr-defined]
         tree.subgraphs[0].tensors[first].quantization.zeroPoint = np.array([-128])  # type: ignore[attr-defined]
 
-    assert picture_fault(read_model(edited(model.read_bytes(), whole))) == "one of 0 to 1"
+    assert picture_fault(read_model(edited(model.read_bytes(), whole))) == "an input range of 0 to 1"
 
 
 @pytest.mark.shared

@@ -83,7 +83,7 @@ def test_a_buffer_behind_the_flatbuffer_is_found_and_checked() -> None:
 
     size = len(moved(2))
     assert max(read_model(moved(size) + weights.data).tensors, key=lambda t: len(t.data)).data == weights.data
-    with pytest.raises(InputError, match=f"{len(weights.data)} bytes at {size} of a file of {size}"):
+    with pytest.raises(InputError, match=f"{len(weights.data)} bytes at offset {size} of a file of {size} bytes"):
         read_model(moved(size))
 
 
@@ -147,18 +147,18 @@ def _shared_over_and_over(tree: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (_operand_out_of_range, "tensor 400 among the inputs of operator 0, of 9 tensors"),
-        (_negative_operand, "tensor -2 among the inputs of operator 0"),
-        (_output_out_of_range, "tensor 77 among the graph's outputs"),
-        (_buffer_out_of_range, "tensor 0 'picture' refers to buffer 99 of"),
-        (_code_out_of_range, "operator 3 refers to operator code 50 of 4"),
+        (_operand_out_of_range, "tensor 400 in the inputs of operator 0, but the model has 9 tensors"),
+        (_negative_operand, "tensor -2 in the inputs of operator 0"),
+        (_output_out_of_range, "tensor 77 in the graph's outputs"),
+        (_buffer_out_of_range, "tensor 0 'picture' refers to buffer 99, but there are only"),
+        (_code_out_of_range, "operator 3 refers to operator code 50, but there are only 4"),
         (_short_constant, r"of shape \[8, 3, 3, 3\] and type int8 has 215 bytes of data"),
         (_other_shape, r"of shape \[3, 3, 3, 9\] and type int8 has 216 bytes of data"),
         (_endless_shape, "2147483647, ...] and type int8 has 216 bytes"),
         (_missing_scale, "has 7 scales for 8 channels"),
         (_missing_zero_points, "has 1 scales and 0 zero points"),
         (_no_number, "has a scale that is not finite, as TensorFlow's old quantizer writes for an empty range"),
-        (_other_file, "keeps its data in another file"),
+        (_other_file, "has its data in another file"),
         (_shared_over_and_over, "tensors that share buffers"),
         (lambda tree: tree.subgraphs.append(tree.subgraphs[0]), "2 subgraphs instead of one"),
         (lambda tree: tree.subgraphs.clear(), "0 subgraphs instead of one"),
@@ -201,10 +201,10 @@ def _metadata_in_buffer_0(tree: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (_both_places, "buffer . has data both in its table and at 16, and a runtime uses the first alone"),
-        (_both_places_one_empty, "buffer . has data both in its table and at 16"),
-        (_both_custom_options, "operator 0 has data both in its table and at 16"),
-        (_constant_in_buffer_0, "has its data in buffer 0, which stands for no data"),
+        (_both_places, "buffer . has data both in its table and at offset 16, of which runtimes use the first"),
+        (_both_places_one_empty, "buffer . has data both in its table and at offset 16"),
+        (_both_custom_options, "operator 0 has data both in its table and at offset 16"),
+        (_constant_in_buffer_0, "has its data in buffer 0, which means no data"),
         (_metadata_in_buffer_0, "metadata has its data in buffer 0"),
         (_no_number, "not finite"),
     ],
@@ -239,8 +239,8 @@ def test_a_buffer_0_that_nothing_refers_to_may_hold_anything() -> None:
         (b"\n<!DOCTYPE html><html>", "an HTML page"),
         (b"PK\x03\x04 something else", "19 bytes without the TFL3 file identifier"),
         (bytes(100), "100 bytes without the TFL3 file identifier"),
-        (b"\x10\x00\x00\x00TFL3", "a damaged or cut TensorFlow Lite file"),
-        (struct.pack("<I4s", 0xFFFFFFFF, b"TFL3") + bytes(50), "4 bytes at 4294967295 of a file of 58"),
+        (b"\x10\x00\x00\x00TFL3", "a damaged or truncated TensorFlow Lite file"),
+        (struct.pack("<I4s", 0xFFFFFFFF, b"TFL3") + bytes(50), "4 bytes at offset 4294967295 of a file of 58 bytes"),
     ],
 )
 def test_what_is_no_model_is_said_in_plain_words(content: bytes, said: str) -> None:
@@ -270,7 +270,7 @@ def test_paths_that_name_no_readable_file_are_refused(tmp_path: Path) -> None:
     for path, said in (
         (tmp_path / "missing", "No such file"),
         (tmp_path, "a folder"),
-        (tmp_path / "pipe", "something that is no file"),
+        (tmp_path / "pipe", "something that is not a regular file"),
         (tmp_path / ("x" * 300), "File name too long"),
         (Path("nul\0"), "null"),
     ):

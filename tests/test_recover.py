@@ -289,10 +289,10 @@ def strangers(
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("cut", "a damaged or cut TensorFlow Lite file"),
+        ("cut", "a damaged or truncated TensorFlow Lite file"),
         ("empty", "an empty file"),
         ("random", "5000 bytes without the TFL3 file identifier"),
-        ("random with identifier", "a damaged or cut TensorFlow Lite file"),
+        ("random with identifier", "a damaged or truncated TensorFlow Lite file"),
         ("pointer", "a Git LFS pointer"),
         ("page", "an HTML page"),
         ("float", "float32 in input, as dynamic-range and float16 models have it"),

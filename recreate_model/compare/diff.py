@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from recreate_model.compare.elements import bias_restated, compare_elements, first_difference, same
 from recreate_model.compare.pairing import Pairing, Place, constants, pair
 from recreate_model.compare.verdict import Comparison, Difference, Kind, Verdict, comparison_json
-from recreate_model.quantize.scales import bound
+from recreate_model.quantize.scales import prescribed_difference
 from recreate_model.tflite.model_view import ModelView, Operator, Signature, Tensor, read_model
 
 __all__ = ["Comparison", "Difference", "Kind", "Verdict", "compare", "comparison_json"]
@@ -97,7 +97,7 @@ def _operators(one: ModelView, two: ModelView, pairing: Pairing) -> Iterator[Dif
             yield _unequal(Kind.OPTIONS, where, "options", first.options_kind, second.options_kind)
         if first.custom_options != second.custom_options:
             yield _unequal(Kind.OPTIONS, where, "custom options", first.custom_options, second.custom_options)
-        if what := bound((one, first), (two, second)):
+        if what := prescribed_difference((one, first), (two, second)):
             yield Difference(Kind.OPTIONS, where, "", what)
         for kind, fields in (
             (Kind.OPTIONS, _fields(first.options, second.options)),

@@ -1,1 +1,1 @@
-"""Float weights, whatever form they come in."""
+"""Readers of float weights in every supported format."""

@@ -1,8 +1,8 @@
 """Float weights from an archive in the layout of the official MobileNetV2 checkpoints.
 
-An archive holds the variables twice: as training left them, and as exponential moving averages. Inference uses the
-averages; only BatchNorm's own statistics have none, being averages already. The archive's frozen graph was exported
-from the averages, and is compared with what is read here.
+An archive holds each variable twice: its last value in training, and its exponential moving average. Inference uses
+the averages. Only the BatchNorm statistics are stored once, because they are moving averages themselves. The archive's
+frozen graph was exported from the averages, so its constants are compared with the variables read here.
 """
 
 from __future__ import annotations
@@ -33,11 +33,12 @@ class FloatWeights:
     """The float weights of a network.
 
     Attributes:
-        values: every variable of `network.variables`, float32; of a layer with BatchNorm folded, its weights and
-            `biases` instead.
-        frozen_graph: that of the archive, serialised; None where it has none.
-        comparison: of its constants with the variables; None where there is no graph beside them.
-        background: whether the file has class 0; where it has not, `background` filled it in.
+        values: every variable of `architecture.variables`, float32; a folded layer has its weights and `biases` instead
+            of BatchNorm variables.
+        frozen_graph: the source's frozen graph, serialized; None if there is none, or none that a toolchain can
+            convert.
+        comparison: comparison of an archive's frozen graph with its variables; None without both.
+        background: whether the source has class 0; if not, `with_background` has added it.
     """
 
     values: Mapping[str, Array]
@@ -47,10 +48,11 @@ class FloatWeights:
 
 
 def read_archive(path: Path, model: Model) -> FloatWeights:
-    """Reads the moving averages of `model`'s variables, and the frozen graph.
+    """Read the moving averages of `model`'s variables, and the frozen graph if there is one.
 
     Raises:
-        InputError: not such an archive, another model's, or a variable that is missing, misshapen or not finite.
+        InputError: the file is no such archive, it is damaged or of another model, or a variable is missing, not
+            finite, not float32 or of the wrong shape.
     """
     with tempfile.TemporaryDirectory(prefix="recreate_model-") as scratch:
         names = {Path(member).name for member in archive.members(path)}
@@ -58,7 +60,7 @@ def read_archive(path: Path, model: Model) -> FloatWeights:
             if f"{model.name}.{part}" not in names:
                 raise InputError(
                     expected=f"{path} to hold {model.name}.{part}",
-                    found=", ".join(sorted(names)) or "no file at all",
+                    found=", ".join(sorted(names)) or "no files",
                     next_step="give --model the name of the archive's model, or another --checkpoint",
                 )
         files = archive.unpack(path, Path(scratch), lambda member: member.endswith((*_PARTS, _FROZEN)))
@@ -75,39 +77,38 @@ def _read_variables(prefix: Path, model: Model, source: Path) -> dict[str, Array
     with captured():
         import tensorflow as tf
 
-    # The bundle reader opens files lazily and reports damage with a range of exceptions of its own.
-    broken = (tf.errors.OpError, RuntimeError, ValueError)
+    # The checkpoint reader opens files lazily and reports damage with any of these exceptions.
+    read_errors = (tf.errors.OpError, RuntimeError, ValueError)
     try:
         reader = tf.train.load_checkpoint(str(prefix))
         shapes = reader.get_variable_to_shape_map()
-    except broken as error:
+    except read_errors as error:
         raise _damaged(source, prefix.name, error) from error
     values = {}
     for name, shape in variables(model).items():
-        # BatchNorm's statistics are averages already. Everything else has both, and the raw one is not what is wanted.
         stored = name if name.endswith(_STATISTICS) else name + _AVERAGE
         if stored not in shapes or tuple(shapes[stored]) != shape:
             raise InputError(
                 expected=f"{source} to hold the variable {stored} of shape {shape}",
                 found=f"shape {tuple(shapes[stored])}" if stored in shapes else "no such variable",
-                next_step=f"give an archive of {model.name}, or --model the archive's own",
+                next_step=f"give an archive of {model.name}, or give --model the name of the archive's model",
             )
         try:
             value = np.asarray(reader.get_tensor(stored))
-        except broken as error:
+        except read_errors as error:
             raise _damaged(source, stored, error) from error
         if value.dtype != np.float32 or not np.isfinite(value).all():
             bad = value.size - int(np.isfinite(value).sum()) if value.dtype.kind == "f" else value.size
             raise InputError(
-                expected=f"{source} to hold finite float32 numbers in {stored}",
-                found=f"{bad} of {value.size} that are not",
-                next_step="fetch the archive again, or give another --checkpoint",
+                expected=f"{source} to hold finite float32 values in {stored}",
+                found=f"{value.dtype} with {bad} of {value.size} values not finite",
+                next_step="download the archive again, or give another --checkpoint",
             )
         if name.endswith("/moving_variance") and (value < 0).any():
             raise InputError(
-                expected=f"{source} to hold variances in {stored}, which are not negative",
-                found=f"{int((value < 0).sum())} of {value.size} that are",
-                next_step="fetch the archive again, or give another --checkpoint",
+                expected=f"{source} to hold non-negative variances in {stored}",
+                found=f"{int((value < 0).sum())} of {value.size} values negative",
+                next_step="download the archive again, or give another --checkpoint",
             )
         values[name] = value
     return values
@@ -116,6 +117,6 @@ def _read_variables(prefix: Path, model: Model, source: Path) -> dict[str, Array
 def _damaged(source: Path, part: str, error: Exception) -> InputError:
     return InputError(
         expected=f"{source} to hold a readable TensorFlow checkpoint",
-        found=f"{part} that cannot be read ({str(error).splitlines()[0] if str(error) else type(error).__name__})",
-        next_step="fetch the archive again, or give another --checkpoint",
+        found=f"an unreadable {part} ({str(error).splitlines()[0] if str(error) else type(error).__name__})",
+        next_step="download the archive again, or give another --checkpoint",
     )

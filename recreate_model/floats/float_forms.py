@@ -1,7 +1,7 @@
-"""The forms that float weights come in: which one a file has, told by its content, and the weights in it.
+"""The formats of float weights: detect the format of a file by its content, and read the weights.
 
-For: `--checkpoint PATH`. What a file is that has none of them is said in one line. Not for: reading one form, each of
-which has its module.
+This serves `--checkpoint PATH`. A file of another format is rejected with an error that says what it is. Each format
+has a module of its own that reads it.
 """
 
 from __future__ import annotations
@@ -24,12 +24,15 @@ from recreate_model.support.arrays import Array
 from recreate_model.support.digest import digest_file
 from recreate_model.support.errors import InputError
 
-_READ = "an archive (.tgz), a frozen graph (.pb), a float .tflite, a Keras file (.h5, .keras) or a SavedModel folder"
-_HEAD = 4096
+_SUPPORTED = (
+    "an archive (.tgz), a frozen graph (.pb), a float .tflite, a Keras file (.h5, .keras) or a SavedModel folder"
+)
+_HEAD = 4096  # bytes read to detect the format
 _HDF5 = b"\x89HDF\r\n\x1a\n"
-_TABLE = bytes.fromhex("57fb808b247547db")  # the end of a checkpoint's .index
-_OTHERS = (
-    (b"\x80\x02", "a pickle, as old PyTorch files are"),
+_INDEX_MAGIC = bytes.fromhex("57fb808b247547db")  # the last bytes of a checkpoint's .index
+_UNKNOWN = "a file of unknown format"
+_UNSUPPORTED = (
+    (b"\x80\x02", "a pickle, the format of old PyTorch files"),
     (b"\x80\x03", "a pickle"),
     (b"\x80\x04", "a pickle"),
     (b"\x80\x05", "a pickle"),
@@ -37,28 +40,31 @@ _OTHERS = (
     (b"\x28\xb5\x2f\xfd", "a Zstandard file"),
     (b"\xfd7zXZ", "an xz archive"),
     (b"BZh", "a bzip2 archive"),
-    (b"\x08\x01\x12", "the saved_model.pb of a SavedModel, whose weights lie beside it: give its folder"),
+    (b"\x08\x01\x12", "the saved_model.pb of a SavedModel, without its weights: give the whole folder"),
 )
 
 
 def form_of(path: Path) -> str:
-    """Which form a file or folder has, by what its first bytes are.
+    """Detect the format of a file or folder by its content.
+
+    Returns:
+        ARCHIVE or one of FORMS of `recipe`.
 
     Raises:
-        InputError: none; what it is instead.
+        InputError: the file is unreadable, or has no supported format; the message says what it is.
     """
     if path.is_dir():
         if (path / saved_model.FILE).is_file():
             return SAVED_MODEL
-        raise _none(path, _folder(path))
+        raise _unsupported(path, _describe_folder(path))
     try:
         with path.open("rb") as stream:
             head = stream.read(_HEAD)
-            stream.seek(max(0, os.fstat(stream.fileno()).st_size - len(_TABLE)))
-            tail = stream.read(len(_TABLE))
+            stream.seek(max(0, os.fstat(stream.fileno()).st_size - len(_INDEX_MAGIC)))
+            tail = stream.read(len(_INDEX_MAGIC))
     except OSError as error:
         raise InputError(
-            expected=f"to read {path}", found=error.strerror or str(error), next_step="make it readable"
+            expected=f"{path} to be readable", found=error.strerror or str(error), next_step="make it readable"
         ) from error
     if head.startswith(b"\x1f\x8b"):
         return ARCHIVE
@@ -70,51 +76,58 @@ def form_of(path: Path) -> str:
         names = _zip_names(path)
         if keras_file.WEIGHTS_MEMBER in names:
             return KERAS_FILE
-        raise _none(path, _zip(names))
-    if _begins_with_a_node(head):
+        raise _unsupported(path, _describe_zip(names))
+    if _starts_with_node(head):
         return FROZEN_GRAPH
-    raise _none(path, _otherwise(head, tail))
+    raise _unsupported(path, _describe(head, tail))
 
 
 def digest_of(path: Path) -> str:
-    """SHA-256 of a file, or of what decides the weights in a SavedModel folder."""
+    """Return the SHA-256 of a file, or of the files in a SavedModel folder that determine the weights."""
     return saved_model.digest_saved_model(path) if path.is_dir() else digest_file(path)
 
 
 def size_of(path: Path) -> int:
-    """Bytes of what `digest_of` is of."""
+    """Return the size in bytes of the files that `digest_of` covers."""
     return saved_model.size_of(path) if path.is_dir() else path.stat().st_size
 
 
 def read_weights(path: Path, model: Model) -> FloatWeights:
-    """The float weights of a network, whichever form they come in.
+    """Read the float weights of a network from a file or folder of any supported format.
 
     Raises:
-        InputError: another file, a damaged one, another model's, or weights that are missing or not finite.
+        InputError: the format is unsupported, the file is damaged or of another model, or weights are missing or not
+            finite.
     """
     form, source = form_of(path), str(path)
     if form == ARCHIVE:
         return checkpoint.read_archive(path, model)
     if form == KERAS_FILE:
-        return _checked(keras_file.read_keras(path, model, source), model, source)
+        return _checked_weights(keras_file.read_keras(path, model, source), model, source)
     if form == TFLITE:
-        return _checked(float_tflite.read_float_tflite(path.read_bytes(), model, source), model, source)
+        return _checked_weights(float_tflite.read_float_tflite(path.read_bytes(), model, source), model, source)
     graph = saved_model.freeze(path) if form == SAVED_MODEL else path.read_bytes()
     values = frozen_graph.as_values(frozen_graph.read_layers(graph, model, source, CLASSES_READ))
-    # A toolchain converts the file that was given, between the two nodes that it knows.
-    known = form == FROZEN_GRAPH and {MOBILENET_V2.input_name, MOBILENET_V2.output_name} <= frozen_graph.names(graph)
-    return _checked(values, model, source, graph if known else None)
+    # A toolchain can convert a frozen graph directly if its input and output have the official names.
+    official = {MOBILENET_V2.input_name, MOBILENET_V2.output_name}
+    convertible = form == FROZEN_GRAPH and official <= frozen_graph.names(graph)
+    return _checked_weights(values, model, source, graph if convertible else None)
 
 
-def _checked(values: Mapping[str, Array], model: Model, source: str, graph: bytes | None = None) -> FloatWeights:
-    """The weights with the background filled in where it is missing."""
+def _checked_weights(
+    values: Mapping[str, Array], model: Model, source: str, graph: bytes | None = None
+) -> FloatWeights:
+    """Check that the values are finite and the variances not negative, and add the background class if missing."""
     values = dict(values)
     for name, value in values.items():
-        if not np.isfinite(value).all() or (name.endswith("/moving_variance") and (value < 0).any()):
+        bad = value.size - int(np.isfinite(value).sum())
+        if name.endswith("/moving_variance"):
+            bad += int((value < 0).sum())
+        if bad:
             raise InputError(
-                expected=f"{source} to hold finite numbers in {name}, and variances that are not negative",
-                found="some that are not",
-                next_step="fetch it again, or give another --checkpoint",
+                expected=f"{source} to hold finite values in {name}, and no negative variance",
+                found=f"{bad} of {value.size} values that are not",
+                next_step="get the checkpoint again, or give another --checkpoint",
             )
     classifier = architecture.layers(model)[-1]
     names = classifier.weights_name, f"{classifier.name}/biases"
@@ -125,29 +138,29 @@ def _checked(values: Mapping[str, Array], model: Model, source: str, graph: byte
     return FloatWeights(values, background=False)
 
 
-def _begins_with_a_node(head: bytes) -> bool:
-    """Whether a GraphDef's first field, a node that begins with its name and its operator, stands at the start."""
-    # Both are fields of a length: the tag 0x0a, the length in groups of seven bits, the bytes; the operator has 0x12.
-    length, start = _length(head, 0, 0x0A)
-    name, inner = _length(head, start, 0x0A)
-    operator, end = _length(head, inner + name, 0x12)
-    text = head[inner : inner + name] + head[end : end + operator]
+def _starts_with_node(head: bytes) -> bool:
+    """Return whether the data starts as a GraphDef does: with a node, which starts with its name and its operator."""
+    # All three are length-delimited protobuf fields: a tag, the length as a varint, then the content.
+    length, start = _field(head, 0, 0x0A)
+    name, name_start = _field(head, start, 0x0A)
+    operator, operator_start = _field(head, name_start + name, 0x12)
+    text = head[name_start : name_start + name] + head[operator_start : operator_start + operator]
     return bool(length and name and operator) and text.isascii() and text.decode("ascii").isprintable()
 
 
-def _length(data: bytes, at: int, tag: int) -> tuple[int, int]:
-    """The length of a field with this tag, and where its bytes begin; a length of 0 where there is no such field."""
-    if data[at : at + 1] != bytes([tag]):
-        return 0, at
+def _field(data: bytes, position: int, tag: int) -> tuple[int, int]:
+    """Return the length and the start of a protobuf field's content; a length of 0 if the field has another tag."""
+    if data[position : position + 1] != bytes([tag]):
+        return 0, position
     value = 0
-    for shift, byte in enumerate(data[at + 1 : at + 6]):
-        value |= (byte & 127) << 7 * shift
+    for index, byte in enumerate(data[position + 1 : position + 6]):
+        value |= (byte & 127) << 7 * index
         if byte < 128:
-            return value, at + 2 + shift
-    return 0, at
+            return value, position + 2 + index
+    return 0, position
 
 
-def _folder(path: Path) -> str:
+def _describe_folder(path: Path) -> str:
     if any(path.glob("*.index")):
         return "a folder with a TensorFlow checkpoint: give the archive it came in"
     return f"a folder without {saved_model.FILE}"
@@ -161,7 +174,7 @@ def _zip_names(path: Path) -> list[str]:
         return []
 
 
-def _zip(names: list[str]) -> str:
+def _describe_zip(names: list[str]) -> str:
     if any(name.endswith("data.pkl") for name in names):
         return "a PyTorch file"
     if names and all(name.endswith(".npy") for name in names):
@@ -171,15 +184,16 @@ def _zip(names: list[str]) -> str:
     return f"a zip without {keras_file.WEIGHTS_MEMBER}, with {names[0][:60]}"
 
 
-def _otherwise(head: bytes, tail: bytes) -> str:
+def _describe(head: bytes, tail: bytes) -> str:
+    """Say what an unsupported file is, given its first and last bytes."""
     if not head:
         return "an empty file"
     if stand_in := placeholder(head):
         return f"{stand_in}: the file itself was not downloaded"
-    for mark, kind in _OTHERS:
-        if head.startswith(mark):
+    for magic, kind in _UNSUPPORTED:
+        if head.startswith(magic):
             return kind
-    if tail == _TABLE:
+    if tail == _INDEX_MAGIC:
         return "the .index of a TensorFlow checkpoint: give the archive it came in"
     if head[0] == 8 and 2 < head[1:2][0] < 64 and head[2:3] in (b"\x12", b"\x1a", b"\x3a", b"\x42"):
         return "an ONNX file"
@@ -187,13 +201,15 @@ def _otherwise(head: bytes, tail: bytes) -> str:
         return "a safetensors file"
     text = head.lstrip()
     if text.startswith((b"node {", b"node{")):
-        return "a graph as text: give the binary one"
+        return "a graph in text format: give the binary one"
     try:
-        head[:-4].decode()
+        head[:-4].decode()  # a multibyte character may be cut at the end
     except UnicodeDecodeError:
-        return "a file of no form that is known here"
-    return "a file of no form that is known here" if b"\0" in head else "text"
+        return _UNKNOWN
+    return _UNKNOWN if b"\0" in head else "text"
 
 
-def _none(path: Path, found: str) -> InputError:
-    return InputError(expected=f"--checkpoint {path} to be {_READ}", found=found, next_step="give one of these")
+def _unsupported(path: Path, found: str) -> InputError:
+    return InputError(
+        expected=f"--checkpoint {path} to be {_SUPPORTED}", found=found, next_step="give a file of one of these formats"
+    )

@@ -1,11 +1,13 @@
-"""A frozen graph of a MobileNetV2, read by its structure: the constants of each layer, whatever they are called.
+"""The constants of each layer in a frozen graph of a MobileNetV2, found by the structure of the graph, not by name.
 
-Three layouts are known. As `freeze_graph` leaves it, every convolution is followed by its BatchNorm in four constants.
-The official archive's graph went through TensorFlow's inference transforms, too: the BatchNorm of each Conv2D is folded
-into its weights and a bias, depthwise convolutions keep theirs, and no constant has a variable's name. Keras pads
-before a stride of 2, writes BatchNorm as the arithmetic it is, and its classifier is a matrix multiplication.
+Three layouts are supported:
 
-For: reading the constants, and comparing them with a checkpoint's variables. Not for: converting the graph.
+- As `freeze_graph` writes it: every convolution is followed by a BatchNorm node with four constants.
+- The official archive's graph, which also went through TensorFlow's inference transforms: the BatchNorm of each Conv2D
+  is folded into its weights and a bias, depthwise convolutions keep theirs, and no constant has a variable's name.
+- Keras: a Pad node precedes each stride of 2, BatchNorm consists of arithmetic nodes, and the classifier is a MatMul.
+
+The module also compares the constants with a checkpoint's variables.
 """
 
 from __future__ import annotations
@@ -23,17 +25,17 @@ from recreate_model.network.spec import MOBILENET_V2, Model
 from recreate_model.support.arrays import Array
 from recreate_model.support.capture import captured
 
-# Most units in the last place between a constant folded before freezing and the one folded here in float64; of a bias,
-# which is a difference, they are units of its terms. Measured on 53 layers: 1 where the graph was folded in float64 as
-# TensorFlow's inference transforms do, 3 (weights) and 2 (biases) where every step of it was rounded to float32. Raw
-# variables in the place of averages are off by 2 % of a weight, which is some 200,000 units.
+# Tolerance, in units in the last place (ULP), between a constant folded before freezing and the same one folded here in
+# float64. A bias is a difference, so its ULP is that of the larger terms. Measured on 53 layers: 1 if the graph was
+# folded in float64, as TensorFlow's inference transforms do; 3 (weights) and 2 (biases) if every step was rounded to
+# float32. Raw variables instead of averages are off by 2 % of a weight, about 200,000 ULP.
 FOLDING_ULPS = 8
 
 _BATCH_NORM = ("FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3")
 _ADDITIONS = ("Add", "AddV2", "BiasAdd")
-_KERAS_PADDING = [[0, 0], [0, 1], [0, 1], [0, 0]]  # that of SAME at a stride of 2 where the size is even, as it is here
+_KERAS_PADDING = [[0, 0], [0, 1], [0, 1], [0, 0]]  # equals SAME for stride 2 and an even size, as all sizes here are
 _PADS = ("Pad", "PadV2")
-_PARTS = ("gamma", "beta", "moving_mean", "moving_variance")  # as a FusedBatchNorm takes them
+_PARTS = ("gamma", "beta", "moving_mean", "moving_variance")  # in the order of FusedBatchNorm's inputs
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,9 +43,10 @@ class GraphLayer:
     """The constants of one layer.
 
     Attributes:
-        weights: float32, in the shape of `Layer.weights_shape`; a classifier without the background has 1000 outputs.
-        bias: float32 (outputs,), with BatchNorm folded; None where the graph has BatchNorm.
-        batch_norm: gamma, beta, moving mean and variance by their variables' names; empty where it is folded.
+        layer: the layer; a classifier without the background has 1000 outputs.
+        weights: float32, shape `Layer.weights_shape`.
+        bias: float32, shape (outputs,), with BatchNorm folded; None if the graph has BatchNorm.
+        batch_norm: gamma, beta, moving mean and moving variance by variable name; empty if BatchNorm is folded.
     """
 
     layer: Layer
@@ -53,21 +56,21 @@ class GraphLayer:
 
     @property
     def values(self) -> dict[str, Array]:
-        """As variables, for `network.fold`; a folded layer has `biases` and no BatchNorm."""
+        """The constants by variable name, as `fold` takes them; a folded layer has `biases`."""
         folded = {} if self.bias is None else {f"{self.layer.name}/biases": self.bias}
         return {self.layer.weights_name: self.weights, **folded, **self.batch_norm}
 
 
 @dataclass(frozen=True)
 class GraphComparison:
-    """A frozen graph's constants beside a checkpoint's variables.
+    """The result of comparing a frozen graph's constants with a checkpoint's variables.
 
     Attributes:
-        exact: constants that are variables, and were compared bit for bit.
-        folded: constants with BatchNorm folded, compared within FOLDING_ULPS.
-        largest_ulps: between a folded constant that agrees and the variables folded here.
-        first_other: the first constant that differs, with the variables it belongs to; empty where none does.
-        not_checked: why nothing could be compared; empty where something was.
+        exact: number of constants compared bit for bit, because they are variables.
+        folded: number of constants compared within FOLDING_ULPS, because BatchNorm is folded into them.
+        largest_ulps: largest difference of a folded constant that agrees, in ULP.
+        first_other: name of the first constant that differs, and by how much; empty if all agree.
+        not_checked: why nothing was compared; empty if constants were compared.
     """
 
     exact: int = 0
@@ -78,70 +81,77 @@ class GraphComparison:
 
 
 def compare(data: bytes, model: Model, values: Mapping[str, Array], source: str) -> GraphComparison:
-    """Compares the constants of a frozen graph with variables.
+    """Compare the constants of a frozen graph with a checkpoint's variables.
 
     Args:
-        data: a serialised GraphDef.
-        source: what to call it in an error.
+        data: a serialized GraphDef.
+        model: the expected member of the family.
+        values: every variable of `architecture.variables(model)`.
+        source: name of the graph in error messages.
+
+    Returns:
+        The comparison; a graph with another layout is reported in its `not_checked`.
 
     Raises:
-        InputError: a damaged or unfrozen graph, or one of another network of this layout.
+        InputError: the graph is damaged, not frozen, or of another network with this layout.
     """
     try:
         found = read_layers(data, model, source)
     except OtherLayoutError as error:
         return GraphComparison(not_checked=error.found)
-    exact, folded, largest, others = 0, 0, 0.0, []
-    for each in found:
-        for name, constant in each.values.items():
-            if each.bias is None or (name in values and not each.layer.batch_norm):
+    exact, folded, largest, differing = 0, 0, 0.0, []
+    for graph_layer in found:
+        layer = graph_layer.layer
+        for name, constant in graph_layer.values.items():
+            if graph_layer.bias is None or (name in values and not layer.batch_norm):
                 exact += 1
                 if not np.array_equal(constant, values[name]):
-                    off = float(np.abs(constant - values[name]).max())
-                    others.append(f"{name}, by up to {off:.3g}")
+                    difference = float(np.abs(constant - values[name]).max())
+                    differing.append(f"{name}, by up to {difference:.3g}")
                 continue
             folded += 1
-            ulps = _ulps(each.layer, constant, name == each.layer.weights_name, values)
+            ulps = _ulps(layer, constant, name == layer.weights_name, values)
             if ulps > FOLDING_ULPS:
-                others.append(f"{name} with BatchNorm folded, by up to {ulps:.3g} units in the last place")
+                differing.append(f"{name} with BatchNorm folded, by up to {ulps:.3g} units in the last place")
             else:
                 largest = max(largest, ulps)
-    return GraphComparison(exact, folded, largest, others[0] if others else "")
+    return GraphComparison(exact, folded, largest, differing[0] if differing else "")
 
 
 def _ulps(layer: Layer, constant: Array, weights: bool, values: Mapping[str, Array]) -> float:
-    """Most units in the last place between a folded constant and the variables folded here."""
-    wanted = fold(layer, values)
+    """Return the largest difference in ULP between folded weights or a folded bias, and the variables folded here."""
+    folded = fold(layer, values)
     if weights:
-        expected = size = wanted.weights
+        expected = magnitude = folded.weights
     else:
         beta, mean = (np.asarray(values[f"{layer.name}/BatchNorm/{part}"]) for part in ("beta", "moving_mean"))
-        expected = wanted.bias
-        size = (np.abs(beta) + np.abs(mean * folding_factor(layer, values))).astype(np.float32)
+        expected = folded.bias
+        magnitude = (np.abs(beta) + np.abs(mean * folding_factor(layer, values))).astype(np.float32)
     difference = np.abs(constant.astype(np.float64) - expected.astype(np.float64))
-    return float((difference / np.spacing(np.abs(size))).max(initial=0))
+    return float((difference / np.spacing(np.abs(magnitude))).max(initial=0))
 
 
 def read_layers(
     data: bytes, model: Model, source: str, classes: Collection[int] = (MOBILENET_V2.classes,)
 ) -> tuple[GraphLayer, ...]:
-    """The constants of every layer, in the order of `network.layers`.
+    """Return the constants of every layer, in the order of `architecture.layers`.
 
     Args:
-        data: a serialised GraphDef.
-        source: what to call it in an error.
-        classes: how many the classifier may have.
+        data: a serialized GraphDef.
+        model: the expected member of the family.
+        source: name of the graph in error messages.
+        classes: supported numbers of classes.
 
     Raises:
-        InputError: not a GraphDef, a node that is missing or stands twice, variables that were not frozen, another
-            stride or shape, or a constant that is not finite float32.
-        OtherLayoutError: a graph that is not laid out as this network.
+        InputError: the data is no GraphDef, a node is missing or duplicated, a variable is not frozen, a stride or
+            shape is wrong, or a constant is not finite float32.
+        OtherLayoutError: the graph has another layout.
     """
     return tuple(_Graph(data, source).layers(model, classes))
 
 
 def names(data: bytes) -> frozenset[str]:
-    """The names of the nodes of a serialised GraphDef that can be read."""
+    """Return the node names of a valid serialized GraphDef."""
     with captured():
         from tensorflow.core.framework import graph_pb2
 
@@ -149,142 +159,144 @@ def names(data: bytes) -> frozenset[str]:
 
 
 class _Graph(Nodes):
-    """A MobileNetV2, from its softmax to its input."""
+    """Reads the layers of a MobileNetV2 backwards, from the softmax to the input."""
 
     def layers(self, model: Model, classes: Collection[int]) -> Iterator[GraphLayer]:
-        """From the input to the classifier; raises as `read_layers`."""
+        """Return the layers from the input to the classifier. Raises as `read_layers`."""
         softmaxes = [node for node in self.nodes.values() if node.op == "Softmax"]
         if len(softmaxes) != 1:
-            raise self.other(f"{len(softmaxes)} Softmax nodes among {len(self.nodes)}")
+            raise self.other_layout(f"{len(softmaxes)} Softmax nodes among {len(self.nodes)}")
         found = []
         *body, classifier = architecture.layers(model)
-        layer, node = self._classifier(classifier, self.passed(softmaxes[0]), classes)
+        layer, node = self._classifier(classifier, self.producer(softmaxes[0]), classes)
         found.append(layer)
-        pool = self.passed(node)
+        pool = self.producer(node)
         if pool.op not in ("AvgPool", "Mean"):
-            raise self.other(f"{pool.op} {pool.name!r} in the place of the average pool")
+            raise self.other_layout(f"{pool.op} {pool.name!r} instead of the average pool")
         node = pool
         for expected in reversed(body):
-            node = self._before(node)
+            node = self._producer_before_padding(node)
             if expected.residual:
                 node = self._branch(node)
             layer, node = self._layer(expected, node)
             found.append(layer)
-        end = self._before(node)
-        if end.op != "Placeholder":
-            raise self.other(f"{end.op} {end.name!r} in the place of the input")
-        sizes = [side.size for side in end.attr["shape"].shape.dim][1:3]
+        placeholder = self._producer_before_padding(node)
+        if placeholder.op != "Placeholder":
+            raise self.other_layout(f"{placeholder.op} {placeholder.name!r} instead of the input")
+        sizes = [dimension.size for dimension in placeholder.attr["shape"].shape.dim][1:3]
         if any(size not in (-1, model.resolution) for size in sizes):
             found_size = " x ".join(map(str, sizes))
-            raise self.refused(f"an input of {model.resolution} x {model.resolution} pixels", found_size)
+            raise self.invalid(f"an input of {model.resolution} x {model.resolution} pixels", found_size)
         return reversed(found)
 
     def _classifier(self, layer: Layer, node: Any, classes: Collection[int]) -> tuple[GraphLayer, Any]:
-        """As `_layer`, of the classifier, which may be a matrix multiplication."""
+        """Read the classifier as `_layer` does; it may also be a matrix multiplication."""
         if node.op not in _ADDITIONS:
-            raise self.other(f"{node.op} {node.name!r} in the place of the bias of {layer.name}")
+            raise self.other_layout(f"{node.op} {node.name!r} instead of the bias of {layer.name}")
         bias = self.vector(node, 1)
         if len(bias) not in classes:
             expected = f"{' or '.join(map(str, sorted(classes)))} classes"
-            raise self.refused(expected, f"{len(bias)} in {node.name!r}")
+            raise self.invalid(expected, f"{len(bias)} in {node.name!r}")
         layer = replace(layer, outputs=len(bias))
-        product = self.passed(node)
+        product = self.producer(node)
         if product.op != "MatMul":
             return self._layer(layer, node)
-        turned = bool(product.attr["transpose_b"].b)
+        transposed = bool(product.attr["transpose_b"].b)
         shape = (layer.inputs, layer.outputs)
-        weights = self.constant(product, 1, shape[::-1] if turned else shape)
-        return GraphLayer(layer, (weights.T if turned else weights).reshape(layer.weights_shape), bias, {}), product
+        weights = self.constant(product, 1, shape[::-1] if transposed else shape)
+        return GraphLayer(layer, (weights.T if transposed else weights).reshape(layer.weights_shape), bias, {}), product
 
-    def _before(self, node: Any) -> Any:
-        """The node in front of a convolution and of the padding that it may have, which `_layer` has looked at."""
-        before = self.passed(node)
-        return self.passed(before) if before.op in _PADS else before
+    def _producer_before_padding(self, node: Any) -> Any:
+        """Return the node that feeds a convolution, or the Pad in front of it, which `_layer` has checked."""
+        source = self.producer(node)
+        return self.producer(source) if source.op in _PADS else source
 
     def _layer(self, layer: Layer, node: Any) -> tuple[GraphLayer, Any]:
-        """The layer that ends in a node, and the convolution, whose first input the layer before gives."""
+        """Return the layer whose last node is `node`, and the layer's convolution node."""
         if layer.relu6:
             if node.op != "Relu6":
-                raise self.other(f"{node.op} {node.name!r} in the place of the Relu6 of {layer.name}")
-            node = self.passed(node)
+                raise self.other_layout(f"{node.op} {node.name!r} instead of the Relu6 of {layer.name}")
+            node = self.producer(node)
         bias, batch_norm = None, {}
         if node.op in _BATCH_NORM:
             self._check_batch_norm(node, layer)
-            vectors = [self.constant(node, place, (layer.outputs,)) for place in range(1, 5)]
+            vectors = [self.constant(node, index, (layer.outputs,)) for index in range(1, 5)]
             batch_norm = {f"{layer.name}/BatchNorm/{part}": value for part, value in zip(_PARTS, vectors, strict=True)}
-        elif node.op in _ADDITIONS and self.passed(node, 1).op == "Sub":
+        elif node.op in _ADDITIONS and self.producer(node, 1).op == "Sub":
             vectors = self._batch_norm_as_arithmetic(node, layer)
             batch_norm = {f"{layer.name}/BatchNorm/{part}": value for part, value in zip(_PARTS, vectors, strict=True)}
-            node = self.passed(node)
+            node = self.producer(node)
         elif node.op in _ADDITIONS:
             bias = self.constant(node, 1, (layer.outputs,))
         else:
-            raise self.other(f"{node.op} {node.name!r} in the place of the bias or BatchNorm of {layer.name}")
-        convolution = self.passed(node)
+            raise self.other_layout(f"{node.op} {node.name!r} instead of the bias or BatchNorm of {layer.name}")
+        convolution = self.producer(node)
         kind = "DepthwiseConv2dNative" if layer.depthwise else "Conv2D"
         if convolution.op != kind:
-            raise self.other(f"{convolution.op} {convolution.name!r} in the place of the {kind} of {layer.name}")
+            raise self.other_layout(f"{convolution.op} {convolution.name!r} instead of the {kind} of {layer.name}")
         self._check_convolution(convolution, layer)
         weights = self.constant(convolution, 1, layer.weights_shape)
         return GraphLayer(layer, weights, bias, batch_norm), convolution
 
     def _batch_norm_as_arithmetic(self, node: Any, layer: Layer) -> list[Array]:
-        """Gamma, beta, mean and variance of x * factor + (beta - mean * factor), factor = rsqrt(variance + e) * gamma.
+        """Return gamma, beta, mean and variance of BatchNorm as `tf.nn.batch_normalization` writes it.
 
-        That is how `tf.nn.batch_normalization` writes it, from which Keras 3 exports its networks.
+        The graph is x * factor + (beta - mean * factor) with factor = rsqrt(variance + epsilon) * gamma. Keras 3
+        exports its networks in this form.
         """
-        product, difference = self.passed(node), self.passed(node, 1)
-        shift, factor = self.passed(difference, 1), self.passed(product, 1)
-        root = self.passed(factor)
-        total = self.passed(root)
+        product, difference = self.producer(node), self.producer(node, 1)
+        shift, factor = self.producer(difference, 1), self.producer(product, 1)
+        root = self.producer(factor)
+        total = self.producer(root)
         for part, op in ((product, "Mul"), (shift, "Mul"), (factor, "Mul"), (root, "Rsqrt"), (total, "AddV2")):
             if part.op != op:
-                raise self.other(f"{part.op} {part.name!r} in the place of the {op} of the BatchNorm of {layer.name}")
-        if self.passed(shift, 1) is not factor:
-            raise self.other(f"two factors in the BatchNorm of {layer.name}")
+                raise self.other_layout(f"{part.op} {part.name!r} instead of the {op} of the BatchNorm of {layer.name}")
+        if self.producer(shift, 1) is not factor:
+            raise self.other_layout(f"two factors in the BatchNorm of {layer.name}")
         epsilon = self.constant(total, 1, ())
         if epsilon != np.float32(EPSILON):
             found = f"{epsilon:g} in {total.name!r}"
-            raise self.refused(f"BatchNorm of {layer.name} with epsilon {EPSILON:g}", found)
-        places = ((factor, 1), (difference, 0), (shift, 0), (total, 0))
-        return [self.constant(part, place, (layer.outputs,)) for part, place in places]
+            raise self.invalid(f"BatchNorm of {layer.name} with epsilon {EPSILON:g}", found)
+        inputs = ((factor, 1), (difference, 0), (shift, 0), (total, 0))
+        return [self.constant(part, index, (layer.outputs,)) for part, index in inputs]
 
     def _check_batch_norm(self, node: Any, layer: Layer) -> None:
         epsilon = np.float32(node.attr["epsilon"].f)
         if node.attr["is_training"].b or epsilon != np.float32(EPSILON):
-            found = f"{epsilon:g}, training {node.attr['is_training'].b}, in {node.name!r}"
-            raise self.refused(f"BatchNorm of {layer.name} for inference, epsilon {EPSILON:g}", found)
+            found = f"epsilon {epsilon:g}, is_training {node.attr['is_training'].b} in {node.name!r}"
+            expected = f"epsilon {EPSILON:g}, is_training False in the BatchNorm of {layer.name}"
+            raise self.invalid(expected, found)
 
     def _check_convolution(self, node: Any, layer: Layer) -> None:
         strides, dilations = (list(node.attr[name].list.i) for name in ("strides", "dilations"))
-        padding, layout = node.attr["padding"].s, node.attr["data_format"].s
+        padding, layout = (node.attr[name].s.decode("ascii", "replace") for name in ("padding", "data_format"))
         wanted = [1, layer.stride, layer.stride, 1]
-        # One pixel at a time needs no padding, and Keras pads by itself.
-        same = padding == b"SAME" or (padding == b"VALID" and (layer.kernel == 1 or self._padded(node, layer)))
-        if strides != wanted or not same or set(dilations) - {1} or layout not in (b"NHWC", b""):
-            found = f"strides {strides}, padding {padding.decode('ascii', 'replace')} in {node.name!r}"
-            raise self.refused(f"strides {wanted} and padding SAME in {layer.name}", found)
+        # A 1x1 filter needs no padding, and Keras pads with a node of its own.
+        same = padding == "SAME" or (padding == "VALID" and (layer.kernel == 1 or self._is_padded(node, layer)))
+        if strides != wanted or not same or set(dilations) - {1} or layout not in ("NHWC", ""):
+            found = f"strides {strides}, dilations {dilations}, padding {padding} and data format {layout or 'NHWC'}"
+            raise self.invalid(f"strides {wanted} and padding SAME in {layer.name}", f"{found} in {node.name!r}")
 
-    def _padded(self, node: Any, layer: Layer) -> bool:
-        """Whether a convolution has in front of it the padding that SAME would give it."""
+    def _is_padded(self, node: Any, layer: Layer) -> bool:
+        """Return whether a Pad node before a convolution adds the zeros that SAME padding would add."""
         from tensorflow.python.framework import tensor_util
 
-        before = self.passed(node)
-        if layer.stride != 2 or before.op not in _PADS:
+        pad = self.producer(node)
+        if layer.stride != 2 or pad.op not in _PADS:
             return False
-        sides = self.passed(before, 1)
-        if sides.op != "Const":
+        paddings = self.producer(pad, 1)
+        if paddings.op != "Const":
             return False
-        filled = before.op == "PadV2" and float(self.constant(before, 2, ())) != 0
-        return not filled and tensor_util.MakeNdarray(sides.attr["value"].tensor).tolist() == _KERAS_PADDING
+        nonzero = pad.op == "PadV2" and float(self.constant(pad, 2, ())) != 0
+        return not nonzero and tensor_util.MakeNdarray(paddings.attr["value"].tensor).tolist() == _KERAS_PADDING
 
     def _branch(self, node: Any) -> Any:
-        """The side of a residual addition that its block computes: the longer way from the input."""
+        """Return the input of a residual addition that the block computes: the one on the longer path."""
         if node.op not in ("Add", "AddV2"):
-            raise self.other(f"{node.op} {node.name!r} in the place of a residual addition")
-        return max((self.passed(node, place) for place in (0, 1)), key=lambda side: self.depth(side.name))
+            raise self.other_layout(f"{node.op} {node.name!r} instead of a residual addition")
+        return max((self.producer(node, index) for index in (0, 1)), key=lambda source: self.depth(source.name))
 
 
 def as_values(layers: Sequence[GraphLayer]) -> dict[str, Array]:
-    """The constants as variables, for `network.fold`."""
-    return {name: value for each in layers for name, value in each.values.items()}
+    """Return the constants of all layers by variable name, as `fold` takes them."""
+    return {name: value for layer in layers for name, value in layer.values.items()}

@@ -1,1 +1,1 @@
-"""From float to INT8: the converter, and the arithmetic of its quantiser."""
+"""From float to INT8: the converter, and the arithmetic of its quantizer."""

@@ -1,12 +1,13 @@
-"""Float graph + activation ranges -> INT8 model, through TensorFlow's own converter and quantiser.
+"""Convert a float graph and activation ranges to an INT8 model, with TensorFlow's own converter and quantizer.
 
-Post-training quantisation in TensorFlow runs in three steps: convert to a float model, run pictures through it and
-write each activation's minimum and maximum into its tensor, then quantise. The first and the last are called here as
-TensorFlow calls them; the middle one is replaced by writing ranges that are given. With the ranges its own calibrator
-measures, the result is byte for byte what `TFLiteConverter.convert()` returns, but for the names of input and output
-(tests/test_convert.py).
+TensorFlow's post-training quantization has three steps: convert the graph to a float model; run the representative
+dataset and write each activation's minimum and maximum into its tensor; quantize. This module calls the first and the
+last step as TensorFlow does, and replaces the middle one by writing given ranges. With the ranges that TensorFlow's
+calibrator measures, the result is byte for byte that of `TFLiteConverter.convert()`, except for the names of input and
+output (tests/test_convert.py).
 
-Not for: the bytes of published files, which the toolchain of 2021 made.
+The installed TensorFlow does not reproduce the bytes of published files; `recreate_model.prove` runs the releases of
+2021 that do.
 """
 
 from __future__ import annotations
@@ -26,22 +27,29 @@ from recreate_model.support.capture import captured
 from recreate_model.support.errors import InputError, ToolError
 from recreate_model.tflite.model_view import read_model
 
-Ranges = Mapping[str, tuple[float, float]]
+Ranges = Mapping[str, tuple[float, float]]  # activation name -> minimum and maximum, in real units
 
 
 def activation_name(tensor_name: str) -> str:
-    """The converter joins the names of the nodes it fused with `;`; the first is the last of them in the graph."""
+    """Return the activation's name: the name of the last graph node that the converter fused into the tensor.
+
+    The converter joins the names of fused nodes with `;`, the last node first.
+    """
     return tensor_name.split(";")[0]
 
 
 def activations(float_model: bytes) -> dict[str, int]:
-    """Name and tensor index of every activation of a float model: the input, then each operator's output in order."""
+    """Return name -> tensor index of every activation of a float model: the input, then all operators' outputs.
+
+    Raises:
+        ToolError: two activations have the same name.
+    """
     view = read_model(float_model)
     indices = [*view.inputs, *(index for operator in view.operators for index in operator.outputs)]
     names = {activation_name(view.tensors[index].name): index for index in indices}
     if len(names) != len(indices):
         raise ToolError(
-            expected="the converter to give every activation a name of its own",
+            expected="the converter to give every activation a unique name",
             found=f"{len(names)} names for {len(indices)} activations",
             next_step="build with the locked TensorFlow (make model)",
         )
@@ -49,17 +57,17 @@ def activations(float_model: bytes) -> dict[str, int]:
 
 
 def activations_with_a_range(float_model: bytes) -> tuple[str, ...]:
-    """The activations whose ranges decide a byte of the INT8 model: not those of an operator without a range."""
+    """Return the names of the activations whose ranges affect the INT8 model: all but the outputs of WITHOUT_RANGE."""
     view = read_model(float_model)
     without = {index for operator in view.operators if operator.name in WITHOUT_RANGE for index in operator.outputs}
     return tuple(name for name, index in activations(float_model).items() if index not in without)
 
 
 def convert_float(graph: bytes) -> bytes:
-    """A serialised frozen graph, as `network.frozen_graph` gives it, as a float `.tflite`.
+    """Convert a serialized frozen graph to a float `.tflite`. BatchNorm should be folded, as by `frozen_graph`.
 
     Raises:
-        ToolError: the converter failed; its own words are in the message.
+        ToolError: the converter failed; the message quotes its error.
     """
     with tempfile.TemporaryDirectory(prefix="recreate_model-") as scratch, _tool("the TensorFlow converter"):
         import tensorflow as tf
@@ -74,22 +82,25 @@ def convert_float(graph: bytes) -> bytes:
 
 
 def quantize(float_model: bytes, ranges: Ranges) -> bytes:
-    """Full-integer INT8 model, int8 input and output, with the given range for each activation.
+    """Quantize a float model to full-integer INT8, with int8 input and output and the given activation ranges.
 
     Args:
-        float_model: from `convert_float`.
-        ranges: minimum and maximum in real units, one for every name of `activations_with_a_range(float_model)`, and
-            none for a name that is not in `activations(float_model)`.
+        float_model: a `.tflite` from `convert_float`.
+        ranges: a range for every name in `activations_with_a_range(float_model)`; further names must be in
+            `activations(float_model)`.
+
+    Returns:
+        The content of the INT8 `.tflite` file.
 
     Raises:
-        InputError: a range is missing, left over, inverted or not finite.
-        ToolError: the quantiser failed; its own words are in the message.
+        InputError: a range is missing, inverted or not finite, or its name is unknown.
+        ToolError: the quantizer failed; the message quotes its error.
     """
     check_ranges(ranges, float_model)
     indices = activations(float_model)
-    # The quantiser wants a range for every activation, even where it reads none.
+    # The quantizer requires a range for every activation, even where it does not use it.
     ranges = {name: ranges.get(name, (0.0, 1.0)) for name in indices}
-    with _tool("TensorFlow's quantiser"):
+    with _tool("TensorFlow's quantizer"):
         import tensorflow as tf
         from tensorflow.lite.python.convert import deduplicate_readonly_buffers, mlir_quantize
         from tensorflow.lite.python.util import (
@@ -98,7 +109,7 @@ def quantize(float_model: bytes, ranges: Ranges) -> bytes:
             populate_conversion_metadata,
         )
 
-        calibrated = _with_spans(float_model, {indices[name]: span for name, span in ranges.items()})
+        calibrated = _with_ranges(float_model, {indices[name]: span for name, span in ranges.items()})
         quantized = mlir_quantize(calibrated, input_data_type=tf.int8, output_data_type=tf.int8)
         model = parse(deduplicate_readonly_buffers(quantized))
         metadata = get_conversion_metadata(float_model)
@@ -112,17 +123,18 @@ def quantize(float_model: bytes, ranges: Ranges) -> bytes:
 
 
 def with_all_activations_as_outputs(float_model: bytes) -> bytes:
-    """The same model with every activation declared an output, in the order of `activations`, so that none is lost."""
+    """Return the model with all activations as outputs, in the order of `activations`, so that their memory is kept."""
     model = parse(float_model)
     model.subgraphs[0].outputs = np.array(list(activations(float_model).values()), np.int32)
     return pack(model)
 
 
 def with_ranges_as_outputs(float_model: bytes) -> bytes:
-    """The same model with the range of every activation as its outputs: two scalars, minimum and maximum, for each.
+    """Return the model with the ranges of all activations as its outputs: two scalars each, minimum and maximum.
 
-    They come in the order of `activations`, and are those of the values that `with_all_activations_as_outputs` gives,
-    bit for bit. A NaN among other numbers is not always seen where it arises, but always in the scores.
+    The outputs are in the order of `activations`. They are bit for bit the ranges of the values from
+    `with_all_activations_as_outputs`. A NaN may be missing from the range of the activation in which it first occurs,
+    but not from the range of the softmax.
     """
     from ai_edge_litert import schema_py_generated as schema
 
@@ -132,7 +144,7 @@ def with_ranges_as_outputs(float_model: bytes) -> bytes:
     codes = [schema.BuiltinOperator.REDUCE_MIN, schema.BuiltinOperator.REDUCE_MAX]
     first_code = len(model.operatorCodes)
     model.operatorCodes += [_operator_code(code) for code in codes]
-    axes: dict[int, int] = {}  # rank -> the tensor that lists all axes
+    axes: dict[int, int] = {}  # rank -> index of the tensor that lists all axes
 
     def reductions(index: int) -> Iterator[Any]:
         rank = len(graph.tensors[index].shape)
@@ -150,25 +162,30 @@ def with_ranges_as_outputs(float_model: bytes) -> bytes:
 
     operators = [reduction for index in graph.inputs for reduction in reductions(index)]
     for operator in graph.operators:
-        # At once, while the activation is in the cache; its memory can then be used again.
+        # Reduce each activation right after it is computed: it is still in the CPU's cache, and the arena can then
+        # reuse its memory.
         operators += [operator, *(reduction for index in operator.outputs for reduction in reductions(index))]
     graph.operators = operators
     return pack(model)
 
 
 def check_ranges(ranges: Ranges, float_model: bytes) -> None:
-    """Raises InputError, naming the activation, unless there is one usable range where the float model needs one."""
+    """Check that a float model can be quantized with these ranges.
+
+    Raises:
+        InputError: a range is missing, inverted or not finite, or its name is unknown; the message names it.
+    """
     known, needed = activations(float_model).keys(), activations_with_a_range(float_model)
     for name in sorted((set(needed) - ranges.keys()) | (ranges.keys() - known)):
         raise InputError(
-            expected=f"one range for each of the {len(needed)} activations of the network that need one",
+            expected=f"one range for each of the network's {len(needed)} activations that need one",
             found=f"none for {name}" if name in known else f"one for {name}, which the network does not have",
             next_step="measure ranges for this network (python -m pipeline calibrate --force)",
         )
     for name, (low, high) in ranges.items():
         with np.errstate(over="ignore"):
             span = np.array([low, high]).astype(np.float32)
-        # An activation that is always the same has an empty range, as a picture without content may give it.
+        # A constant activation has an empty range, which is valid; a uniform image can cause it.
         if not (np.isfinite(span).all() and span[0] <= span[1]):
             raise InputError(
                 expected="every range to be finite in float32, its minimum not above its maximum",
@@ -177,11 +194,12 @@ def check_ranges(ranges: Ranges, float_model: bytes) -> None:
             )
 
 
-def _with_spans(float_model: bytes, ranges: Mapping[int, tuple[float, float]]) -> bytes:
+def _with_ranges(float_model: bytes, ranges: Mapping[int, tuple[float, float]]) -> bytes:
+    """Return the model with the given ranges, by tensor index, as a calibrator would write them."""
     from ai_edge_litert import schema_py_generated as schema
 
     model = parse(float_model)
-    # The converter writes its metadata after quantising; what it wrote after the float conversion is stale by now.
+    # This metadata describes the float conversion. `quantize` writes new metadata for the INT8 model.
     model.metadata = [entry for entry in model.metadata if entry.name != b"CONVERSION_METADATA"]
     for index, (low, high) in ranges.items():
         parameters = schema.QuantizationParametersT()
@@ -200,7 +218,7 @@ def _operator_code(code: int) -> Any:
 
 
 def _add_tensor(model: Any, dtype: int, values: Array | None = None) -> int:
-    """Index of a new tensor: a constant vector, or a scalar to be computed."""
+    """Add a tensor, a constant vector or (without values) a computed scalar; return its index."""
     from ai_edge_litert import schema_py_generated as schema
 
     tensor = schema.TensorT()
@@ -223,14 +241,14 @@ def _full_integer() -> int:
 
 
 def parse(data: bytes) -> Any:
-    """A `.tflite` file as a tree of the generated schema's objects, to be changed and packed again."""
+    """Return the content of a `.tflite` file as a mutable tree of the generated schema's objects, for `pack`."""
     from ai_edge_litert import schema_py_generated as schema
 
     return schema.ModelT.InitFromPackedBuf(data, 0)
 
 
 def pack(model: Any) -> bytes:
-    """The bytes of a tree from `parse`; the whole file is written anew."""
+    """Serialize a tree from `parse` to the content of a `.tflite` file."""
     import flatbuffers
 
     builder = flatbuffers.Builder(0)
@@ -240,16 +258,16 @@ def pack(model: Any) -> bytes:
 
 @contextlib.contextmanager
 def _tool(what: str) -> Iterator[None]:
-    """Turns whatever TensorFlow raises, from ValueError to its own ConverterError, into one line with its own words."""
+    """Capture the output of a TensorFlow call, and turn any exception of it into a ToolError that quotes it."""
     with captured() as printed:
         try:
             yield
         except Exception as error:
             if isinstance(error, OSError) and error.errno:
-                raise  # the file system refused, which is no failure of the tool
-            said = [line for line in f"{error}\n{printed()}".splitlines() if line.strip()]
+                raise  # an error of the file system, not of the tool
+            lines = [line for line in f"{error}\n{printed()}".splitlines() if line.strip()]
             raise ToolError(
                 expected=f"{what} to succeed",
-                found=said[0] if said else type(error).__name__,
+                found=lines[0] if lines else type(error).__name__,
                 next_step="run again with the locked environment (make model)",
             ) from error

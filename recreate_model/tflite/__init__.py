@@ -1,1 +1,1 @@
-"""Reading and running .tflite files."""
+"""Read, check and run `.tflite` files."""

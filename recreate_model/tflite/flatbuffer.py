@@ -33,7 +33,7 @@ class FlatbufferError(ValueError):
         return super().__str__() + (f", in {self.where}" if self.where else "")
 
 
-class RefusedError(FlatbufferError):
+class UnsupportedError(FlatbufferError):
     """The file is valid, but has something that is not supported here; the message says what."""
 
 
@@ -53,7 +53,7 @@ class Reader:
     def check(self, position: int, size: int) -> int:
         """The position, if that many bytes lie there."""
         if position < 0 or size > len(self.data) - position:
-            raise FlatbufferError(f"{size} bytes at {position} of a file of {len(self.data)}")
+            raise FlatbufferError(f"{size} bytes at offset {position} of a file of {len(self.data)} bytes")
         return position
 
     def bytes_at(self, position: int, size: int) -> bytes:
@@ -83,7 +83,7 @@ class Table:
         layout = position - _I32.unpack_from(reader.data, reader.check(position, 4))[0]
         layout_size, size = (_U16.unpack_from(reader.data, reader.check(layout + 2 * i, 2))[0] for i in range(2))
         if layout_size < 4 or layout_size % 2 or size < 4:
-            raise FlatbufferError(f"a table at {position} without a layout")
+            raise FlatbufferError(f"an invalid vtable of the table at offset {position}")
         reader.check(layout, layout_size)
         reader.check(position, size)
         reader.spend(_TABLE_COST + layout_size + size)

@@ -1,7 +1,7 @@
-"""Running a model with LiteRT, with the kernels chosen by name.
+"""Run a model with LiteRT, on reference or XNNPACK kernels.
 
-`reference` kernels give the same bytes on every CPU and are what golden outputs are made with. `xnnpack` is what
-devices run and is fastest; its float results differ in their last bits between CPUs.
+The `reference` kernels give the same bytes on every CPU and produce the golden outputs. The `xnnpack` kernels are those
+that devices use, and the fastest; the last bits of their float results differ between CPUs.
 """
 
 from __future__ import annotations
@@ -18,22 +18,29 @@ from recreate_model.tflite.model_view import read_model
 
 Kernels = Literal["reference", "xnnpack"]
 
-# The reference softmax turns the step of its int8 input into a multiplier in units of 2^-26, which must be above one;
-# otherwise LiteRT (2.3.0) ends the process, without an exception.
-_SMALLEST_STEP = 2.0**-26
+# The reference softmax computes its multiplier as the input scale times beta times 2^26, which must be above 1;
+# otherwise LiteRT (2.3.0) aborts the process without an exception.
+_SMALLEST_SOFTMAX_SCALE = 2.0**-26
 
 
 class Runner:
-    """A model ready to run, on one thread: parallelism is for processes, which scale better for networks this small."""
+    """A model that is ready to run, on one thread. For networks this small, several processes scale better.
+
+    Args:
+        model: content of a `.tflite` file with one input.
+        kernels: `reference` or `xnnpack`.
+
+    Raises:
+        InputError: LiteRT's reference kernels would abort the process on this model.
+    """
 
     def __init__(self, model: bytes, kernels: Kernels) -> None:
-        """Raises InputError for a model at which LiteRT's reference kernels would stop the process."""
         from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
         if kernels == "reference":
             _check_softmax(model)
         resolver = {"reference": OpResolverType.BUILTIN_REF, "xnnpack": OpResolverType.BUILTIN}[kernels]
-        with captured():  # it announces its delegate
+        with captured():  # LiteRT prints a line about its delegate
             self._interpreter: Any = Interpreter(
                 model_content=model, num_threads=1, experimental_op_resolver_type=resolver
             )
@@ -42,25 +49,30 @@ class Runner:
         self._outputs = [detail["index"] for detail in self._interpreter.get_output_details()]
 
     def run(self, value: Array) -> list[Array]:
-        """Outputs for one input, in the model's order, as copies."""
+        """Return copies of all outputs for one input, in the model's order."""
         self._invoke(value)
         return [self._interpreter.get_tensor(index) for index in self._outputs]
 
     def run_min_max(self, value: Array) -> Array:
-        """Ranges for one input, of a model of `convert.with_ranges_as_outputs`: float32, shape (activations, 2)."""
+        """Return the ranges for one input: float32, shape (activations, 2), each row a minimum and a maximum.
+
+        The model must come from `convert.with_ranges_as_outputs`.
+        """
         return np.reshape(self.run(value), (-1, 2))
 
     @property
     def outputs(self) -> int:
-        """How many outputs the model has."""
+        """Number of outputs of the model."""
         return len(self._outputs)
 
     def visit(self, value: Array, visitor: Callable[[int, Array], None]) -> None:
-        """Calls `visitor` with the row and the values of each output for one input; it must not keep the array."""
+        """Run one input and call `visitor` with the position and the values of each output.
+
+        The array is a contiguous view of LiteRT's arena, not a copy; the visitor must not keep it.
+        """
         self._invoke(value)
-        for row, index in enumerate(self._outputs):
-            # A view of the arena, contiguous and in the output's shape; no output is copied.
-            visitor(row, self._interpreter.tensor(index)())
+        for position, index in enumerate(self._outputs):
+            visitor(position, self._interpreter.tensor(index)())
 
     def _invoke(self, value: Array) -> None:
         self._interpreter.set_tensor(self._input, value)
@@ -70,11 +82,12 @@ class Runner:
 def _check_softmax(model: bytes) -> None:
     view = read_model(model)
     for operator in view.operators:
-        quantisation = view.tensors[operator.inputs[0]].quantisation if operator.name == "SOFTMAX" else None
-        step = quantisation.scales[0] * operator.options.get("beta", 1.0) if quantisation else 1.0
-        if step <= _SMALLEST_STEP:
+        quantization = view.tensors[operator.inputs[0]].quantisation if operator.name == "SOFTMAX" else None
+        scale = quantization.scales[0] * operator.options.get("beta", 1.0) if quantization else 1.0
+        if scale <= _SMALLEST_SOFTMAX_SCALE:
             raise InputError(
-                expected=f"a SOFTMAX with an input step above {_SMALLEST_STEP:.2g}, as LiteRT's reference kernels need",
-                found=f"a step of {step:.2g}: all scores are next to equal, as those of a network that is not trained",
+                expected="a SOFTMAX whose input scale times beta is above "
+                f"{_SMALLEST_SOFTMAX_SCALE:.2g}, as LiteRT's reference kernels require",
+                found=f"{scale:.2g}: all logits are almost equal, as in an untrained network",
                 next_step="give a trained model",
             )

@@ -1,7 +1,7 @@
-"""A typed view of a `.tflite` file, read without TensorFlow.
+"""A typed, read-only view of a `.tflite` file, read without TensorFlow.
 
-For: asking a model for its tensors, operators, quantisation and all else that is in the file. Not for: running it
-(`interpret`) or changing it (`convert`). Layout and names follow tensorflow/lite/schema/schema.fbs.
+It has the tensors, operators, quantization and everything else in the file. `interpret` runs a model; `convert.parse`
+and `convert.pack` change one. Layout and names follow tensorflow/lite/schema/schema.fbs.
 """
 
 from __future__ import annotations
@@ -14,17 +14,23 @@ from typing import Any
 from recreate_model.support.archive import placeholder
 from recreate_model.support.errors import InputError
 from recreate_model.tflite.buffers import content, contents, stored
-from recreate_model.tflite.flatbuffer import FlatbufferError, Reader, RefusedError
+from recreate_model.tflite.flatbuffer import FlatbufferError, Reader, UnsupportedError
 from recreate_model.tflite.schema import Record, decode, enum_names, many, rest_of
-from recreate_model.tflite.soundness import check_length, check_quantisation, check_sharing, entry, indices, short
+from recreate_model.tflite.soundness import check_length, check_quantization, check_sharing, entry, indices, short
 
 _FILE_IDENTIFIER = b"TFL3"
-_SHOWN = 60  # most characters of a name from the file in a message
+_SHOWN = 60  # longest name from the file in a message, in characters
 
 
 @dataclass(frozen=True)
 class Quantisation:
-    """Affine quantisation: real = scale * (q - zero_point); one entry per tensor, or one per channel of `axis`."""
+    """Affine quantization: real = scale * (q - zero_point).
+
+    Attributes:
+        scales: one scale per tensor, or one per channel.
+        zero_points: as many zero points.
+        axis: the axis of the channels.
+    """
 
     scales: tuple[float, ...]
     zero_points: tuple[int, ...]
@@ -36,13 +42,15 @@ class Tensor:
     """A tensor of the model's only subgraph.
 
     Attributes:
-        dtype: the schema's name in lower case: `int8`, `int32`, `float32`; `type 99` where it knows none.
-        buffer: index of the constant's buffer; buffers may be shared.
+        dtype: the schema's name in lower case, such as `int8` or `float32`; `type 99` for a type that the schema lacks.
+        buffer: index of the tensor's buffer; tensors may share a buffer.
         data: the constant's bytes, little-endian; empty for an activation.
-        quantisation: None where the tensor has no scale.
-        minimum: range that a calibration wrote, in real units; one entry per tensor or per channel, mostly none.
-        shape_signature: the shape with -1 for what is not fixed; None where the file has none.
-        rest: every other field of the tensor and of its quantisation, sparsity among them, by the schema's names.
+        quantisation: scales and zero points; None if the tensor has no scale.
+        minimum, maximum: range that calibration wrote, in real units; one entry per tensor or per channel, usually
+            empty.
+        is_variable: the tensor keeps its value between inferences.
+        shape_signature: the shape with -1 for dynamic dimensions; None if the file has none.
+        rest: all other fields of the tensor and its quantization, such as sparsity, by the schema's names.
     """
 
     name: str
@@ -60,16 +68,18 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Operator:
-    """An operator and the indices of its tensors; -1 stands for an optional input left out.
+    """An operator.
 
     Attributes:
-        name: the schema's, such as `CONV_2D` or `CUSTOM`; `BUILTIN_999` where it knows none.
-        options: field -> value by the schema's names, padding and activation as names; defaults are filled in.
-        options_kind: the options' table, such as `Conv2DOptions`; `NONE` where the operator has no options.
+        name: the schema's name, such as `CONV_2D` or `CUSTOM`; `BUILTIN_999` for an operator that the schema lacks.
+        inputs, outputs: indices of tensors; -1 for an omitted optional tensor.
+        version: version of the operator.
+        options: field -> value by the schema's names, with defaults filled in; padding and activation are names.
+        options_kind: name of the options' table, such as `Conv2DOptions`; `NONE` if the operator has no options.
         custom_code: name of a custom operator.
-        custom_options: its options, which are its own affair.
+        custom_options: options of a custom operator, in a format of its own.
         intermediates: indices of tensors that only the kernel uses.
-        rest: every other field by the schema's names.
+        rest: all other fields by the schema's names.
     """
 
     name: str
@@ -86,7 +96,7 @@ class Operator:
 
 @dataclass(frozen=True)
 class OperatorCode:
-    """An entry of the file's list of kinds of operator, used or not."""
+    """An entry of the file's list of operator codes, whether or not an operator uses it."""
 
     name: str
     version: int
@@ -95,7 +105,12 @@ class OperatorCode:
 
 @dataclass(frozen=True)
 class Signature:
-    """Names under which a caller finds inputs and outputs: pairs of a name and the index of a tensor."""
+    """A signature: names by which a caller finds inputs and outputs.
+
+    Attributes:
+        key: name of the signature.
+        inputs, outputs: pairs of a name and the index of a tensor.
+    """
 
     key: str
     inputs: tuple[tuple[str, int], ...]
@@ -104,15 +119,17 @@ class Signature:
 
 @dataclass(frozen=True)
 class ModelView:
-    """All that a file holds, in file order.
+    """The whole content of a file, in file order.
 
     Attributes:
-        size: of the file, in bytes.
-        graph_name: of the subgraph.
-        buffers: contents of all buffers, those that nothing uses among them.
-        metadata: pairs of a name and the content.
-        rest: every other field of the model, by the schema's names.
-        unknown: fields in the file that the schema does not know; what they mean is anybody's guess.
+        size: size of the file in bytes.
+        version: version of the schema that the file claims.
+        inputs, outputs: indices of the subgraph's input and output tensors.
+        graph_name: name of the subgraph.
+        buffers: contents of all buffers, including unused ones.
+        metadata: pairs of a name and its content.
+        rest: all other fields of the model, by the schema's names.
+        unknown: fields in the file that the schema lacks, so that their meaning is unknown.
     """
 
     size: int
@@ -132,39 +149,45 @@ class ModelView:
 
     @property
     def input(self) -> Tensor:
+        """The first input."""
         return self.tensors[self.inputs[0]]
 
     @property
     def output(self) -> Tensor:
+        """The first output."""
         return self.tensors[self.outputs[0]]
 
     @property
     def operator_names(self) -> tuple[str, ...]:
-        """The operators in use, sorted, each once."""
+        """The distinct names of the operators in use, sorted."""
         return tuple(sorted({operator.name for operator in self.operators}))
 
 
 def read_file(path: Path) -> bytes:
-    """The bytes of a file that the user named as a model.
+    """Return the content of a file that the user named as a model.
 
     Raises:
-        InputError: there is no such file, it is a folder or a device, or it may not be read.
+        InputError: the file does not exist, is no regular file, or is not readable.
     """
     try:
         # Reading a pipe or a device may never end.
         if path.exists() and not path.is_file():
-            raise _unreadable(str(path), "a folder" if path.is_dir() else "something that is no file")
+            raise _unreadable(str(path), "a folder" if path.is_dir() else "something that is not a regular file")
         return path.read_bytes()
     except (OSError, ValueError, MemoryError) as error:
         raise _unreadable(str(path), getattr(error, "strerror", None) or str(error)) from error
 
 
 def read_model(data: bytes, source: str = "the model") -> ModelView:
-    """Parses the bytes of a `.tflite` file with one subgraph.
+    """Parse a `.tflite` file with one subgraph.
+
+    Args:
+        data: content of the file.
+        source: name of the file in error messages.
 
     Raises:
-        InputError: not a TensorFlow Lite file, cut short, damaged, with more than one subgraph, or with data that two
-            runtimes look for in two places.
+        InputError: the data is no TensorFlow Lite file, truncated or damaged, it does not have exactly one subgraph, or
+            it uses a feature that runtimes interpret differently.
     """
     if stand_in := placeholder(data[:512]):
         raise _unreadable(source, f"{stand_in}: the file itself was not downloaded")
@@ -179,10 +202,10 @@ def read_model(data: bytes, source: str = "the model") -> ModelView:
         if len(graphs) != 1:
             raise _unreadable(source, f"{len(graphs)} subgraphs instead of one")
         return _view(reader, model, graphs[0], unknown)
-    except RefusedError as error:
+    except UnsupportedError as error:
         raise _unreadable(source, str(error)) from error
     except FlatbufferError as error:
-        raise _unreadable(source, f"a damaged or cut TensorFlow Lite file: {error}") from error
+        raise _unreadable(source, f"a damaged or truncated TensorFlow Lite file: {error}") from error
 
 
 def _view(reader: Reader, model: Record, graph: Record, unknown: tuple[str, ...]) -> ModelView:
@@ -214,7 +237,7 @@ def _view(reader: Reader, model: Record, graph: Record, unknown: tuple[str, ...]
 
 
 def _operator_code(record: Record) -> OperatorCode:
-    # Files of before 2020 hold the code in a byte of its own; newer ones hold the larger of the two.
+    # Files from before 2020 have only the deprecated one-byte field. In newer files the larger field is the code.
     code = max(record["builtin_code"], record["deprecated_builtin_code"])
     name = enum_names("BuiltinOperator").get(code, f"BUILTIN_{code}")
     return OperatorCode(name, record["version"], record["custom_code"] or "")
@@ -224,7 +247,7 @@ def _tensor(number: int, record: Record, buffers: Sequence[bytes]) -> Tensor:
     name = record["name"] or ""
     what = f"tensor {number} {name[:_SHOWN]!r}"
     if record["external_buffer"]:
-        raise RefusedError(f"{what} keeps its data in another file")
+        raise UnsupportedError(f"{what} has its data in another file")
     dtype = enum_names("TensorType").get(record["type"], f"type {record['type']}").lower()
     shape = tuple(record["shape"] or ())
     if any(length < -1 for length in shape):
@@ -232,32 +255,32 @@ def _tensor(number: int, record: Record, buffers: Sequence[bytes]) -> Tensor:
     data = content(buffers, record["buffer"], what)
     if data and record["sparsity"] is None:
         check_length(what, data, shape, dtype)
-    quantisation = record["quantization"] or {}
-    scaled = _quantisation(quantisation, shape, what)
-    plain = {"name", "shape", "type", "buffer", "quantization", "is_variable", "shape_signature", "external_buffer"}
-    # Without a scale the other two mean nothing, but differ all the same.
-    used = {"min", "max", "scale"} | ({"zero_point", "quantized_dimension"} if scaled else set())
+    parameters = record["quantization"] or {}
+    quantization = _quantization(parameters, shape, what)
+    used = {"name", "shape", "type", "buffer", "quantization", "is_variable", "shape_signature", "external_buffer"}
+    # Without a scale, zero point and axis mean nothing, but files may still differ in them: they go into `rest`.
+    used_parameters = {"min", "max", "scale"} | ({"zero_point", "quantized_dimension"} if quantization else set())
     return Tensor(
         name=name,
         shape=shape,
         dtype=dtype,
         buffer=record["buffer"],
         data=data,
-        quantisation=scaled,
-        minimum=quantisation.get("min") or (),
-        maximum=quantisation.get("max") or (),
+        quantisation=quantization,
+        minimum=parameters.get("min") or (),
+        maximum=parameters.get("max") or (),
         is_variable=record["is_variable"],
         shape_signature=record["shape_signature"],
-        rest={**rest_of("Tensor", record, plain), **rest_of("QuantizationParameters", quantisation, used)},
+        rest={**rest_of("Tensor", record, used), **rest_of("QuantizationParameters", parameters, used_parameters)},
     )
 
 
-def _quantisation(parameters: Record, shape: tuple[int, ...], what: str) -> Quantisation | None:
+def _quantization(parameters: Record, shape: tuple[int, ...], what: str) -> Quantisation | None:
     scales, zero_points = parameters.get("scale") or (), parameters.get("zero_point") or ()
     if not scales:
         return None
     axis = parameters["quantized_dimension"]
-    check_quantisation(what, scales, zero_points, axis, shape)
+    check_quantization(what, scales, zero_points, axis, shape)
     return Quantisation(scales, zero_points, axis)
 
 
@@ -269,9 +292,9 @@ def _operator(reader: Reader, number: int, record: Record, codes: Sequence[Opera
         kind = record[f"{union}_type"]
         kinds[union] = enum_names(enumeration).get(kind, f"{union} {kind}")
     large = (record["large_custom_options_offset"], record["large_custom_options_size"])
-    taken = {"opcode_index", "inputs", "outputs", "custom_options", "intermediates"}
-    taken |= {"large_custom_options_offset", "large_custom_options_size"}
-    taken |= {name for union in kinds for name in (union, f"{union}_type")}
+    used = {"opcode_index", "inputs", "outputs", "custom_options", "intermediates"}
+    used |= {"large_custom_options_offset", "large_custom_options_size"}
+    used |= {name for union in kinds for name in (union, f"{union}_type")}
     return Operator(
         name=code.name,
         inputs=indices(record["inputs"], tensors, f"the inputs of {what}", optional=True),
@@ -282,7 +305,7 @@ def _operator(reader: Reader, number: int, record: Record, codes: Sequence[Opera
         custom_code=code.custom_code,
         custom_options=stored(reader, what, record["custom_options"], *large),
         intermediates=indices(record["intermediates"], tensors, f"the intermediates of {what}", optional=True),
-        rest=rest_of("Operator", record, taken),
+        rest=rest_of("Operator", record, used),
     )
 
 
@@ -292,7 +315,7 @@ def _signature(record: Record, tensors: int) -> Signature:
         return tuple(zip((pair["name"] or "" for pair in many(record[side])), found, strict=True))
 
     if record["subgraph_index"]:
-        raise FlatbufferError(f"a signature of subgraph {record['subgraph_index']} of one")
+        raise FlatbufferError(f"a signature of subgraph {record['subgraph_index']}, but there is only subgraph 0")
     return Signature(record["signature_key"] or "", names("inputs"), names("outputs"))
 
 
