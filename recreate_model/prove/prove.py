@@ -245,7 +245,7 @@ def _refuted_ends(view: ModelView) -> Iterator[Refutation]:
 def _refuted_graph(comparison: Comparison) -> Iterator[Refutation]:
     """Where a file's graph is not ours; operators at its ends are looked at by themselves."""
     for each in comparison.differences:
-        if each.kind is Kind.ENDS or each.kind.leaves.reaches(Verdict.SAME_GRAPH):
+        if each.kind is Kind.CONVERSIONS or each.kind.leaves.reaches(Verdict.SAME_GRAPH):
             continue
         yield Refutation(each.name, f"{each.kind.label} of {each.where}", "the checkpoint's network", each.what)
 

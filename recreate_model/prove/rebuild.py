@@ -33,7 +33,7 @@ from recreate_model.support.errors import CheckError, InputError
 from recreate_model.tflite.model_view import ModelView, Operator, read_model
 
 # What other constants can change in a model; other names or operators are another toolchain's.
-OF_CONSTANTS = {Kind.WEIGHTS, Kind.BIASES, Kind.RESTATED, Kind.RANGES, Kind.LAYOUT}
+OF_CONSTANTS = {Kind.WEIGHTS, Kind.BIASES, Kind.REQUANTIZED, Kind.RANGES, Kind.LAYOUT}
 
 
 @dataclass(frozen=True)
