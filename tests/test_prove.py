@@ -478,7 +478,7 @@ def test_another_computation_is_refuted_before_any_number(
     """Options and wiring: not the checkpoint's graph, and the first refutation says in which operator."""
     found = refuted(tampered(target, change), checkpoint)
     assert found.verdict is Verdict.DIFFERENT
-    assert found.refutations[0].expected == "the checkpoint's network"
+    assert found.refutations[0].expected == "another graph"
     assert words in found.refutations[0].found
     assert " of operator " in found.refutations[0].what
 
