@@ -739,7 +739,7 @@ def test_a_toolchain_that_cannot_be_had_is_said(target: bytes, small_archive: Pa
     assert (found["status"], found["verdict"]) == (4, "CONSISTENT")
     last = found["rebuilt"][-1]
     assert (last["with"], last["verdict"]) == ("TensorFlow 2.5.0", None)
-    assert "RECREATE_MODEL_PYTHON38=/nonexistent/python, which is none" in last["failure"]
+    assert "RECREATE_MODEL_PYTHON38=/nonexistent/python, which is not one" in last["failure"]
     assert "uv python install 3.8" in last["failure"]
     assert "uv python install 3.8" in found["error"]
     assert not list((tmp_path / "cache").rglob("*.complete"))
@@ -765,4 +765,4 @@ def test_a_refuted_file_is_status_1_with_its_first_refutation(
 def test_a_toolchain_that_does_not_exist_is_bad_usage(name: str, small_archive: Path, tmp_path: Path) -> None:
     """Its name is said, with those that do; the file is not even looked at."""
     arguments = flags(tmp_path / "nothing", small_archive, "--toolchain", name)
-    assert_one_error(run(*arguments), 2, "--toolchain to name some of 2.5.0", "2.4.4-old", "today", "or none")
+    assert_one_error(run(*arguments), 2, "--toolchain to be none, or one or more of 2.5.0", "2.4.4-old", "today")
