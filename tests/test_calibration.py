@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from calibration.parallel.workers import Workers, _stops_held_back
+from calibration.parallel.workers import Workers, _deferred_signals
 from calibration.pictures.folder import FolderSource
 from calibration.pictures.inputs import CHUNK, Inputs
 from calibration.pictures.sources import ProceduralSource
@@ -144,7 +144,7 @@ def test_a_stop_never_ends_the_start_of_workers_half_way(stop: signal.Signals) -
     other = threading.Thread(target=time.sleep, args=(0.3,))
     other.start()
     try:
-        with pytest.raises(KeyboardInterrupt), _stops_held_back():  # noqa: PT012  # what follows the stop is the point
+        with pytest.raises(KeyboardInterrupt), _deferred_signals():  # noqa: PT012  # what follows the stop is the point
             os.kill(os.getpid(), stop)
             time.sleep(0.05)
             reached = True

@@ -69,7 +69,7 @@ def _builder(match: re.Match[str]) -> Any:
             expected=f"TFDS to open {PREFIX}{wanted}",
             found=str(error).strip().partition("\n")[0].rpartition('}": ')[2] or type(error).__name__,
             next_step=_choices(match)
-            or f"restore its folder, or remove it and run {_prepare(wanted, named or _DEFAULT_FOLDER)}",
+            or f"restore its folder, or remove the folder and run {_prepare(wanted, named or _DEFAULT_FOLDER)}",
         ) from error
 
 
