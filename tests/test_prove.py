@@ -99,7 +99,11 @@ def test_a_file_converted_from_the_checkpoint_is_proved_to_the_byte(
     assert found.verdict is Verdict.IDENTICAL
     assert found.refutations == ()
     last = found.attempts[-1]
-    assert (last.toolchain, last.identical, last.moves) == (replace(TODAY, quantizer=order.quantizer).name, True, None)
+    assert (last.toolchain, last.identical, last.corrections) == (
+        replace(TODAY, quantizer=order.quantizer).name,
+        True,
+        None,
+    )
 
 
 def test_our_own_build_of_seeded_weights_is_proved_by_this_program(small_weights: Values, small_float: bytes) -> None:
@@ -189,7 +193,7 @@ def test_a_file_made_on_another_cpu_is_proved_by_moving_factors(
     assert elsewhere[ulps] != target
     found = proved(elsewhere[ulps], checkpoint)
     assert found.verdict is Verdict.IDENTICAL
-    moves = found.attempts[-1].moves
+    moves = found.attempts[-1].corrections
     assert moves is not None
     assert 0 < moves.channels <= moves.of == sum(layer.outputs for layer in LAYERS if layer.batch_norm)
     assert 0 < moves.ulps <= FACTOR_ULPS
@@ -624,7 +628,7 @@ def test_a_renamed_tensor_is_consistent_and_not_identical(target: bytes, checkpo
     assert found.verdict is Verdict.CONSISTENT
     assert found.refutations == ()
     last = found.attempts[-1]
-    assert (last.toolchain, last.moves) == (TODAY.name, None)
+    assert (last.toolchain, last.corrections) == (TODAY.name, None)
     assert last.comparison is not None
     assert last.comparison.verdict is Verdict.SAME_CONTENT
 

@@ -81,7 +81,7 @@ def test_files_of_every_toolchain_are_proved(chain: Toolchain, checkpoint: Check
         found = proved(model, checkpoint)
         failures = [str(attempt.failure) for attempt in found.attempts if attempt.failure]
         assert (order, found.verdict, found.refutations, failures) == (order, Verdict.IDENTICAL, (), [])
-        assert found.attempts[-1].moves is None
+        assert found.attempts[-1].corrections is None
         # The old quantizers of two versions can give the same bytes, and the first that does is named.
         if chain.quantizer == "new":
             assert found.attempts[-1].toolchain == chain.name

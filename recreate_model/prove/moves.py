@@ -21,7 +21,7 @@ _FORMAT = "folding-moves/1"
 
 
 @dataclass(frozen=True, eq=False)
-class MoveTable:
+class CorrectionTable:
     """The corrections that give a published file.
 
     Attributes:
@@ -38,7 +38,7 @@ class MoveTable:
     shifts: Mapping[str, Array] = field(repr=False)
 
 
-def to_json(table: MoveTable) -> str:
+def to_json(table: CorrectionTable) -> str:
     """Readable JSON, with one line for each layer."""
     return readable_json(
         {
@@ -51,7 +51,7 @@ def to_json(table: MoveTable) -> str:
     )
 
 
-def from_json(text: str, source: str) -> MoveTable:
+def from_json(text: str, source: str) -> CorrectionTable:
     """Reads what `to_json` wrote.
 
     Raises:
@@ -66,7 +66,7 @@ def from_json(text: str, source: str) -> MoveTable:
         for name in ("graph_sha256", "model_sha256"):
             if not is_sha256(document[name]):
                 raise ValueError(f"no SHA-256 in {name}")
-        return MoveTable(document["graph_sha256"], str(document["toolchain"]), document["model_sha256"], shifts)
+        return CorrectionTable(document["graph_sha256"], str(document["toolchain"]), document["model_sha256"], shifts)
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise InputError(
             expected=f"{source} to be a table of corrections to BatchNorm folding factors ({_FORMAT})",

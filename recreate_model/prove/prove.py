@@ -22,8 +22,8 @@ from recreate_model.prove.background_row import with_background_of
 from recreate_model.prove.consistency import LayerComparison, Refutation
 from recreate_model.prove.conversion import ANY_SPAN, Conversion, conversion_of
 from recreate_model.prove.membership import check_member
-from recreate_model.prove.moves import MoveTable
-from recreate_model.prove.rebuild import OF_CONSTANTS, Moves, rebuild, record
+from recreate_model.prove.moves import CorrectionTable
+from recreate_model.prove.rebuild import OF_CONSTANTS, Corrections, rebuild, record
 from recreate_model.prove.recover import Recovered, by_todays_converter, network_operators, recover
 from recreate_model.prove.toolchain import TOOLCHAINS, Toolchain
 from recreate_model.quantize import convert
@@ -71,7 +71,7 @@ class Attempt:
         toolchain: name of the toolchain, or `OURS`.
         comparison: the published file compared with the rebuilt one; None if the attempt failed.
         model: the rebuilt file; empty if the attempt failed.
-        moves: corrections to the folding factors of this CPU, where the bytes needed them.
+        corrections: corrections to the folding factors of this CPU, where the bytes needed them.
         failure: why the attempt failed.
         conversion: the toolchain's conversion; None for this program's own build, and if the attempt failed.
     """
@@ -79,7 +79,7 @@ class Attempt:
     toolchain: str
     comparison: Comparison | None
     model: bytes = b""
-    moves: Moves | None = None
+    corrections: Corrections | None = None
     failure: PipelineError | None = None
     conversion: Conversion | None = None
 
@@ -300,7 +300,7 @@ def _attempt(case: _Case, chain: Toolchain, python_of: Callable[[Toolchain], Pat
             (case.view.input.dtype, case.view.output.dtype),
         )
         rebuilt = rebuild(case.published, conversion, case.compared)
-        return Attempt(chain.name, rebuilt.comparison, rebuilt.model, rebuilt.moves, conversion=conversion)
+        return Attempt(chain.name, rebuilt.comparison, rebuilt.model, rebuilt.corrections, conversion=conversion)
     except PipelineError as error:
         return Attempt(chain.name, None, failure=error)
 
@@ -313,7 +313,7 @@ def _values(checkpoint: Checkpoint, graph: bytes) -> Mapping[str, Array]:
         return checkpoint.values
 
 
-def table_of(published: bytes, proof: Proof) -> MoveTable:
+def table_of(published: bytes, proof: Proof) -> CorrectionTable:
     """The table of corrections to folding factors for a file that a toolchain has rebuilt.
 
     Args:
@@ -332,7 +332,7 @@ def table_of(published: bytes, proof: Proof) -> MoveTable:
             done="no table was written",
             next_step="leave --record out, or give another --toolchain",
         )
-    return MoveTable(
+    return CorrectionTable(
         digest_bytes(last.conversion.job.graph),
         last.conversion.chain.option,
         digest_bytes(published),

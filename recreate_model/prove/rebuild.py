@@ -37,7 +37,7 @@ OF_CONSTANTS = {Kind.WEIGHTS, Kind.BIASES, Kind.REQUANTIZED, Kind.RANGES, Kind.L
 
 
 @dataclass(frozen=True)
-class Moves:
+class Corrections:
     """The corrections to the folding factors of this CPU, and their effect on the INT8 model.
 
     Attributes:
@@ -62,12 +62,12 @@ class Rebuilt:
     Attributes:
         model: the rebuilt file.
         comparison: the published file compared with the rebuilt one.
-        moves: the corrections to folding factors; None where none were needed, or none gave the published bytes.
+        corrections: the corrections to folding factors; None where none were needed, or none gave the published bytes.
     """
 
     model: bytes
     comparison: Comparison
-    moves: Moves | None
+    corrections: Corrections | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,11 +114,11 @@ def rebuild(published: bytes, conversion: Conversion, compared: Sequence[LayerCo
     final = conversion.run(_constants(rows, local, differing, shifts)).models[0]
     if final != published:
         return as_is  # corrections do not explain the difference, so none are reported
-    return Rebuilt(final, compare(published, final), _moves(untouched, final, rows, shifts))
+    return Rebuilt(final, compare(published, final), _corrections(untouched, final, rows, shifts))
 
 
 def record(published: bytes, conversion: Conversion, compared: Sequence[LayerComparison]) -> dict[str, Array]:
-    """The smallest correction of every folding factor that gives a published file, for `moves.MoveTable`.
+    """The smallest correction of every folding factor that gives a published file, for `moves.CorrectionTable`.
 
     Args:
         compared: as for `rebuild`.
@@ -144,11 +144,11 @@ def record(published: bytes, conversion: Conversion, compared: Sequence[LayerCom
     return {row.layer.name: shift for row, shift in zip(rows, shifts, strict=True) if row.foldable}
 
 
-def by_table(shifts: Mapping[str, Array], conversion: Conversion) -> tuple[bytes, Moves]:
+def by_table(shifts: Mapping[str, Array], conversion: Conversion) -> tuple[bytes, Corrections]:
     """The model that a table's corrections give, and their effect compared with the model without them.
 
     Args:
-        shifts: as in `moves.MoveTable`.
+        shifts: as in `moves.CorrectionTable`.
 
     Raises:
         InputError: the table does not have the layers or channels of the graph.
@@ -170,7 +170,7 @@ def by_table(shifts: Mapping[str, Array], conversion: Conversion) -> tuple[bytes
     foldable = [np.full(len(row.numbers.bias), row.foldable) for row in rows]
     local = _by_channel(conversion.untouched, rows)
     final = conversion.run(_constants(rows, local, foldable, chosen)).models[0]
-    return final, _moves(untouched, final, rows, chosen)
+    return final, _corrections(untouched, final, rows, chosen)
 
 
 def _search(
@@ -273,7 +273,7 @@ def _constants(
     return tuple(result)
 
 
-def _moves(untouched: bytes, final: bytes, rows: Sequence[_Convolution], shifts: Sequence[Array]) -> Moves:
+def _corrections(untouched: bytes, final: bytes, rows: Sequence[_Convolution], shifts: Sequence[Array]) -> Corrections:
     views = [read_model(model) for model in (untouched, final)]
     pairs = [[_numbers(view, operator) for operator in convolutions(view)] for view in views]
     corrected = [_differing(one, two) for one, two in zip(*pairs, strict=True)]
@@ -281,7 +281,7 @@ def _moves(untouched: bytes, final: bytes, rows: Sequence[_Convolution], shifts:
     def changed(get: Callable[[Channels], Array]) -> int:
         return sum(int((get(one) != get(two)).sum()) for one, two in zip(*pairs, strict=True))
 
-    return Moves(
+    return Corrections(
         channels=sum(int(mask.sum()) for mask in corrected),
         of=sum(len(row.numbers.bias) for row in rows if row.foldable),
         ulps=max(int(np.abs(shift[mask]).max(initial=0)) for shift, mask in zip(shifts, corrected, strict=True)),
