@@ -143,18 +143,18 @@ def _values(a: Tensor, b: Tensor, where: str, place: Place, constant: bool) -> I
     unequal = list(_fields(*scaling))
     if not unequal and not elements:
         return
-    quantised = all(scaling)
+    quantized = all(scaling)
     if not constant:
         # Elements that are not constant are the initial value of a variable. A scale in one model only means that the
         # two tensors have different types. An activation has one scale, so an axis is not part of its range.
-        kind = Kind.OPERANDS if elements else Kind.RANGES if quantised else Kind.TYPES
-        if quantised and any(field == "axis" for field, _, _ in unequal):
+        kind = Kind.OPERANDS if elements else Kind.RANGES if quantized else Kind.TYPES
+        if quantized and any(field == "axis" for field, _, _ in unequal):
             kind = Kind.OTHER
-    elif quantised or a.dtype != b.dtype or a.dtype.startswith("float"):
+    elif quantized or a.dtype != b.dtype or a.dtype.startswith("float"):
         kind = Kind.BIASES if place.role == "bias" else Kind.WEIGHTS
     else:
         kind = Kind.OPERANDS
-    texts = [_against(_FIELD_NAMES[field] if quantised else field, x, y) for field, x, y in unequal]
+    texts = [_against(_FIELD_NAMES[field] if quantized else field, x, y) for field, x, y in unequal]
     if elements:
         texts.append(f"{elements}{_channel_of(elements, a, b)}")
     yield Difference(kind, where, a.name, "; ".join(texts), scaling[0] or None, scaling[1] or None, elements)

@@ -123,10 +123,10 @@ def is_bias_requantized(one: Sequence[Tensor], two: Sequence[Tensor]) -> bool:
 
 def _bias_scales(bias: Tensor, source: Tensor, weights: Tensor) -> _Array | None:
     """The bias scales, float64 (channels,); None where they are not input scale times weight scales."""
-    quantisations: list[Quantisation] = [q for tensor in (bias, source, weights) if (q := tensor.quantisation)]
-    if len(quantisations) != 3 or any(quantisations[0].zero_points) or len(quantisations[1].scales) != 1:
+    quantizations: list[Quantisation] = [q for tensor in (bias, source, weights) if (q := tensor.quantisation)]
+    if len(quantizations) != 3 or any(quantizations[0].zero_points) or len(quantizations[1].scales) != 1:
         return None
-    bias_scales, input_scale, weight_scales = (np.array(q.scales, np.float64) for q in quantisations)
+    bias_scales, input_scale, weight_scales = (np.array(q.scales, np.float64) for q in quantizations)
     if bias_scales.shape != weight_scales.shape or not np.allclose(
         bias_scales, input_scale * weight_scales, rtol=_SCALE_ROUNDING, atol=0
     ):

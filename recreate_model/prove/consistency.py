@@ -69,7 +69,7 @@ class LayerComparison:
         biases_on_a_tie: the same for biases.
         without_scale: number of biases whose scale is 0. The old quantizer writes this scale for channels whose weights
             are all zero, and such a bias has no effect.
-        lowest, highest: bounds on the folding factors that explain each channel, in ulps from the exact factor,
+        lowest, highest: bounds on the folding factors that explain each channel, in ulps from the rounded exact factor,
             float64 (channels,); `lowest` exceeds `highest` where no factor does.
         refutations: values that the checkpoint cannot give.
     """
@@ -133,7 +133,7 @@ def _layer(view: ModelView, operator: Operator, given: Factors, generation: Gene
     bias_low, bias_high = _bias_bounds(found, given, low, high)
     exact_bias = round_away((given.beta - given.mean * given.exact) / found.bias_scales.astype(np.float64))
     refutations = (
-        *_refuted_quantisation(view, operator, len(found.scales)),
+        *_refuted_quantization(view, operator, len(found.scales)),
         *_refuted_scales(weights_name, found, given, accepted),
         *_refuted_recorded(weights_name, found, given),
         *_refuted_weights(weights_name, found, given, ~(low <= high)),  # a NaN bound refutes too
@@ -233,16 +233,16 @@ def _bias_bounds(found: Channels, given: Factors, low: Array, high: Array) -> tu
     return np.clip(np.ceil(bottom), -(2.0**31), _BIAS_LIMIT), np.clip(np.floor(top), -_BIAS_LIMIT, _BIAS_LIMIT)
 
 
-def _refuted_quantisation(view: ModelView, operator: Operator, count: int) -> Iterator[Refutation]:
+def _refuted_quantization(view: ModelView, operator: Operator, count: int) -> Iterator[Refutation]:
     """Weights and biases are quantized symmetrically, so their zero point is 0, with a scale for each channel."""
     for index, axis in zip(operator.inputs[1:], (channel_axis(operator), 0), strict=True):
         tensor = view.tensors[index]
-        quantisation = tensor.quantisation
-        for channel, zero_point in enumerate(quantisation.zero_points if quantisation else ()):
+        quantization = tensor.quantisation
+        for channel, zero_point in enumerate(quantization.zero_points if quantization else ()):
             if zero_point:
                 yield Refutation(tensor.name, f"zero point of channel {channel}", "0", f"{zero_point}")
-        if quantisation and count > 1 and quantisation.axis != axis:
-            yield Refutation(tensor.name, "axis of the scales", f"{axis}", f"{quantisation.axis}")
+        if quantization and count > 1 and quantization.axis != axis:
+            yield Refutation(tensor.name, "axis of the scales", f"{axis}", f"{quantization.axis}")
 
 
 def _refuted_recorded(name: str, found: Channels, given: Factors) -> Iterator[Refutation]:

@@ -280,13 +280,13 @@ def _scales(view: ModelView, operators: tuple[Operator, ...]) -> Iterator[tuple[
 
 
 def _check_int8(tensor: Tensor, source: str) -> None:
-    quantisation = tensor.quantisation
-    if tensor.dtype != "int8" or quantisation is None:
+    quantization = tensor.quantisation
+    if tensor.dtype != "int8" or quantization is None:
         hint = ", as in dynamic-range and float16 models" if tensor.dtype.startswith("float") else ""
         raise _not_int8(source, f"tensor {tensor.name} of type {tensor.dtype}{hint}")
-    scale = quantisation.scales[0]
-    if len(quantisation.scales) != 1 or not (np.isfinite(scale) and scale > 0):
-        raise _not_int8(source, f"{len(quantisation.scales)} scales for {tensor.name}, the first {scale!r}")
+    scale = quantization.scales[0]
+    if len(quantization.scales) != 1 or not (np.isfinite(scale) and scale > 0):
+        raise _not_int8(source, f"{len(quantization.scales)} scales for {tensor.name}, the first {scale!r}")
 
 
 def _not_int8(source: str, found: str) -> InputError:
