@@ -64,7 +64,7 @@ def test_one_bit_of_a_model_is_found_in_its_tensor(twice: tuple[Path, Path]) -> 
     assert f"({weights.name})" in difference.where
     assert difference.where.startswith("weights, operator ")
     assert ": 1 of " in difference.where
-    assert " elements differ by at most 1 level (mean 1), the first at index 77 in channel " in difference.where
+    assert " elements differs by at most 1 level (mean 1), the first at index 77 in channel " in difference.where
     assert difference.right == digest_file(path)
 
 

@@ -43,7 +43,8 @@ class Elements:
     unit: str
 
     def __str__(self) -> str:
-        counted = f"{self.differing:,} of {self.total:,} {'bytes' if self.unit == 'bytes' else 'elements'} differ"
+        verb = "differs" if self.differing == 1 else "differ"
+        counted = f"{self.differing:,} of {self.total:,} {'bytes' if self.unit == 'bytes' else 'elements'} {verb}"
         if self.largest is None:
             return f"{counted}, the first at offset {self.first}"
         unit = f" {self.unit if self.largest != 1 else self.unit.removesuffix('s')}" if self.unit else ""
