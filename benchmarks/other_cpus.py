@@ -52,7 +52,7 @@ def main() -> None:
                 seconds = time.perf_counter() - start
                 sha1 = digest_bytes(published, "sha1")[:8]
                 row = f"{chain.name:33}{cpu or 'this CPU':13}{made:6.1f} s  {sha1:10}{proof.verdict.name:12}"
-                if moves := proof.attempts[-1].moves:
+                if moves := proof.attempts[-1].corrections:
                     factors = f"{moves.channels:,} of {moves.of:,}"
                     moved = f"{factors:>18}{moves.weights:9,}{moves.scales:8,}{moves.biases:8,}{moves.ulps:6}"
                 else:

@@ -30,7 +30,7 @@ from calibration.parallel.workers import Workers
 from calibration.pictures.folder import FolderSource
 from calibration.pictures.inputs import Inputs, chunks
 from calibration.pictures.preprocess import quantize_input
-from calibration.ranges.distributions import Distributions, chosen, clipped_activations, distributions
+from calibration.ranges.distributions import Distributions, choose_spans, clipped_activations, distributions
 from calibration.ranges.histogram import Tally
 from calibration.ranges.measure import measure
 from calibration.ranges.range_methods import RangeMethod
@@ -129,7 +129,7 @@ def cpu_seconds() -> float:
 def spans_by(text: str, found: Distributions, float_model: bytes, clip: str) -> dict[str, tuple[float, float]]:
     """Rounded as `calibrate` rounds them."""
     names, method = list(convert.activations(float_model)), RangeMethod.parse(text)
-    spans = chosen(method, found, float_model)
+    spans = choose_spans(method, found, float_model)
     with_range = convert.activations_with_a_range(float_model)
     more = {"rest": (), "input": with_range[:1], "logits": with_range[-1:], "all": (with_range[0], with_range[-1])}
     for name in more[clip]:

@@ -1,4 +1,4 @@
-"""The manifest of a calibration set: which pictures, by id, content and class. To be committed, and given back."""
+"""The manifest of a calibration set: id, SHA-256 and class of each picture. It is meant to be kept and reused."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ _FORMAT = "calibration-manifest/1"
 
 
 def to_json(pictures: Sequence[Picture], made_for: dict[str, Json]) -> str:
-    """Readable JSON; `made_for` tells the reader of network, source and preprocessing, and is not read back."""
+    """Readable JSON.
+
+    Args:
+        made_for: network, source and preprocessing, for the reader; `read_manifest` ignores it.
+    """
     return readable_json({"format": _FORMAT, **made_for, "pictures": [as_json(picture) for picture in pictures]})
 
 
@@ -21,17 +25,17 @@ def read_manifest(path: Path) -> tuple[Picture, ...]:
     """The pictures of a manifest, in its order.
 
     Raises:
-        InputError: unreadable, not a manifest, empty, or a picture that stands twice.
+        InputError: the file cannot be read, is not a manifest, is empty, or lists a picture twice.
     """
     try:
         document = read_document(path.read_text(encoding="utf-8"), _FORMAT)
         pictures = tuple(_picture(row) for row in document["pictures"])
         if not pictures:
-            raise ValueError("no picture in it")
+            raise ValueError("an empty list")
         seen: set[str] = set()
         for picture in pictures:
             if picture.id in seen:
-                raise ValueError(f"{picture.id} in it twice")
+                raise ValueError(f"{picture.id} listed twice")
             seen.add(picture.id)
         return pictures
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
@@ -47,5 +51,5 @@ def _picture(row: Json) -> Picture:
     if not isinstance(row["id"], str) or not is_sha256(row["sha256"]):
         raise ValueError(f"{row} instead of an id and a SHA-256")
     if not (label is None or type(label) is int):
-        raise ValueError(f"label {label!r} of {row['id']}")
+        raise ValueError(f"label {label!r} for {row['id']}")
     return Picture(row["id"], row["sha256"], label)

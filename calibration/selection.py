@@ -1,9 +1,10 @@
-"""Which pictures calibrate and which evaluate: fixed by names, classes and a seed, spread over the classes, apart.
+"""Selects the pictures for calibration (the representative dataset) and for evaluation.
 
-Pictures are taken in rounds, one of each class, shuffled by the digest of their file names: neither the file system,
-nor the folders or shards they lie in, nor the number of pictures asked for changes their order. Calibration begins with
-one end of each class and evaluation with the other, so a larger `--calib` keeps the pictures of a smaller one, and
-evaluation keeps its own while there is room. No content is in both, whatever names it has.
+The selection depends only on file names, classes and a seed. Pictures are taken in rounds, one of each class, in the
+order of the digest of their file names. The file system, the folder or shard of a picture, and the number of pictures
+requested do not change this order. Calibration takes from the start of the order and evaluation from the end. So a
+larger `--calib` keeps the pictures of a smaller one, and evaluation keeps its pictures while the two do not meet. No
+content is used for both, even under different names.
 """
 
 from __future__ import annotations
@@ -18,16 +19,18 @@ from recreate_model.recipe import Picture
 from recreate_model.support.digest import digest_bytes
 from recreate_model.support.errors import InputError
 
-# Far from any calibration set, so that what evaluates does not change with --calib.
+# Beyond any calibration set, so that the evaluation pictures do not change with --calib.
 _PROCEDURAL_EVALUATION_START = 1_000_000
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Pictures with their digests; no picture is in both.
+    """Pictures for calibration and evaluation, with their digests.
 
     Attributes:
-        overlap: how many pictures would have evaluated, had their content not calibrated.
+        calibration: pictures to calibrate on.
+        evaluation: pictures to evaluate on; none has the content of a calibration picture.
+        overlap: number of pictures left out of the evaluation because they are used for calibration.
     """
 
     calibration: tuple[Picture, ...]
@@ -36,11 +39,16 @@ class Selection:
 
 
 def spread(pictures: Sequence[Picture], seed: int = 0, backwards: bool = False) -> list[Picture]:
-    """The order in which pictures are taken, whatever the order they come in; `backwards` from the other ends."""
+    """The pictures in the order in which they are taken. It does not depend on the order of `pictures`.
+
+    Args:
+        seed: another seed gives another order.
+        backwards: the order for evaluation, which takes the last picture of each class first.
+    """
     classes: dict[str, list[tuple[tuple[str, str], Picture]]] = defaultdict(list)
     for picture in pictures:
         folder, _, file_name = picture.id.rpartition("/")
-        # The id tells apart what has one file name in two folders.
+        # The id distinguishes pictures of the same file name in two folders.
         order = (digest_bytes(f"{seed}/{file_name}".encode()), picture.id)
         classes[folder if picture.label is None else str(picture.label)].append((order, picture))
     rounds = [
@@ -59,15 +67,16 @@ def select(
     seed: int = 0,
     excluded: Collection[str] = frozenset(),
 ) -> Selection:
-    """Pictures to calibrate, and up to `limit` others to evaluate, with the SHA-256 of each.
+    """Selects pictures to calibrate on, and up to `limit` others to evaluate on, with the SHA-256 of each.
 
     Args:
-        calib: how many calibrate, or which, as a manifest lists them.
-        seed: another one gives other pictures.
-        excluded: digests of pictures that calibrated before, and so must not evaluate.
+        calib: the number of pictures to calibrate on, or the pictures of a manifest.
+        seed: another seed selects other pictures.
+        excluded: SHA-256 of further pictures that must not be used for evaluation, as they were used for calibration.
 
     Raises:
-        InputError: fewer pictures than `calib`, one of a manifest that is missing or changed, or an unreadable one.
+        InputError: there are fewer pictures than `calib`, a picture of the manifest is missing or changed, or a picture
+            cannot be read.
     """
     pictures = source.pictures()
     if isinstance(calib, int):
@@ -89,12 +98,12 @@ def select(
 
 
 def select_procedural(source: ProceduralSource, calib: int | Sequence[Picture], limit: int) -> Selection:
-    """As `select`. The digests are known once the pictures are made, which only measuring does; it compares them."""
+    """As `select`, for procedural pictures. Their digests are not known until they are generated for measuring."""
     calibration = source.pictures(0, calib) if isinstance(calib, int) else calib
     evaluation = source.pictures(_PROCEDURAL_EVALUATION_START, limit)
     used = {picture.id for picture in calibration}
-    others = tuple(picture for picture in evaluation if picture.id not in used)
-    return Selection(tuple(calibration), others, len(evaluation) - len(others))
+    unused = tuple(picture for picture in evaluation if picture.id not in used)
+    return Selection(tuple(calibration), unused, len(evaluation) - len(unused))
 
 
 def _first(source: StoredSource, order: Sequence[Picture], calib: int) -> tuple[Picture, ...]:
@@ -102,7 +111,7 @@ def _first(source: StoredSource, order: Sequence[Picture], calib: int) -> tuple[
         raise InputError(
             expected=f"{calib} pictures to calibrate on in {source.name}",
             found=f"{len(order)}",
-            next_step=f"give --calib {len(order)} or fewer, or the folder above if this is one class of several",
+            next_step=f"give --calib {len(order)} or fewer, or the parent folder if this is one class of several",
         )
     return tuple(_with_digest(source, picture) for picture in order[:calib])
 
@@ -111,11 +120,11 @@ def _listed(source: StoredSource, pictures: Sequence[Picture], manifest: Sequenc
     by_id = {picture.id: picture for picture in pictures}
     missing = [picture.id for picture in manifest if picture.id not in by_id]
     if len(missing) == len(manifest):
-        # Another source altogether: hundreds of names would hide it.
+        # A different source: an error with hundreds of names would not show that.
         raise InputError(
             expected=f"the {len(manifest)} pictures of the manifest in {source.name}",
-            found=f"none of them: there is no {missing[0]}, but {min(by_id)}",
-            next_step="give the --images that its `source` speaks of, or choose others with --calib N",
+            found=f"none of them: {min(by_id)} instead of {missing[0]}, for example",
+            next_step="give the --images that `source` in the manifest names, or select other pictures with --calib N",
         )
     here = [_with_digest(source, by_id[picture.id]) for picture in manifest if picture.id in by_id]
     wanted = {picture.id: picture for picture in manifest}
@@ -130,11 +139,11 @@ def _listed(source: StoredSource, pictures: Sequence[Picture], manifest: Sequenc
         raise InputError(
             expected=f"the {len(manifest)} pictures of the manifest in {source.name}, unchanged",
             found="; ".join(faults),
-            next_step="restore them, or choose others with --calib N",
+            next_step="restore them, or select other pictures with --calib N",
         )
     return tuple(here)
 
 
 def _with_digest(source: StoredSource, picture: Picture) -> Picture:
-    """The picture with the digest of its content; that of a data set's is known already."""
+    """The picture with the digest of its content. Data sets list their pictures with it."""
     return picture if picture.sha256 else dataclasses.replace(picture, sha256=source.digest(picture.id))

@@ -83,7 +83,7 @@ def small(command: str, out: Path, **flags: object) -> list[object]:
         ({"checkpoint": "official"}, ("no pin for mobilenet_v2_0.35_96", "--checkpoint")),
         ({"range-method": "percentile:0"}, ("percentile:P with 0 < P <= 100", "'percentile:0'", "percentile:99.99")),
         ({"range-method": "percentile:101"}, ("'percentile:101'",)),
-        ({"range-method": "percentile:x"}, ("'percentile:x', without a percentage",)),
+        ({"range-method": "percentile:x"}, ("'percentile:x', without a valid percentage",)),
         ({"range-method": "minmax"}, ("unknown method 'minmax'", "did you mean min-max?")),
         ({"range-method": "mse", "ranges": "none.json", "calib": None}, ("--range-method or --ranges", "found both")),
     ],
@@ -180,7 +180,7 @@ def test_a_bad_picture_is_named(name: str, data: bytes, words: tuple[str, ...], 
     folder = pictures.write_folder(tmp_path / "pictures", count=3)
     (folder / "n01440764" / name).write_bytes(data)
     result = run(*small("calibrate", tmp_path / "out", images=folder, limit=0))
-    assert_one_error(result, 3, f"n01440764/{name}", "whole JPEG or PNG", *words)
+    assert_one_error(result, 3, f"n01440764/{name}", "complete JPEG or PNG", *words)
     assert not list((tmp_path / "out").rglob("ranges.json"))
 
 

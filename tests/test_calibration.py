@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from calibration.parallel.workers import Workers, _stops_held_back
+from calibration.parallel.workers import Workers, _deferred_signals
 from calibration.pictures.folder import FolderSource
 from calibration.pictures.inputs import CHUNK, Inputs
 from calibration.pictures.sources import ProceduralSource
@@ -66,7 +66,7 @@ def test_measured_ranges_cover_every_activation(model: bytes) -> None:
 def test_a_picture_that_changed_is_noticed(model: bytes, picture_folder: Path) -> None:
     """The digest taken when the picture was chosen must hold when it is read."""
     (first, *_) = select(FolderSource(picture_folder), calib=1, limit=0).calibration
-    with pytest.raises(InputError, match="not the picture that was chosen"):
+    with pytest.raises(InputError, match="the picture changed since it was selected"):
         _measure(model, picture_folder, 1, [replace(first, sha256="0" * 64)])
 
 
@@ -74,7 +74,7 @@ def test_a_picture_that_changed_is_noticed(model: bytes, picture_folder: Path) -
 def test_an_error_in_a_worker_arrives_as_it_was_raised(jobs: int, model: bytes, tmp_path: Path) -> None:
     """A broken picture is named with the same words from one process or from many."""
     (tmp_path / "broken.jpg").write_bytes(b"")
-    with pytest.raises(InputError, match=r"expected broken\.jpg to be a whole.*found a file of zero bytes"):
+    with pytest.raises(InputError, match=r"expected broken\.jpg to be a complete.*found a file of zero bytes"):
         _measure(model, tmp_path, jobs, [Picture("broken.jpg")])
 
 
@@ -144,7 +144,7 @@ def test_a_stop_never_ends_the_start_of_workers_half_way(stop: signal.Signals) -
     other = threading.Thread(target=time.sleep, args=(0.3,))
     other.start()
     try:
-        with pytest.raises(KeyboardInterrupt), _stops_held_back():  # noqa: PT012  # what follows the stop is the point
+        with pytest.raises(KeyboardInterrupt), _deferred_signals():  # noqa: PT012  # what follows the stop is the point
             os.kill(os.getpid(), stop)
             time.sleep(0.05)
             reached = True

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from calibration.pictures.folder import FolderSource
-from calibration.pictures.preprocess import normalise
+from calibration.pictures.preprocess import normalize
 from recreate_model.floats.checkpoint import read_archive
 from recreate_model.floats.frozen_graph import GraphComparison
 from recreate_model.network import architecture
@@ -153,7 +153,7 @@ def test_the_stand_in_agrees_with_its_frozen_graph_on_real_pictures(shared: Path
     source = FolderSource(shared / "imagenet_sample")
     largest = [0.0, 0.0]
     for picture in sorted(source.pictures(), key=lambda item: item.id)[:10]:
-        value = normalise(source.read(picture.id)[0], Preprocess(), 224)
+        value = normalize(source.read(picture.id)[0], Preprocess(), 224)
         expected = official_layout.run_graph(frozen, value)
         for index, runner in enumerate(runners):
             largest[index] = max(largest[index], float(np.abs(runner.run(value)[0] - expected).max()))

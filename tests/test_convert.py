@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from calibration.pictures import procedural
-from calibration.pictures.preprocess import normalise
+from calibration.pictures.preprocess import normalize
 from calibration.ranges.range_table import merge
 from recreate_model.network import architecture
 from recreate_model.network.spec import MOBILENET_V2
@@ -29,7 +29,7 @@ SAME = 1e-3
 @pytest.fixture(scope="module")
 def values() -> list[Array]:
     """Three inputs for the smallest network."""
-    return [normalise(procedural.picture(5, index), Preprocess(), SMALL.resolution) for index in range(3)]
+    return [normalize(procedural.picture(5, index), Preprocess(), SMALL.resolution) for index in range(3)]
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 
-from calibration.pictures.preprocess import normalise, quantize_input
+from calibration.pictures.preprocess import normalize, quantize_input
 from pipeline.console import NoBars
 from pipeline.cortex_m.input_levels import levels_header
 from pipeline.engine.work import model_file
@@ -26,7 +26,7 @@ def test_each_level_is_what_the_build_makes_of_a_picture_of_it(finished_build: R
     assert len(table) == 256
     for level, expected in enumerate(table):
         pixels = np.full((8, 8, 3), level, np.uint8)
-        value = normalise(pixels, recipe.preprocess, 8)
+        value = normalize(pixels, recipe.preprocess, 8)
         found = quantize_input(value, quantisation.scales[0], quantisation.zero_points[0])
         assert set(found.ravel().tolist()) == {expected}
 

@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from calibration.pictures import procedural
-from calibration.pictures.preprocess import decode, normalise, quantize_input
+from calibration.pictures.preprocess import decode, normalize, quantize_input
 from pipeline.console import NoBars
 from pipeline.engine.keys import key_parts
 from pipeline.engine.stages import STAGES
@@ -105,7 +105,7 @@ def inputs(model: bytes, files: list[Path]) -> Array:
     view = read_model(model).input
     assert view.quantisation is not None
     (scale,), (zero,) = view.quantisation.scales, view.quantisation.zero_points
-    values = [normalise(decode(file.read_bytes(), file.name), Preprocess(), view.shape[1]) for file in files]
+    values = [normalize(decode(file.read_bytes(), file.name), Preprocess(), view.shape[1]) for file in files]
     return np.concatenate([quantize_input(value, scale, zero) for value in values])
 
 
@@ -249,7 +249,7 @@ def test_inputs_are_the_builds_own(crop: str, mode: str, form: str, size: tuple[
     data = encoded(mode, form, size)
     (tmp_path / "picture").write_bytes(data)
     assert np.array_equal(theirs.read(tmp_path / "picture"), decode(data, "picture"))
-    ours = normalise(decode(data, "picture"), Preprocess(crop), 96)[0]
+    ours = normalize(decode(data, "picture"), Preprocess(crop), 96)[0]
     found = CROPS[crop](theirs.read(tmp_path / "picture"), 96, 96) / np.float32(127.5) - np.float32(1)
     assert (found.dtype, found.shape) == (np.float32, ours.shape)
     assert np.abs(found - ours).max() <= TOLERANCE
@@ -265,7 +265,7 @@ def test_the_narrowest_pictures_are_within_the_tolerance(crop: str, size: tuple[
     """With a side of one pixel OpenCV rounds otherwise, so int8 levels on a tie may be one apart."""
     pixels = decode(encoded("RGB", "PNG", size), "narrow")
     found = CROPS[crop](pixels, 96, 96) / np.float32(127.5) - np.float32(1)
-    assert np.abs(found - normalise(pixels, Preprocess(crop), 96)[0]).max() <= TOLERANCE
+    assert np.abs(found - normalize(pixels, Preprocess(crop), 96)[0]).max() <= TOLERANCE
 
 
 def test_another_way_of_cutting_would_be_noticed() -> None:
@@ -283,7 +283,7 @@ def test_photographs_give_the_same_bytes(shared: Path) -> None:
     if not SAME_LEVELS:
         pytest.skip("OpenCV's resizing on this machine has other last bits")
     for path in files:
-        ours = normalise(decode(path.read_bytes(), path.name), Preprocess(), 224)[0]
+        ours = normalize(decode(path.read_bytes(), path.name), Preprocess(), 224)[0]
         assert np.array_equal(*(quantize_input(v, 1 / 127.5, -1) for v in (theirs.prepare(path, 224, 224), ours))), path
 
 
@@ -322,7 +322,7 @@ def test_each_crop_is_the_one_that_is_called(tmp_path: Path) -> None:
         (tmp_path / "pictures.py").write_text(linux_programs(crop, "m.tflite")["cortex_a/pictures.py"])
         code = "import pictures; pictures.np.save('out.npy', pictures.prepare('x.jpg', 96, 96))"
         subprocess.run([sys.executable, "-B", "-c", code], cwd=tmp_path, check=True)
-        ours = normalise(decode((tmp_path / "x.jpg").read_bytes(), "x"), Preprocess(crop), 96)[0]
+        ours = normalize(decode((tmp_path / "x.jpg").read_bytes(), "x"), Preprocess(crop), 96)[0]
         assert np.abs(np.load(tmp_path / "out.npy") - ours).max() <= TOLERANCE
 
 

@@ -11,7 +11,7 @@ from calibration.parallel.workers import Workers
 from calibration.pictures import procedural
 from calibration.pictures.folder import FolderSource
 from calibration.pictures.inputs import Inputs
-from calibration.pictures.preprocess import normalise
+from calibration.pictures.preprocess import normalize
 from calibration.pictures.sources import ProceduralSource
 from calibration.ranges.measure import measure
 from calibration.selection import select
@@ -32,7 +32,7 @@ COUNT = 20
 @pytest.fixture(scope="module")
 def values() -> list[Array]:
     """The inputs that are measured."""
-    return [normalise(procedural.picture(0, index), Preprocess(), 96) for index in range(COUNT)]
+    return [normalize(procedural.picture(0, index), Preprocess(), 96) for index in range(COUNT)]
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def test_residual_inputs_keep_their_true_range(small_float: bytes) -> None:
     """Each activation that an addition would overwrite has the range it has when it is the only output."""
     from ai_edge_litert import schema_py_generated as schema
 
-    value = normalise(procedural.picture(0, 0), Preprocess(), 96)
+    value = normalize(procedural.picture(0, 0), Preprocess(), 96)
     measured = measure(small_float, PROCEDURAL, ProceduralSource().pictures(0, 1), Workers(), lambda count: None).spans
     indices = list(convert.activations(small_float).values())
     for row in tensorflow_ranges.residual_inputs(small_float):

@@ -67,24 +67,26 @@ def proved(elsewhere: bytes, checkpoint: Checkpoint) -> Proof:
 
 
 @pytest.fixture(scope="module")
-def table(elsewhere: bytes, proved: Proof) -> moves.MoveTable:
+def table(elsewhere: bytes, proved: Proof) -> moves.CorrectionTable:
     """What is recorded of it."""
     return table_of(elsewhere, proved)
 
 
-def test_a_recorded_table_makes_the_file_without_it(table: moves.MoveTable, proved: Proof, elsewhere: bytes) -> None:
+def test_a_recorded_table_makes_the_file_without_it(
+    table: moves.CorrectionTable, proved: Proof, elsewhere: bytes
+) -> None:
     """Written, read again and applied, on nothing but the graph and the ranges."""
     conversion = proved.attempts[-1].conversion
     assert conversion is not None
     read = moves.from_json(moves.to_json(table), "the table")
     model, moved = by_table(read.shifts, conversion)
     assert model == elsewhere
-    assert moved == proved.attempts[-1].moves
+    assert moved == proved.attempts[-1].corrections
     assert 0 < moved.ulps <= 2
 
 
 def test_a_table_holds_a_shift_for_each_channel_that_the_converter_folds(
-    table: moves.MoveTable, checkpoint: Checkpoint, elsewhere: bytes
+    table: moves.CorrectionTable, checkpoint: Checkpoint, elsewhere: bytes
 ) -> None:
     """Layers that were folded before the graph was frozen are not in it, and no weight is."""
     assert checkpoint.frozen_graph is not None
@@ -97,7 +99,7 @@ def test_a_table_holds_a_shift_for_each_channel_that_the_converter_folds(
     assert len(moves.to_json(table)) < 3 * sum(layer.outputs for layer in LAYERS if layer.depthwise) + 3000
 
 
-def test_one_shift_changed_makes_another_file(table: moves.MoveTable, proved: Proof, elsewhere: bytes) -> None:
+def test_one_shift_changed_makes_another_file(table: moves.CorrectionTable, proved: Proof, elsewhere: bytes) -> None:
     """So a table that was tampered with does not pass for the recorded one."""
     conversion = proved.attempts[-1].conversion
     assert conversion is not None
@@ -106,7 +108,7 @@ def test_one_shift_changed_makes_another_file(table: moves.MoveTable, proved: Pr
     assert by_table(changed, conversion)[0] != elsewhere
 
 
-def test_a_table_of_another_network_is_refused_by_its_first_layer(table: moves.MoveTable, proved: Proof) -> None:
+def test_a_table_of_another_network_is_refused_by_its_first_layer(table: moves.CorrectionTable, proved: Proof) -> None:
     """A layer that is missing, or one channel more."""
     conversion = proved.attempts[-1].conversion
     assert conversion is not None
@@ -143,7 +145,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_malformed_table_is_refused_in_one_line(fault: str, table: moves.MoveTable) -> None:
+def test_a_malformed_table_is_refused_in_one_line(fault: str, table: moves.CorrectionTable) -> None:
     """With the format it should have, and the command that writes one."""
     document = json.loads(moves.to_json(table))
     FAULTS[fault](document)

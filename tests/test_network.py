@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from calibration.pictures import procedural
-from calibration.pictures.preprocess import normalise
+from calibration.pictures.preprocess import normalize
 from recreate_model.network import architecture
 from recreate_model.network.layer import fold
 from recreate_model.network.spec import Model
@@ -59,7 +59,7 @@ def test_folding_gives_what_batch_norm_gives(small_weights: dict[str, Array]) ->
 
 def test_the_graph_agrees_with_tensorflows_own_batch_norm(small_weights: dict[str, Array], small_float: bytes) -> None:
     """The folded model and an unfolded graph run by TensorFlow give the same probabilities."""
-    value = normalise(procedural.picture(3, 1), Preprocess(), SMALL.resolution)
+    value = normalize(procedural.picture(3, 1), Preprocess(), SMALL.resolution)
     unfolded = official_layout.run_graph(official_layout.unfolded_graph(SMALL, small_weights), value)
     (folded,) = Runner(small_float, "xnnpack").run(value)
     assert unfolded.max() > 0.01

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from calibration.pictures import procedural
-from calibration.pictures.preprocess import decode, normalise, quantize_input
+from calibration.pictures.preprocess import decode, normalize, quantize_input
 from recreate_model.recipe import Preprocess
 from recreate_model.support.digest import digest_bytes
 from recreate_model.support.errors import InputError
@@ -72,7 +72,7 @@ def test_exif_rotation_is_left_alone() -> None:
 )
 def test_what_is_no_whole_picture_is_refused_by_name(data: bytes) -> None:
     """Empty, cut and foreign files are one error that names the picture."""
-    with pytest.raises(InputError, match=r"expected n01440764/a\.JPEG to be a whole JPEG or PNG picture"):
+    with pytest.raises(InputError, match=r"expected n01440764/a\.JPEG to be a complete JPEG or PNG picture"):
         decode(data, "n01440764/a.JPEG")
 
 
@@ -98,12 +98,12 @@ def test_a_large_picture_is_taken_without_a_word(recwarn: pytest.WarningsRecorde
 def test_a_decompression_bomb_is_refused() -> None:
     """20,000 x 20,000 pixels in a few kilobytes are not unpacked."""
     bomb = Image.new("1", (20_000, 20_000))
-    with pytest.raises(InputError, match=r"expected bomb\.png to be a whole.*400000000 pixels"):
+    with pytest.raises(InputError, match=r"expected bomb\.png to be a complete.*400000000 pixels"):
         decode(_save(bomb, "PNG"), "bomb.png")
     data = pictures.jpeg(1, (64, 48))
     size = data.index(b"\xff\xc0") + 5  # height and width in the frame header
     huge = data[:size] + (20_000).to_bytes(2, "big") * 2 + data[size + 4 :]
-    with pytest.raises(InputError, match=r"expected bomb\.jpg to be a whole.*20000 x 20000 pixels"):
+    with pytest.raises(InputError, match=r"expected bomb\.jpg to be a complete.*20000 x 20000 pixels"):
         decode(huge, "bomb.jpg")
 
 
@@ -111,7 +111,7 @@ def test_one_pixel_is_a_picture() -> None:
     """JPEG and PNG of 1 x 1 fill the whole input with their one colour."""
     for data in (pictures.jpeg(1, (1, 1)), pictures.png(1, (1, 1))):
         for crop in Preprocess.CROPS:
-            value = normalise(decode(data, "x"), Preprocess(crop), 96)
+            value = normalize(decode(data, "x"), Preprocess(crop), 96)
             # Resizing rounds: 1.2e-7 was seen. A level of the picture is 8e-3.
             assert np.ptp(value.reshape(-1, 3), axis=0).max() < 1e-4
 
@@ -121,7 +121,7 @@ def test_one_pixel_is_a_picture() -> None:
 def test_every_picture_fills_the_input(crop: str, size: tuple[int, int, int]) -> None:
     """From one pixel to a panorama, the result is float32 of the network's size within -1..1."""
     pixels = np.random.default_rng(0).integers(0, 256, size, np.uint8)
-    value = normalise(pixels, Preprocess(crop), 224)
+    value = normalize(pixels, Preprocess(crop), 224)
     assert (value.shape, value.dtype) == ((1, 224, 224, 3), np.float32)
     assert -1 <= value.min() <= value.max() <= 1
 
@@ -131,7 +131,7 @@ def test_the_central_crop_keeps_the_aspect_and_cuts_the_border() -> None:
     y, x = np.ogrid[:256, :512]
     disc = ((y - 128) ** 2 + (x - 256) ** 2 < 80**2).astype(np.uint8) * 255
     disc[:8] = disc[-8:] = 255
-    value = normalise(np.repeat(disc[:, :, None], 3, axis=2), Preprocess("central-crop"), 224)[0, :, :, 0] > 0
+    value = normalize(np.repeat(disc[:, :, None], 3, axis=2), Preprocess("central-crop"), 224)[0, :, :, 0] > 0
     assert abs(int(value.any(axis=0).sum()) - int(value.any(axis=1).sum())) <= 1
     assert value.any(axis=0).sum() == pytest.approx(160, abs=2)
 
@@ -143,7 +143,7 @@ def test_the_inception_crop_is_tensorflows_central_crop(size: tuple[int, int]) -
 
     pixels = np.random.default_rng(1).integers(0, 256, (*size, 3), np.uint8)
     theirs = tf.image.resize(tf.image.central_crop(tf.cast(pixels, tf.float32), 0.875), (224, 224)) / 127.5 - 1
-    ours = normalise(pixels, Preprocess("inception"), 224)
+    ours = normalize(pixels, Preprocess("inception"), 224)
     # The two compute positions in float32 by different formulas: seen 1.2e-4 apart at most, a 65th of a level (OpenCV
     # with Intel's library for SSE4.2, AVX2 and AVX-512, and without it). Positions of the corners are off by 0.17.
     assert np.abs(ours[0] - theirs.numpy()).max() < 1 / 127.5 / 4
@@ -153,7 +153,7 @@ def test_squash_keeps_the_whole_picture() -> None:
     """The corners of the picture are the corners of the input."""
     pixels = np.zeros((300, 500, 3), np.uint8)
     pixels[:20, :20] = 255
-    value = normalise(pixels, Preprocess("squash"), 224)[0, :, :, 0]
+    value = normalize(pixels, Preprocess("squash"), 224)[0, :, :, 0]
     assert value[0, 0] == 1
     assert value[-1, -1] == -1
 
@@ -161,7 +161,7 @@ def test_squash_keeps_the_whole_picture() -> None:
 def test_all_256_levels_quantise_as_documented() -> None:
     """With the published scale every whole level lies on a tie; all 256 are rounded to even, in float32."""
     levels = np.arange(256, dtype=np.uint8).reshape(1, 256, 1).repeat(256, 0).repeat(3, 2)
-    value = normalise(levels, Preprocess("squash"), 256)[0, 0, :, 0]
+    value = normalize(levels, Preprocess("squash"), 256)[0, 0, :, 0]
     scale, zero_point = np.float32(0.007843137718737125), -1
     expected = np.clip(
         np.rint((np.arange(256, dtype=np.float32) / np.float32(127.5) - 1) / scale) + zero_point, -128, 127

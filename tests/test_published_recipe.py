@@ -21,7 +21,7 @@ from recreate_model.floats import frozen_graph
 from recreate_model.network.layer import EPSILON
 from recreate_model.network.spec import MOBILENET_V2, PUBLISHED_MODEL, RESOURCES
 from recreate_model.prove import moves, toolchain
-from recreate_model.prove.channels import factors, moved
+from recreate_model.prove.channels import add_ulps, factors
 from recreate_model.support.arrays import Array
 from recreate_model.support.digest import digest_bytes, digest_file
 from recreate_model.support.errors import InputError, UsageError
@@ -361,8 +361,8 @@ def _reach(weights: Array, folded: Array, factor: Array) -> Array:
     reached = np.zeros(len(folded), bool)
     for channel, row in enumerate(folded):
         place = int(np.abs(row).argmax())
-        near = [moved(factor[channel : channel + 1], np.array([shift]))[0] for shift in (0, -1, 1, -2, 2)]
-        candidates = [moved(weights[channel, place : place + 1], np.array([units]))[0] for units in range(-8, 9)]
+        near = [add_ulps(factor[channel : channel + 1], np.array([shift]))[0] for shift in (0, -1, 1, -2, 2)]
+        candidates = [add_ulps(weights[channel, place : place + 1], np.array([units]))[0] for units in range(-8, 9)]
         hits = [value for each in near for value in candidates if value * each == row[place]]
         reached[channel] = bool(hits)
         weights[channel, place] = hits[0] if hits else 0

@@ -20,7 +20,7 @@ from calibration.parallel.workers import Workers
 from calibration.pictures.folder import FolderSource
 from calibration.pictures.inputs import CHUNK, Inputs
 from calibration.ranges import range_methods
-from calibration.ranges.distributions import Distributions, chosen, distributions
+from calibration.ranges.distributions import Distributions, choose_spans, distributions
 from calibration.ranges.histogram import Histogram, Tally
 from calibration.ranges.measure import measure
 from calibration.ranges.range_methods import KINDS, RangeMethod, squared_error
@@ -357,7 +357,7 @@ def test_histograms_do_not_depend_on_processes_or_order(
         assert _counted(other) == _counted(found)
         for text in METHODS:
             method = RangeMethod.parse(text)
-            same = chosen(method, other, small_float), chosen(method, found, small_float)
+            same = choose_spans(method, other, small_float), choose_spans(method, found, small_float)
             assert same[0].tobytes() == same[1].tobytes()
 
 
@@ -380,7 +380,7 @@ def test_histograms_come_with_the_ranges_of_min_max(
 @pytest.mark.parametrize("method", ["percentile:90", "mse", "entropy"])
 def test_input_and_logits_keep_their_range(method: str, found: Distributions, small_float: bytes) -> None:
     """The first and the last range that decides anything, and those that decide nothing; others are cut."""
-    spans = chosen(RangeMethod.parse(method), found, small_float)
+    spans = choose_spans(RangeMethod.parse(method), found, small_float)
     names = list(convert.activations(small_float))
     kept = {name for name, new, old in zip(names, spans, found.spans, strict=True) if (new == old).all()}
     assert {"input", "MobilenetV2/Logits/Conv2d_1c_1x1/BiasAdd"} <= kept

@@ -81,16 +81,16 @@ def test_a_table_says_how_its_ranges_were_chosen(method: str) -> None:
     [
         (lambda d: d.pop("activations"), "no 'activations'"),
         (lambda d: d.update(format="other/2"), "format 'other/2'"),
-        (lambda d: d["activations"].append(d["activations"][0]), "a name that stands twice"),
+        (lambda d: d["activations"].append(d["activations"][0]), "an activation listed twice"),
         (lambda d: d["activations"][0].update(min="low"), "could not convert"),
         (lambda d: d["activations"][0].pop("max"), "no 'max'"),
         (lambda d: d.update(mantissa_bits=float("inf")), "cannot convert float infinity"),
-        (lambda d: d.update(mantissa_bits=-1), "-1 bits of mantissa"),
-        (lambda d: d.update(mantissa_bits=25), "25 bits of mantissa"),
+        (lambda d: d.update(mantissa_bits=-1), "mantissa_bits -1"),
+        (lambda d: d.update(mantissa_bits=25), "mantissa_bits 25"),
         (lambda d: d.update(pictures="a" * 64), "pictures that are not listed by SHA-256"),
         (lambda d: d.update(pictures=["a" * 63]), "pictures that are not listed by SHA-256"),
         (lambda d: d.update(pictures=[1]), "pictures that are not listed by SHA-256"),
-        (lambda d: d.update(range_method="guess"), "the unknown method 'guess'"),
+        (lambda d: d.update(range_method="guess"), "unknown method 'guess'"),
     ],
 )
 def test_what_is_no_table_is_refused(change: object, message: str) -> None:

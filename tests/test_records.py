@@ -283,7 +283,7 @@ def test_an_unreadable_picture_is_named_with_its_place(tmp_path: Path) -> None:
     source = single(
         tmp_path / "x.tfrecord", [plain(pictures.jpeg(1), 0), plain(cut, 1, **{"image/filename": b"cut.JPEG"})]
     )
-    with pytest.raises(InputError, match=rf"cut\.JPEG \(record 2 of {tmp_path / 'x.tfrecord'}\) to be a whole JPEG"):
+    with pytest.raises(InputError, match=rf"cut\.JPEG \(record 2 of {tmp_path / 'x.tfrecord'}\) to be a complete JPEG"):
         source.read("cut.JPEG")
 
 
@@ -354,12 +354,12 @@ def test_a_set_without_labels_is_warned_of(tmp_path: Path, caplog: pytest.LogCap
     ([plain(b"a", 0), plain(b"b", -2)], ("0..999", "-2 for " + digest_bytes(b"b"))),
     ([plain(b"a", 0), plain(b"b", 1000)], ("which fit neither",)),
     ([plain(b"a", 0), record_sets.example({"image/encoded": b"b", "image/class/label": b"7"})],
-     ("record 2 of", "image/class/label that is not one value, a whole number")),
-    ([record_sets.example({"image/encoded": b"b", "image/class/label": [7, 8]})], ("not one value",)),
+     ("record 2 of", "image/class/label that is not a single integer")),
+    ([record_sets.example({"image/encoded": b"b", "image/class/label": [7, 8]})], ("not a single integer",)),
     ([record_sets.example({"image": b"b", "label": 7})], ("no feature image/encoded among image, label", "tfds:NAME")),
     ([record_sets.example({})], ("no feature image/encoded among none",)),
-    ([record_sets.example({"image/encoded": [b"a", b"b"]})], ("image/encoded that is not one value",)),
-    ([record_sets.example({"image/encoded": []})], ("image/encoded that is not one value",)),
+    ([record_sets.example({"image/encoded": [b"a", b"b"]})], ("image/encoded that is not a single string",)),
+    ([record_sets.example({"image/encoded": []})], ("image/encoded that is not a single string",)),
     ([plain(b"a", 0), b"\xff\xff no example"], ("record 2 of", "not a tf.train.Example")),
     ([plain(b"a", 0, **{"image/filename": b"\xff"})], ("image/filename that is not UTF-8",)),
     ([], ("no record in 1 file",)),
@@ -622,7 +622,7 @@ def test_a_shard_without_a_record_is_warned_of(tmp_path: Path, caplog: pytest.Lo
     (tmp_path / "validation-00001-of-00002").write_bytes(b"")
     open_source(str(tmp_path), Reading())
     assert "no record in" in caplog.text
-    assert "validation-00001-of-00002; was it cut short?" in caplog.text
+    assert "validation-00001-of-00002; it may be truncated" in caplog.text
 
 
 def test_options_do_not_enter_the_index(listed: tuple[Path, RecordSource], tmp_path: Path) -> None:

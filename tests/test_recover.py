@@ -133,7 +133,7 @@ def test_a_scale_that_no_range_gives_is_named_and_no_range_invented(small_float:
     table = table_of(edited(model, change), small_float)
     (name,) = table.left_out.keys() - LEFT_OUT.keys()
     assert name.endswith("/add")
-    assert table.left_out[name].startswith("no range gives the scale 9.9999997171806")
+    assert table.left_out[name].startswith("no range gives scale 9.9999997171806")
     with pytest.raises(InputError, match=f"none for {name}"):
         convert.quantize(small_float, table.spans)
 
@@ -206,14 +206,14 @@ def _weights_left_out(tree: Any) -> None:
         (_negative, "the first -0.1"),
         (_nan, "a scale that is not finite"),
         (_no_operators, "0 operators instead of"),
-        (_no_inputs, "a CONV_2D with the inputs ()"),
-        (_two_outputs, "a ADD with the inputs"),
+        (_no_inputs, "a CONV_2D with inputs ()"),
+        (_two_outputs, "a ADD with inputs"),
         (_no_outputs, "1 inputs and 0 outputs"),
         (_two_subgraphs, "2 subgraphs instead of one"),
         (_no_subgraphs, "0 subgraphs instead of one"),
         (_no_bias, "weights of shape () instead of"),
-        (_bias_left_out, "a CONV_2D with the inputs"),
-        (_weights_left_out, "a CONV_2D with the inputs"),
+        (_bias_left_out, "a CONV_2D with inputs"),
+        (_weights_left_out, "a CONV_2D with inputs"),
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
@@ -295,9 +295,9 @@ def strangers(
         ("random with identifier", "a damaged or truncated TensorFlow Lite file"),
         ("pointer", "a Git LFS pointer"),
         ("page", "an HTML page"),
-        ("float", "float32 in input, as dynamic-range and float16 models have it"),
-        ("float16", "float32 in input, as dynamic-range and float16 models have it"),
-        ("dynamic range", "float32 in input, as dynamic-range and float16 models have it"),
+        ("float", "of type float32, as in dynamic-range and float16 models"),
+        ("float16", "of type float32, as in dynamic-range and float16 models"),
+        ("dynamic range", "of type float32, as in dynamic-range and float16 models"),
         ("tiny", "RESHAPE instead of DEPTHWISE_CONV_2D as operator 1"),
         ("nothing", "No such file"),
         ("folder", "a folder"),
@@ -320,7 +320,7 @@ def test_another_member_of_the_family_is_named(command: str, own: bytes, tmp_pat
     flags = small_flags(command, path, tmp_path)
     for asked in ("1.0_224", "0.35_128"):
         flags[flags.index("--model") + 1] = asked
-        words = (f"a quantised mobilenet_v2_{asked}", "a mobilenet_v2_0.35_96", "give --model 0.35_96")
+        words = (f"a quantized mobilenet_v2_{asked}", "a mobilenet_v2_0.35_96", "give --model 0.35_96")
         assert_one_error(run(command, *flags), 3, *words)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from calibration.pictures import procedural
-from calibration.pictures.preprocess import normalise
+from calibration.pictures.preprocess import normalize
 from recreate_model.network import architecture, seeded
 from recreate_model.network.layer import Layer
 from recreate_model.network.spec import Model
@@ -69,7 +69,7 @@ def test_activations_have_the_ranges_of_a_trained_network(small_float: bytes) ->
     """ReLU6 outputs use most of 0..6 and none is dead; the others stay within a few tens."""
     names = list(convert.activations(small_float))
     runner = Runner(convert.with_ranges_as_outputs(small_float), "xnnpack")
-    value = normalise(procedural.picture(3, 2), Preprocess(), SMALL.resolution)
+    value = normalize(procedural.picture(3, 2), Preprocess(), SMALL.resolution)
     for name, (low, high) in zip(names, runner.run_min_max(value), strict=True):
         if name.endswith("/Relu6"):
             assert low == 0
@@ -83,7 +83,7 @@ def test_the_winning_class_depends_on_the_picture(small_float: bytes) -> None:
     """A network that says the same of every picture would hide a broken input."""
     runner = Runner(small_float, "xnnpack")
     winners = {
-        int(runner.run(normalise(procedural.picture(3, index), Preprocess(), SMALL.resolution))[0].argmax())
+        int(runner.run(normalize(procedural.picture(3, index), Preprocess(), SMALL.resolution))[0].argmax())
         for index in range(12)
     }
     assert len(winners) > 3

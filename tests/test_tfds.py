@@ -185,7 +185,7 @@ def test_what_is_said_of_names_that_lead_nowhere(imagenet: Path, opened: Any) ->
         ("tfds:imagenette/321px", "321px not found", "configs full-size-v2, 320px-v2"),
         ("tfds:imagenet2012:4.0.0", "4.0.0, only: 5.1.0, 5.0.0", "versions 5.1.0, 5.0.0"),
         ("tfds:imagenet2012:5.0.0", "found version 5.1.0 there"),
-        ("tfds:imagenette/320px-v2", "no whole version of it there", f'320px-v2:1.0.0", data_dir="{imagenet}")'),
+        ("tfds:imagenette/320px-v2", "no complete version there", f'320px-v2:1.0.0", data_dir="{imagenet}")'),
         ("tfds:", "tfds:NAME/CONFIG"),
         ("tfds:huggingface:mnist", "tfds:NAME/CONFIG"),
     ):  # fmt: skip

@@ -80,7 +80,7 @@ def test_files_of_every_toolchain_are_proved(chain: Toolchain, checkpoint: Check
         found = proved(model, checkpoint)
         failures = [str(attempt.failure) for attempt in found.attempts if attempt.failure]
         assert (order, found.verdict, found.refutations, failures) == (order, Verdict.IDENTICAL, (), [])
-        assert found.attempts[-1].moves is None
+        assert found.attempts[-1].corrections is None
         # The old quantizers of two versions can give the same bytes, and the first that does is named.
         if chain.quantizer == "new":
             assert found.attempts[-1].toolchain == chain.name
@@ -236,7 +236,7 @@ def test_an_environment_is_made_once(locks: Path, tmp_path: Path) -> None:
     code = "import sys, tensorflow; print(sys.version_info[:2] == (3, 8), tensorflow.version)"
     assert subprocess.check_output([python, "-I", "-c", code], text=True) == "True 9.9\n"
     assert len(said) == 1
-    assert said[0].startswith("making an environment for TensorFlow 9.9 in ")
+    assert said[0].startswith("creating an environment for TensorFlow 9.9 in ")
     assert toolchain.ensure(QUICK, tmp_path / "cache", said.append) == python
     assert len(said) == 1
     lock(locks, wheel(tmp_path, "version = '9.9.1'\n"))
@@ -341,7 +341,7 @@ if not os.path.exists({str(started)!r}):
             assert two.stdout.readline().startswith("waiting for another process")
         finally:
             go_on.touch()
-        assert two.stdout.readline().startswith("making an environment")
+        assert two.stdout.readline().startswith("creating an environment")
         assert Path(two.stdout.readline().strip()).exists()
     assert two.returncode == 0
 

@@ -1,1 +1,1 @@
-"""The same work over processes, here or on a cluster."""
+"""Runs tasks in parallel processes, here or on a Dask cluster."""

@@ -1,6 +1,6 @@
-"""Work on an existing Dask cluster, through Dask's own executor of `concurrent.futures`.
+"""Runs tasks on an existing Dask cluster, through Dask's `concurrent.futures` executor.
 
-Whoever can reach a scheduler can run code on its workers, and on the scheduler: for networks one trusts, or with TLS.
+Anyone who can reach a scheduler can run code on it and its workers. Use it in a trusted network, or with TLS.
 """
 
 from __future__ import annotations
@@ -22,11 +22,10 @@ from calibration.parallel import remote
 from recreate_model.support.errors import ResourceError, ToolError, UsageError
 
 _ADDRESS = re.compile(r"(tcp|tls)://(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):(\d{1,5})")
-# Seconds: for a scheduler to answer and a first worker to be there; for a lost connection to be let go.
-_PATIENCE = 5
-# Seconds that a cluster may be without workers while it works: those started by a nanny come back sooner.
-_PATIENCE_WITHOUT_WORKERS = 15
-# Tasks with the scheduler at a time: enough for a hundred processors, few enough for it to stay quick.
+_TIMEOUT = 5  # seconds to connect to the scheduler, to find a first worker, and to close a lost connection
+# Seconds without any worker before a job is given up. A nanny restarts its worker sooner.
+_NO_WORKERS_TIMEOUT = 15
+# Tasks submitted at a time: enough for a hundred processors, few enough to keep the scheduler responsive.
 _IN_FLIGHT = 200
 
 
@@ -42,20 +41,22 @@ def check_address(text: str) -> None:
 
 
 def run(setup: Callable[[], Any], task: Callable[[Any, Any], Any], items: Iterable[Any], address: str) -> Iterator[Any]:
-    """As `workers.Workers.run`, on the workers of the scheduler at `address`. A worker that dies is done without.
+    """As `workers.Workers.run`, on the workers of the scheduler at `address`.
+
+    If a worker dies, the others take over its tasks.
 
     Raises:
-        ResourceError: no scheduler or no worker there, or a worker with other code or tools.
+        ResourceError: there is no scheduler or no worker, or a worker has different code or tools.
         ToolError: the scheduler, or every worker, was lost.
     """
     token = uuid.uuid4().hex
     with _connected(address) as client:
-        _refuse_strangers(client, address)
+        _check_cluster(client, address)
         executor = client.get_executor(pure=False)
         try:
-            # What a job has in common travels to each worker once. As a task's result it can be made again when the
-            # workers that hold it die, which scattered data cannot; as bytes it needs none of our code to arrive, and
-            # a worker that cannot read what arrives would wait for ever.
+            # The data that all tasks share is sent to each worker once. It is the result of a task, not scattered data,
+            # so that Dask can compute it again if the workers that hold it die. It is bytes, so that a worker needs
+            # none of this project's code to receive it: a worker that cannot unpickle a message would wait forever.
             job = client.submit(bytes, pickle.dumps((remote.identity(), pickle.dumps((setup, task)))), pure=False)
             pending: deque[Future[Any]] = deque()
             rest = iter(items)
@@ -66,16 +67,16 @@ def run(setup: Callable[[], Any], task: Callable[[Any, Any], Any], items: Iterab
                     return
                 yield _result(pending.popleft(), client, address)
         finally:
-            # Done, or left early by an error or Ctrl-C: what has not started never does.
+            # After an error or Ctrl-C, tasks that have not started are canceled.
             with contextlib.suppress(OSError):
                 executor.shutdown(wait=False)
 
 
 def _on_worker(name: str) -> Callable[..., Any]:
-    """A function of `remote`, called where it arrives, with the worker's own address in front.
+    """A function that calls a function of `remote` on the worker that runs it, with the worker's address in front.
 
-    Pickle cannot name a function inside another, so Dask sends its code: the scheduler, which reads every task, then
-    needs nothing of ours, and a worker that has nothing of ours can say so.
+    Pickle cannot refer to a nested function by name, so Dask sends its code. So the scheduler, which unpickles every
+    task, does not need this project's code, and a worker without that code can report it.
     """
 
     module_name = remote.__name__  # a text travels; the module itself would have to be imported to arrive
@@ -110,39 +111,40 @@ def _connected(address: str) -> Iterator[Any]:
             found=f"{error}",
             next_step="run `make cluster`, or leave --cluster out",
         ) from error
-    # These packages log with the standard library; what concerns the user is in our errors.
+    # Errors that concern the user are raised, so the libraries' logs are silenced.
     for name in ("distributed", "distributed.client", "tornado", "tornado.application", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     with contextlib.ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
-        # It warns of versions that differ, which `_refuse_strangers` looks at, and of the size of a network.
+        # Dask warns of different versions, which `_check_cluster` checks, and of large tasks, which are intended.
         warnings.simplefilter("ignore", distributed.versions.VersionMismatchWarning)
         stack.enter_context(dask.config.set({"distributed.admin.large-graph-warning-threshold": "1TiB"}))
         try:
-            asyncio.run(_shake_hands(address))
-            client = distributed.Client(address, timeout=_PATIENCE, set_as_default=False)
+            asyncio.run(_check_scheduler(address))
+            client = distributed.Client(address, timeout=_TIMEOUT, set_as_default=False)
         except Exception as error:
             raise ResourceError(
                 expected=f"a Dask scheduler at {address}",
-                found=f"no answer of one ({str(error) or type(error).__name__})",
-                next_step="start one with `python -m dask scheduler`, or give the address of one that runs",
+                found=f"no scheduler that answers ({str(error) or type(error).__name__})",
+                next_step="start one with `python -m dask scheduler`, or give the address of a running one",
             ) from error
-        stack.callback(client.close, timeout=_PATIENCE)
+        stack.callback(client.close, timeout=_TIMEOUT)
         try:
-            client.wait_for_workers(1, timeout=_PATIENCE)
+            client.wait_for_workers(1, timeout=_TIMEOUT)
         except distributed.TimeoutError as error:
             raise ResourceError(
                 expected=f"workers at the scheduler {address}",
-                found=f"none within {_PATIENCE} seconds",
+                found=f"none within {_TIMEOUT} seconds",
                 next_step=f"in the project's folder, `python -m dask worker {address} --no-nanny --nthreads 1`",
             ) from error
         yield client
 
 
-async def _shake_hands(address: str) -> None:
-    """Raises any exception where no scheduler answers.
+async def _check_scheduler(address: str) -> None:
+    """Raises an exception unless a scheduler answers at the address.
 
-    For somebody silent a client would wait without a limit, and one that fails otherwise says so once more as it goes.
+    This runs before a client is created: a client waits without limit for a peer that does not answer, and reports
+    other failures a second time when it is closed.
     """
     import asyncio
 
@@ -152,39 +154,39 @@ async def _shake_hands(address: str) -> None:
 
     arguments = distributed.Security().get_connection_args("client")
 
-    async def who() -> str:
-        connection = await connect(address, timeout=_PATIENCE, **arguments)
+    async def peer_type() -> str:
+        connection = await connect(address, timeout=_TIMEOUT, **arguments)
         answer = await send_recv(connection, op="identity", reply=True)
         await connection.close()
         return str(answer["type"])
 
-    found = await asyncio.wait_for(who(), _PATIENCE + 1)
+    found = await asyncio.wait_for(peer_type(), _TIMEOUT + 1)
     if found != "Scheduler":
         raise OSError(f"a {found.lower()} is there")
 
 
-def _refuse_strangers(client: Any, address: str) -> None:
-    """Raises ResourceError for a scheduler or worker that would give other results, or cannot be talked to."""
+def _check_cluster(client: Any, address: str) -> None:
+    """Raises ResourceError if the scheduler or a worker has versions, code or tools other than this machine's."""
     versions = client.get_versions()
-    ours = _spoken(versions["client"])
-    for place, theirs in {address: versions["scheduler"], **versions["workers"]}.items():
-        if isinstance(theirs, dict) and _spoken(theirs) != ours:
+    ours = _protocol_versions(versions["client"])
+    for peer, theirs in {address: versions["scheduler"], **versions["workers"]}.items():
+        if isinstance(theirs, dict) and _protocol_versions(theirs) != ours:
             raise ResourceError(
-                expected=f"the whole cluster to have {ours}, as this machine",
-                found=f"{place} with {_spoken(theirs)}",
+                expected=f"the scheduler and all workers to have {ours}, as this machine",
+                found=f"{peer} with {_protocol_versions(theirs)}",
                 next_step="start the scheduler and its workers with the versions of this machine",
             )
     found = client.run(_on_worker("check"), remote.identity(), on_error="return")
     for _, answer in sorted(found.items()):
         if isinstance(answer, ImportError):
-            raise _without_our_code(answer)
-        # One that cannot be reached is for the scheduler to drop; if it comes back, `remote.work` looks at it again.
+            raise _code_missing(answer)
+        # The scheduler drops a worker that cannot be reached. If it comes back, `remote.work` checks it again.
         if isinstance(answer, Exception) and not isinstance(answer, OSError):
             raise answer
 
 
-def _spoken(versions: Any) -> str:
-    """What both ends must agree in to understand each other at all, of a row of Dask's table of versions."""
+def _protocol_versions(versions: Any) -> str:
+    """The versions that two peers must share to exchange pickled messages, from an entry of Dask's version table."""
     packages = versions["packages"]
     return f"Python {'.'.join(packages['python'].split('.')[:2])} and distributed {packages['distributed']}"
 
@@ -192,36 +194,46 @@ def _spoken(versions: Any) -> str:
 def _result(future: Future[Any], client: Any, address: str) -> Any:
     from distributed.scheduler import KilledWorker
 
-    deserted = None
+    """The result of a task.
+
+    Raises:
+        ToolError: the scheduler, or every worker, was lost.
+        ResourceError: a worker does not have this project's code.
+    """
+    no_workers_since = None
     while not wait([future], timeout=1).done:
         try:
             if client.nthreads():
-                deserted = None
+                no_workers_since = None
                 continue
         except (OSError, RuntimeError) as error:
-            raise _lost(f"the scheduler at {address} to stay", "that the connection was lost") from error
-        deserted = deserted or time.monotonic()
-        if time.monotonic() - deserted > _PATIENCE_WITHOUT_WORKERS:
-            raise _lost(f"workers at {address} until the work is done", "that all of them are gone")
+            raise _connection_lost(address) from error
+        no_workers_since = no_workers_since or time.monotonic()
+        if time.monotonic() - no_workers_since > _NO_WORKERS_TIMEOUT:
+            raise _cluster_failed(f"workers at {address} until the work is done", "no worker left")
     try:
         return future.result()
     except CancelledError as error:
-        raise _lost(f"the scheduler at {address} to stay", "that the connection was lost") from error
+        raise _connection_lost(address) from error
     except KilledWorker as error:
-        raise _lost(f"workers at {address} to stay alive", "a task during which one after another died") from error
+        raise _cluster_failed(f"workers at {address} to stay alive", "a task that several workers died on") from error
     except ImportError as error:
-        raise _without_our_code(error) from error
+        raise _code_missing(error) from error
 
 
-def _lost(expected: str, found: str) -> ToolError:
+def _connection_lost(address: str) -> ToolError:
+    return _cluster_failed(f"the connection to the scheduler at {address} to last", "a lost connection")
+
+
+def _cluster_failed(expected: str, found: str) -> ToolError:
     return ToolError(
         expected=expected, found=found, next_step="look at the logs of the cluster, then run the same command again"
     )
 
 
-def _without_our_code(error: ImportError) -> ResourceError:
+def _code_missing(error: ImportError) -> ResourceError:
     return ResourceError(
         expected="every worker of the cluster to have this project's code",
         found=str(error),
-        next_step="start it in the project's folder, by `python -m dask worker`",
+        next_step="start the worker in the project's folder, with `python -m dask worker`",
     )

@@ -1,6 +1,6 @@
-"""What a worker of a cluster runs of ours: it shows that it has the same code and tools, then works as a process here.
+"""The code that runs on the workers of a cluster. It checks that code and tools are the same, then runs the tasks.
 
-Not for: finding the cluster, or giving it work (`cluster`).
+Not for: connecting to the cluster, or submitting tasks (`cluster`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from recreate_model.support.errors import ResourceError
 # An installed copy holds the other two packages inside `recreate_model`; a checkout has all three side by side.
 _PREFIX = __package__.removesuffix("calibration.parallel")
 _PACKAGES = ("recreate_model", f"{_PREFIX}calibration", f"{_PREFIX}pipeline")
-# Distributions whose versions can change what a worker gives back.
+# Distributions whose versions can change the result of a task.
 TOOLS = (
     "ai-edge-litert",
     "ethos-u-vela",
@@ -29,17 +29,17 @@ TOOLS = (
     "pillow",
     "simplejpeg",
 )
-# Vela, and loading a model, capture the output of the whole process: where a worker has threads, they take turns.
-_turn = threading.Lock()
-# token -> the task and what its setup returned, of the last job alone: a state holds a whole network.
+# Vela, and loading a model, redirect the output of the whole process, so the threads of a worker must not overlap.
+_lock = threading.Lock()
+# Token -> the task and the state that its setup returned. Only for the last job, as a state holds a whole network.
 _prepared: dict[str, tuple[Callable[[Any, Any], Any], Any]] = {}
 
 
 @functools.cache
 def identity() -> dict[str, str]:
-    """What decides a result: each source file of ours with its SHA-256, each tool with its version.
+    """Everything that a result depends on: source file -> SHA-256, and tool -> version.
 
-    Found once in a process, which goes on with the code it has loaded whatever is on the disk later.
+    Computed once for each process, as later changes on disk do not affect code that is loaded.
     """
     root = Path(__file__).resolve().parents[__name__.count(".")]
     folders = [root.joinpath(*package.split(".")) for package in _PACKAGES]
@@ -49,7 +49,7 @@ def identity() -> dict[str, str]:
 
 
 def check(worker: str, expected: Mapping[str, str]) -> None:
-    """Raises ResourceError, in the name of `worker`, where this process has another `identity` than is expected."""
+    """Raises ResourceError if the `identity` of this process is not as expected; `worker` is its name in the error."""
     found = identity()
     different = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
     if not different:
@@ -59,22 +59,24 @@ def check(worker: str, expected: Mapping[str, str]) -> None:
         expected=f"every worker of the cluster to have the code and tools of this machine ({first}: "
         f"{_short(expected.get(first))})",
         found=f"{worker} with {_short(found.get(first))}" + (f", and {len(others)} more that differ" if others else ""),
-        next_step="bring it up to date and start it again, or stop it",
+        next_step="update that worker and start it again, or stop it",
     )
 
 
 def work(worker: str, token: str, job: bytes, item: bytes) -> Any:
-    """One item of a job, on the state of this process; the state is made when the job's first item comes.
+    """Runs the task of a job on one item. The first item of a job also runs its setup.
 
     Args:
-        token: names the job.
-        job: the pickled identity expected and, pickled once more, setup and task: code is loaded after the check alone.
+        worker: name of this worker in an error.
+        token: identifies the job.
+        job: the pickled expected identity, and setup and task pickled a second time, so that their code is loaded only
+            after the check.
         item: pickled.
 
     Raises:
-        ResourceError: as `check`, for workers that came after the work began.
+        ResourceError: as `check`, for workers that joined after the job began.
     """
-    with _turn:
+    with _lock:
         if token not in _prepared:
             expected, inner = pickle.loads(job)
             check(worker, expected)
@@ -93,7 +95,7 @@ def _version(name: str) -> str:
 
 
 def _short(value: str | None) -> str:
-    """A version as it is, the beginning of a digest."""
+    """A version as it is, or the first digits of a digest."""
     if value is None:
         return "no such file"
     return f"SHA-256 {value[:12]}" if len(value) == 64 else value

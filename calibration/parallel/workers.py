@@ -1,7 +1,7 @@
-"""Work spread over processes, here or on a cluster: the same results in the same order, wherever they come from.
+"""Runs tasks in parallel processes, here or on a cluster, with the same results in the same order.
 
-Processes and not threads: two interpreters of one thread each outrun one of two threads on networks this small. They
-are spawned and not forked, since TensorFlow may already run threads in the parent.
+Processes rather than threads: for networks this small, two interpreters with one thread each are faster than one with
+two. Processes are spawned rather than forked, since TensorFlow may already run threads in the parent.
 """
 
 from __future__ import annotations
@@ -34,11 +34,12 @@ _state: Any = None
 
 @dataclass(frozen=True)
 class Workers:
-    """The processes that work. Nothing here changes a byte.
+    """Where tasks run. This does not change any result.
 
     Attributes:
-        jobs: number of processes on this machine; with one everything happens in this process.
-        cluster: address of a Dask scheduler, as `cluster.check_address` wants it, whose workers work instead; or empty.
+        jobs: number of processes on this machine; with 1, tasks run in this process.
+        cluster: address of a Dask scheduler whose workers run the tasks instead, checked by `cluster.check_address`; or
+            empty.
     """
 
     jobs: int = 1
@@ -47,13 +48,16 @@ class Workers:
     def run(
         self, setup: Callable[[], State], task: Callable[[State, Item], Result], items: Iterable[Item]
     ) -> Iterator[Result]:
-        """`task(state, item)` for each item, in order, in processes that each call `setup` once.
+        """Yields `task(state, item)` for each item, in order.
 
-        `setup`, `task`, items and results must survive pickling, and name no file that a worker cannot see.
+        Args:
+            setup: called once in each process; returns its state.
+            task: like `setup`, items and results, it must support pickling, and must not refer to files that a worker
+                cannot read.
 
         Raises:
-            ToolError: a worker died, as by the kernel when memory ran out; of a cluster: all of them.
-            ResourceError: no cluster to work on, as `cluster.run` says.
+            ToolError: a worker died, for example when memory ran out; on a cluster, if all of them died.
+            ResourceError: the cluster cannot be used, as in `cluster.run`.
         """
         if self.cluster:
             return cluster.run(setup, task, items, self.cluster)
@@ -67,24 +71,24 @@ def _run_here(
     setup: Callable[[], State], task: Callable[[State, Item], Result], items: Iterable[Item], jobs: int
 ) -> Iterator[Result]:
     with tempfile.TemporaryDirectory(prefix="recreate_model-") as scratch:
-        # Through a file: a setup holds models, and a process that ended before it read them from the pipe it is
-        # started through would leave this one writing into it for ever.
+        # The setup holds models and is passed through a file. Passed to the process directly, it would go through a
+        # pipe, and if the process ended before reading it, this one would block forever.
         setup_file = Path(scratch) / "setup.pickle"
         setup_file.write_bytes(pickle.dumps(setup))
         executor = ProcessPoolExecutor(
             jobs,
             mp_context=multiprocessing.get_context("spawn"),
-            initializer=_initialise,
+            initializer=_initialize,
             initargs=(os.getpid(), setup_file),
         )
         try:
             with executor:
-                # All workers are spawned by this call. Ctrl-C is for the parent to handle, and a traceback from each
-                # worker helps nobody; but one that comes just now must not be lost. Nor may it end this call half-way:
-                # the executor would wait for ever for an item that it knows of and has not handed on.
-                with _stops_held_back():
+                # This call spawns all workers. Signals are deferred for two reasons. The workers inherit the mask and
+                # ignore Ctrl-C, so that only the parent handles it. And a signal must not interrupt the call: the
+                # executor would wait forever for an item that it has registered but not submitted.
+                with _deferred_signals():
                     results = executor.map(_Call(task), items)
-                # Leaving this loop early, by an error or Ctrl-C, cancels what has not started.
+                # If the caller stops early, because of an error or Ctrl-C, tasks that have not started are canceled.
                 yield from results
         except BrokenProcessPool as error:
             raise ToolError(
@@ -95,9 +99,9 @@ def _run_here(
 
 
 @contextlib.contextmanager
-def _stops_held_back() -> Iterator[None]:
-    """Processes started here never see Ctrl-C, as they inherit the mask; this one sees it, or SIGTERM, a bit later."""
-    # The mask alone does not hold it back: another thread takes the signal, and Python hands it to the main one.
+def _deferred_signals() -> Iterator[None]:
+    """Defers SIGINT and SIGTERM until the end of the block. Processes started in it inherit the mask of SIGINT."""
+    # The mask alone is not enough: another thread may receive the signal, and Python runs its handler in the main one.
     held: list[int] = []
     here = threading.current_thread() is threading.main_thread()
     stops = (signal.SIGINT, signal.SIGTERM) if here else ()
@@ -114,7 +118,7 @@ def _stops_held_back() -> Iterator[None]:
 
 
 class _Call:
-    """The task, bound to the state of whichever worker runs it."""
+    """A picklable call of the task with the state of the worker that runs it."""
 
     def __init__(self, task: Callable[[Any, Any], Any]) -> None:
         self._task = task
@@ -123,7 +127,7 @@ class _Call:
         return self._task(_state, item)
 
 
-def _initialise(parent: int, setup_file: Path) -> None:
+def _initialize(parent: int, setup_file: Path) -> None:
     die_with_parent(parent)
     global _state
     _state = pickle.loads(setup_file.read_bytes())()

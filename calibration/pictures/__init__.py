@@ -1,1 +1,1 @@
-"""Pictures: where they come from, and how they become inputs."""
+"""Picture sources, and the preprocessing that turns pictures into network inputs."""

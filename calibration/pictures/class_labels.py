@@ -1,8 +1,8 @@
-"""From the labels data sets carry to the network's class ids, 1..1000; 0 is the background.
+"""Maps the labels of data sets to the network's class ids, 1..1000; 0 is the background.
 
-Data sets count the classes from 0 or from 1, and seldom say which. It is found out: from synset names, from the
-official validation pictures, whose classes are known, or from a 0 or a 1000 among the labels. Where nothing tells,
-that is an error which names the flag, as every accuracy would be wrong by one class.
+Data sets number the classes from 0 or from 1. The base is inferred from synset names, from official validation pictures
+(whose classes are known), or from a label 0 or 1000. If it cannot be inferred, that is an error which names
+`--label-base`: with the wrong base, every label would be off by one.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from recreate_model.network import labels
 from recreate_model.support.errors import InputError, UsageError
 
 Label = str | int
-"""As a data set has it: the synset's name, or a number counted from 0 or 1."""
+"""A label in a data set: the name of a synset, or a class number counted from 0 or 1."""
 
 
 def class_ids(raw: Mapping[str, Label], base: int | None, where: str) -> dict[str, int]:
-    """The class id of each picture.
+    """The class id of each picture, 1..1000, by picture id.
 
     Args:
-        raw: picture's id -> its label in the data set.
-        base: number of the first class, 0 or 1; None to find it out.
-        where: what holds the labels, for messages.
+        raw: picture id -> label in the data set.
+        base: number of the first class, 0 or 1; None to infer it.
+        where: name of the label file or data set for error messages.
 
     Raises:
-        InputError: a label out of range or of no known synset, or a base that cannot be told or is not the one given.
-        UsageError: a base, where no label is a number.
+        InputError: a label is out of range or an unknown synset, or the base cannot be inferred or contradicts `base`.
+        UsageError: `base` is given, but no label is a number.
     """
     numbers = {name: label for name, label in raw.items() if isinstance(label, int)}
     if base is not None and not numbers:
@@ -46,7 +46,7 @@ def class_ids(raw: Mapping[str, Label], base: int | None, where: str) -> dict[st
             raise InputError(
                 expected=f"every label in {where} to be {expected} or one of the {labels.IMAGENET_CLASSES} synsets",
                 found=f"{label!r} for {name}",
-                next_step="correct it, or give --label-base if the classes are counted otherwise",
+                next_step="correct it, or give --label-base if classes are numbered from the other base",
             )
         ids[name] = found
     return ids
@@ -70,7 +70,7 @@ def _base(numbers: Mapping[str, int], given: int | None, where: str) -> int:
     found = by_range if by_name is None else by_name
     if given is not None and by_name is not None and given != by_name:
         raise InputError(
-            expected=f"the labels in {where} to count classes from {given}, as --label-base says",
+            expected=f"the labels in {where} to number classes from {given}, as --label-base says",
             found=f"the classes of the official validation pictures, counted from {by_name}",
             next_step=f"give --label-base {by_name}, or leave it out",
         )
@@ -78,7 +78,7 @@ def _base(numbers: Mapping[str, int], given: int | None, where: str) -> int:
     if base is None:
         low, high = min(numbers.values()), max(numbers.values())
         raise InputError(
-            expected=f"to tell from the labels in {where} whether classes count from 0 or from 1",
+            expected=f"labels in {where} that show whether classes are numbered from 0 or from 1",
             found=f"{len(numbers)} labels from {low} to {high}, which fit " + ("neither" if low == 0 else "both"),
             next_step="give --label-base 0 or --label-base 1",
         )
@@ -86,21 +86,21 @@ def _base(numbers: Mapping[str, int], given: int | None, where: str) -> int:
 
 
 def _base_by_name(numbers: Mapping[str, int], where: str) -> int | None:
-    """What the official validation pictures among them tell; None where there is none."""
+    """The base inferred from official validation pictures; None if there are none."""
     distances = {name: number - known for name, number in numbers.items() if (known := known_class(name)) is not None}
     if not distances:
         return None
-    ((usual, _),) = Counter(distances.values()).most_common(1)
+    ((most_common, _),) = Counter(distances.values()).most_common(1)
     for name, distance in distances.items():
-        # One that differs from the rest is a wrong label, unless none fits: then the classes have another order.
-        if distance not in (0, -1) or distance != usual:
+        # A few different distances are wrong labels. If no label fits, the classes are in another order.
+        if distance not in (0, -1) or distance != most_common:
             raise InputError(
                 expected=f"the labels in {where} to be the classes of the official validation pictures, in the order "
                 "of their synsets",
                 found=f"{numbers[name]} for {name}, whose class is {known_class(name)} counted from 1",
                 next_step="correct it; the ids of the challenge's development kit are in another order",
             )
-    return 1 + usual
+    return 1 + most_common
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""Pictures in folders: one folder for each synset, or all in one, with their labels in a text file."""
+"""The source of pictures in folders: one folder for each synset, or a single folder with a label file."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ from recreate_model.support.errors import InputError, UsageError
 LABEL_FILE = "val.txt"
 _SYNSETS = "give --images a folder of synset folders (n01440764/x.JPEG), or `procedural`"
 SUFFIXES = (".jpeg", ".jpg", ".png")
-_NUMBER = re.compile(r"[0-9]{1,9}")  # of thousands of digits Python makes no number
+_NUMBER = re.compile(r"[0-9]{1,9}")  # limited, as Python refuses to convert thousands of digits
 
 
 @dataclass(frozen=True)
 class FolderSource(StoredSource):
-    """Pictures below `root`, in it or one folder down.
+    """Pictures in a folder and in its subfolders.
 
-    A picture's class is that of its folder, if a synset names it; else that of its row in the label file, if there is
-    one; else, of an official validation picture, the one it is known to have.
+    The class of a picture is that of its folder, if the folder is named after a synset; else that of its row in the
+    label file, if there is one; else the known class, if it is an official validation picture.
 
     Attributes:
-        label_file: rows of a file name and a label, as `val.txt`, which is taken when it lies in `root`.
-        label_base: number of the first class in that file, 0 or 1; None to find it out.
+        root: the folder.
+        label_file: a file with rows of a file name and a label; None for `val.txt` in `root`, if there is one.
+        label_base: number of the first class in that file, 0 or 1; None to infer it.
     """
 
     root: Path
@@ -48,7 +49,7 @@ class FolderSource(StoredSource):
         try:
             ids = sorted(path.relative_to(self.root).as_posix() for path in _picture_files(self.root))
         except OSError as error:
-            where = str(error.filename)  # it may be a folder or a link in it
+            where = str(error.filename)  # may be a subfolder or a link
             raise InputError(
                 expected=f"{self.root} to be a folder of pictures",
                 found=(error.strerror or str(error)) + ("" if where in ("None", str(self.root)) else f": {where}"),
@@ -64,7 +65,7 @@ class FolderSource(StoredSource):
         if not ids:
             raise InputError(
                 expected=f"pictures ({', '.join(SUFFIXES)}) in {self.root}",
-                found="none there, and none one folder down",
+                found="none there, and none in its subfolders",
                 next_step=_SYNSETS,
             )
         classes = {name: class_of_synset(Path(name).parent.name) for name in ids}
@@ -82,10 +83,10 @@ class FolderSource(StoredSource):
             ) from error
 
     def _listed(self, ids: list[str]) -> dict[str, int]:
-        """The classes the label file gives these pictures; none where there is no such file."""
+        """Picture id -> class id from the label file; empty if there is no label file."""
         if self.label_file and not ids:
             raise UsageError(
-                expected=f"no --labels where every picture in {self.root} lies in a folder named after its synset",
+                expected=f"no --labels if every picture in {self.root} is in a folder named after its synset",
                 found=f"--labels {self.label_file}",
                 next_step="leave --labels out, or give other --images",
             )
@@ -95,7 +96,7 @@ class FolderSource(StoredSource):
 
 
 def _labels_in(file: Path, ids: Sequence[str]) -> dict[str, Label]:
-    """The label of each picture: that of the row with its path, else of the only row with its file name."""
+    """The label of each picture: from the row with its path, or else from the only row with its file name."""
     rows = read_label_file(file)
     by_file_name: dict[str, list[Label]] = defaultdict(list)
     for row, label in rows.items():
@@ -108,17 +109,17 @@ def _labels_in(file: Path, ids: Sequence[str]) -> dict[str, Label]:
             raise InputError(
                 expected=f"{file} to have a row for each picture",
                 found=f"none for {name}" + (f", and {_file_name(name)} in several folders" if found else ""),
-                next_step="add it" + (" with its folder" if found else ", or move pictures without a label elsewhere"),
+                next_step="add it" + (" with its folder" if found else ", or move the pictures without a label away"),
             )
         raw[name] = found[0]
     return raw
 
 
 def read_label_file(path: Path) -> dict[str, Label]:
-    """File name -> label of rows such as `ILSVRC2012_val_00000001.JPEG 65` or `x.JPEG n01440764`.
+    """File name -> label, from rows such as `ILSVRC2012_val_00000001.JPEG 65` or `x.JPEG n01440764`.
 
     Raises:
-        InputError: unreadable, a row that is not a name and a label, or a name that stands twice.
+        InputError: the file cannot be read, a row is not a name and a label, or a name is listed twice.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
@@ -132,7 +133,7 @@ def read_label_file(path: Path) -> dict[str, Label]:
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
-        # The label is the last word: names may have spaces and commas.
+        # The label is the last word, as names may contain spaces and commas.
         label = re.split(r"[\s,]", line.strip())[-1]
         name = line.strip().removesuffix(label).rstrip(" \t,")
         if not name or not (_NUMBER.fullmatch(label) or class_of_synset(label)):
@@ -152,11 +153,11 @@ def read_label_file(path: Path) -> dict[str, Label]:
 
 
 def has_pictures(root: Path) -> bool:
-    """Whether a picture lies in this folder or one folder down."""
+    """Whether there is a picture in this folder or its subfolders."""
     try:
         return any(_picture_files(root))
     except OSError:
-        return True  # listing them will say what is wrong
+        return True  # listing the pictures will report the error
 
 
 def _picture_files(root: Path) -> Iterator[Path]:
@@ -182,5 +183,5 @@ def _is_utf8(text: str) -> bool:
 
 
 def _is_picture(entry: os.DirEntry[str]) -> bool:
-    # A dot in front hides a file; some systems keep notes on a picture under its name with one.
+    # Some systems store metadata of a picture in a hidden file with the same name after a dot.
     return entry.name.lower().endswith(SUFFIXES) and not entry.name.startswith(".") and entry.is_file()

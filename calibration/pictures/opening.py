@@ -1,4 +1,4 @@
-"""From what a user calls their pictures to the source that holds them."""
+"""Opens the picture source that `--images` names."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from calibration.pictures.shards import check_complete, choose_split, find_split
 from calibration.pictures.sources import StoredSource
 from recreate_model.support.errors import UsageError
 
-# Where the published recipe wants the validation set: data/validation_data/{val.txt,validation_images/*.JPEG}, or
-# data/validation_data/validation-* as TFRecords.
+# The published recipe expects the validation set as data/validation_data/{val.txt,validation_images/*.JPEG}, or as
+# TFRecords in data/validation_data/validation-*.
 _PUBLISHED_LAYOUT = "validation_data"
 _EVALUATED = ("validation",)
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How to read a source, where it does not say itself.
+    """Options for reading a source.
 
     Attributes:
-        label_file: of a folder's pictures; None for its own `val.txt`, if there is one.
-        label_base: number of the first class, 0 or 1; None to find it out.
-        split: of a data set; None for the only one, or the one to evaluate with.
+        label_file: label file for a folder of pictures; None for `val.txt` in the folder, if there is one.
+        label_base: number of the first class, 0 or 1; None to infer it.
+        split: split of a data set; None for the only one, or the validation split.
     """
 
     label_file: Path | None = None
@@ -37,25 +37,31 @@ class Reading:
 
 
 def open_source(images: str, reading: Reading, bar: Bar = no_bar) -> StoredSource:
-    """The source of `--images`: a TFDS data set, a file or folder of TFRecords, or a folder of pictures.
+    """Opens the source of `--images`: a TFDS data set, a file or folder of TFRecords, or a folder of pictures.
 
-    The folder may be the one above in the published recipe's layout. Where pictures and records lie in one folder, the
-    pictures are taken, unless a split is asked for.
+    The folder may also be the parent folder in the published recipe's layout. If a folder has both pictures and
+    records, the pictures are used unless `reading` names a split.
+
+    Args:
+        images: the value of `--images`.
+        bar: shows progress while records are listed.
 
     Raises:
-        UsageError: an option that says nothing about this kind of source.
-        InputError: what is there cannot be read.
+        UsageError: an option does not apply to this kind of source.
+        InputError: the source cannot be read.
     """
     if images.startswith(tfds_source.PREFIX):
         refuse(
-            "a TFDS data set, which says what its labels are", labels=reading.label_file, label_base=reading.label_base
+            "a TFDS data set, which defines its own labels", labels=reading.label_file, label_base=reading.label_base
         )
         return open_records(tfds_source.find_records(images, reading.split), None, bar)
-    if not images:  # as of a variable that is not set; it would mean the folder one happens to be in
+    if not images:  # such as an unset shell variable; a relative path would be the current folder
         raise UsageError(
-            expected="--images to name pictures", found="nothing", next_step="give a folder, tfds:NAME or procedural"
+            expected="--images to name pictures",
+            found="an empty value",
+            next_step="give a folder, tfds:NAME or procedural",
         )
-    # Workers of a cluster start elsewhere, where a relative path would mean another folder.
+    # Absolute, as the workers of a cluster have another current folder.
     root = Path(images).absolute()
     if (root / _PUBLISHED_LAYOUT).is_dir():
         root /= _PUBLISHED_LAYOUT
@@ -65,23 +71,23 @@ def open_source(images: str, reading: Reading, bar: Bar = no_bar) -> StoredSourc
     splits = find_splits(root) if root.is_dir() else {}
     if splits and reading.split is None and has_pictures(root):
         logging.warning(
-            "%s has pictures and TFRecords; the pictures are taken. For the records give --split %s",
+            "%s has both pictures and TFRecords; using the pictures. For the records give --split %s",
             root,
             " or ".join(splits),
         )
         splits = {}
     if splits:
-        refuse("TFRecords, which have their labels with them", labels=reading.label_file)
+        refuse("TFRecords, which include their labels", labels=reading.label_file)
         split = choose_split(splits, reading.split, _EVALUATED, str(root))
         check_complete(splits[split])
         return open_records(RecordSet("tfrecord", str(root), splits[split], SLIM), reading.label_base, bar)
     if root.is_dir():
-        refuse("a folder in which no file is named as TFRecords are", split=reading.split)
+        refuse("a folder in which no file has the name of a TFRecord file", split=reading.split)
     return FolderSource(root, reading.label_file, reading.label_base)
 
 
 def refuse(what: str, **options: object) -> None:
-    """Raises UsageError where one is given: what would change nothing is a misunderstanding, and not passed over."""
+    """Raises UsageError if one of the options is given, as it has no effect with `what`."""
     for name, value in options.items():
         if value is not None:
             flag = f"--{name.replace('_', '-')}"

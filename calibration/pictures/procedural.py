@@ -1,7 +1,7 @@
-"""Pictures made from a seed, for builds where there are none: the same pixels on every machine.
+"""Generates pictures from a seed, for builds without photographs. The pixels are the same on every machine.
 
-They stand in for photographs in their statistics only: smooth regions, edges, a few colours and some noise. They
-have no labels, so no accuracy can be measured on them.
+The pictures resemble photographs only statistically: smooth regions, edges, a few colors and some noise. They have no
+labels, so accuracy cannot be measured on them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _OCTAVES = ((4, 8), (16, 4), (64, 2))
 
 
 def picture(seed: int, index: int, size: int = SIZE) -> Array:
-    """Picture `index` of the endless series of `seed`: uint8, shape (size, size, 3). Integer arithmetic only."""
+    """Picture number `index` for a seed: RGB, uint8 (size, size, 3). Uses integer arithmetic only."""
     cells = sum((count + 1) ** 2 * 4 for count, _ in _OCTAVES)
     stream = np.frombuffer(
         hashlib.shake_256(f"procedural picture {seed} {index}".encode()).digest(cells + size * size + 16), np.uint8
@@ -28,19 +28,19 @@ def picture(seed: int, index: int, size: int = SIZE) -> Array:
     for count, weight in _OCTAVES:
         stop = start + (count + 1) ** 2 * 4
         grid = stream[start:stop].reshape(count + 1, count + 1, 4)
-        # One part is common to the three channels: photographs differ more in brightness than in colour.
+        # All three channels share one component, as photographs vary more in brightness than in color.
         levels += weight * _enlarged((2 * grid[:, :, :1] + grid[:, :, 1:]) // 3, size)
         start = stop
     noise, shape = stream[start : start + size * size].reshape(size, size, 1), stream[-16:]
     levels = levels // 14 + (noise - 128) // 16
-    # Brightness and contrast differ from picture to picture, as exposures do.
+    # Brightness and contrast vary from picture to picture, like exposure.
     levels = (levels - 128) * int(160 + shape[0]) // 160 + 64 + int(shape[1]) // 2
     levels = np.where(_disc(shape, size)[:, :, np.newaxis], levels // 2 + shape[2:5] // 2, levels)
     return np.clip(levels, 0, 255).astype(np.uint8)
 
 
 def _enlarged(grid: Array, size: int) -> Array:
-    """Bilinear enlargement of (cells + 1, cells + 1, 3) to (size, size, 3) in whole numbers."""
+    """Bilinear enlargement of int64 (cells + 1, cells + 1, 3) to (size, size, 3), in integer arithmetic."""
     cells = grid.shape[0] - 1
     position = np.arange(size, dtype=np.int64) * cells * 256 // size
     low, fraction = position // 256, position % 256
@@ -52,8 +52,8 @@ def _enlarged(grid: Array, size: int) -> Array:
 
 
 def _disc(shape: Array, size: int) -> Array:
-    """A disc somewhere in the picture: the one sharp edge, as an object in front of its background has."""
+    """The mask of a disc, bool (size, size): a sharp edge, like that of an object in front of a background."""
     y, x = np.ogrid[:size, :size]
-    centre_y, centre_x = int(shape[5]) * size // 256, int(shape[6]) * size // 256
+    center_y, center_x = int(shape[5]) * size // 256, int(shape[6]) * size // 256
     radius = size // 8 + int(shape[7]) * size // 1024
-    return np.asarray((y - centre_y) ** 2 + (x - centre_x) ** 2 < radius**2)
+    return np.asarray((y - center_y) ** 2 + (x - center_x) ** 2 < radius**2)

@@ -1,10 +1,10 @@
-"""Where pictures come from: what every source has in common, and the one that makes its own.
+"""The interface of picture sources, and the source of procedural pictures.
 
-Each lists pictures by id and gives the pixels of one. The stored pictures' digests are in the recipe, so a build's key
-needs no code of their sources; the procedural ones are known by the code that makes them, which belongs in it.
+A source lists pictures by id and returns the pixels of one. The recipe holds the digests of stored pictures, so the
+code that reads them is not part of a stage key. Procedural pictures are defined by the code that generates them, so
+that code is part of the key.
 
-Not for: choosing among them (`selection`), making them fit the network (`preprocess`), or finding the source that a
-user means (`opening`).
+Not for: selecting pictures (`selection`), preprocessing (`preprocess`), or opening a source by name (`opening`).
 """
 
 from __future__ import annotations
@@ -26,18 +26,22 @@ _PROCEDURAL_ID = re.compile(r"procedural/(\d+)/(\d{7})")
 
 
 class Source(Protocol):
-    """What calibration and evaluation need of a source; it must survive pickling, since workers get a copy."""
+    """The interface that calibration and evaluation need. A source must support pickling, as workers get a copy."""
 
     @property
     def kind(self) -> str:
         """As in `recipe.Calibration`."""
 
     def read(self, picture_id: str) -> tuple[Array, str]:
-        """RGB pixels, uint8 (height, width, 3), and the SHA-256 of the content. Raises InputError."""
+        """RGB pixels, uint8 (height, width, 3), and the SHA-256 of the content.
+
+        Raises:
+            InputError: the picture cannot be read.
+        """
 
 
 class StoredSource(ABC):
-    """A source of encoded pictures that were there before: a folder's, or a data set's."""
+    """A source of stored, encoded pictures: a folder or a data set."""
 
     @property
     @abstractmethod
@@ -51,18 +55,18 @@ class StoredSource(ABC):
 
     @abstractmethod
     def pictures(self) -> list[Picture]:
-        """Every picture with its class where it is known, in no particular order; with the digest if that was read.
+        """Every picture, in no particular order, with its class if known, and with its digest if already computed.
 
         Raises:
-            InputError: none there, or one that cannot be listed or whose label is unclear.
+            InputError: there are no pictures, they cannot be listed, or a label is missing or ambiguous.
         """
 
     @abstractmethod
     def encoded(self, picture_id: str) -> bytes:
-        """One picture as it is stored, JPEG or PNG. Raises InputError where it is no longer there."""
+        """The stored bytes of one picture, JPEG or PNG. Raises InputError if it is missing or unreadable."""
 
     def read(self, picture_id: str) -> tuple[Array, str]:
-        """As `Source.read`; the digest is of the encoded picture."""
+        """As `Source.read`. The digest is that of the encoded picture."""
         data = self.encoded(picture_id)
         return preprocess.decode(data, picture_id), digest_bytes(data)
 
@@ -73,23 +77,23 @@ class StoredSource(ABC):
 
 @dataclass(frozen=True)
 class ProceduralSource:
-    """Pictures made from a seed, without labels. An id names the seed too, so any of these sources can make it."""
+    """Pictures generated from a seed, without labels. An id includes the seed, so any instance can generate it."""
 
     seed: int = 0
     kind: str = "procedural"
 
     def pictures(self, start: int, count: int) -> list[Picture]:
-        """`count` pictures of the series, from number `start`."""
+        """`count` pictures, from number `start`."""
         return [Picture(f"procedural/{self.seed}/{index:07d}") for index in range(start, start + count)]
 
     def read(self, picture_id: str) -> tuple[Array, str]:
-        """As `Source.read`; the digest is of the pixels. Raises InputError for an id of no such picture."""
+        """As `Source.read`. The digest is that of the pixels. Raises InputError if the id is not a procedural one."""
         match = _PROCEDURAL_ID.fullmatch(picture_id)
         if match is None:
             raise InputError(
                 expected="ids of procedural pictures, such as procedural/0/0000001",
                 found=picture_id,
-                next_step="give --images the pictures the manifest was made from",
+                next_step="give --images the pictures that the manifest was made from",
             )
         pixels = procedural.picture(int(match[1]), int(match[2]))
         return pixels, digest_bytes(np.ascontiguousarray(pixels).tobytes())

@@ -1,8 +1,8 @@
-"""TFRecord files without TensorFlow: the framing of records, and the `tf.train.Example` in one.
+"""Reads TFRecord files and the `tf.train.Example` in a record, without TensorFlow.
 
-A record is the length of its data (8 bytes), the masked CRC-32C of those (4), the data, and its masked CRC-32C (4), all
-little-endian. Nothing else is in a file: one cut between two records is a whole file of fewer, and only a list of how
-many there were can tell.
+A record is the length of its data (8 bytes), the masked CRC-32C of the length (4), the data, and the masked CRC-32C of
+the data (4), all little-endian. A file is a sequence of records and nothing else. So a file truncated between two
+records is valid, and only the expected number of records shows that some are missing.
 
 Not for: what the features of an example mean (`record_index`), or which files belong together (`shards`).
 """
@@ -27,14 +27,15 @@ Value = bytes | int | float
 
 
 class _DamageError(Exception):
-    """What is wrong with a record."""
+    """Describes what is wrong with a record."""
 
 
 def records(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Offset and data of each record, read and checked one at a time.
+    """Yields the offset in bytes and the data of each record, checked one at a time.
 
     Raises:
-        InputError: unreadable, compressed, cut short or damaged; it says which record, counted from 1, and where.
+        InputError: the file cannot be read, or is compressed, truncated or corrupt. The error names the record, counted
+            from 1, and its offset.
     """
     number = offset = 0
     try:
@@ -52,7 +53,7 @@ def records(path: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def record_at(path: Path, number: int, offset: int) -> bytes:
-    """The data of one record again. Raises InputError as `records`."""
+    """The data of the record at an offset. Raises InputError as `records`; `number` is for the error."""
     try:
         with path.open("rb") as stream:
             left = path.stat().st_size - offset
@@ -65,24 +66,24 @@ def record_at(path: Path, number: int, offset: int) -> bytes:
 
 
 def _read(stream: BinaryIO, left: int) -> bytes:
-    """The record that begins here, of a file that has `left` bytes from here on."""
+    """The data of the record at the stream's position; `left` bytes remain in the file."""
     from google_crc32c import value as crc32c
 
     head = stream.read(_LENGTH.size)
     if len(head) < _LENGTH.size:
-        raise _DamageError(f"the file's end after {len(head)} of the {_LENGTH.size} bytes of its length")
+        raise _DamageError(f"the file's end after {len(head)} of {_LENGTH.size} bytes of the record's length")
     length, length_crc = _LENGTH.unpack(head)
     if _masked(crc32c(head[:8])) != length_crc:
-        raise _DamageError("a length with another checksum")
-    # Before reading: a length nobody checked could fill the memory.
+        raise _DamageError("a length whose checksum does not match")
+    # Checked before reading, as a wrong length could fill the memory.
     if _LENGTH.size + length + _CRC.size > left:
         raise _DamageError(f"the file's end {_LENGTH.size + length + _CRC.size - left} bytes too early")
     data = stream.read(length)
     tail = stream.read(_CRC.size)
     if len(data) + len(tail) < length + _CRC.size:
-        raise _DamageError("the end of a file that became shorter")
+        raise _DamageError("the end of a file that was truncated while it was read")
     if _masked(crc32c(data)) != _CRC.unpack(tail)[0]:
-        raise _DamageError("data with another checksum")
+        raise _DamageError("data whose checksum does not match")
     return data
 
 
@@ -91,7 +92,7 @@ def _masked(crc: int) -> int:
 
 
 def unreadable(path: Path, error: OSError) -> InputError:
-    """A file of records that is not there, or cannot be read."""
+    """The error for a file of records that is missing or cannot be read."""
     return InputError(
         expected=f"to read the records in {path}",
         found=error.strerror or str(error),
@@ -107,17 +108,17 @@ def _damaged(path: Path, number: int, offset: int, found: str) -> InputError:
             return InputError(
                 expected=f"{path} to be a TFRecord file without compression",
                 found=f"one that looks compressed with {compression}",
-                next_step="write it anew without compression" + (", or gunzip it" if compression == "gzip" else ""),
+                next_step="write it again without compression" + (", or gunzip it" if compression == "gzip" else ""),
             )
     return InputError(
-        expected=f"record {number} of {path}, at byte {offset}, to be whole",
-        found=found + (", so this may be no TFRecord file" if number == 1 else ""),
-        next_step="restore that file from where it came from, or make it anew",
+        expected=f"record {number} of {path}, at byte {offset}, to be complete and uncorrupted",
+        found=found + ("; this may not be a TFRecord file" if number == 1 else ""),
+        next_step="copy that file again from its source, or create it again",
     )
 
 
 def features(data: bytes) -> dict[str, list[Value]]:
-    """The features of a serialised `tf.train.Example`. Raises ValueError where it is none."""
+    """The features of a serialized `tf.train.Example`: name -> values. Raises ValueError if it is not one."""
     from google.protobuf.message import DecodeError
 
     try:
@@ -132,7 +133,10 @@ def features(data: bytes) -> dict[str, list[Value]]:
 
 @functools.cache
 def _example_class() -> Any:
-    """`tf.train.Example`, from its published definition, in a pool of its own: TensorFlow may register it too."""
+    """The class `tf.train.Example`, built from its published definition.
+
+    It has its own descriptor pool, as TensorFlow may register the same message in the default one.
+    """
     from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
     kinds = descriptor_pb2.FieldDescriptorProto

@@ -1,1 +1,1 @@
-"""From pictures to the range of every activation."""
+"""Measures the range of every activation on calibration pictures."""

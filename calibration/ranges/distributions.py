@@ -1,6 +1,6 @@
-"""Pictures -> the histogram of every activation beside its exact range, for the range methods that look at all values.
+"""Measures the range and the histogram of every activation, for range methods that use the distribution of values.
 
-Not for: `min-max`, which needs no histogram and is faster without (`measure`).
+Not for: `min-max`, which needs no histograms (`measure` is faster).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from calibration.parallel.workers import Workers
 from calibration.pictures.inputs import Inputs
 from calibration.ranges.histogram import Histogram, Tally
-from calibration.ranges.measure import Measured, each, joined, run_chunks
+from calibration.ranges.measure import Measured, merge_measured, run_chunks, spans_of_pictures
 from calibration.ranges.range_methods import RangeMethod
 from recreate_model.quantize import convert
 from recreate_model.recipe import Picture
@@ -23,10 +23,10 @@ from recreate_model.tflite.interpret import Runner
 
 @dataclass(frozen=True, eq=False)
 class Distributions(Measured):
-    """The same and more of every activation.
+    """Ranges and histograms of every activation.
 
     Attributes:
-        histograms: of all values, one for each activation.
+        histograms: one for each activation, of all its values.
     """
 
     histograms: tuple[Histogram, ...]
@@ -35,20 +35,23 @@ class Distributions(Measured):
 def distributions(
     float_model: bytes, inputs: Inputs, pictures: Sequence[Picture], workers: Workers, progress: Callable[[int], None]
 ) -> Distributions:
-    """As `measure`, and counts every value of every activation."""
+    """As `measure`, with a histogram of every activation."""
     tallies = [Tally() for _ in convert.activations(float_model)]
     parts: list[Measured] = []
     model = convert.with_all_activations_as_outputs(float_model)
     for chunk in run_chunks(model, inputs, pictures, workers, progress, _count_chunk):
-        # Added as they come: those of all chunks together would not fit into memory.
+        # Added one by one, as the histograms of all chunks would not fit into memory.
         for tally, histogram in zip(tallies, chunk.histograms, strict=True):
             tally.add(histogram)
         parts.append(Measured(chunk.spans, chunk.pictures))
-    return _with_histograms(joined(parts), tallies)
+    return _with_histograms(merge_measured(parts), tallies)
 
 
-def chosen(method: RangeMethod, found: Distributions, float_model: bytes) -> Array:
-    """The range of every activation by a method, float32 (activations, 2); input and logits keep theirs."""
+def choose_spans(method: RangeMethod, found: Distributions, float_model: bytes) -> Array:
+    """The range of every activation that a method chooses, in real units: float32 (activations, 2).
+
+    Activations that are not among `clipped_activations` keep their exact range.
+    """
     clipped = clipped_activations(float_model)
     return np.array(
         [
@@ -62,10 +65,10 @@ def chosen(method: RangeMethod, found: Distributions, float_model: bytes) -> Arr
 
 
 def clipped_activations(float_model: bytes) -> frozenset[str]:
-    """Names of the activations whose outliers may be cut off.
+    """Names of the activations whose outliers a range method may clip.
 
-    Not the input: pixels have their ends, and are no outliers there. Not the logits: the largest of them is the answer.
-    Nor those whose range decides nothing. The effect was measured (docs/calibration.md).
+    The input is excluded, as the range of pixels is fixed and has no outliers. The logits are excluded, as the largest
+    one is the prediction. Activations whose range has no effect are excluded. docs/calibration.md has measurements.
     """
     return frozenset(convert.activations_with_a_range(float_model)[1:-1])
 
@@ -77,11 +80,12 @@ def _with_histograms(measured: Measured, tallies: Sequence[Tally]) -> Distributi
 def _count_chunk(state: tuple[Runner, Inputs], pictures: Sequence[Picture]) -> Distributions:
     runner, inputs = state
     tallies = [Tally() for _ in range(runner.outputs)]
-    return _with_histograms(each(inputs, pictures, lambda value: _count(runner, value, tallies)), tallies)
+    measured = spans_of_pictures(inputs, pictures, lambda value: _count(runner, value, tallies))
+    return _with_histograms(measured, tallies)
 
 
 def _count(runner: Runner, value: Array, tallies: Sequence[Tally]) -> Array:
-    """Adds one picture's values to the tallies and returns its ranges, float32 (activations, 2)."""
+    """Adds the values of one input to the tallies and returns its ranges, float32 (activations, 2)."""
     spans = np.empty((runner.outputs, 2), np.float32)
 
     def count(row: int, values: Array) -> None:

@@ -1,10 +1,10 @@
-"""Histograms whose bins do not depend on the data, so that those of any shards add up exactly.
+"""Histograms with fixed bins, so that histograms of parts of the data add up exactly.
 
-The bin of a float32 value is the upper half of its bits: sign, exponent and seven bits of mantissa. So a bin is 2**-7
-of its values wide or less, for small values as for large ones, and nobody has to know a range before counting. Adding
-counts is adding whole numbers: order, grouping and the number of processes cannot matter.
+The bin of a float32 value is the upper half of its bits: sign, exponent and seven bits of mantissa. The width of a bin
+is at most 2**-7 of its values, for values of any size, and the range need not be known before counting. Counts are
+integers, so neither order, grouping nor the number of processes changes their sum.
 
-Not for: minima and maxima, which `ranges` merges exactly, with all their bits.
+Not for: minima and maxima, which `range_table.merge` merges with all their bits.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ import numpy as np
 from recreate_model.support.arrays import Array
 
 _BINS = 1 << 16
-_NEGATIVE = 1 << 15  # the bit of the sign
+_NEGATIVE = 1 << 15  # the sign bit
 
 
 @dataclass(frozen=True, eq=False)
 class Histogram:
-    """How many values of one activation lie in each bin that has any; small enough to send between processes.
+    """The number of values of one activation in each occupied bin; small enough to send between processes.
 
     Attributes:
-        bins: upper halves of the bit patterns, uint16 (n,), in the order of their values, -0.0 before 0.0.
+        bins: upper halves of the bit patterns, uint16 (n,), in ascending order of their values, -0.0 before 0.0.
         counts: int64 (n,), all positive.
     """
 
@@ -32,7 +32,7 @@ class Histogram:
     counts: Array
 
     def edges(self) -> tuple[Array, Array]:
-        """Lower and upper bound of each bin, float64 (n,), both in the order of the bins. Zeros are in [0, 2**-133)."""
+        """Lower and upper edges of the bins, each float64 (n,), in the order of the bins. 0.0 is in [0, 2**-133)."""
         inner = _magnitudes(self.bins)
         outer = _magnitudes(self.bins.astype(np.uint32) + 1)
         negative = self.bins >= _NEGATIVE
@@ -40,7 +40,7 @@ class Histogram:
 
 
 class Tally:
-    """Counts that are still growing. One for each activation takes half a megabyte at most."""
+    """Accumulates a histogram. It takes half a megabyte."""
 
     def __init__(self) -> None:
         self._counts = np.zeros(_BINS, np.int64)
@@ -51,11 +51,11 @@ class Tally:
         self._counts[: len(found)] += found
 
     def add(self, histogram: Histogram) -> None:
-        """Adds what was counted elsewhere."""
+        """Adds the counts of another histogram."""
         self._counts[histogram.bins] += histogram.counts
 
     def histogram(self) -> Histogram:
-        """What was counted so far."""
+        """The histogram of all values counted so far."""
         occupied = np.flatnonzero(self._counts).astype(np.uint16)
         negative = occupied >= _NEGATIVE
         bins = np.concatenate([occupied[negative][::-1], occupied[~negative]])
@@ -63,7 +63,7 @@ class Tally:
 
 
 def _magnitudes(bins: Array) -> Array:
-    """The smallest magnitude of each bin, its sign left out: float64, infinite behind the last finite bin."""
+    """The smallest absolute value of each bin, float64; infinite for the bin after the last finite one."""
     bits = (bins.astype(np.uint32) & (_NEGATIVE - 1)) << 16
     magnitudes: Array = bits.view(np.float32).astype(np.float64)
     return magnitudes

@@ -1,10 +1,10 @@
-"""From a histogram to the range that is quantised: which outliers are cut off so that the others get finer steps.
+"""Range methods: choose the range to quantize from a histogram, clipping outliers for a smaller scale.
 
-`min-max` cuts off none and is the default. The others choose from the histogram, in float64 and in one fixed order;
-none ever widens a range. The histograms of two CPUs differ in a few counts, though, and where two ranges are nearly
-as good a method may then come to the other: no bytes are claimed of any method but `min-max`.
+`min-max` clips nothing and is the default. The other methods choose from the histogram, in float64 and in a fixed
+order; none widens a range. The histograms of two CPUs differ in a few counts. So where two ranges are almost equally
+good, a method may choose differently on another CPU. Reproducible bytes are claimed for `min-max` only.
 
-Not for: rounding ranges, or widening them to hold zero; `ranges` and TensorFlow's quantiser do so for every method.
+Not for: rounding ranges (`range_table`), or widening them to include zero (TensorFlow's quantizer).
 """
 
 from __future__ import annotations
@@ -23,63 +23,74 @@ from recreate_model.support.arrays import Array
 KINDS = (MIN_MAX, "percentile", "mse", "entropy")
 Span = tuple[float, float]
 
-_MSE_STEPS = 256  # candidates for each end: about as many as the levels of the quantised range
-_ENTROPY_BINS = 2048  # of equal width up to the largest magnitude, as TensorRT has them
-_ENTROPY_STRIDE = 8  # of them between two candidates
-_ENTROPY_FLOOR = 1e-4  # stands for an empty bin, in values, as ONNX Runtime smooths
+_MSE_STEPS = 256  # candidates for each bound: about the number of quantized levels
+_ENTROPY_BINS = 2048  # bins of equal width up to the largest absolute value, as in TensorRT
+_ENTROPY_STRIDE = 8  # bins between two candidate thresholds
+_ENTROPY_FLOOR = 1e-4  # count that replaces 0 in an empty bin, as in ONNX Runtime
 
 
 @dataclass(frozen=True)
 class RangeMethod:
-    """How a range is chosen: one of `KINDS`, and for `percentile` the percentage that is kept, above 0 up to 100."""
+    """A range method.
+
+    Attributes:
+        kind: one of `KINDS`.
+        percentage: for `percentile`, the percentage of values to keep, above 0 and at most 100.
+    """
 
     kind: str
     percentage: Fraction = Fraction(100)
 
     @classmethod
     def parse(cls, text: str) -> RangeMethod:
-        """`min-max`, `percentile:P`, `mse` or `entropy`. Raises ValueError saying what it is instead."""
+        """Reads `min-max`, `percentile:P`, `mse` or `entropy`.
+
+        Raises:
+            ValueError: anything else; the message describes what was found.
+        """
         kind, colon, number = text.partition(":")
         if kind not in KINDS:
-            raise ValueError(f"the unknown method {kind!r}")
+            raise ValueError(f"unknown method {kind!r}")
         if kind != "percentile":
             if colon:
-                raise ValueError(f"{text!r}, and {kind} takes no number")
+                raise ValueError(f"{text!r}, but {kind} takes no number")
             return cls(kind)
         if not re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,9})?", number):
-            raise ValueError(f"{text!r}, without a percentage")
+            raise ValueError(f"{text!r}, without a valid percentage")
         percentage = Fraction(number)
         if not 0 < percentage <= 100:
             raise ValueError(f"{text!r}, whose percentage is not above 0 and at most 100")
         return cls(kind, percentage)
 
     def __str__(self) -> str:
-        """The one spelling that recipes and tables have: `percentile:99.90` is `percentile:99.9`."""
+        """The canonical spelling, as in recipes and range tables: `percentile:99.90` becomes `percentile:99.9`."""
         if self.kind != "percentile":
             return self.kind
         number = f"{int(self.percentage)}.{int(self.percentage % 1 * 10**9):09d}".rstrip("0").rstrip(".")
         return f"{self.kind}:{number}"
 
     def choose(self, histogram: Histogram, span: Span) -> Span:
-        """The range to quantise, within the exact minimum and maximum `span` of the values counted.
+        """The range to quantize, in real units. It never exceeds `span`.
 
-        A span that is not finite is returned as it is: what is wrong with it is for `convert.check_ranges` to say.
+        Args:
+            histogram: of all values.
+            span: exact minimum and maximum of these values. If it is not finite, it is returned unchanged, and
+                `convert.check_ranges` reports it.
         """
         if self.kind == MIN_MAX or not np.isfinite(span).all():
             return span
         if self.kind == "percentile":
             return _percentile(histogram, span, self.percentage)
         low, high = {"mse": _mse, "entropy": _entropy}[self.kind](histogram, (min(span[0], 0.0), max(span[1], 0.0)))
-        # An end that zero lies beyond stays where it is, and the other does not pass it.
+        # The range is computed with zero included. If all values are positive or negative, it is clipped to `span`.
         return min(max(low, span[0]), span[1]), max(min(high, span[1]), span[0])
 
 
 def _percentile(histogram: Histogram, span: Span, percentage: Fraction) -> Span:
-    """Cuts (100 - P) / 2 per cent of the values at each end, or fewer, as ONNX Runtime does for asymmetric ranges.
+    """Clips up to (100 - P) / 2 percent of the values on each side, as ONNX Runtime does for asymmetric ranges.
 
-    With n values, floor(n (100 - P) / 200) of the smallest may be cut off, and as many of the largest. The range ends
-    at the outer edge of the bin that holds the first value that may not, and never beyond the exact minimum or
-    maximum: so P = 100 is min-max, bit for bit.
+    Of n values, at most floor(n (100 - P) / 200) on each side are clipped. Each bound is the outer edge of the bin with
+    the first value to keep, but not beyond the exact minimum or maximum. So P = 100 equals min-max, bit for bit.
     """
     lows, highs = histogram.edges()
     upwards, downwards = np.cumsum(histogram.counts), np.cumsum(histogram.counts[::-1])
@@ -90,24 +101,28 @@ def _percentile(histogram: Histogram, span: Span, percentage: Fraction) -> Span:
 
 
 def _mse(histogram: Histogram, span: Span) -> Span:
-    """The range with the smallest squared error of 8-bit affine quantisation, of 257 candidates for each end.
+    """The range with the smallest `squared_error` of 8-bit affine quantization, of 257 candidates for each bound.
 
-    Candidates are 0, 1/256 ... 256/256 of the exact end. Of equal errors the widest range wins. `squared_error` says
-    what is counted. `span` holds zero, as the quantiser sees to it that every range does.
+    The candidates are 0, 1/256 ... 256/256 of the exact bound. Of equal errors, the widest range is chosen. `span`
+    includes zero, as the quantizer requires.
     """
     steps = np.arange(_MSE_STEPS, -1, -1) / _MSE_STEPS
-    lows, highs = (end * (steps if end else steps[:1]) for end in span)
+    lows, highs = (bound * (steps if bound else steps[:1]) for bound in span)
     errors = squared_error(histogram, span, lows[:, None], highs[None, :])
     row, column = np.unravel_index(int(errors.argmin()), errors.shape)
     return float(lows[row]), float(highs[column])
 
 
 def squared_error(histogram: Histogram, span: Span, low: Array, high: Array) -> Array:
-    """Sum of squared errors, in real units, of quantising to 8 bits over [low, high] with low <= 0 <= high.
+    """The sum of squared errors, in squared real units, of quantizing to 8 bits over [low, high].
 
-    The bounds and zero are levels: what becomes one of them, from beyond the bound or from half a step around, costs
-    its squared distance from it, so zeros cost nothing. Any other value costs step**2 / 12, as if it lay anywhere
-    between two levels. Values are taken at the middle of their bins. `low` and `high` broadcast.
+    Values that map to low, high or zero contribute their squared distance from it; these are the clipped values and
+    those within half a step. Every other value contributes step**2 / 12, the expected error between two levels. Each
+    value is assumed to be at the middle of its bin.
+
+    Args:
+        span: exact minimum and maximum of the values.
+        low, high: bounds with low <= 0 <= high; arrays that broadcast against each other.
     """
     lows, highs = histogram.edges()
     middles = np.clip((lows + highs) / 2, *span)
@@ -118,7 +133,7 @@ def squared_error(histogram: Histogram, span: Span, low: Array, high: Array) -> 
 
     def distance(start: Array, stop: Array, level: Array) -> Array:
         first, second = (total[stop] - total[start] for total in sums[1:])
-        # Differences of large sums can come out a little below zero.
+        # Rounding can make the difference of two large sums slightly negative.
         return np.asarray(np.maximum(second - 2 * level * first + level * level * count(start, stop), 0.0))
 
     step = (high - low) / LEVELS
@@ -135,20 +150,20 @@ def squared_error(histogram: Histogram, span: Span, low: Array, high: Array) -> 
 
 
 def _entropy(histogram: Histogram, span: Span) -> Span:
-    """The range whose quantised distribution diverges least from the true one: Kullback and Leibler's measure.
+    """The range whose quantized distribution has the smallest Kullback-Leibler divergence from the original one.
 
-    After S. Migacz, "8-bit inference with TensorRT" (GTC 2017), as ONNX Runtime and others implement it: for each
-    candidate threshold the distribution up to it, what lies beyond gathered in the last bin, is compared with the same
-    distribution in as many levels as there are to quantise to. Adapted to affine int8 so:
+    After S. Migacz, "8-bit inference with TensorRT" (GTC 2017), as ONNX Runtime and others implement it. For each
+    candidate threshold, the values beyond it are moved to the last bin, and the distribution is compared with itself
+    after quantization. Changes for affine int8:
 
-    - the range of a threshold T is [-T, T] within the exact minimum and maximum, [0, T] for values that are never
-      negative, and all 256 levels fall on it, not 128 on each side;
-    - zeros are left out, as they are quantised exactly, and would outweigh everything after a ReLU;
-    - bins of equal width are filled from ours, each spread evenly over its width;
-    - a threshold that most values lie beyond is no candidate: where no value is near zero, all of them would be in one
-      bin, and one bin diverges from nothing.
+    - The range of a threshold T is [-T, T] clipped to the exact minimum and maximum, so [0, T] if no value is negative.
+      All 256 levels cover this range, rather than 128 for each sign.
+    - Zeros are not counted. They are quantized exactly, and after a ReLU they would outweigh all other values.
+    - The bins of equal width are computed from the histogram, with the values of each bin spread evenly over it.
+    - A threshold below most of the values is not a candidate. If no value is near zero, such a threshold would put all
+      values into one bin, whose divergence is zero.
 
-    `span` holds zero.
+    `span` includes zero.
     """
     width = max(-span[0], span[1]) / _ENTROPY_BINS
     below, above = (int(np.ceil(end / width)) if width else 0 for end in (-span[0], span[1]))
@@ -159,7 +174,7 @@ def _entropy(histogram: Histogram, span: Span) -> Span:
     for threshold in range(_ENTROPY_BINS, 0, -_ENTROPY_STRIDE):
         start, stop = below - min(threshold, below), below + min(threshold, above)
         if stop - start <= LEVELS:
-            break  # fewer bins than levels: nothing would be lost
+            break  # with fewer bins than levels, quantization loses nothing
         if 2 * counts[start:stop].sum() < counts.sum():
             break
         divergence = _divergence(counts, start, stop)
@@ -169,20 +184,20 @@ def _entropy(histogram: Histogram, span: Span) -> Span:
 
 
 def _evenly_spaced(histogram: Histogram, span: Span, edges: Array) -> Array:
-    """Values in each bin between neighbouring `edges`, as fractions where our bins are wider; zeros left out."""
+    """The number of values, without zeros, between neighboring `edges`; fractional where a histogram bin is wider."""
     lows, highs = (np.clip(side, *span) for side in histogram.edges())
     zero = (histogram.bins & 0x7FFF) == 0
     upto = np.cumsum(np.where(zero, 0, histogram.counts)).astype(np.float64)
     positions = np.stack([lows, highs], axis=1).reshape(-1)
     cumulated = np.stack([np.concatenate([[0.0], upto[:-1]]), upto], axis=1).reshape(-1)
     found = np.interp(edges, positions, cumulated)
-    # Many values can be equal to the minimum or the maximum, as after a ReLU6; a line has no height there.
+    # Many values may equal the minimum or maximum, as after ReLU6. Interpolation does not count these.
     found[0], found[-1] = 0.0, upto[-1]
     return np.diff(found)
 
 
 def _divergence(counts: Array, start: int, stop: int) -> float:
-    """Of the distribution clipped to the bins `start` to `stop` from the same in 256 levels, in nats."""
+    """The divergence, in nats, of the distribution clipped to the bins `start` to `stop` from its quantized form."""
     inside = counts[start:stop]
     clipped = inside.copy()
     clipped[0] += counts[:start].sum()
@@ -190,6 +205,6 @@ def _divergence(counts: Array, start: int, stop: int) -> float:
     occupied = clipped > 0
     level = np.arange(len(inside)) * (LEVELS + 1) // len(inside)
     mass, members = np.bincount(level, inside), np.bincount(level, occupied)
-    quantised = np.maximum((mass / np.maximum(members, 1))[level], _ENTROPY_FLOOR)[occupied]
-    true = clipped[occupied] / clipped.sum()
-    return float((true * np.log(true / (quantised / quantised.sum()))).sum())
+    quantized = np.maximum((mass / np.maximum(members, 1))[level], _ENTROPY_FLOOR)[occupied]
+    original = clipped[occupied] / clipped.sum()
+    return float((original * np.log(original / (quantized / quantized.sum()))).sum())

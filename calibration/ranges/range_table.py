@@ -1,7 +1,7 @@
-"""Activation ranges: minimum and maximum per tensor, merged exactly, rounded, and saved as readable JSON.
+"""Activation ranges: minimum and maximum of each tensor, merged exactly, rounded, and saved as readable JSON.
 
-Measured ranges depend in their last bits on the CPU. Rounded to a few mantissa bits they do not, but for a value that
-happens to lie on a rounding boundary; a recorded table never does.
+The last bits of measured ranges depend on the CPU. After rounding to a few mantissa bits they rarely do: only if a
+value happens to be at a rounding boundary. A recorded table does not depend on the CPU.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ _FORMAT = "activation-ranges/1"
 
 @dataclass(frozen=True)
 class Ranges:
-    """Minimum and maximum in real units of each activation, by name, in the order of the graph.
+    """A table of activation ranges.
 
     Attributes:
-        spans: name -> (minimum, maximum), float32 values.
-        network: name of the float network they belong to, as `Recipe.network`.
-        graph_sha256: of its float graph: other weights have other ranges.
-        preprocess: how the pictures were cut, as `recipe.Preprocess.crop`; empty where nobody knows.
-        pictures: SHA-256 of each picture measured, so that none of them is later used to evaluate.
-        mantissa_bits: to which they are rounded; 24 means not rounded.
-        range_method: how each was chosen, as `RangeMethod` spells it; empty where nobody knows.
-        recovered_from: SHA-256 of the published model they were found in; empty where they were measured.
-        left_out: activation -> why it has no range here. No model depends on one of those.
+        spans: activation name -> (minimum, maximum) in real units, float32 values, in the order of the graph.
+        network: name of the float network, as `Recipe.network`.
+        graph_sha256: of the float graph, as other weights have other ranges.
+        preprocess: how the pictures were cropped, as `recipe.Preprocess.crop`; empty if unknown.
+        mantissa_bits: number of mantissa bits the ranges are rounded to; 24 means not rounded.
+        pictures: SHA-256 of each calibration picture, so that none of them is used for evaluation.
+        range_method: how the ranges were chosen, as `str(RangeMethod)`; empty if unknown.
+        recovered_from: SHA-256 of the published model they were recovered from; empty if they were measured.
+        left_out: activation name -> why it has no range. No model depends on the range of such an activation.
     """
 
     spans: Mapping[str, tuple[float, float]]
@@ -48,21 +48,21 @@ class Ranges:
 
 
 def merge(shards: Sequence[Array]) -> Array:
-    """Joins (tensors, 2) arrays of minima and maxima. Exact, so neither order nor grouping matters."""
+    """Merges arrays of minima and maxima, float32 (tensors, 2). Exact, so order and grouping do not matter."""
     stacked = np.stack(shards)
     return np.stack([stacked[:, :, 0].min(axis=0), stacked[:, :, 1].max(axis=0)], axis=1)
 
 
 def round_mantissa(values: Array, bits: int) -> Array:
-    """float32 values to the nearest with `bits` bits of mantissa, ties to even. Idempotent and monotone."""
+    """Rounds float32 values to `bits` bits of mantissa, ties to even. Idempotent and monotonic."""
     mantissa, exponent = np.frexp(np.asarray(values, np.float32))
-    # frexp gives a mantissa of 0.5..1; scaled by 2**bits its whole part has `bits` bits. All of this is exact.
+    # frexp gives a mantissa in 0.5..1; times 2**bits, its integer part has `bits` bits. Only `rint` rounds.
     rounded: Array = np.ldexp(np.rint(np.ldexp(mantissa, bits)), exponent - bits)
     return rounded.astype(np.float32)
 
 
 def to_json(ranges: Ranges) -> str:
-    """Readable JSON. Floats are written so that reading gives the same float32 again."""
+    """Readable JSON. Floats are written so that reading them gives the same float32."""
     return readable_json(
         {
             "format": _FORMAT,
@@ -83,18 +83,18 @@ def from_json(text: str, source: str) -> Ranges:
     """Reads what `to_json` wrote.
 
     Raises:
-        InputError: not such a table. Whether it fits a network is for `convert.quantize` to say.
+        InputError: the text is not such a table. `convert.quantize` checks that a table fits a network.
     """
     try:
         document = read_document(text, _FORMAT)
         spans = {row["name"]: (float(row["min"]), float(row["max"])) for row in document["activations"]}
         if len(spans) != len(document["activations"]):
-            raise ValueError("a name that stands twice")
+            raise ValueError("an activation listed twice")
         bits = int(document["mantissa_bits"])
         if not 1 <= bits <= 24:
-            raise ValueError(f"{bits} bits of mantissa")
+            raise ValueError(f"mantissa_bits {bits}, which is not 1..24")
         pictures = document["pictures"]
-        # With anything else in their place, they would be found among those to evaluate on.
+        # Without valid digests, calibration pictures could not be excluded from evaluation.
         if not (isinstance(pictures, list) and all(map(is_sha256, pictures))):
             raise ValueError("pictures that are not listed by SHA-256")
         return Ranges(
@@ -117,6 +117,6 @@ def from_json(text: str, source: str) -> Ranges:
 
 
 def _range_method(document: Json) -> str:
-    """Tables from before there was a choice do not say."""
+    """The range method of a table. Tables written before there was a choice do not have one: `min-max`."""
     text = str(document.get("range_method", "" if document.get("recovered_from") else MIN_MAX))
     return str(RangeMethod.parse(text)) if text else ""

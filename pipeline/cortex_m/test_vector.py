@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from calibration.pictures import procedural
-from calibration.pictures.preprocess import normalise, quantize_input
+from calibration.pictures.preprocess import normalize, quantize_input
 from pipeline.c_array import ALIGNMENT, ByteArray, array_source, identifier
 from recreate_model.recipe import Preprocess
 from recreate_model.support.arrays import Array
@@ -84,7 +84,7 @@ def input_value(view: ModelView, name: str) -> Array:
     if not picture_size(view):
         return noise(view, _NUMBER)
     pixels = procedural.picture(_SEED, _NUMBER, size=shape[1])
-    value = normalise(pixels, Preprocess("squash"), shape[1])
+    value = normalize(pixels, Preprocess("squash"), shape[1])
     return quantize_input(value, quantisation.scales[0], quantisation.zero_points[0])
 
 

@@ -68,7 +68,7 @@ def document(proof: Proof, recipe: Recipe, path: Path, published: bytes, asked: 
 
 
 def _attempt(attempt: Attempt) -> Json:
-    compared, moves = attempt.comparison, attempt.moves
+    compared, moves = attempt.comparison, attempt.corrections
     return {
         "with": attempt.toolchain,
         "verdict": None if compared is None else compared.verdict.name,

@@ -26,9 +26,9 @@ from recreate_model.floats.frozen_graph import as_values, read_layers
 from recreate_model.network.spec import MOBILENET_V2, PUBLISHED_MODEL, RESOURCES, Model
 from recreate_model.prove import moves, toolchain
 from recreate_model.prove.conversion import ANY_SPAN, Conversion, conversion_of
-from recreate_model.prove.moves import MoveTable
+from recreate_model.prove.moves import CorrectionTable
 from recreate_model.prove.prove import Checkpoint, Proof, prove
-from recreate_model.prove.rebuild import Moves, by_table
+from recreate_model.prove.rebuild import Corrections, by_table
 from recreate_model.prove.toolchain import Toolchain
 from recreate_model.support.digest import Json, digest_bytes
 from recreate_model.support.errors import CheckError, InputError, PipelineError, ResourceError, UsageError
@@ -68,7 +68,7 @@ class Made:
     sha1_untouched: str
     moved_by: str = ""
     steering_sha256: str = ""
-    moves: Moves | None = None
+    moves: Corrections | None = None
 
     def document(self) -> Json:
         """All but the model as plain JSON."""
@@ -142,7 +142,7 @@ def recorded_ranges() -> tuple[Ranges, str]:
     return from_json(data.decode(), _RANGES.name), digest_bytes(data)
 
 
-def _read_moves(path: Path) -> tuple[MoveTable, str]:
+def _read_moves(path: Path) -> tuple[CorrectionTable, str]:
     """The table of moves in a file, and the file's SHA-256; raises InputError where it is none."""
     wanted = f"--moves {path} to be a table of moves"
     text = user_files.read_text(path, wanted, "give one that `python -m pipeline prove --record` wrote")
@@ -177,7 +177,7 @@ def make(graph: bytes, ranges: Ranges, names: Collection[str], steering: Steerin
     return _by_model(made, published, Checkpoint(PUBLISHED_MODEL, values, graph), chain, python)
 
 
-def _by_table(untouched: Made, table: MoveTable, table_sha256: str, conversion: Conversion) -> Made:
+def _by_table(untouched: Made, table: CorrectionTable, table_sha256: str, conversion: Conversion) -> Made:
     for what, expected, found in (
         ("the frozen graph with SHA-256", untouched.graph_sha256, table.graph_sha256),
         ("the model with SHA-256", RESOURCES["published-model"].sha256, table.model_sha256),
@@ -233,7 +233,9 @@ def _by_model(untouched: Made, published: bytes, checkpoint: Checkpoint, chain: 
     if found.verdict is not Verdict.IDENTICAL:
         raise _unproved(found)
     last, sha256 = found.attempts[-1], digest_bytes(published)
-    return replace(untouched, model=last.model, moved_by="published model", steering_sha256=sha256, moves=last.moves)
+    return replace(
+        untouched, model=last.model, moved_by="published model", steering_sha256=sha256, moves=last.corrections
+    )
 
 
 def _unproved(found: Proof) -> PipelineError:
@@ -255,7 +257,7 @@ def _unproved(found: Proof) -> PipelineError:
 
 
 def moved_sentence(moves: Json) -> str:
-    """What a CPU that folds otherwise made necessary; `moves` is a `rebuild.Moves` as JSON."""
+    """What a CPU that folds otherwise made necessary; `moves` is a `rebuild.Corrections` as JSON."""
     units = f"{moves['ulps']} unit{'' if moves['ulps'] == 1 else 's'}"
     return (
         f"this CPU folds BatchNorm to other last bits: {moves['channels']:,} of {moves['of']:,} folding factors moved, "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from calibration import manifest
 from calibration.pictures.inputs import Inputs
 from calibration.ranges import range_table
-from calibration.ranges.distributions import chosen, distributions
+from calibration.ranges.distributions import choose_spans, distributions
 from calibration.ranges.measure import measure
 from calibration.ranges.range_methods import RangeMethod
 from pipeline.engine.work import FREEZE_FILE, MANIFEST_FILE, RANGES_FILE, Machine, Work, float_model_file
@@ -55,7 +55,7 @@ def measured_ranges(
             spans = measured.spans
         else:
             measured = found = distributions(float_model, inputs, pictures, workers, advance)
-            spans = chosen(method, found, float_model)
+            spans = choose_spans(method, found, float_model)
     names = convert.activations(float_model)
     rounded = range_table.round_mantissa(spans, recipe.calibration.mantissa_bits)
     table = range_table.Ranges(

@@ -1,1 +1,1 @@
-"""How far two models agree."""
+"""Compares two models: how far they agree, and where they differ."""

@@ -1,16 +1,17 @@
-"""Two `.tflite` files: how far they agree, and every place where they do not.
+"""Compares two `.tflite` files: how far they agree, and every difference.
 
-What cannot be judged counts as different, so a verdict never claims more than was looked at. Not for: asking whether a
-file derives from a checkpoint, which takes the checkpoint.
+What cannot be compared counts as different, so a verdict never claims more than was checked. Not for: whether a file
+derives from a checkpoint (`prove`).
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
-from recreate_model.compare.elements import bias_restated, compare_elements, first_difference, same
+from recreate_model.compare.elements import Elements, compare_elements, first_difference, is_bias_requantized, same
 from recreate_model.compare.pairing import Pairing, Place, constants, pair
 from recreate_model.compare.verdict import Comparison, Difference, Kind, Verdict, comparison_json
 from recreate_model.quantize.scales import prescribed_difference
@@ -20,36 +21,44 @@ __all__ = ["Comparison", "Difference", "Kind", "Verdict", "compare", "comparison
 
 _Key = TypeVar("_Key")
 
-_SHOWN = 60  # most characters of one value in a text; the value itself is in the difference
-_WHICH = ("first", "second")
-# Newer converters state the type of the bias here too; the tensor's own type is compared beside it.
+_MAX_TEXT = 60  # characters of one value in a message; the whole value is in the difference
+_ORDINALS = ("first", "second")
+# Newer converters repeat the type of the bias in this option; the tensor's type is compared anyway.
 _HINTS = ("quantized_bias_type",)
-# Metadata that runtimes go by: the precision to compute in, the order of operators, where tensors lie, the chip it was
-# compiled for, and how TensorFlow's task libraries change the input before.
+# Metadata that changes what a runtime does: the precision of computation, the order of operators, the placement of
+# tensors, the compiled target, and the input normalization of TensorFlow's task libraries.
 _MEMORY_PLAN = "OfflineMemoryAllocation"
-_GONE_BY = ("reduced_precision_support", "model_control_dependencies", _MEMORY_PLAN, "LiteRtStamp", "TFLITE_METADATA")
-_BEHIND = ("DISPATCH_OP",)  # LiteRT's operator for what a vendor's compiler made; its bytes follow the flatbuffer
-# Fields of a quantisation, one entry a channel.
-_SINGULAR = {"scales": "scale", "zero_points": "zero point", "axis": "axis"}
+_RUNTIME_METADATA = (
+    "reduced_precision_support",
+    "model_control_dependencies",
+    _MEMORY_PLAN,
+    "LiteRtStamp",
+    "TFLITE_METADATA",
+)
+# LiteRT's operator for a program that a vendor's compiler made. The program follows the flatbuffer.
+_APPENDED_PROGRAMS = ("DISPATCH_OP",)
+# Field of `Quantisation` -> what messages call it.
+_FIELD_NAMES = {"scales": "scale", "zero_points": "zero point", "axis": "axis"}
 
 
 def compare(one: bytes, two: bytes, sources: tuple[str, str] = ("the first model", "the second model")) -> Comparison:
-    """Compares two `.tflite` files, whatever their operators are.
+    """Compares two `.tflite` files. They may have any operators.
 
     Args:
-        sources: what to call them in an error.
+        one, two: the contents of the files.
+        sources: names of the two files for error messages.
 
     Raises:
-        InputError: one of them is no `.tflite` file with one subgraph, or damaged.
+        InputError: one of them is not a `.tflite` file, is corrupt, or does not have exactly one subgraph.
     """
     first, second = read_model(one, sources[0]), read_model(two, sources[1])
     pairing = pair(first, second)
     differences: tuple[Difference, ...] = ()
     if one != two:
-        differences = tuple(_differences(first, second, pairing)) or (_packed_otherwise(one, two),)
-    rest = [each.kind.leaves for each in differences if each.kind is not Kind.ENDS]
+        differences = tuple(_differences(first, second, pairing)) or (_packing(one, two),)
+    rest = [difference.kind.leaves for difference in differences if difference.kind is not Kind.CONVERSIONS]
     return Comparison(
-        verdict=max((each.kind.leaves for each in differences), default=Verdict.IDENTICAL),
+        verdict=max((difference.kind.leaves for difference in differences), default=Verdict.IDENTICAL),
         differences=differences,
         apart_from_ends=max(rest, default=Verdict.SAME_CONTENT) if len(rest) < len(differences) else None,
         operators=len(pairing.operators),
@@ -58,9 +67,10 @@ def compare(one: bytes, two: bytes, sources: tuple[str, str] = ("the first model
 
 
 def _differences(one: ModelView, two: ModelView, pairing: Pairing) -> Iterator[Difference]:
-    for view, which in zip((one, two), _WHICH, strict=True):
+    for view, ordinal in zip((one, two), _ORDINALS, strict=True):
         for field in view.unknown:
-            yield Difference(Kind.UNKNOWN, "schema", "", f"the {which} model has {field}, unknown here")
+            what = f"the {ordinal} model has {field}, which this schema does not know"
+            yield Difference(Kind.UNKNOWN, "schema", "", what)
     if one.version != two.version:
         yield _unequal(Kind.OTHER, "file", "schema version", one.version, two.version)
     yield from _operators(one, two, pairing)
@@ -72,9 +82,9 @@ def _differences(one: ModelView, two: ModelView, pairing: Pairing) -> Iterator[D
         a, b = one.tensors[indices[0]], two.tensors[indices[1]]
         where = _where(one, pairing, place)
         yield from _tensor(a, b, where)
-        if place.role == "bias" and _restated(one, two, pairing, place, a, b):
-            what = "within half a step of each scale"
-            yield Difference(Kind.RESTATED, where, a.name, what, elements=compare_elements(a, b))
+        if place.role == "bias" and _requantized(one, two, pairing, place, a, b):
+            what = "the same real bias in another scale, within half a level of each"
+            yield Difference(Kind.REQUANTIZED, where, a.name, what, elements=compare_elements(a, b))
         else:
             yield from _values(a, b, where, place, indices[0] in fixed)
     yield from _signatures(one, two, pairing)
@@ -82,12 +92,12 @@ def _differences(one: ModelView, two: ModelView, pairing: Pairing) -> Iterator[D
 
 
 def _operators(one: ModelView, two: ModelView, pairing: Pairing) -> Iterator[Difference]:
-    for view, which, only, ends in zip((one, two), _WHICH, pairing.only, pairing.ends, strict=True):
+    for view, ordinal, only, conversions in zip((one, two), _ORDINALS, pairing.only, pairing.conversions, strict=True):
         for index in only:
             operator = view.operators[index]
-            kind = Kind.ENDS if index in ends else Kind.OPERATORS
+            kind = Kind.CONVERSIONS if index in conversions else Kind.OPERATORS
             name = view.tensors[operator.outputs[0]].name if operator.outputs else ""
-            yield Difference(kind, _title(index, operator), name, f"in the {which} model alone")
+            yield Difference(kind, _title(index, operator), name, f"only in the {ordinal} model")
     for number, (a, b) in enumerate(pairing.operators):
         first, second = one.operators[a], two.operators[b]
         where = _where(one, pairing, Place(number, ""))
@@ -108,7 +118,7 @@ def _operators(one: ModelView, two: ModelView, pairing: Pairing) -> Iterator[Dif
 
 
 def _tensor(a: Tensor, b: Tensor, where: str) -> Iterator[Difference]:
-    """Differences of all but the quantisation and the numbers."""
+    """Differences in everything except quantization and elements."""
     for kind, field, x, y in (
         (Kind.TYPES, "type", a.dtype, b.dtype),
         (Kind.SHAPES, "shape", a.shape, b.shape),
@@ -121,60 +131,73 @@ def _tensor(a: Tensor, b: Tensor, where: str) -> Iterator[Difference]:
         if not same(x, y):
             yield _unequal(kind, where, field, x, y, a.name)
     for field, x, y in _fields(a.rest, b.rest):
-        # Newer converters say of every tensor that its rank is known; where there is a shape, that says nothing new.
+        # Newer converters set `has_rank` for every tensor. It adds nothing to a tensor that has a shape.
         kind = Kind.LAYOUT if field == "has_rank" and a.shape and b.shape else Kind.OTHER
         yield _unequal(kind, where, field, x, y, a.name)
 
 
 def _values(a: Tensor, b: Tensor, where: str, place: Place, constant: bool) -> Iterator[Difference]:
-    """Difference of scale and zero point, and of a constant's numbers."""
+    """The difference in scale and zero point, and in the elements of a constant."""
     elements = compare_elements(a, b)
     scaling = [vars(tensor.quantisation) if tensor.quantisation else {} for tensor in (a, b)]
     unequal = list(_fields(*scaling))
     if not unequal and not elements:
         return
-    quantised = all(scaling)
+    quantized = all(scaling)
     if not constant:
-        # Numbers of what is no constant are a variable's first value; a range has one scale, and no axis.
-        # Integers without a scale are another type of numbers.
-        kind = Kind.OPERANDS if elements else Kind.RANGES if quantised else Kind.TYPES
-        if quantised and any(field == "axis" for field, _, _ in unequal):
+        # Elements that are not constant are the initial value of a variable. A scale in one model only means that the
+        # two tensors have different types. An activation has one scale, so an axis is not part of its range.
+        kind = Kind.OPERANDS if elements else Kind.RANGES if quantized else Kind.TYPES
+        if quantized and any(field == "axis" for field, _, _ in unequal):
             kind = Kind.OTHER
-    elif quantised or a.dtype != b.dtype or a.dtype.startswith("float"):
+    elif quantized or a.dtype != b.dtype or a.dtype.startswith("float"):
         kind = Kind.BIASES if place.role == "bias" else Kind.WEIGHTS
     else:
         kind = Kind.OPERANDS
-    texts = [_against(_SINGULAR[field] if quantised else field, x, y) for field, x, y in unequal]
+    texts = [_against(_FIELD_NAMES[field] if quantized else field, x, y) for field, x, y in unequal]
     if elements:
-        texts.append(str(elements))
+        texts.append(f"{elements}{_channel_of(elements, a, b)}")
     yield Difference(kind, where, a.name, "; ".join(texts), scaling[0] or None, scaling[1] or None, elements)
 
 
-def _restated(one: ModelView, two: ModelView, pairing: Pairing, place: Place, a: Tensor, b: Tensor) -> bool:
-    """Whether a bias is the same one in another scale."""
+def _channel_of(elements: Elements, a: Tensor, b: Tensor) -> str:
+    """` in channel 3` for the first element that differs, if the tensor has a scale for each channel; else nothing."""
+    quantization = a.quantisation
+    if elements.largest is None or a.shape != b.shape or quantization is None or len(quantization.scales) < 2:
+        return ""
+    if not 0 <= quantization.axis < len(a.shape) or math.prod(a.shape) != elements.total:
+        return ""
+    stride = math.prod(a.shape[quantization.axis + 1 :])
+    return f" in channel {elements.first // stride % a.shape[quantization.axis]}"
+
+
+def _requantized(one: ModelView, two: ModelView, pairing: Pairing, place: Place, a: Tensor, b: Tensor) -> bool:
+    """Whether two biases quantize the same real bias with different scales."""
     if place.operator is None or a.quantisation is None or same(a.quantisation, b.quantisation):
         return False
-    both = []
-    for view, bias, index in zip((one, two), (a, b), pairing.operators[place.operator], strict=True):
-        source, weights = view.operators[index].inputs[:2]
-        if -1 in (source, weights, *view.operators[index].outputs) or not view.operators[index].outputs:
+    operands = []
+    for view, bias, number in zip((one, two), (a, b), pairing.operators[place.operator], strict=True):
+        operator = view.operators[number]
+        source, weights = operator.inputs[:2]
+        if -1 in (source, weights, *operator.outputs) or not operator.outputs:
             return False
-        output = view.operators[index].outputs[0]
-        both.append([bias, *(view.tensors[each] for each in (source, weights, output))])
-    return bias_restated(both[0], both[1])
+        operands.append([bias, *(view.tensors[index] for index in (source, weights, operator.outputs[0]))])
+    return is_bias_requantized(operands[0], operands[1])
 
 
 def _signatures(one: ModelView, two: ModelView, pairing: Pairing) -> Iterator[Difference]:
-    """Names may differ; what they stand for may not."""
+    """Differences in the signatures. Names in a signature are metadata; the tensors they refer to are wiring."""
     known = {*pairing.tensors, *zip(one.inputs, two.inputs, strict=False), *zip(one.outputs, two.outputs, strict=False)}
     first, second = _keyed(one.signatures), _keyed(two.signatures)
     for key in dict.fromkeys((*first, *second)):
         if key not in first or key not in second:
             which, view = (0, one) if key in first else (1, two)
             signature = first[key] if key in first else second[key]
-            # A caller that goes by it gets what the graph gives, or something that the other model has no name for.
+            # A signature of exactly the graph's inputs and outputs gives a caller nothing that the other model lacks.
             plain = _tensors(signature.inputs) == view.inputs and _tensors(signature.outputs) == view.outputs
-            what = f"in the {_WHICH[which]} model alone" + ("" if plain else ", not of the graph's inputs and outputs")
+            what = f"only in the {_ORDINALS[which]} model"
+            if not plain:
+                what += ", and its tensors are not the graph's inputs and outputs"
             yield Difference(Kind.METADATA if plain else Kind.WIRING, f"signature {key[1]}", "", what)
             continue
         for side in ("inputs", "outputs"):
@@ -184,10 +207,10 @@ def _signatures(one: ModelView, two: ModelView, pairing: Pairing) -> Iterator[Di
                 yield _unequal(Kind.METADATA, where, "names", [name for name, _ in a], [name for name, _ in b])
             if len(a) != len(b):
                 yield _unequal(Kind.WIRING, where, "number of tensors", len(a), len(b))
-            # Names that are there twice are told apart by their position, and so are those of one side alone.
+            # Repeated names, and names that only one side has, are paired by position.
             x, y = _keyed(a), _keyed(b)
-            alone = [x[name] for name in x if name not in y], [y[name] for name in y if name not in x]
-            for m, n in (*((x[name], y[name]) for name in x if name in y), *zip(*alone, strict=False)):
+            unshared = [x[name] for name in x if name not in y], [y[name] for name in y if name not in x]
+            for m, n in (*((x[name], y[name]) for name in x if name in y), *zip(*unshared, strict=False)):
                 if (m[1], n[1]) not in known:
                     yield _unequal(Kind.WIRING, where, f"tensor {m[0]}", m[1], n[1])
 
@@ -197,7 +220,7 @@ def _tensors(names: Sequence[tuple[str, int]]) -> tuple[int, ...]:
 
 
 def _keyed(entries: Sequence[Any]) -> dict[tuple[int, str], Any]:
-    """Entries by their name and by how many of that name came before."""
+    """(number of earlier entries with the same name, name) -> entry."""
     seen: Counter[str] = Counter()
     keyed = {}
     for entry in entries:
@@ -208,7 +231,7 @@ def _keyed(entries: Sequence[Any]) -> dict[tuple[int, str], Any]:
 
 
 def _file(one: ModelView, two: ModelView, pairing: Pairing) -> Iterator[Difference]:
-    """Differences of what no computation sees, but for the metadata that some runtimes go by."""
+    """Differences outside the graph. They change no result, except for metadata that some runtimes use."""
     for field, x, y in (
         ("description", one.description, two.description),
         ("name of the graph", one.graph_name, two.graph_name),
@@ -218,16 +241,18 @@ def _file(one: ModelView, two: ModelView, pairing: Pairing) -> Iterator[Differen
             yield _unequal(Kind.METADATA, "file", field, x, y)
     first, second = _keyed(one.metadata), _keyed(two.metadata)
     for key, x, y in _fields(first, second):
-        kind = Kind.OTHER if key[1] in _GONE_BY else Kind.METADATA
-        yield _unequal(kind, "metadata", key[1], *(each and each[1] for each in (x, y)))
+        kind = Kind.OTHER if key[1] in _RUNTIME_METADATA else Kind.METADATA
+        yield _unequal(kind, "metadata", key[1], *(entry and entry[1] for entry in (x, y)))
     if (0, _MEMORY_PLAN) in first and any(a != b for a, b in pairing.tensors):
-        yield Difference(Kind.OTHER, "metadata", "", f"{_MEMORY_PLAN} goes by the order of tensors, which is another")
-    if any(operator.custom_code in _BEHIND for operator in one.operators):
-        yield Difference(Kind.OTHER, "file", "", f"{_BEHIND[0]} has its program behind the model, where nobody looked")
+        what = f"{_MEMORY_PLAN} refers to tensors by their order, and the order differs"
+        yield Difference(Kind.OTHER, "metadata", "", what)
+    if any(operator.custom_code in _APPENDED_PROGRAMS for operator in one.operators):
+        what = f"the program of {_APPENDED_PROGRAMS[0]} follows the flatbuffer and was not compared"
+        yield Difference(Kind.OTHER, "file", "", what)
     for label, x, y in (
         ("operator codes", _codes(one), _codes(two)),
         ("number of buffers", len(one.buffers), len(two.buffers)),
-        ("buffers that nothing uses", _idle(one), _idle(two)),
+        ("unused buffers", _unused_buffers(one), _unused_buffers(two)),
         ("number of tensors", len(one.tensors), len(two.tensors)),
     ):
         if x != y:
@@ -238,20 +263,20 @@ def _codes(view: ModelView) -> list[str]:
     return [f"{code.custom_code or code.name} {code.version}" for code in view.operator_codes]
 
 
-def _idle(view: ModelView) -> tuple[bytes, ...]:
-    """Contents of the buffers that neither a tensor nor metadata has."""
+def _unused_buffers(view: ModelView) -> tuple[bytes, ...]:
+    """Contents of the buffers that neither a tensor nor metadata refers to."""
     used = {tensor.buffer for tensor in view.tensors}
-    told = {content for _, content in view.metadata}
-    return tuple(data for index, data in enumerate(view.buffers) if data and index not in used and data not in told)
+    metadata = {content for _, content in view.metadata}
+    return tuple(data for index, data in enumerate(view.buffers) if data and index not in used and data not in metadata)
 
 
-def _packed_otherwise(one: bytes, two: bytes) -> Difference:
-    what = f"the same content packed otherwise, from byte {first_difference(one, two)} of {len(one)} and {len(two)}"
+def _packing(one: bytes, two: bytes) -> Difference:
+    what = f"same content, packed differently from byte {first_difference(one, two)} of {len(one)} and {len(two)}"
     return Difference(Kind.LAYOUT, "file", "", what, len(one), len(two))
 
 
 def _fields(one: Mapping[_Key, Any], two: Mapping[_Key, Any]) -> Iterator[tuple[_Key, Any, Any]]:
-    """The fields that are not the same, with what each side has; None where it has none."""
+    """The fields that differ, with the value of each side; None where a side does not have the field."""
     for field in dict.fromkeys((*one, *two)):
         if not same(one.get(field), two.get(field)):
             yield field, one.get(field), two.get(field)
@@ -262,29 +287,34 @@ def _unequal(kind: Kind, where: str, field: str, one: Any, two: Any, name: str =
 
 
 def _against(field: str, one: Any, two: Any) -> str:
-    if isinstance(one, tuple) and isinstance(two, tuple) and field in _SINGULAR.values() and len(one) == len(two):
-        if len(one) > 1:
-            return f"{field} of {sum(not same(x, y) for x, y in zip(one, two, strict=True)):,} of {len(one):,} channels"
-        one, two = one[0], two[0]
+    """Both values of a field. For a field with a value for each channel: how many differ, and the first of them."""
+    if isinstance(one, tuple) and isinstance(two, tuple) and field in _FIELD_NAMES.values() and len(one) == len(two):
+        differing = [channel for channel, (x, y) in enumerate(zip(one, two, strict=True)) if not same(x, y)]
+        values = f"{_text(one[differing[0]])} against {_text(two[differing[0]])}"
+        if len(one) == 1:
+            return f"{field} {values}"
+        counted = f"{len(differing):,} of {len(one):,} channels"
+        return f"{field} differs in {counted}, the first in channel {differing[0]}: {values}"
     if isinstance(one, str) and isinstance(two, str):
-        # Of long names the end differs, more often than not.
+        # Long names usually differ at the end only.
         shared = next((i for i, (x, y) in enumerate(zip(one, two, strict=False)) if x != y), min(len(one), len(two)))
-        if shared > _SHOWN // 2 and max(len(one), len(two)) > _SHOWN:
-            one, two = (f"...{text[shared - _SHOWN // 4 :]}" for text in (one, two))
+        if shared > _MAX_TEXT // 2 and max(len(one), len(two)) > _MAX_TEXT:
+            one, two = (f"...{text[shared - _MAX_TEXT // 4 :]}" for text in (one, two))
     return f"{field} {_text(one)} against {_text(two)}"
 
 
 def _text(value: Any) -> str:
-    """A value for people, however long it is."""
+    """A value as text of at most `_MAX_TEXT` characters."""
     if value is None:
         return "nothing"
     if isinstance(value, bytes):
         text = value.rstrip(b"\0").decode("ascii", "replace")
-        return text if text.isprintable() and len(text) <= _SHOWN and "\ufffd" not in text else f"{len(value):,} bytes"
+        readable = text.isprintable() and len(text) <= _MAX_TEXT and "\ufffd" not in text
+        return text if readable else f"{len(value):,} bytes"
     if isinstance(value, tuple) and value and isinstance(value[0], bytes):
         return f"{len(value)} of {sum(map(len, value)):,} bytes"
     text = f"{value:.9g}" if isinstance(value, float) else str(list(value) if isinstance(value, tuple) else value)
-    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
+    return text if len(text) <= _MAX_TEXT else f"{text[: _MAX_TEXT - 3]}..."
 
 
 def _where(view: ModelView, pairing: Pairing, place: Place) -> str:
@@ -301,4 +331,4 @@ def _title(index: int, operator: Operator) -> str:
 def _operand(view: ModelView, place: Place, index: int) -> str:
     if place.role.startswith("number"):
         return str(index)
-    return "none" if index == -1 else f"tensor {index} {view.tensors[index].name[:_SHOWN]}"
+    return "none" if index == -1 else f"tensor {index} {view.tensors[index].name[:_MAX_TEXT]}"

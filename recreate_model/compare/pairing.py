@@ -1,7 +1,8 @@
-"""Which operator and which tensor of one model stands where which of another does.
+"""Pairs the operators and tensors of two models.
 
-By structure: operators in their order, tensors by the operands they are, so that neither names nor the order of
-tensors in the file matter. Not for: saying what differs between a pair (`diff`).
+Pairing is structural: operators are aligned in execution order, and tensors are paired by their position among the
+operands of paired operators. Names and the order of tensors in the file do not matter. Not for: finding what differs
+within a pair (`diff`).
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ from dataclasses import dataclass
 
 from recreate_model.tflite.model_view import ModelView
 
-_LEFT_OUT = -1  # index of an optional operand that is not there
-# Finding what two lists share takes the product of their lengths, in steps. A broken file can name many operators.
-_MOST_STEPS = 250_000
-# Bytes of constants to compare for each byte of both files; sound files need one. More partners than that allows are
-# left to be called different.
-_MOST_COMPARED = 4
+_OMITTED = -1  # tensor index of an optional operand that is omitted
+# Aligning two lists takes time in proportion to the product of their lengths, and a corrupt file can list many
+# operators. Above this product, the lists are not aligned.
+_MAX_ALIGNMENT = 250_000
+# A corrupt file can use one large constant in many places. Comparing stops after this many bytes for each byte of both
+# files (a sound file needs one); constants beyond that count as different.
+_MAX_COMPARED = 4
 _ROLES = {
     **dict.fromkeys(("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"), ("input", "weights", "bias")),
     "TRANSPOSE_CONV": ("output shape", "weights", "input", "bias"),
@@ -27,11 +29,11 @@ _ROLES = {
 
 @dataclass(frozen=True)
 class Place:
-    """Where a pair of tensors was met first.
+    """The first place where a pair of tensors is used.
 
     Attributes:
-        operator: position in `Pairing.operators`; None for an input or output of the graph.
-        role: `input 0`, `output 0`, or `weights` and `bias` where the operator is known to have them.
+        operator: index into `Pairing.operators`; None for an input or output of the graph.
+        role: such as `input 0` or `output 0`; `weights` and `bias` for operators that have them.
     """
 
     operator: int | None
@@ -40,45 +42,46 @@ class Place:
 
 @dataclass(frozen=True)
 class Pairing:
-    """What stands for what.
+    """The pairs of operators and tensors of two models. Operators and tensors are given by index.
 
     Attributes:
-        operators: pairs of indices, in order.
-        only: for each model the operators without a partner.
-        ends: for each model those of them that turn an input or an output into another type; one each at most.
-        tensors: pairs of indices -> place, in the order of the graph.
-        conflicts: places where the operands are connected otherwise, with the indices found there.
+        operators: pairs of operators, in execution order.
+        only: for each model, the operators without a partner.
+        conversions: for each model, those of `only` that convert the type of a graph input or output; at most one for
+            each input and output.
+        tensors: pair of tensors -> the first place where it is used, in the order of the graph.
+        conflicts: places where the two models are wired differently, with the tensor of each model there.
     """
 
     operators: tuple[tuple[int, int], ...]
     only: tuple[tuple[int, ...], tuple[int, ...]]
-    ends: tuple[tuple[int, ...], tuple[int, ...]]
+    conversions: tuple[tuple[int, ...], tuple[int, ...]]
     tensors: dict[tuple[int, int], Place]
     conflicts: tuple[tuple[Place, int, int], ...]
 
 
 def pair(one: ModelView, two: ModelView) -> Pairing:
-    """Pairs all that two models have in common."""
+    """Pairs the operators and tensors of two models as far as they correspond."""
     operators = _align(one, two)
     only = (
-        _without(len(one.operators), {a for a, _ in operators}),
-        _without(len(two.operators), {b for _, b in operators}),
+        _unpaired(len(one.operators), {a for a, _ in operators}),
+        _unpaired(len(two.operators), {b for _, b in operators}),
     )
-    ends = (_ends(one, only[0]), _ends(two, only[1]))
+    conversions = (_conversions(one, only[0]), _conversions(two, only[1]))
     matcher = _Matcher(one, two)
-    matcher.all("input", None, _inner(one, ends[0], one.inputs), _inner(two, ends[1], two.inputs))
+    matcher.pair_all("input", None, _inner(one, conversions[0], one.inputs), _inner(two, conversions[1], two.inputs))
     for number, (a, b) in enumerate(operators):
         first, second = one.operators[a], two.operators[b]
         roles = _ROLES.get(first.name, ())
-        matcher.all("input", number, first.inputs, second.inputs, roles)
-        matcher.all("intermediate", number, first.intermediates, second.intermediates)
-        matcher.all("output", number, first.outputs, second.outputs)
-    matcher.all("output", None, _inner(one, ends[0], one.outputs), _inner(two, ends[1], two.outputs))
-    return Pairing(operators, only, ends, matcher.tensors, tuple(matcher.conflicts))
+        matcher.pair_all("input", number, first.inputs, second.inputs, roles)
+        matcher.pair_all("intermediate", number, first.intermediates, second.intermediates)
+        matcher.pair_all("output", number, first.outputs, second.outputs)
+    matcher.pair_all("output", None, _inner(one, conversions[0], one.outputs), _inner(two, conversions[1], two.outputs))
+    return Pairing(operators, only, conversions, matcher.tensors, tuple(matcher.conflicts))
 
 
 def constants(view: ModelView) -> frozenset[int]:
-    """Indices of the tensors whose numbers are in the file and stay as they are."""
+    """Indices of the constant tensors: those with data in the file that no operator or caller writes."""
     written = {index for operator in view.operators for index in operator.outputs} | set(view.inputs)
     return frozenset(
         index
@@ -88,49 +91,55 @@ def constants(view: ModelView) -> frozenset[int]:
 
 
 class _Matcher:
-    """Pairs tensors operand by operand; an activation has one partner, constants may be shared in one file alone."""
+    """Pairs tensors operand by operand.
+
+    An activation has exactly one partner. A constant may have several, as one file may share it between operators and
+    the other may not.
+    """
 
     def __init__(self, one: ModelView, two: ModelView) -> None:
         self._views = one, two
         self._constants = constants(one), constants(two)
-        self._left = _MOST_COMPARED * (one.size + two.size)
+        self._bytes_left = _MAX_COMPARED * (one.size + two.size)
         self._forward: dict[int, int] = {}
         self._backward: dict[int, int] = {}
         self.tensors: dict[tuple[int, int], Place] = {}
         self.conflicts: list[tuple[Place, int, int]] = []
 
-    def all(
+    def pair_all(
         self, side: str, operator: int | None, one: Sequence[int], two: Sequence[int], roles: Sequence[str] = ()
     ) -> None:
+        """Pairs two lists of operands by position, and records those that conflict with earlier pairs."""
         for position in range(max(len(one), len(two))):
             role = roles[position] if position < len(roles) else f"{side} {position}"
-            a = one[position] if position < len(one) else _LEFT_OUT
-            b = two[position] if position < len(two) else _LEFT_OUT
+            a = one[position] if position < len(one) else _OMITTED
+            b = two[position] if position < len(two) else _OMITTED
             if not self._agree(a, b):
                 self.conflicts.append((Place(operator, role), a, b))
-            elif a != _LEFT_OUT and (a, b) not in self.tensors:
+            elif a != _OMITTED and (a, b) not in self.tensors:
                 self.tensors[a, b] = Place(operator, role)
-        # An operand left out at the end is as one that is not there, but the file says it otherwise.
-        if len(one) != len(two) and all(index == _LEFT_OUT for index in (*one[len(two) :], *two[len(one) :])):
+        # An omitted operand at the end of the list means the same as a shorter list, but the files differ.
+        if len(one) != len(two) and all(index == _OMITTED for index in (*one[len(two) :], *two[len(one) :])):
             self.conflicts.append((Place(operator, f"number of {side}s"), len(one), len(two)))
 
     def _agree(self, a: int, b: int) -> bool:
-        if _LEFT_OUT in (a, b) or (a in self._constants[0]) != (b in self._constants[1]):
-            return a == b == _LEFT_OUT
+        """Whether two tensors can be a pair."""
+        if _OMITTED in (a, b) or (a in self._constants[0]) != (b in self._constants[1]):
+            return a == b == _OMITTED
         if a in self._constants[0]:
             if (a, b) not in self.tensors:
-                self._left -= max(len(self._views[0].tensors[a].data), len(self._views[1].tensors[b].data))
-            return self._left >= 0
+                self._bytes_left -= max(len(self._views[0].tensors[a].data), len(self._views[1].tensors[b].data))
+            return self._bytes_left >= 0
         return self._forward.setdefault(a, b) == b and self._backward.setdefault(b, a) == a
 
 
 def _align(one: ModelView, two: ModelView) -> tuple[tuple[int, int], ...]:
-    """Pairs of indices of operators that are of one kind, in order: of one shape too where the lists differ."""
+    """Pairs of operators of the same kind, in order; if the two lists differ, operators of equal output shape first."""
     names = [[(operator.name, operator.custom_code) for operator in view.operators] for view in (one, two)]
     if names[0] == names[1]:
         return tuple((index, index) for index in range(len(names[0])))
     shapes = [
-        [(name, *(view.tensors[index].shape for index in operator.outputs if index != _LEFT_OUT))
+        [(name, *(view.tensors[index].shape for index in operator.outputs if index != _OMITTED))
          for name, operator in zip(view_names, view.operators, strict=True)]
         for view_names, view in zip(names, (one, two), strict=True)
     ]  # fmt: skip
@@ -144,40 +153,39 @@ def _align(one: ModelView, two: ModelView) -> tuple[tuple[int, int], ...]:
 
 
 def _blocks(one: Sequence[object], two: Sequence[object]) -> list[tuple[bool, range, range]]:
-    """Stretches of two lists, in order, that are equal or not; whole lists where looking closer would take too long."""
+    """Divides two lists into blocks, in order: (whether the blocks are equal, range in `one`, range in `two`).
+
+    What lies between the common prefix and suffix is one block if it exceeds `_MAX_ALIGNMENT`.
+    """
     shared = min(len(one), len(two))
     head = next((i for i in range(shared) if one[i] != two[i]), shared)
     tail = next((i for i in range(shared - head) if one[-1 - i] != two[-1 - i]), shared - head)
     a, b = range(head, len(one) - tail), range(head, len(two) - tail)
     blocks = [(False, a, b)]
-    if 0 < len(a) * len(b) <= _MOST_STEPS:
+    if 0 < len(a) * len(b) <= _MAX_ALIGNMENT:
         matcher = difflib.SequenceMatcher(None, one[a.start : a.stop], two[b.start : b.stop], autojunk=False)
         blocks = [(tag == "equal", a[i:j], b[k:m]) for tag, i, j, k, m in matcher.get_opcodes()]
-    ends = (range(len(one) - tail, len(one)), range(len(two) - tail, len(two)))
-    return [(True, range(head), range(head)), *blocks, (True, *ends)]
+    suffix = (range(len(one) - tail, len(one)), range(len(two) - tail, len(two)))
+    return [(True, range(head), range(head)), *blocks, (True, *suffix)]
 
 
-def _without(count: int, taken: set[int]) -> tuple[int, ...]:
-    return tuple(index for index in range(count) if index not in taken)
+def _unpaired(count: int, paired: set[int]) -> tuple[int, ...]:
+    return tuple(index for index in range(count) if index not in paired)
 
 
-def _ends(view: ModelView, only: Sequence[int]) -> tuple[int, ...]:
-    """Of the operators without a partner those that quantise an input of the graph or turn an output back.
+def _conversions(view: ModelView, only: Sequence[int]) -> tuple[int, ...]:
+    """Those operators of `only` that convert the type of a graph input or output.
 
-    QUANTIZE also turns one integer type into another, as at both ends of a model with uint8 input and output. The one
-    inside of the graph must have the shape of the one outside, and stand for it wherever the graph goes on: an operator
-    that nothing reads, or a second one at the same input, is no end.
+    At an input this is QUANTIZE; at an output it is DEQUANTIZE, or QUANTIZE between two integer types as for uint8. The
+    operator must keep the shape, and must be the only reader of the input or the only source of the output. An operator
+    whose output nothing reads, or a second one at the same input, does not count.
     """
     read = Counter(index for operator in view.operators for index in operator.inputs)
     written = Counter(index for operator in view.operators for index in operator.outputs)
     found, inputs, outputs = [], Counter(view.inputs), Counter(view.outputs)
     for index in only:
         operator = view.operators[index]
-        if (
-            len(operator.inputs) != 1
-            or len(operator.outputs) != 1
-            or _LEFT_OUT in (*operator.inputs, *operator.outputs)
-        ):
+        if len(operator.inputs) != 1 or len(operator.outputs) != 1 or _OMITTED in (*operator.inputs, *operator.outputs):
             continue
         (first,), (last,) = operator.inputs, operator.outputs
         first_alone = read[first] + outputs[first] == 1 and written[last] == 1
@@ -189,11 +197,11 @@ def _ends(view: ModelView, only: Sequence[int]) -> tuple[int, ...]:
     return tuple(found)
 
 
-def _inner(view: ModelView, ends: Sequence[int], tensors: Sequence[int]) -> list[int]:
-    """The graph's inputs or outputs as they are behind, or before, the operators at its ends."""
-    behind = {}
-    for index in ends:
+def _inner(view: ModelView, conversions: Sequence[int], tensors: Sequence[int]) -> list[int]:
+    """The graph inputs or outputs, each replaced by the tensor on the other side of its conversion, if it has one."""
+    inner_of = {}
+    for index in conversions:
         first, last = view.operators[index].inputs[0], view.operators[index].outputs[0]
         outer, inner = (first, last) if first in view.inputs else (last, first)
-        behind[outer] = inner
-    return [behind.get(index, index) for index in tensors]
+        inner_of[outer] = inner
+    return [inner_of.get(index, index) for index in tensors]

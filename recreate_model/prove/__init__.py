@@ -1,1 +1,1 @@
-"""Whether a published file is what a checkpoint gives."""
+"""Checks whether a published INT8 file derives from a float checkpoint."""

@@ -1,4 +1,4 @@
-"""Class 0 of an INT8 model, for float weights that have none."""
+"""Takes class 0, the background, from an INT8 model, for float weights of 1000 classes."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from recreate_model.tflite.model_view import ModelView
 
 
 def with_background_of(values: Mapping[str, Array], model: Model, view: ModelView) -> dict[str, Array]:
-    """The variables with class 0 of an INT8 model, dequantised; as they are where that one sees nothing.
+    """The variables with the weights and bias of class 0 replaced by those of an INT8 model, dequantized.
+
+    If all weights of class 0 in the INT8 model are zero, the variables are returned unchanged.
 
     Args:
-        values: of all 1001 classes.
-        view: an INT8 model of the same network, as `membership.check_member` holds it.
+        values: variables for 1001 classes, as in `checkpoint.FloatWeights`.
+        view: an INT8 model of the same network, checked by `membership.check_member`.
     """
     classifier = architecture.layers(model)[-1]
     found = channels(view, convolutions(view)[-1])

@@ -1,6 +1,6 @@
-"""A frozen graph of the network, converted by a toolchain with ranges that are given, and with constants if they are.
+"""Converts a frozen graph of the network with a toolchain, given activation ranges and, optionally, constants.
 
-For: whoever makes a published file again. Not for: our own bytes, which `convert` makes.
+For: rebuilding a published file. Not for: this project's own models (`convert`).
 """
 
 from __future__ import annotations
@@ -17,22 +17,23 @@ from recreate_model.prove import toolchain
 from recreate_model.prove.toolchain import Converted, Edits, Job, Toolchain
 from recreate_model.support.arrays import Array
 
-# Weights and bias of every convolution, by channel or as a converter holds them.
+# Weights and bias of every convolution, float32; either by channel or in TensorFlow Lite's layout.
 Constants = tuple[tuple[Array, Array], ...]
 
-# The range of an activation whose range decides no byte.
+# A placeholder for the range of an activation whose range no byte depends on.
 ANY_SPAN = (0.0, 1.0)
 
 
 @dataclass(frozen=True, eq=False)
 class Conversion:
-    """A frozen graph, and the toolchain that converts it.
+    """A frozen graph and the toolchain that converts it.
 
     Attributes:
-        python: of the toolchain's environment.
-        job: its only attempt has the ranges and no constants.
-        layers: of the network, in order.
-        values: the graph's constants, or a checkpoint's variables that it holds, as in `checkpoint.FloatWeights`.
+        chain: the toolchain.
+        python: the Python interpreter of the toolchain's environment.
+        job: the job with a single attempt: the ranges, and no constants.
+        layers: the layers of the network, in order.
+        values: the graph's constants, or the variables it contains, as in `checkpoint.FloatWeights`.
     """
 
     chain: Toolchain
@@ -42,22 +43,26 @@ class Conversion:
     values: Mapping[str, Array]
 
     def run(self, *constants: Constants | None) -> Converted:
-        """Converts once for each set of constants; None is for `untouched`.
+        """Converts once for each set of constants, in TensorFlow Lite's layout; None leaves the converter's own.
 
         Raises:
             ToolError: the toolchain failed.
         """
         (edits,) = self.job.attempts
-        attempts = tuple(replace(edits, constants=each) for each in constants)
+        attempts = tuple(replace(edits, constants=replacement) for replacement in constants)
         return toolchain.convert(self.chain, self.python, replace(self.job, attempts=attempts))
 
     @cached_property
     def untouched(self) -> Converted:
-        """The model with what the toolchain folds on this CPU, and those constants; converted once."""
+        """The model as the toolchain makes it on this CPU, and the constants it folds; converted once and kept.
+
+        Raises:
+            ToolError: the toolchain failed.
+        """
         return self.run(None)
 
     def foldable(self, layer: Layer) -> bool:
-        """Whether the converter folds a BatchNorm into the layer; else its constants are the graph's own."""
+        """Whether the converter folds BatchNorm into the layer. If not, its constants are those of the graph."""
         return not is_folded(layer, self.values)
 
 
@@ -70,12 +75,13 @@ def conversion_of(
     spans: Array,
     types: tuple[str, str] = ("int8", "int8"),
 ) -> Conversion:
-    """The conversion of a frozen graph of a network.
+    """The conversion of a frozen graph with given ranges.
 
     Args:
-        values: as in `Conversion`.
-        spans: as in `toolchain.Edits`.
-        types: of the model's input and output.
+        chain, python, values: as in `Conversion`.
+        graph: a serialized GraphDef.
+        spans: minimum and maximum of each activation, as in `toolchain.Edits`.
+        types: of the model's input and output: `int8`, `uint8` or `float32`.
     """
     job = Job(
         graph=graph,

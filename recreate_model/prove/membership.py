@@ -1,4 +1,4 @@
-"""Which member of the MobileNetV2 family a model file is, by the operators and shapes of its network."""
+"""Checks which MobileNetV2 variant (width and resolution) a model file is, by its operators and shapes."""
 
 from __future__ import annotations
 
@@ -11,30 +11,33 @@ from recreate_model.tflite.model_view import ModelView
 
 _HEAD = ["AVERAGE_POOL_2D", "CONV_2D", "RESHAPE", "SOFTMAX"]
 
-Convolution = tuple[bool, tuple[int, ...]]  # whether depthwise, and the weights' shape as a checkpoint has it
+Convolution = tuple[bool, tuple[int, ...]]  # whether it is depthwise, and the shape of its weights in a checkpoint
 
 
 def check_member(view: ModelView, model: Model, source: str) -> None:
-    """Raises InputError unless the file has the operators of this member of the family, in order and shape.
+    """Checks that a file has the operators and shapes of a MobileNetV2 variant, in order.
 
     Args:
-        source: what to call the file.
+        source: name of the file for error messages.
+
+    Raises:
+        InputError: it does not; the error names the variant it is, or the first operator or shape that differs.
     """
     fault = _fault(view, model)
     if fault is None:
         return
-    other = next((each for each in Model.family() if _fault(view, each) is None), None)
+    other = next((variant for variant in Model.family() if _fault(view, variant) is None), None)
     raise InputError(
-        expected=f"{source} to be a quantised {model.name}",
+        expected=f"{source} to be a quantized {model.name}",
         found=f"a {other.name}" if other else fault,
         next_step=f"give --model {other.width}_{other.resolution} and its checkpoint"
         if other
-        else "give a model of this family, as a frozen graph with a fixed batch of one is converted",
+        else "give a MobileNetV2 converted from a frozen graph with batch size 1",
     )
 
 
 def _fault(view: ModelView, model: Model) -> str | None:
-    """The first thing that is not as in the member, or None."""
+    """The first difference from the variant; None if there is none."""
     if len(view.inputs) != 1 or len(view.outputs) != 1:
         return f"{len(view.inputs)} inputs and {len(view.outputs)} outputs"
     names = [operator.name for operator in network_operators(view)]
@@ -46,7 +49,7 @@ def _fault(view: ModelView, model: Model) -> str | None:
         return f"{len(names)} operators instead of {len(wanted_names)}"
     for operator in view.operators:
         if not operator.inputs or min(operator.inputs) < 0 or len(operator.outputs) != 1:
-            return f"a {operator.name} with the inputs {operator.inputs} and the outputs {operator.outputs}"
+            return f"a {operator.name} with inputs {operator.inputs} and outputs {operator.outputs}"
     for number, (shape, layer) in enumerate(zip(_shapes(view), architecture.layers(model), strict=True)):
         if shape != (layer.depthwise, layer.weights_shape):
             return f"weights of shape {shape[1]} instead of {layer.weights_shape} in convolution {number}"

@@ -1,7 +1,8 @@
-"""A table of moves: by how much each folding factor of a published file is off the exactly rounded one.
+"""The table of corrections to BatchNorm folding factors that a published file needs.
 
-With it a CPU that folds BatchNorm otherwise makes the file from its frozen graph, and needs no copy of the file. The
-table holds no weight: a shift for each channel that the converter folds, in units in the last place (float32).
+CPUs fold BatchNorm to different last bits. With the table, any CPU makes the published file from its frozen graph,
+without a copy of the file. The table contains no weights: only the difference, in float32 ulps, between the publisher's
+folding factor of each channel and the correctly rounded one.
 """
 
 from __future__ import annotations
@@ -20,15 +21,15 @@ _FORMAT = "folding-moves/1"
 
 
 @dataclass(frozen=True, eq=False)
-class MoveTable:
-    """The shifts that give a file.
+class CorrectionTable:
+    """The corrections that give a published file.
 
     Attributes:
         graph_sha256: of the frozen graph whose BatchNorm is folded.
-        toolchain: that made the file, as the command line calls it.
-        model_sha256: of the file.
-        shifts: layer -> int (channels,), in units in the last place. A layer whose BatchNorm was folded before the
-            graph was frozen has none: its constants are the graph's own.
+        toolchain: the toolchain that made the file, as `--toolchain` names it.
+        model_sha256: of the published file.
+        shifts: layer -> correction of each folding factor in float32 ulps, int (channels,). A layer whose BatchNorm was
+            folded before the graph was frozen is not in it: its constants are those of the graph.
     """
 
     graph_sha256: str
@@ -37,8 +38,8 @@ class MoveTable:
     shifts: Mapping[str, Array] = field(repr=False)
 
 
-def to_json(table: MoveTable) -> str:
-    """Readable JSON, a line for each layer."""
+def to_json(table: CorrectionTable) -> str:
+    """Readable JSON, with one line for each layer."""
     return readable_json(
         {
             "format": _FORMAT,
@@ -50,25 +51,25 @@ def to_json(table: MoveTable) -> str:
     )
 
 
-def from_json(text: str, source: str) -> MoveTable:
+def from_json(text: str, source: str) -> CorrectionTable:
     """Reads what `to_json` wrote.
 
     Raises:
-        InputError: not such a table. Whether it fits a graph is for `rebuild.by_table` to say.
+        InputError: the text is not such a table. `rebuild.by_table` checks that a table fits its graph.
     """
     try:
         document = read_document(text, _FORMAT)
         shifts = {str(layer): np.array(line.split(), np.int64) for layer, line in document["shifts"].items()}
         for layer, values in shifts.items():
             if ((values < -FACTOR_ULPS) | (values > FACTOR_ULPS)).any():
-                raise ValueError(f"a shift of more than {FACTOR_ULPS} units in {layer}")
+                raise ValueError(f"a correction of more than {FACTOR_ULPS} ulps in {layer}")
         for name in ("graph_sha256", "model_sha256"):
             if not is_sha256(document[name]):
                 raise ValueError(f"no SHA-256 in {name}")
-        return MoveTable(document["graph_sha256"], str(document["toolchain"]), document["model_sha256"], shifts)
+        return CorrectionTable(document["graph_sha256"], str(document["toolchain"]), document["model_sha256"], shifts)
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise InputError(
-            expected=f"{source} to be a table of moves ({_FORMAT})",
+            expected=f"{source} to be a table of corrections to BatchNorm folding factors ({_FORMAT})",
             found=document_fault(error),
-            next_step="give one that `python -m pipeline prove --record` wrote",
+            next_step="give a table that `python -m pipeline prove --record` wrote",
         ) from error

@@ -1,8 +1,8 @@
-"""A published file made again by a toolchain: its own `convert()` on the checkpoint's frozen graph, given the ranges.
+"""Rebuilds a published file with a toolchain's own `convert()`, from the checkpoint's frozen graph and the ranges.
 
-Where the CPU at hand folds BatchNorm to other last bits than the one that made the file, the folding factors of the
-channels that differ are moved by the few units in the last place that the tolerance allows, and the toolchain itself
-says which of them gives the channel published. Every constant comes from the checkpoint; none comes from the file.
+CPUs fold BatchNorm to different last bits. Where channels differ from the published file, their folding factors are
+corrected by the few ulps that the tolerance allows, and the toolchain converts each candidate to find the one that
+gives the published channel. Every constant comes from the checkpoint, none from the published file.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from recreate_model.network.layer import Layer
 from recreate_model.prove.channels import (
     Channels,
     Factors,
+    add_ulps,
     by_channel,
     channels,
     convolutions,
     factors,
     from_channels,
-    moved,
 )
-from recreate_model.prove.consistency import Layerwise
+from recreate_model.prove.consistency import LayerComparison
 from recreate_model.prove.conversion import Constants, Conversion
 from recreate_model.prove.toolchain import Converted
 from recreate_model.quantize.quantiser import LARGEST_WEIGHT
@@ -32,18 +32,19 @@ from recreate_model.support.arrays import Array
 from recreate_model.support.errors import CheckError, InputError
 from recreate_model.tflite.model_view import ModelView, Operator, read_model
 
-# What other constants can change in a model; other names or operators are another toolchain's.
-OF_CONSTANTS = {Kind.WEIGHTS, Kind.BIASES, Kind.RESTATED, Kind.RANGES, Kind.LAYOUT}
+# The kinds of difference that different constants cause. Any other kind, such as names, points to another toolchain.
+OF_CONSTANTS = {Kind.WEIGHTS, Kind.BIASES, Kind.REQUANTIZED, Kind.RANGES, Kind.LAYOUT}
 
 
 @dataclass(frozen=True)
-class Moves:
-    """What was moved off the constants that the CPU at hand folds, and what that changed in the model.
+class Corrections:
+    """The corrections to the folding factors of this CPU, and their effect on the INT8 model.
 
     Attributes:
-        channels: whose folding factor was moved, of the `of` that the converter folds.
-        ulps: most units in the last place between a factor that was used and the exactly rounded one.
-        weights, scales, biases: numbers of the INT8 model that differ from one made without moving.
+        channels: number of channels whose folding factor was corrected.
+        of: number of channels that the converter folds.
+        ulps: largest difference, in float32 ulps, between a corrected factor and the correctly rounded one.
+        weights, scales, biases: number of values in the INT8 model that the corrections changed.
     """
 
     channels: int
@@ -56,21 +57,29 @@ class Moves:
 
 @dataclass(frozen=True, eq=False)
 class Rebuilt:
-    """What a toolchain made.
+    """A published file as a toolchain rebuilt it.
 
     Attributes:
-        comparison: of the published file with it.
-        moves: None where nothing was moved, as it was not needed or did not help.
+        model: the rebuilt file.
+        comparison: the published file compared with the rebuilt one.
+        corrections: the corrections to folding factors; None where none were needed, or none gave the published bytes.
     """
 
     model: bytes
     comparison: Comparison
-    moves: Moves | None
+    corrections: Corrections | None
 
 
 @dataclass(frozen=True, eq=False)
 class _Convolution:
-    """One convolution of a model beside what the graph says of it."""
+    """One convolution of a model, with its values in the graph.
+
+    Attributes:
+        shape: of the weights in the model.
+        numbers: the quantized values of the model.
+        given: the float values of the graph.
+        foldable: whether the converter folds BatchNorm into it.
+    """
 
     layer: Layer
     operator: Operator
@@ -80,11 +89,12 @@ class _Convolution:
     foldable: bool
 
 
-def rebuild(published: bytes, conversion: Conversion, compared: Sequence[Layerwise]) -> Rebuilt:
-    """Makes a file again, first with the frozen graph untouched.
+def rebuild(published: bytes, conversion: Conversion, compared: Sequence[LayerComparison]) -> Rebuilt:
+    """Rebuilds a published file, first without any corrections to folding factors.
 
     Args:
-        compared: of `consistency.compare` with the published file, without a refutation.
+        published: the contents of the published file.
+        compared: the result of `consistency.compare` for the published file, without refutations.
 
     Raises:
         ToolError: the toolchain failed.
@@ -94,27 +104,30 @@ def rebuild(published: bytes, conversion: Conversion, compared: Sequence[Layerwi
     if untouched == published or not as_is.comparison.counts.keys() <= OF_CONSTANTS:
         return as_is
     rows = _rows(published, conversion)
-    wrong = _wrong(untouched, rows)
-    if not any(mask.any() for mask in wrong):
-        return as_is  # what differs is in no constant
-    if any(mask.any() and not row.foldable for mask, row in zip(wrong, rows, strict=True)):
-        return as_is  # what differs is no CPU's doing
+    differing = _differing_channels(untouched, rows)
+    if not any(mask.any() for mask in differing):
+        return as_is  # no constant differs
+    if any(mask.any() and not row.foldable for mask, row in zip(differing, rows, strict=True)):
+        return as_is  # a layer differs that no CPU folds
     local = _by_channel(conversion.untouched, rows)
-    shifts = _search(conversion, rows, local, wrong, compared)
-    final = conversion.run(_constants(rows, local, wrong, shifts)).models[0]
+    shifts = _search(conversion, rows, local, differing, compared)
+    final = conversion.run(_constants(rows, local, differing, shifts)).models[0]
     if final != published:
-        return as_is  # the difference is not another CPU's, and nothing is claimed to be moved
-    return Rebuilt(final, compare(published, final), _moves(untouched, final, rows, shifts))
+        return as_is  # corrections do not explain the difference, so none are reported
+    return Rebuilt(final, compare(published, final), _corrections(untouched, final, rows, shifts))
 
 
-def record(published: bytes, conversion: Conversion, compared: Sequence[Layerwise]) -> dict[str, Array]:
-    """The smallest shift of every folding factor that gives a file, by layer; for `moves.MoveTable`.
+def record(published: bytes, conversion: Conversion, compared: Sequence[LayerComparison]) -> dict[str, Array]:
+    """The smallest correction of every folding factor that gives a published file, for `moves.CorrectionTable`.
 
     Args:
         compared: as for `rebuild`.
 
+    Returns:
+        Layer -> corrections in float32 ulps, int (channels,), for the layers that the converter folds.
+
     Raises:
-        CheckError: no shifts give its bytes.
+        CheckError: no corrections give the published bytes.
         ToolError: the toolchain failed.
     """
     rows = _rows(published, conversion)
@@ -123,7 +136,7 @@ def record(published: bytes, conversion: Conversion, compared: Sequence[Layerwis
     shifts = _search(conversion, rows, local, wanted, compared)
     if conversion.run(_constants(rows, local, wanted, shifts)).models[0] != published:
         raise CheckError(
-            expected=f"one shift of each folding factor to give the file, by {conversion.chain.name}",
+            expected=f"corrections to the folding factors with which {conversion.chain.name} gives the published file",
             found="none that gives all its bytes",
             done="no table was written",
             next_step="leave --record out",
@@ -131,11 +144,14 @@ def record(published: bytes, conversion: Conversion, compared: Sequence[Layerwis
     return {row.layer.name: shift for row, shift in zip(rows, shifts, strict=True) if row.foldable}
 
 
-def by_table(shifts: Mapping[str, Array], conversion: Conversion) -> tuple[bytes, Moves]:
-    """The model that a table's shifts give, and what they changed against the one without.
+def by_table(shifts: Mapping[str, Array], conversion: Conversion) -> tuple[bytes, Corrections]:
+    """The model that a table's corrections give, and their effect compared with the model without them.
+
+    Args:
+        shifts: as in `moves.CorrectionTable`.
 
     Raises:
-        InputError: other layers, or another number of channels.
+        InputError: the table does not have the layers or channels of the graph.
         ToolError: the toolchain failed.
     """
     expected = {layer.name: layer.outputs for layer in conversion.layers if conversion.foldable(layer)}
@@ -143,7 +159,7 @@ def by_table(shifts: Mapping[str, Array], conversion: Conversion) -> tuple[bytes
     if expected != found:
         layer = next(name for name in (*expected, *found) if expected.get(name) != found.get(name))
         raise InputError(
-            expected=f"a shift for each of {expected.get(layer, 'no')} channels of {layer}",
+            expected=f"corrections for {expected.get(layer, 'no')} channels of {layer}",
             found=f"{found.get(layer, 'none')}",
             next_step="record the table again, with `python -m pipeline prove --record`",
         )
@@ -151,10 +167,10 @@ def by_table(shifts: Mapping[str, Array], conversion: Conversion) -> tuple[bytes
     rows = _rows(untouched, conversion)
     zeros = [np.zeros(len(row.numbers.bias), np.int64) for row in rows]
     chosen = [shifts.get(row.layer.name, zero) for row, zero in zip(rows, zeros, strict=True)]
-    every = [np.full(len(row.numbers.bias), row.foldable) for row in rows]
+    foldable = [np.full(len(row.numbers.bias), row.foldable) for row in rows]
     local = _by_channel(conversion.untouched, rows)
-    final = conversion.run(_constants(rows, local, every, chosen)).models[0]
-    return final, _moves(untouched, final, rows, chosen)
+    final = conversion.run(_constants(rows, local, foldable, chosen)).models[0]
+    return final, _corrections(untouched, final, rows, chosen)
 
 
 def _search(
@@ -162,9 +178,17 @@ def _search(
     rows: Sequence[_Convolution],
     local: Constants,
     wanted: Sequence[Array],
-    compared: Sequence[Layerwise],
+    compared: Sequence[LayerComparison],
 ) -> list[Array]:
-    """Of each convolution, the smallest shifts that give the wanted channels of the published file, where any do."""
+    """For each convolution, the smallest corrections, int (channels,), that give the wanted channels.
+
+    Where no correction gives a channel, its most likely one is returned.
+
+    Args:
+        rows: the convolutions of the published file.
+        local: the constants folded on this CPU, by channel.
+        wanted: mask of the channels to correct, bool (channels,), for each convolution.
+    """
     choices = [
         _possible_shifts(row.numbers, row.given, layerwise, mask)
         for row, layerwise, mask in zip(rows, compared, wanted, strict=True)
@@ -172,17 +196,17 @@ def _search(
     rounds = max(choice.shape[1] for choice in choices)
     tries = [[choice[:, min(turn, choice.shape[1] - 1)] for choice in choices] for turn in range(rounds)]
     chosen = [shifts.copy() for shifts in tries[0]]
-    left = [mask.copy() for mask in wanted]
-    # Two tries are enough for a channel whose scale shows its factor; the others are rare.
+    unsolved = [mask.copy() for mask in wanted]
+    # Two tries are enough for most channels, as the scale of a channel usually determines its factor.
     for batch in (tries[:2], tries[2:]):
-        if not batch or not any(mask.any() for mask in left):
+        if not batch or not any(mask.any() for mask in unsolved):
             break
         models = conversion.run(*(_constants(rows, local, wanted, shifts) for shifts in batch)).models
         for model, shifts in zip(models, batch, strict=True):
-            for index, mask in enumerate(_wrong(model, rows)):
-                solved = left[index] & ~mask
+            for index, mask in enumerate(_differing_channels(model, rows)):
+                solved = unsolved[index] & ~mask
                 chosen[index][solved] = shifts[index][solved]
-                left[index] &= mask
+                unsolved[index] &= mask
     return chosen
 
 
@@ -202,7 +226,7 @@ def _rows(model: bytes, conversion: Conversion) -> list[_Convolution]:
 
 
 def _by_channel(converted: Converted, rows: Sequence[_Convolution]) -> Constants:
-    """The constants that the toolchain folded on this CPU, by channel."""
+    """The constants that the toolchain folds on this CPU, by channel."""
     return tuple(
         (by_channel(weights.reshape(row.shape), row.operator), bias)
         for row, (weights, bias) in zip(rows, converted.constants, strict=True)
@@ -211,12 +235,12 @@ def _by_channel(converted: Converted, rows: Sequence[_Convolution]) -> Constants
 
 def _numbers(view: ModelView, operator: Operator) -> Channels:
     numbers = channels(view, operator)
-    assert numbers is not None  # nothing was refuted, and models of the same graph are compared
+    assert numbers is not None  # `consistency.compare` has checked types and shapes
     return numbers
 
 
-def _wrong(model: bytes, rows: Sequence[_Convolution]) -> list[Array]:
-    """Of each convolution, the channels in which another model of the same graph differs."""
+def _differing_channels(model: bytes, rows: Sequence[_Convolution]) -> list[Array]:
+    """For each convolution, the mask of the channels in which a model of the same graph differs, bool (channels,)."""
     view = read_model(model)
     return [
         _differing(_numbers(view, operator), row.numbers)
@@ -232,59 +256,65 @@ def _differing(one: Channels, two: Channels) -> Array:
 
 
 def _constants(
-    rows: Sequence[_Convolution], local: Constants, moving: Sequence[Array], shifts: Sequence[Array]
+    rows: Sequence[_Convolution], local: Constants, corrected: Sequence[Array], shifts: Sequence[Array]
 ) -> Constants:
-    """The constants this CPU folds, but for the moving channels, which are folded here with the factors moved."""
+    """Constants in TensorFlow Lite's layout: those folded on this CPU, except in the corrected channels.
+
+    Args:
+        local: the constants folded on this CPU, by channel.
+        corrected: mask of the channels that are folded here with corrected factors, for each convolution.
+        shifts: corrections in float32 ulps, int (channels,), for each convolution.
+    """
     result = []
-    for row, (weights, bias), mask, shift in zip(rows, local, moving, shifts, strict=True):
+    for row, (weights, bias), mask, shift in zip(rows, local, corrected, shifts, strict=True):
         folded, folded_bias = row.given.fold(shift)
         mixed = np.where(mask[:, None], folded, weights)
         result.append((from_channels(mixed, row.shape, row.operator), np.where(mask, folded_bias, bias)))
     return tuple(result)
 
 
-def _moves(untouched: bytes, final: bytes, rows: Sequence[_Convolution], shifts: Sequence[Array]) -> Moves:
+def _corrections(untouched: bytes, final: bytes, rows: Sequence[_Convolution], shifts: Sequence[Array]) -> Corrections:
     views = [read_model(model) for model in (untouched, final)]
     pairs = [[_numbers(view, operator) for operator in convolutions(view)] for view in views]
-    moved_channels = [_differing(one, two) for one, two in zip(*pairs, strict=True)]
+    corrected = [_differing(one, two) for one, two in zip(*pairs, strict=True)]
 
     def changed(get: Callable[[Channels], Array]) -> int:
         return sum(int((get(one) != get(two)).sum()) for one, two in zip(*pairs, strict=True))
 
-    return Moves(
-        channels=sum(int(mask.sum()) for mask in moved_channels),
+    return Corrections(
+        channels=sum(int(mask.sum()) for mask in corrected),
         of=sum(len(row.numbers.bias) for row in rows if row.foldable),
-        ulps=max(int(np.abs(shift[mask]).max(initial=0)) for shift, mask in zip(shifts, moved_channels, strict=True)),
+        ulps=max(int(np.abs(shift[mask]).max(initial=0)) for shift, mask in zip(shifts, corrected, strict=True)),
         weights=changed(lambda numbers: numbers.weights),
         scales=changed(lambda numbers: numbers.scales),
         biases=changed(lambda numbers: numbers.bias),
     )
 
 
-def _possible_shifts(found: Channels, given: Factors, compared: Layerwise, wanted: Array) -> Array:
-    """Of each channel, the shifts for `Factors.fold` that can explain it, the smallest first: (channels, tries).
+def _possible_shifts(found: Channels, given: Factors, compared: LayerComparison, wanted: Array) -> Array:
+    """The corrections that can explain each channel, for `Factors.fold`, smallest first: int (channels, tries).
 
     Args:
-        wanted: the channels that matter; of the others there is one try, without a meaning.
+        wanted: mask of the channels to explain; the rows of other channels have no meaning.
     """
     shifts = np.array(sorted(range(-given.ulps, given.ulps + 1), key=abs))
     largest = np.abs(given.weights).max(axis=1)
     rows = []
     for shift in shifts:
-        factor = moved(given.exact.astype(np.float32), np.full(len(largest), shift))
+        factor = add_ulps(given.exact.astype(np.float32), np.full(len(largest), shift))
         scales = largest * np.abs(factor) / np.float32(LARGEST_WEIGHT)
         with np.errstate(divide="ignore", invalid="ignore"):
             bias = (given.beta - given.mean * factor) / found.bias_scales.astype(np.float64)
-        # The quantisers round a quotient in three ways, which differ by a level at most, and in the last bits.
+        # The quantizers round the bias in three ways, which differ by at most one level and in the last float32 bits.
         near = np.abs(bias - found.bias) <= 1 + np.abs(bias) * 2.0**-23
         rows.append(((compared.lowest <= shift) & (shift <= compared.highest), near, scales == found.scales))
     inside, near, same_scale = (np.stack(column, axis=1) for column in zip(*rows, strict=True))
     possible = inside & wanted[:, None]
-    # A scale that was widened says nothing of the factor, nor does a bias that did not fit.
+    # Scale and bias narrow the candidates, unless they exclude all, as a raised scale or a clipped bias does.
     for hint in (same_scale, near):
         possible = np.where((possible & hint).any(axis=1)[:, None], possible & hint, possible)
     order = np.argsort(~possible, axis=1, kind="stable")
     result: Array = shifts[order]
-    # Where a channel has fewer tries than another, its first stands for the rest.
+    # Channels with fewer candidates repeat their first one.
     result = np.where(np.take_along_axis(possible, order, axis=1), result, result[:, :1])
     return result[:, : max(1, int(possible.sum(axis=1).max()))]

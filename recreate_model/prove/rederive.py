@@ -1,9 +1,9 @@
-"""A second opinion on the quantiser: every scale, weight and bias of an INT8 model, derived again from its float model.
+"""Derives every scale, weight and bias of an INT8 model again from its float model, independently of TensorFlow.
 
-The formulas are those of TensorFlow's quantiser, in its own precision, so agreement is exact or it is none. They were
-found by comparing with it: over 3.4 million weights, 18,000 biases and 67 activations, none differs.
+The formulas are those of TensorFlow's quantizer in its own precision, so values must agree exactly. The formulas were
+checked against it: of 3.4 million weights, 18,000 biases and 67 activations, none differs.
 
-Not for: making a model (`convert` does that, through TensorFlow), or finding ranges that nobody recorded.
+Not for: making a model (`convert` does that with TensorFlow), or finding ranges that are not recorded (`recover`).
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from recreate_model.quantize.quantiser import (
 from recreate_model.support.arrays import Array
 from recreate_model.tflite.model_view import ModelView, Operator, Tensor
 
-_LARGEST_BIAS = 2**30 - 1  # a whole division of the largest int32 by two
+_LARGEST_BIAS = 2**30 - 1  # half of the largest int32, rounded down
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How many of `total` numbers are what they should be, and the first tensor that holds another."""
+    """How many of `total` values are as expected, and the name of the first tensor with another value, or empty."""
 
     matching: int
     total: int
@@ -47,12 +47,12 @@ class Agreement:
         )
 
 
-_LOST = Agreement(0, 1, "the operators, which are not those of the float model")
+_OTHER_OPERATORS = Agreement(0, 1, "the operators, which are not those of the float model")
 
 
 @dataclass(frozen=True)
 class Rederivation:
-    """Agreement for each kind of number; channels without a weight other than zero count in none of them."""
+    """The agreement for each kind of value. Channels whose weights are all zero are not counted."""
 
     activations: Agreement
     weights: Agreement
@@ -60,15 +60,16 @@ class Rederivation:
 
 
 def rederive(float_model: ModelView, int8_model: ModelView, spans: Mapping[str, tuple[float, float]]) -> Rederivation:
-    """Compares an INT8 model with what its float model and ranges make of it, operator by operator.
+    """Compares every scale, weight and bias of an INT8 model with the value derived from float model and ranges.
 
     Args:
-        spans: activation name -> (minimum, maximum), as for `convert.quantize`.
+        float_model: the float model with BatchNorm folded.
+        spans: activation name -> (minimum, maximum) in real units, as for `convert.quantize`.
     """
     weights = biases = Agreement(0, 0, "")
     activations = rederive_activations(float_model, int8_model, spans, Generation.TODAY)
-    if activations == _LOST:
-        return Rederivation(_LOST, _LOST, _LOST)
+    if activations == _OTHER_OPERATORS:
+        return Rederivation(_OTHER_OPERATORS, _OTHER_OPERATORS, _OTHER_OPERATORS)
     for given, made in zip(float_model.operators, int8_model.operators, strict=True):
         if given.name in CONVOLUTIONS:
             for_weights, for_biases = _convolution(float_model, int8_model, given, made)
@@ -79,10 +80,10 @@ def rederive(float_model: ModelView, int8_model: ModelView, spans: Mapping[str, 
 def rederive_activations(
     float_model: ModelView, int8_model: ModelView, spans: Mapping[str, tuple[float, float]], generation: Generation
 ) -> Agreement:
-    """Compares the scale and zero point of every activation alone; `spans` as for `rederive`."""
+    """Compares only the scale and zero point of every activation; `spans` as for `rederive`."""
     names = [[operator.name for operator in view.operators] for view in (float_model, int8_model)]
     if names[0] != names[1]:
-        return _LOST
+        return _OTHER_OPERATORS
     expected = activation_parameters(*spans[activation_name(float_model.input.name)], generation)
     agreement = _matches(int8_model.input, expected)
     for given, made in zip(float_model.operators, int8_model.operators, strict=True):
@@ -133,30 +134,31 @@ def _convolution(
         same_scale = scales == expected_scales
         same = by_channel(values_of(weight_tensor), made) == symmetric(weights, scales[:, None])
     same_biases = (values_of(bias_tensor) == symmetric(biases, bias_scales)) & (scales_of(bias_tensor) == bias_scales)
-    live = largest > 0
+    nonzero = largest > 0
     return (
-        _agreement((same & same_scale[:, None])[live], weight_tensor),
-        _agreement(same_biases[live], bias_tensor),
+        _agreement((same & same_scale[:, None])[nonzero], weight_tensor),
+        _agreement(same_biases[nonzero], bias_tensor),
     )
 
 
 def _scales(largest: Array, biases: Array, input_scale: float) -> tuple[Array, Array]:
     """The scales of weights and biases, float32 (channels,).
 
-    A channel that is all but dead, as training leaves some, has weights far below its bias. The quantiser makes no
-    scale for weights below 1e-6 in range, and widens a scale until the bias needs no more than half of 32 bits.
+    Training leaves some channels whose weights are far smaller than their bias. The quantizer has a smallest weight
+    range (1e-6), and raises a weight scale until the bias is at most half of the int32 range.
 
     Args:
-        largest: the largest weight of each channel, without its sign.
+        largest: the largest absolute weight of each channel, float32 (channels,).
+        biases: float32 (channels,), in real units.
     """
     scales = np.maximum(largest, np.float32(SMALLEST_HALF_RANGE)) / np.float32(LARGEST_WEIGHT)
     bias_scales = scales * np.float32(input_scale)
     magnitude = np.abs(biases).astype(np.float64)
     too_small = magnitude / (scales.astype(np.float64) * input_scale) >= _LARGEST_BIAS
-    widened = magnitude / _LARGEST_BIAS
+    raised = magnitude / _LARGEST_BIAS
     return (
-        np.where(too_small, (widened / input_scale).astype(np.float32), scales),
-        np.where(too_small, widened.astype(np.float32), bias_scales),
+        np.where(too_small, (raised / input_scale).astype(np.float32), scales),
+        np.where(too_small, raised.astype(np.float32), bias_scales),
     )
 
 

@@ -1,10 +1,10 @@
-"""TensorFlow of 2021, each version in an environment of its own, and today's: what a published file can be made with.
+"""Runs the converters that can have made a published file: three TensorFlow versions of 2021, and the installed one.
 
-For: having a converter make its own bytes again. An environment is made once, from a hash-locked list, with a Python
-3.8 of this machine, and kept in the download cache. The parent talks to it through files and a subprocess with a time
-limit; nothing of it is imported here.
+Each TensorFlow of 2021 has its own environment in the download cache, created on first use from a hash-locked list with
+a Python 3.8 of this machine. A job runs in a subprocess with a time limit and is passed through files; nothing of the
+environment is imported here.
 
-Not for: our own bytes, which `convert` makes.
+Not for: this project's own models (`convert`).
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ _PYTHON_VARIABLE = "RECREATE_MODEL_PYTHON38"
 _FOLDER = Path(__file__).with_name("toolchains")
 _SCRIPT = _FOLDER / "convert_job.py"
 _COMPLETE = ".complete"
-_CONVERT_LIMIT = 300  # seconds; a model takes about one
-_INSTALL_LIMIT = 1800  # seconds; over a slow line 180 MB take a while
-# TensorFlow's C++ log would drown its last words.
+_CONVERT_LIMIT = 300  # seconds; one model takes about one second
+_INSTALL_LIMIT = 1800  # seconds; 180 MB are downloaded
+# TensorFlow's C++ log would hide the error message.
 _SETTINGS = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
 _PROBE = "import ensurepip, sys, venv; print('%d.%d' % sys.version_info[:2])"
 
@@ -44,8 +44,8 @@ class Toolchain:
     """A converter that can have made a published file.
 
     Attributes:
-        version: of TensorFlow; empty for the one this program runs with.
-        quantizer: `new` (MLIR), or `old`, which was the default up to 2.4 and which later ones still have.
+        version: of TensorFlow; empty for the installed one.
+        quantizer: `new` (MLIR) or `old`. The old one was the default up to 2.4; later versions still include it.
     """
 
     version: str
@@ -53,33 +53,34 @@ class Toolchain:
 
     @property
     def name(self) -> str:
+        """What messages call it."""
         suffix = "" if self.quantizer == "new" else ", old quantizer"
         return f"TensorFlow {self.version or 'of today'}{suffix}"
 
     @property
     def option(self) -> str:
-        """As the command line calls it."""
+        """What `--toolchain` calls it."""
         return f"{self.version or 'today'}{'' if self.quantizer == 'new' else '-old'}"
 
 
-# The most likely ones first: only the new quantizer of 2.4 to 2.6 gives both published tensor names.
+# Most likely first: only the new quantizer of 2.4 to 2.6 gives the input and output names of the published model.
 TOOLCHAINS = tuple(
     Toolchain(version, quantizer) for quantizer in ("new", "old") for version in ("2.5.0", "2.6.0", "2.4.4", "")
 )
 
 
 def parse(text: str) -> tuple[Toolchain, ...]:
-    """Toolchains by their options, divided by commas; `none` for none of them.
+    """The toolchains that a comma-separated list of options names, or none for `none`.
 
     Raises:
-        UsageError: a name that is none.
+        UsageError: a name is unknown.
     """
     by_option = {chain.option: chain for chain in TOOLCHAINS}
     names = [] if text == "none" else text.split(",")
     for name in names:
         if name not in by_option:
             raise UsageError(
-                expected=f"--toolchain to name some of {', '.join(by_option)}, or none",
+                expected=f"--toolchain to be none, or one or more of {', '.join(by_option)}",
                 found=repr(name),
                 next_step="give --toolchain 2.5.0",
             )
@@ -87,7 +88,7 @@ def parse(text: str) -> tuple[Toolchain, ...]:
 
 
 def parts(version: str) -> dict[str, str]:
-    """What a toolchain's environment and its work depend on: file name -> SHA-256."""
+    """The files that a toolchain's environment and results depend on: file name -> SHA-256."""
     return {path.name: digest_file(path) for path in (_lock(version), _SCRIPT)}
 
 
@@ -97,12 +98,13 @@ def _lock(version: str) -> Path:
 
 @dataclass(frozen=True, eq=False)
 class Edits:
-    """What one attempt puts in the place of the calibrator's answer.
+    """What one attempt uses instead of the calibrator's result.
 
     Attributes:
-        spans: float32 (activations, 2), minimum and maximum of the input and of each operator's output, in order.
-        constants: for every convolution in order, weights and bias as flat float32 arrays in TensorFlow Lite's layout;
-            None leaves what the converter itself folded.
+        spans: minimum and maximum, in real units, of the input and of each operator's output, in order: float32
+            (activations, 2).
+        constants: weights and bias of every convolution, in order, as flat float32 arrays in TensorFlow Lite's layout;
+            None keeps the constants that the converter folds.
     """
 
     spans: Array
@@ -114,11 +116,11 @@ class Job:
     """One frozen graph to convert.
 
     Attributes:
-        graph: a serialised GraphDef.
-        input, output: names of its nodes.
-        input_shape: with the batch.
-        input_type, output_type: of the model: `int8`, `uint8` or `float32`.
-        attempts: a model is made for each.
+        graph: a serialized GraphDef.
+        input, output: names of the input and output nodes.
+        input_shape: including the batch.
+        input_type, output_type: types of the model's input and output: `int8`, `uint8` or `float32`.
+        attempts: one model is made for each.
     """
 
     graph: bytes
@@ -132,20 +134,25 @@ class Job:
 
 @dataclass(frozen=True, eq=False)
 class Converted:
-    """The models of a job's attempts, and the constants the converter folded by itself, as in `Edits`."""
+    """The result of a job.
+
+    Attributes:
+        models: one `.tflite` file for each attempt.
+        constants: the constants that the converter folds on this CPU, as in `Edits`.
+    """
 
     models: tuple[bytes, ...]
     constants: tuple[tuple[Array, Array], ...]
 
 
 def convert(toolchain: Toolchain, python: Path, job: Job) -> Converted:
-    """Runs the job with the toolchain's own `convert()`.
+    """Runs a job with the toolchain's own `convert()`.
 
     Args:
-        python: of its environment, from `ensure`.
+        python: the Python interpreter of its environment, from `ensure`.
 
     Raises:
-        ToolError: it failed or took too long; its last words are in the message.
+        ToolError: the converter failed or exceeded the time limit; the error has its last line of output.
     """
     with tempfile.TemporaryDirectory(prefix="recreate_model-") as scratch:
         folder = Path(scratch)
@@ -169,7 +176,7 @@ def convert(toolchain: Toolchain, python: Path, job: Job) -> Converted:
             raise ToolError(
                 expected=f"{toolchain.name} to convert the checkpoint's frozen graph",
                 found=last_line(done),
-                next_step="leave it out with --toolchain, or remove its environment from the cache",
+                next_step="leave this toolchain out with --toolchain, or remove its environment from the cache",
             )
         with np.load(constants) as arrays:
             pairs = tuple((arrays[f"weights_{i}"], arrays[f"bias_{i}"]) for i in range(len(arrays.files) // 2))
@@ -181,19 +188,19 @@ def _write_attempt(stem: Path, edits: Edits) -> dict[str, str]:
     for index, (weights, bias) in enumerate(edits.constants or ()):
         arrays |= {f"weights_{index}": weights, f"bias_{index}": bias}
     paths = {"edits": str(stem.with_suffix(".npz")), "model": str(stem.with_suffix(".tflite"))}
-    np.savez(paths["edits"], **arrays)  # type: ignore[arg-type]  # numpy's stub takes the mapping for its flag
+    np.savez(paths["edits"], **arrays)  # type: ignore[arg-type]  # numpy's stub matches the mapping with `allow_pickle`
     return paths
 
 
 def ensure(toolchain: Toolchain, cache: Path, announce: Callable[[str], object]) -> Path:
-    """The Python of the toolchain's environment, which is made on first use.
+    """The Python interpreter of the toolchain's environment, which is created on first use.
 
     Args:
-        cache: folder below which environments are kept.
-        announce: called with a sentence before something that takes minutes.
+        cache: the folder that holds the environments.
+        announce: called with a message before a step that takes minutes.
 
     Raises:
-        ResourceError: no wheels for this machine, no Python 3.8, no package index, or no room.
+        ResourceError: there are no wheels for this machine, no Python 3.8, no package index, or no disk space.
     """
     if not toolchain.version:
         return Path(sys.executable)
@@ -205,23 +212,23 @@ def ensure(toolchain: Toolchain, cache: Path, announce: Callable[[str], object])
     _check_platform(toolchain)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        wait = f"waiting for another process that makes the environment of TensorFlow {toolchain.version}"
+        wait = f"waiting for another process that creates the environment for TensorFlow {toolchain.version}"
         with exclusive(folder.with_name(folder.name + ".lock"), lambda: announce(wait)) as held:
             if not _whole(folder):
                 base = find_python()
-                announce(f"making an environment for TensorFlow {toolchain.version} in {folder}, once (800 MB)")
+                announce(f"creating an environment for TensorFlow {toolchain.version} in {folder} (800 MB, only once)")
                 _make(toolchain, base, folder, lock, held)
     except OSError as error:
         raise ResourceError(
-            expected=f"room and permission for an environment in {folder}",
+            expected=f"disk space and write permission for an environment in {folder}",
             found=error.strerror or str(error),
-            next_step="free some space, or set RECREATE_MODEL_CACHE to a folder that can be written",
+            next_step="free some space, or set RECREATE_MODEL_CACHE to a writable folder",
         ) from error
     return python
 
 
 def _whole(folder: Path) -> bool:
-    # The Python it was made with may have been removed since; then its link leads nowhere.
+    # If the Python it was created with has been removed, bin/python is a dangling link.
     return (folder / _COMPLETE).is_file() and (folder / "bin" / "python").is_file()
 
 
@@ -235,14 +242,15 @@ def _make(toolchain: Toolchain, base: Path, folder: Path, lock: Path, held: Bina
         (python, "-I", "-c", "import tensorflow"),
     )
     for step in steps:
-        # What a step starts outlives a killed parent for a moment (venv runs pip), and holds the folder so long.
+        # A child process (venv runs pip) may briefly outlive a killed parent. It inherits the lock, so that no other
+        # process uses the folder until it ends.
         done = run_to_end(step, _INSTALL_LIMIT, _SETTINGS, held)
         if done.returncode:
             shutil.rmtree(folder, ignore_errors=True)
             raise ResourceError(
                 expected=f"an environment with TensorFlow {toolchain.version}, from {lock.name}",
                 found=last_line(done),
-                next_step="make a package index reachable and run again, or leave it out with --toolchain",
+                next_step="make a package index reachable and run again, or leave this toolchain out with --toolchain",
             )
     (folder / _COMPLETE).touch()
 
@@ -251,17 +259,17 @@ def _check_platform(toolchain: Toolchain) -> None:
     here = f"{platform.machine()} {sys.platform}"
     if here != "x86_64 linux":
         raise ResourceError(
-            expected=f"an x86-64 Linux machine, as there are wheels of TensorFlow {toolchain.version} for no other",
+            expected=f"x86-64 Linux, the only platform with pinned wheels of TensorFlow {toolchain.version}",
             found=here,
-            next_step="run on x86-64 Linux, or leave it out with --toolchain",
+            next_step="run on x86-64 Linux, or leave this toolchain out with --toolchain",
         )
 
 
 def find_python() -> Path:
-    """A Python 3.8 that can make environments: the one RECREATE_MODEL_PYTHON38 names, else of the system, pyenv or uv.
+    """A Python 3.8 that can create environments: RECREATE_MODEL_PYTHON38 if set, else from the PATH, pyenv or uv.
 
     Raises:
-        ResourceError: there is none, or the one named is none.
+        ResourceError: there is none, or RECREATE_MODEL_PYTHON38 does not name one.
     """
     named = os.environ.get(_PYTHON_VARIABLE)
     candidates = iter([Path(named).expanduser()]) if named else _pythons()
@@ -270,16 +278,16 @@ def find_python() -> Path:
         if done.returncode == 0 and done.stdout.strip() == "3.8":
             return candidate
     raise ResourceError(
-        expected="a Python 3.8 with venv and pip, as TensorFlow of 2021 runs on no newer one",
-        found=f"{_PYTHON_VARIABLE}={named}, which is none" if named else "none on the PATH, under pyenv or uv",
-        next_step=f"`uv python install 3.8` or `pyenv install 3.8`, or name one in {_PYTHON_VARIABLE}",
+        expected="a Python 3.8 with venv and pip, which TensorFlow of 2021 needs",
+        found=f"{_PYTHON_VARIABLE}={named}, which is not one" if named else "none on the PATH or from pyenv or uv",
+        next_step=f"run `uv python install 3.8` or `pyenv install 3.8`, or set {_PYTHON_VARIABLE} to its path",
     )
 
 
 def _pythons() -> Iterator[Path]:
     if found := shutil.which("python3.8"):
         yield Path(found)
-    # Under pyenv, as the user's or as the one this program itself runs from, versions lie side by side.
+    # pyenv keeps its versions side by side: the user's, and those beside the Python that runs this program.
     root = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
     for versions in dict.fromkeys((root / "versions", Path(sys.base_prefix).parent)):
         yield from sorted(versions.glob("*3.8*/bin/python3.8"), reverse=True)

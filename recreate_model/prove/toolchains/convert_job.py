@@ -1,12 +1,12 @@
-"""Runs inside a TensorFlow of 2021 (or today's): a frozen graph -> INT8 models, through its own `convert()`.
-
-Needs nothing but that TensorFlow and numpy, and runs on Python 3.8: it is started as a script, in an environment of its
-own, by `recreate_model.prove.toolchain`, and talks through files.
+"""Converts a frozen graph to INT8 models with the `convert()` of the TensorFlow it runs in, of 2021 or today's.
 
     python convert_job.py JOB.json
 
-Everything is TensorFlow's but the answer of the calibrator: in its place stands a model whose activations have the
-given ranges, and, where an attempt brings them, whose weights and biases are the given ones.
+`recreate_model.prove.toolchain` starts this script in the toolchain's environment. It needs only TensorFlow and numpy,
+runs on Python 3.8, and exchanges files with the parent process.
+
+Only the result of the calibrator is replaced: by a model with the given activation ranges and, if an attempt has them,
+the given weights and biases.
 """
 
 import json
@@ -18,28 +18,28 @@ _WEIGHTED = ("Conv2DOptions", "DepthwiseConv2DOptions")
 
 
 class _NoPictures:
-    """Stands for TensorFlow's calibration wrapper: it is fed nothing and answers with the edited model."""
+    """Replaces TensorFlow's calibration wrapper: it ignores its inputs and returns the edited model."""
 
     def __init__(self, wrapper, model):
         self._wrapper, self._model = wrapper, model
 
     def Prepare(self, *shapes):
-        """Nothing is run, so nothing needs preparing."""
+        """Does nothing, as nothing is run."""
 
     def FeedTensor(self, *tensors):
-        """A picture would add to the ranges."""
+        """Ignores a picture, which would widen the ranges."""
 
     def Calibrate(self):
-        """What the new quantizer takes."""
+        """The model that the new quantizer quantizes."""
         return self._model
 
     def QuantizeModel(self, *arguments):
-        """The old quantizer, which works on the model the wrapper was made of."""
+        """Runs the old quantizer on the model that the wrapper was created with."""
         return self._wrapper.QuantizeModel(*arguments)
 
 
 def main(job_file):
-    """Does the attempts of one job; writes one model for each, and the constants that TensorFlow folded by itself."""
+    """Runs the attempts of one job: writes one model for each, and the constants that TensorFlow folds."""
     with open(job_file) as stream:
         job = json.load(stream)
     import tensorflow as tf
@@ -51,7 +51,7 @@ def main(job_file):
 
         def edited(self, model_content, *arguments, number=number, edits=edits, **keywords):
             tree = _parsed(model_content)
-            if not number:  # TensorFlow folds them alike for each
+            if not number:  # the folded constants are the same for every attempt
                 _save_constants(tree, job["constants"])
             model = _edited(tree, edits)
             original(self, model, *arguments, **keywords)
@@ -72,7 +72,7 @@ def _convert(tf, job):
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
     converter.inference_input_type = getattr(tf, job["input_type"])
     converter.inference_output_type = getattr(tf, job["output_type"])
-    # TensorFlow 2.4 refuses the public name, and later ones the private.
+    # TensorFlow 2.4 accepts only the private name, later versions only the public one.
     name = "experimental_new_quantizer"
     setattr(converter, name if hasattr(converter, name) else "_" + name, job["quantizer"] == "new")
     return converter.convert()
@@ -107,7 +107,7 @@ def _save_constants(model, path):
 
 
 def _edited(model, edits):
-    """The bytes of the model with the edits, which are made in its tree."""
+    """The bytes of the model after `edits` were applied to its object tree."""
     import flatbuffers
 
     graph = model.subgraphs[0]
