@@ -348,7 +348,7 @@ def test_a_root_is_made_once_and_the_system_stays_as_it_was(own_cache: Path) -> 
     cache = own_cache
     first = set_up(cache)
     assert first.returncode == 0, first.stderr
-    assert first.stderr.startswith("making an AArch64 root in ")
+    assert first.stderr.startswith("creating an AArch64 root in ")
     second = set_up(cache, "--json")
     assert (second.returncode, second.stderr) == (0, "")
     assert '"libc6": ' in second.stdout
