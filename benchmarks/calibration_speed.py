@@ -123,7 +123,7 @@ def _cpu_of_all() -> float:
     return sum(spent.user + spent.system for spent in times)
 
 
-def ours(jobs: int, job: Job) -> Timing:
+def pipeline(jobs: int, job: Job) -> Timing:
     """`calibration.ranges.measure.measure`, as the pipeline calls it."""
     with tempfile.TemporaryDirectory() as folder:
         source = Barrier(job.source, Path(folder), jobs)
@@ -229,8 +229,8 @@ def main() -> None:
     jobs = arguments.jobs
     profiler, default = "CALIBRATION_PROFILER_BASED", "CALIBRATION_PRESERVE_ALL_TENSORS"
     methods: dict[str, Callable[[Job], Timing]] = {
-        f"ours, {jobs} processes": functools.partial(ours, jobs),
-        "ours, 1 process": functools.partial(ours, 1),
+        f"pipeline, {jobs} processes": functools.partial(pipeline, jobs),
+        "pipeline, 1 process": functools.partial(pipeline, 1),
         f"limit, {jobs} processes": functools.partial(limit, jobs),
         "limit, 1 process": functools.partial(limit, 1),
         _TENSORFLOW: tensorflow,
@@ -251,10 +251,10 @@ def main() -> None:
                 print(f"  {name:30} {timing.wall:7.2f} s, CPU {timing.cpu:7.2f} s", file=sys.stderr, flush=True)
     _print_times(runs, len(job.pictures), jobs)
     first = {name: rounds[0].spans for name, rounds in runs.items()}
-    spans, theirs = first[f"ours, {jobs} processes"], first[_TENSORFLOW]
+    spans, tensorflow_spans = first[f"pipeline, {jobs} processes"], first[_TENSORFLOW]
     assert spans is not None
-    assert theirs is not None
-    _print_agreement(tensorflow_ranges.compare(float_model, spans, theirs))
+    assert tensorflow_spans is not None
+    _print_agreement(tensorflow_ranges.compare(float_model, spans, tensorflow_spans))
 
 
 def _job(model: Model, arguments: argparse.Namespace, scratch: Path) -> Job:
@@ -276,12 +276,12 @@ def _job(model: Model, arguments: argparse.Namespace, scratch: Path) -> Job:
 def _print_times(runs: dict[str, list[Timing]], pictures: int, jobs: int) -> None:
     wall = {name: min(timing.wall for timing in rounds) for name, rounds in runs.items()}
     cpu = {name: min(timing.cpu for timing in rounds) for name, rounds in runs.items()}
-    many, one = f"ours, {jobs} processes", "ours, 1 process"
-    print(f"{pictures} pictures, the fastest of {len(runs[one])}; ours had ", end="")
-    print(f"{max(timing.cpu / timing.wall for timing in runs[many]):.2f} processors of the {jobs} it asked for")
-    print(f"{'':30}{'ms a picture':>21}{'pictures':>11}{'wall, times ours with':>26}{'CPU, times':>12}")
+    many, one = f"pipeline, {jobs} processes", "pipeline, 1 process"
+    print(f"{pictures} pictures, the fastest of {len(runs[one])} rounds; the pipeline used ", end="")
+    print(f"{max(timing.cpu / timing.wall for timing in runs[many]):.2f} of {jobs} processors")
+    print(f"{'':30}{'ms a picture':>21}{'pictures':>11}{'wall, times pipeline':>26}{'CPU, times':>12}")
     print(f"{'':30}{'wall':>7}{'slowest':>8}{'CPU':>6}{'a second':>11}", end="")
-    print(f"{f'{jobs} processes':>15}{'1 process':>11}{'ours':>12}")
+    print(f"{f'{jobs} processes':>15}{'1 process':>11}{'1 process':>12}")
     for name, rounds in runs.items():
         print(
             f"{name:30}{_ms(wall[name], pictures)}{_ms(max(timing.wall for timing in rounds), pictures):>8}"

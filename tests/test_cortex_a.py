@@ -297,7 +297,7 @@ def test_a_model_that_arm_nn_cannot_run_is_a_failed_tool(subject: Subject, tmp_p
     found = armnn.find()
     if found is None:
         pytest.skip(f"no Arm NN: apt-get install {armnn.PACKAGES}")
-    place = cortex_a.Place("the system's Python", (found[0], "-I"), "build the model again")
+    place = cortex_a.PythonHost("the system's Python", (found[0], "-I"), "build the model again")
     with pytest.raises(ToolError, match=r"armnn .* to run the model on the system's Python"):
         cortex_a.run_job(place, "armnn", (found[1],), replace(subject, model=b"no model"))
 

@@ -50,7 +50,7 @@ def model() -> bytes:
 @pytest.fixture
 def sources(model: bytes, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """The tiny model's whole folder, its arena as if it had been measured."""
-    monkeypatch.setattr(tflm, "is_here", lambda: False)
+    monkeypatch.setattr(tflm, "is_available", lambda: False)
     made = {**model_sources(model, "tiny"), **label_sources(LABELS), **tflm_files(model, "tiny")}
     return made | {"tiny_arena.h": arena_header(MEASURED, "tiny")}
 

@@ -346,7 +346,7 @@ def test_rows_are_streamed_where_that_saves_memory_and_nowhere_else(small_model:
 
 def test_the_arena_is_smaller_than_tensorflow_lite_micros_plan(small_model: bytes) -> None:
     """At most 5 % above what TFLM's planner needs for activations was asked for; streaming needs less than half."""
-    if not tflm.is_here():
+    if not tflm.is_available():
         pytest.skip(f"{tflm.DISTRIBUTION} is not installed")
     head = tflm.measure(small_model, noise(small_model, 1), "small").head
     assert plan(lower(small_model, "small")).arena_bytes < head / 2

@@ -38,7 +38,7 @@ from tests.tiny_models import tiny_model
 NAME = "mobilenet_v2_0.35_96_seeded_INT8"
 FOLDER = "cortex_m/"
 STAGE = next(stage for stage in STAGES if stage.name == "cortex-m")
-needs_tflm = pytest.mark.skipif(not tflm.is_here(), reason="tflite-micro is not installed")
+needs_tflm = pytest.mark.skipif(not tflm.is_available(), reason="tflite-micro is not installed")
 
 
 @pytest.fixture(scope="session")

@@ -36,7 +36,7 @@ def tflm_files(model: bytes, name: str, labelled: bool = True) -> dict[str, str]
     view = read_model(model, name)
     operators = resolver_header(view, name)
     vector = golden_vector(model, name)
-    measured = _measured(model, vector, name) if tflm.is_here() else None
+    measured = _measured(model, vector, name) if tflm.is_available() else None
     c_name = identifier(name)
     return {
         f"{c_name}_arena.h": arena_header(measured, name),

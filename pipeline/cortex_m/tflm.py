@@ -56,7 +56,7 @@ class Measurement:
     seconds: float
 
 
-def is_here() -> bool:
+def is_available() -> bool:
     """Whether TFLM is installed."""
     return is_installed(DISTRIBUTION)
 

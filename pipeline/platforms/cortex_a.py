@@ -18,7 +18,7 @@ import numpy as np
 from pipeline.platforms import aarch64, armnn
 from pipeline.platforms.aarch64 import CPUS, EMULATOR, EMULATOR_PACKAGE, Cpu, Sysroot
 from pipeline.platforms.evidence import Evidence, Status, Subject, bit_exact, close, same_class
-from pipeline.platforms.jobs import JobResult, Place, Runtime, run_job
+from pipeline.platforms.jobs import JobResult, PythonHost, Runtime, run_job
 from recreate_model.support.arrays import Array
 from recreate_model.support.errors import ToolError
 
@@ -35,9 +35,9 @@ def check(subject: Subject, cache: Path) -> list[Evidence]:
     Raises:
         ToolError: an installed tool failed.
     """
-    here = run_job(_this_python(), "litert", ("reference", "xnnpack"), subject)
-    rows = [] if aarch64.native() else _emulated(subject, cache, here)
-    return [*rows, *_on_this_machine(subject, here), _armnn_here(subject)]
+    host_result = run_job(_this_python(), "litert", ("reference", "xnnpack"), subject)
+    rows = [] if aarch64.native() else _emulated(subject, cache, host_result)
+    return [*rows, *_on_this_machine(subject, host_result), _armnn_here(subject)]
 
 
 def check_reference(subject: Subject, cache: Path) -> list[Evidence]:
@@ -49,30 +49,30 @@ def check_reference(subject: Subject, cache: Path) -> list[Evidence]:
     Raises:
         ToolError: an installed tool failed.
     """
-    ran = run_job(_this_python(), "litert", ("reference",), subject)
-    agreement = bit_exact(ran.outputs["reference"], subject.expected)
-    here = _ROW(
+    host_result = run_job(_this_python(), "litert", ("reference",), subject)
+    agreement = bit_exact(host_result.outputs["reference"], subject.expected)
+    host_row = _ROW(
         _status(),
         "LiteRT's reference kernels",
         device=_device(),
-        tools=ran.versions,
+        tools=host_result.versions,
         agreement=agreement,
         pictures=agreement.n,
-        seconds=ran.seconds["reference"],
+        seconds=host_result.seconds["reference"],
         note=_host_code_note(),
     )
     emulator, root = aarch64.emulator(), aarch64.find(cache)
     if aarch64.native() or emulator is None or root is None:
         what = "LiteRT's reference kernels as AArch64 code"
         missing = f"{EMULATOR} and the AArch64 root: `apt-get install {EMULATOR_PACKAGE}`, then `make aarch64`"
-        return [here] if aarch64.native() else [_ROW("not run", what, missing=missing), here]
+        return [host_row] if aarch64.native() else [_ROW("not run", what, missing=missing), host_row]
     cpu = next(cpu for cpu in CPUS if aarch64.emulates(emulator, cpu))
     emulated = _run_emulated(root, emulator, cpu, "litert", ("reference",), subject)
-    return [_emulated_row("reference", subject, emulated, ran, _tools(emulated, root, emulator), cpu), here]
+    return [_emulated_row("reference", subject, emulated, host_result, _tools(emulated, root, emulator), cpu), host_row]
 
 
-def _this_python() -> Place:
-    return Place("this machine", (sys.executable, "-I"), "install the packages of requirements/runtime.lock again")
+def _this_python() -> PythonHost:
+    return PythonHost("this machine", (sys.executable, "-I"), "install the packages of requirements/runtime.lock again")
 
 
 def _on_this_machine(subject: Subject, ran: JobResult) -> list[Evidence]:
@@ -102,7 +102,7 @@ def _on_this_machine(subject: Subject, ran: JobResult) -> list[Evidence]:
     return [reference, xnnpack]
 
 
-def _emulated(subject: Subject, cache: Path, here: JobResult) -> list[Evidence]:
+def _emulated(subject: Subject, cache: Path, host_result: JobResult) -> list[Evidence]:
     what = "LiteRT as AArch64 code"
     emulator = aarch64.emulator()
     if emulator is None:
@@ -117,7 +117,7 @@ def _emulated(subject: Subject, cache: Path, here: JobResult) -> list[Evidence]:
         kernels = ("reference", "xnnpack") if cpu == cpus[0] else ("xnnpack",)
         ran = _run_emulated(root, emulator, cpu, "litert", kernels, subject)
         tools = _tools(ran, root, emulator)
-        rows += [_emulated_row(name, subject, ran, here, tools, cpu) for name in kernels]
+        rows += [_emulated_row(name, subject, ran, host_result, tools, cpu) for name in kernels]
     rows += [
         _ROW("not run", f"LiteRT with XNNPACK as AArch64 code on {cpu.name}", missing=f"an {EMULATOR} that has it")
         for cpu in CPUS
@@ -127,7 +127,7 @@ def _emulated(subject: Subject, cache: Path, here: JobResult) -> list[Evidence]:
 
 
 def _emulated_row(
-    kernels: str, subject: Subject, ran: JobResult, here: JobResult, tools: tuple[str, ...], cpu: Cpu
+    kernels: str, subject: Subject, ran: JobResult, host_result: JobResult, tools: tuple[str, ...], cpu: Cpu
 ) -> Evidence:
     outputs = ran.outputs[kernels]
     row = functools.partial(
@@ -142,9 +142,11 @@ def _emulated_row(
     if kernels == "reference":
         agreement = bit_exact(outputs, subject.expected)
         return row("LiteRT's reference kernels as AArch64 code", agreement=agreement, note=timing)
-    others = here.outputs["xnnpack"]
-    apart = int(np.max(np.abs(outputs.astype(int) - others.astype(int))))
-    near = f"its outputs are {f'at most {apart} from' if apart else 'equal to'} those of XNNPACK on this machine"
+    others = host_result.outputs["xnnpack"]
+    difference = int(np.max(np.abs(outputs.astype(int) - others.astype(int))))
+    near = (
+        f"its outputs are {f'at most {difference} from' if difference else 'equal to'} those of XNNPACK on this machine"
+    )
     what = "LiteRT with XNNPACK as AArch64 code"
     if subject.trained:
         return row(what, agreement=close(outputs, subject.expected), note=_joined(timing, near))
@@ -174,8 +176,8 @@ def _armnn_here(subject: Subject) -> Evidence:
     python, backend = found
     kind = {"CpuAcc": "NEON", "CpuRef": "plain C++"}[backend]
     few = replace(subject, inputs=subject.inputs[:_ARMNN_PICTURES], expected=subject.expected[:_ARMNN_PICTURES])
-    place = Place("the system's Python", (python, "-I"), f"`apt-get install --reinstall {armnn.PACKAGES}`")
-    ran = run_job(place, "armnn", (backend,), few)
+    host = PythonHost("the system's Python", (python, "-I"), f"`apt-get install --reinstall {armnn.PACKAGES}`")
+    ran = run_job(host, "armnn", (backend,), few)
     what = f"Arm NN's parser and its {kind} kernels ({backend})"
     return _armnn_row(_status(), what, _device(), ran.versions, few, ran, backend, _host_code_note())
 
@@ -207,10 +209,10 @@ def _run_emulated(
     root: Sysroot, emulator: Path, cpu: Cpu, runtime: Runtime, kernels: tuple[str, ...], subject: Subject
 ) -> JobResult:
     remedy = f"`make aarch64` again, or another version of {EMULATOR}"
-    place = Place(f"an emulated {cpu.name}", root.command(emulator, cpu), remedy, (root.site,))
-    ran = run_job(place, runtime, kernels, subject)
+    host = PythonHost(f"an emulated {cpu.name}", root.command(emulator, cpu), remedy, (root.site,))
+    ran = run_job(host, runtime, kernels, subject)
     if ran.machine != "aarch64":
-        raise ToolError(expected=f"{place.name} to be an aarch64", found=ran.machine, next_step=remedy)
+        raise ToolError(expected=f"{host.name} to be an aarch64", found=ran.machine, next_step=remedy)
     return ran
 
 

@@ -20,7 +20,7 @@ def check(subject: Subject) -> list[Evidence]:
         InputError: TFLM cannot run the model.
         ToolError: TFLM crashed.
     """
-    if not tflm.is_here():
+    if not tflm.is_available():
         missing = f"{tflm.DISTRIBUTION}: {tflm.INSTALL}"
         return [Evidence(_PLATFORM, "not run", _WHAT, missing=missing)]
     measured = tflm.measure(subject.model, subject.inputs, subject.name)

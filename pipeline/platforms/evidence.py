@@ -136,7 +136,7 @@ class Subject:
     Attributes:
         name: of the build.
         model: bytes of the INT8 `.tflite` file.
-        inputs: int8 (n, height, width, 3), quantised as the model's input.
+        inputs: int8 (n, height, width, 3), quantized with the scale and zero point of the model's input.
         expected: int8 (n, classes), the outputs of the reference kernels.
         source: the kind of source of the pictures, as `evaluation.kind` of a recipe.
         trained: False for seeded weights. They amplify rounding differences, so even two sets of kernels on one CPU

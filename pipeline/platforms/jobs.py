@@ -27,7 +27,7 @@ _START_LIMIT, _PICTURE_LIMIT = 120, 60
 
 
 @dataclass(frozen=True)
-class Place:
+class PythonHost:
     """The Python that runs a job.
 
     Attributes:
@@ -60,7 +60,7 @@ class JobResult:
     versions: tuple[str, ...]
 
 
-def run_job(place: Place, runtime: Runtime, kernels: Sequence[str], subject: Subject) -> JobResult:
+def run_job(host: PythonHost, runtime: Runtime, kernels: Sequence[str], subject: Subject) -> JobResult:
     """Runs the subject's model on all of its pictures, once with each of the kernels.
 
     Args:
@@ -78,7 +78,7 @@ def run_job(place: Place, runtime: Runtime, kernels: Sequence[str], subject: Sub
         job = {
             "runtime": runtime,
             "kernels": list(kernels),
-            "site": [str(path) for path in place.site],
+            "site": [str(path) for path in host.site],
             "model": str(model),
             "inputs": str(inputs),
             "outputs": str(outputs),
@@ -86,22 +86,22 @@ def run_job(place: Place, runtime: Runtime, kernels: Sequence[str], subject: Sub
         }
         (folder / "job.json").write_text(json.dumps(job))
         limit = _START_LIMIT + _PICTURE_LIMIT * len(subject.inputs) * len(kernels)
-        done = run_to_end((*place.command, _SCRIPT, folder / "job.json"), limit)
+        done = run_to_end((*host.command, _SCRIPT, folder / "job.json"), limit)
         if done.returncode or not report.is_file():
-            raise _failed(place, runtime, kernels, last_line(done))
+            raise _failed(host, runtime, kernels, last_line(done))
         document = json.loads(report.read_text())
         with np.load(outputs) as arrays:
             found = {name: arrays[name] for name in kernels}
     for name, array in found.items():
         if array.shape != subject.expected.shape:
-            raise _failed(place, runtime, [name], f"outputs of shape {array.shape}")
+            raise _failed(host, runtime, [name], f"outputs of shape {array.shape}")
     return JobResult(found, document["seconds"], document["machine"], tuple(document["versions"]))
 
 
-def _failed(place: Place, runtime: Runtime, kernels: Sequence[str], found: str) -> ToolError:
+def _failed(host: PythonHost, runtime: Runtime, kernels: Sequence[str], found: str) -> ToolError:
     return ToolError(
-        expected=f"{runtime} ({', '.join(kernels)}) to run the model on {place.name}",
+        expected=f"{runtime} ({', '.join(kernels)}) to run the model on {host.name}",
         found=found,
         done="the outputs were not compared",
-        next_step=place.remedy,
+        next_step=host.remedy,
     )

@@ -139,7 +139,7 @@ def run_image(board: Board, image: Path, inputs: Array, limit: float) -> Run:
     """Runs an image on pictures under QEMU.
 
     Args:
-        image: from `build_image`; `inputs.bin` and `outputs.bin` are written beside it.
+        image: from `build_image`; `inputs.bin` and `outputs.bin` are written to the same folder.
         inputs: int8 (n, height, width, 3).
         limit: time limit for the emulator, in seconds.
 
