@@ -7,6 +7,7 @@ Ethos-U85 with the memory system of an Ethos-U55 and exits with status 0.
 from __future__ import annotations
 
 import difflib
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -147,7 +148,7 @@ def check_target(target: Target, custom: VelaConfig | None = None) -> VelaConfig
     ):
         if name not in known:
             raise UsageError(
-                expected=f"{what}{place}, one of {', '.join(known) or 'none, as the file has none'}",
+                expected=f"{what}{place}, " + (f"one of {', '.join(known)}" if known else "which has none"),
                 found=repr(name),
                 next_step=f"give --targets {_nearest_target(target.accelerator, names, custom)}",
             )
@@ -222,36 +223,29 @@ def _nearest_accelerator(name: str) -> str:
 
 
 def _nearest_target(accelerator: str, names: Sequence[str], custom: VelaConfig | None) -> str:
-    """A valid target for this accelerator, as `--targets` takes it, that keeps as many of the given names as possible.
+    """A valid target for this accelerator, as `--targets` takes it, that keeps as much of `names` as possible.
 
     Args:
         names: a system configuration and a memory mode, or only one of them.
     """
-    default, config = _DEFAULTS[accelerator], custom or packaged()
     if not names and custom is None:
         return accelerator
-    usual = (default.system_config, default.memory_mode)
-    valid = [
-        (system, mode)
-        for system in _systems(accelerator, config)
-        for mode in config.names(MODE)
-        if not _misplaced(Target(accelerator, system, mode), config)
-    ]
-    if not valid:
-        return "accelerator:system_config:memory_mode with sections of another --vela-config"
-
-    def score(pair: tuple[str, str]) -> tuple[float, int]:
-        """How similar the pair is to the given names, then how many names it shares with the default."""
-        if len(names) == 1:
-            similar = max(_similarity(names[0], known) for known in pair)
-        else:
-            similar = sum(map(_similarity, names, pair))
-        return similar, (pair[0] == usual[0]) + (pair[1] == usual[1])
-
-    return ":".join((accelerator, *max(valid, key=score)))
+    default, config = _DEFAULTS[accelerator], custom or packaged()
+    # A single name may be either, so it is compared with both.
+    system_name, mode_name = (*names, *names, default.system_config, default.memory_mode)[:2]
+    systems = _by_similarity(system_name, _systems(accelerator, config), default.system_config)
+    modes = _by_similarity(mode_name, config.names(MODE), default.memory_mode)
+    for system, mode in itertools.product(systems, modes):
+        if not _misplaced(Target(accelerator, system, mode), config):
+            return f"{accelerator}:{system}:{mode}"
+    return "accelerator:system_config:memory_mode, with names from another --vela-config"
 
 
-def _similarity(name: str, known: str) -> float:
-    """How similar two names are, 0 to 1; 0 if too little to suggest one for the other."""
-    ratio = difflib.SequenceMatcher(None, name.lower(), known.lower()).ratio()
-    return ratio if ratio >= _SIMILAR else 0.0
+def _by_similarity(name: str, known: Sequence[str], default: str) -> list[str]:
+    """The known names, most similar first; among those that are not similar, the default first."""
+
+    def key(candidate: str) -> tuple[float, bool]:
+        ratio = difflib.SequenceMatcher(None, name.lower(), candidate.lower()).ratio()
+        return -ratio if ratio >= _SIMILAR else 0.0, candidate != default
+
+    return sorted(known, key=key)
