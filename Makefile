@@ -1,13 +1,13 @@
-# make model   environment, then the whole pipeline on the defaults
-# make test    environment with the development tools, then the tests
-# make check   the reproducibility check on both golden recipes
-# make lint    ruff and mypy
-# make lock    resolve the dependencies anew (needs uv)
-# make aarch64 what runs the model as AArch64 code, into the cache (Debian or Ubuntu with qemu-user)
-# make cluster what --cluster needs, added to the environment
-# make reference docs/cli.md, from the declarations of the commands and options
+# make model   create the environment, then run the whole pipeline with its defaults
+# make test    create the environment with the development tools, then run the tests
+# make check   run the reproducibility check on both golden recipes
+# make lint    run ruff and mypy
+# make lock    resolve the dependencies again (needs uv)
+# make aarch64 create the AArch64 root that runs the model under qemu-user, in the cache (Debian or Ubuntu)
+# make cluster add the packages for --cluster to the environment
+# make reference write docs/cli.md from the declarations of the commands and options
 # make clean   remove the environment and the caches of the tools
-# make test-slow, make test-shared   tests that take longer, and tests on real pictures (SHARED names their folder)
+# make test-slow, make test-shared   run the slow tests, or the tests on real pictures (in the folder that SHARED names)
 
 PYTHON ?= python3
 VENV := .venv
@@ -16,7 +16,7 @@ BIN := $(VENV)/bin
 .PHONY: help model test test-slow test-shared check lint lock cluster aarch64 reference clean
 .DELETE_ON_ERROR:
 
-# ARGS are passed on, as in make model ARGS="--checkpoint seeded --calib 50".
+# ARGS are arguments of the pipeline: make model ARGS="--checkpoint seeded --calib 50".
 model: $(VENV)/.runtime
 	$(BIN)/python -m pipeline all $(ARGS)
 
@@ -46,10 +46,10 @@ lint: $(VENV)/.development
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# An older pip mishandles extras when it checks hashes, so pip itself comes first, from a lock of its own.
+# Old versions of pip mishandle extras in hash-checking mode, so a locked pip is installed first.
 $(VENV)/.pip: requirements/pip.lock
 	@$(PYTHON) -c "import sys; v = sys.version_info[:2]; sys.exit(not (3, 10) <= v <= (3, 13) and \
-	  f'error: expected Python 3.10 to 3.13; found {v[0]}.{v[1]}; done: nothing; next: make PYTHON=python3.12 model')"
+	  f'error: expected Python 3.10 to 3.13; found {v[0]}.{v[1]}; done: nothing was installed; next: make PYTHON=python3.12 model')"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --require-hashes -r $<
 	touch $@
@@ -66,15 +66,15 @@ $(VENV)/.development: requirements/development.lock $(VENV)/.runtime
 	$(BIN)/python -m pip install --quiet --require-hashes -r $<
 	touch $@
 
-# No index address enters a lock: hashes say what is meant, wherever it comes from.
+# Locks contain no index addresses: the hashes identify the packages, whatever the index.
 LOCKING = uv pip compile --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links --quiet
 LOCK = $(LOCKING) --universal --python-version 3.10 --no-strip-extras
 
-# Wheels for Python 3.8 alone, and nothing but what is listed: nothing is compiled, and no build tool is fetched.
+# Only wheels for Python 3.8, and only the listed packages: nothing is compiled, and no build tool is downloaded.
 TOOLCHAINS := 2.4.4 2.5.0 2.6.0
 LOCK_2021 = $(LOCKING) --python-version 3.8 --python-platform x86_64-manylinux2014 --no-deps --only-binary :all:
 
-# One numpy for every Python of a distribution: what the oldest of ours has.
+# One version of numpy for the Python of any distribution: the one for the oldest supported Python.
 LOCK_AARCH64 = $(LOCKING) --python-version 3.10 --python-platform aarch64-manylinux_2_28 --no-deps --only-binary :all: \
   --constraint requirements/runtime.lock
 

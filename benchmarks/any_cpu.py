@@ -1,13 +1,13 @@
-"""The same bytes on any CPU: builds from a recorded range table, and ranges measured, here and on emulated CPUs.
+"""Checks that builds from recorded ranges give the same bytes on any CPU, and how measured ranges differ by CPU.
 
     python benchmarks/any_cpu.py
     python benchmarks/any_cpu.py --model 0.35_96,1.0_224 --cpus Haswell,EPYC,SandyBridge --sets 3 --calib 10
 
-Needs `qemu-x86_64`. For each model it makes the seeded INT8 model from the table in `calibration/recorded/`, on this
-CPU and on each emulated one, with every stage before it run there as well, and compares the bytes. Then it measures
-ranges of some sets of procedural pictures in each place, and counts the minima and maxima that differ from those
-measured here: as measured, and rounded as a build rounds them. Those that decide no byte, as the softmax's, do not
-count. Ends with status 1 unless all the models' bytes are the same. An emulated build takes half a minute to two.
+Needs `qemu-x86_64`. For each model it builds the seeded INT8 model from the range table in `calibration/recorded/`, on
+this CPU and on each emulated CPU, and compares the bytes. All stages run on that CPU. Then it measures the ranges of
+several sets of procedural pictures on each CPU, and counts the minima and maxima that differ from those of this CPU:
+unrounded, and rounded as in a build. Ranges that do not affect the model, such as that of the softmax, are not counted.
+Exit status 1 if the bytes of a model differ. An emulated build takes 30 to 120 s.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ _LIMIT = 1800  # seconds for one emulated run
 
 
 def main() -> int:
-    """Builds, measures and prints; the exit status."""
+    """Builds, measures and prints; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="0.35_96,1.0_224")
     parser.add_argument("--cpus", default="Haswell,EPYC,SandyBridge", help="as `qemu-x86_64 -cpu help` names them")
-    parser.add_argument("--sets", type=int, default=3, help="calibration sets to measure, of other pictures each")
+    parser.add_argument("--sets", type=int, default=3, help="calibration sets to measure, each of different pictures")
     parser.add_argument("--calib", type=int, default=10, help="pictures in a set")
     parser.add_argument("--measure-to", type=Path, metavar="FILE", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -70,7 +70,7 @@ def _compare(name: str, arguments: argparse.Namespace, folder: Path) -> bool:
         seconds = time.perf_counter() - start
         spans = np.zeros((0, 0, 2), np.float32)
         if arguments.sets:
-            spans = _measured_there(python, name, arguments, folder / f"{cpu}.npy")
+            spans = _measured_by(python, name, arguments, folder / f"{cpu}.npy")
         first = first or (sha1, spans)
         same &= sha1 == first[0]
         differing = f"{np.count_nonzero(spans != first[1]):,} of {spans.size:,}"
@@ -84,7 +84,7 @@ def _compare(name: str, arguments: argparse.Namespace, folder: Path) -> bool:
 
 
 def _built(python: Path, name: str, out: Path) -> str:
-    """SHA-1 of the INT8 model that the pipeline builds from the recorded table."""
+    """The SHA-1 of the INT8 model that the pipeline builds from the recorded range table."""
     table = _RECORDED / f"mobilenet_v2_{name}_seeded.json"
     flags = ["--model", name, "--checkpoint", "seeded", "--images", "procedural", "--ranges", table, "--limit", "0"]
     _run([python, "-m", "pipeline", "quantize", *flags, "--jobs", "1", "--quiet", "--out", out])
@@ -92,7 +92,8 @@ def _built(python: Path, name: str, out: Path) -> str:
     return digest_bytes(model.read_bytes(), "sha1")
 
 
-def _measured_there(python: Path, name: str, arguments: argparse.Namespace, file: Path) -> Array:
+def _measured_by(python: Path, name: str, arguments: argparse.Namespace, file: Path) -> Array:
+    """The ranges that this Python measures: float32 (sets, activations, 2)."""
     sets = ["--sets", str(arguments.sets), "--calib", str(arguments.calib)]
     _run([python, __file__, "--model", name, *sets, "--measure-to", file])
     spans: Array = np.load(file)
@@ -114,21 +115,21 @@ def _run(command: list[Path | str]) -> None:
 
 
 def _measured(model: Model, sets: int, calib: int) -> Array:
-    """Ranges as measured of the activations whose range decides a byte: float32 (sets, activations, 2)."""
+    """The unrounded ranges of the activations that affect the model: float32 (sets, activations, 2)."""
     float_model = convert.convert_float(architecture.frozen_graph(model, seeded.seeded_weights(model)))
-    deciding = np.isin(list(convert.activations(float_model)), convert.activations_with_a_range(float_model))
-    return np.stack([_set(float_model, model, seed, calib)[deciding] for seed in range(sets)])
+    relevant = np.isin(list(convert.activations(float_model)), convert.activations_with_a_range(float_model))
+    return np.stack([_set(float_model, model, seed, calib)[relevant] for seed in range(sets)])
 
 
 def _set(float_model: bytes, model: Model, seed: int, calib: int) -> Array:
-    """Ranges of the first pictures of a procedural series: float32 (activations, 2)."""
+    """The ranges of `calib` procedural pictures of a seed: float32 (activations, 2)."""
     source = ProceduralSource(seed)
     inputs = Inputs(source, Preprocess(), model.resolution)
     return measure(float_model, inputs, source.pictures(0, calib), Workers(), lambda count: None).spans
 
 
 def _ulps(values: Array, others: Array) -> int:
-    """The largest distance in units in the last place; values of opposite signs do not occur."""
+    """The largest difference in units in the last place; values of opposite signs do not occur."""
     if not values.size:
         return 0
     return int(np.abs(values.view(np.int32).astype(np.int64) - others.view(np.int32)).max())

@@ -1,11 +1,11 @@
-"""How long compilers take over a constant array, by the form of its source, and whether the object holds the file.
+"""Measures how long compilers take for a constant array in different source forms, and checks the object file.
 
     python benchmarks/c_array_compile.py                        a random block of 4,000,000 bytes
     python benchmarks/c_array_compile.py model.tflite           a file
     python benchmarks/c_array_compile.py --compilers gcc,clang  other compilers; those with ++ compile as C++
 
-Prints a row for each form and compiler: size of the source, shortest time out of three, largest memory, and how many
-bytes the array has in the object, with `wrong` where they do not begin with the file's.
+Prints a row for each form and compiler: source size, shortest time of three, peak memory, and the size of the array in
+the object file, with `wrong` if it does not start with the content of the file.
 """
 
 from __future__ import annotations
@@ -43,22 +43,22 @@ extern const {kind} block_data[];
 """
 
 
-def list_source(kind: str, values: Iterable[str], in_line: int) -> str:
-    """An array as a list of numbers."""
+def list_source(kind: str, values: Iterable[str], per_line: int) -> str:
+    """The source of an array as a list of numbers."""
     numbers = list(values)
-    lines = "\n".join(",".join(numbers[at : at + in_line]) + "," for at in range(0, len(numbers), in_line))
+    lines = "\n".join(",".join(numbers[at : at + per_line]) + "," for at in range(0, len(numbers), per_line))
     return f'#include "block.h"\nMODEL_DATA_SECTION const {kind} block_data[{len(numbers)}] = {{\n{lines}\n}};\n'
 
 
 def words(data: bytes, bits: int) -> str:
-    """Whole words; what is left over at the end is filled up with zeros."""
+    """The source of an array of words; the last word is padded with zeros."""
     size = bits // 8
     padded = data + bytes(-len(data) % size)
     numbers = struct.unpack(f"<{len(padded) // size}{ {32: 'I', 64: 'Q'}[bits] }", padded)
     return list_source(f"uint{bits}_t", (f"0x{number:x}" for number in numbers), 512 // bits)
 
 
-# Form -> the element type, and the source from the bytes.
+# Form -> element type, and a function from the bytes to the source.
 FORMS: dict[str, tuple[str, Callable[[bytes], str]]] = {
     "string literal": ("unsigned char", lambda data: array_source("block.h", [ByteArray("block_data", data)])),
     "64-bit words, hexadecimal": ("uint64_t", lambda data: words(data, 64)),
@@ -72,13 +72,13 @@ FORMS: dict[str, tuple[str, Callable[[bytes], str]]] = {
 
 
 def compile_once(compiler: str, folder: Path) -> tuple[float, float]:
-    """Seconds, and the largest memory in MiB."""
+    """The compile time in seconds, and the peak memory in MiB."""
     language = ("-x", "c++", "-std=c++17") if "++" in compiler else ("-std=c99",)
     start = time.perf_counter()
     process = subprocess.Popen([compiler, *language, *FLAGS, "-c", "block.c", "-o", "block.o"], cwd=folder)
     _, status, usage = os.wait4(process.pid, 0)
     seconds = time.perf_counter() - start
-    # Popen does not see that the process was waited for here.
+    # os.wait4 collected the status, so Popen does not have it.
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise SystemExit(f"{compiler} failed")
@@ -86,11 +86,12 @@ def compile_once(compiler: str, folder: Path) -> tuple[float, float]:
 
 
 def objcopy_of(compiler: str) -> str:
-    """A cross compiler's object needs the tool of the same prefix."""
+    """The `objcopy` for a compiler; a cross compiler needs the one with its prefix."""
     return re.sub(r"(gcc|g\+\+)$", "objcopy", compiler) if compiler.endswith(("-gcc", "-g++")) else "objcopy"
 
 
 def main() -> None:
+    """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", nargs="?", type=Path)
     parser.add_argument("--compilers", default="gcc,g++,clang,clang++")

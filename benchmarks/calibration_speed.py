@@ -1,16 +1,16 @@
-"""Time from JPEG to ranges: ours, TensorFlow's calibrator, AI Edge Quantizer's, and what no calibrator can beat.
+"""Measures the time from JPEG to ranges: this program, TensorFlow's calibrator, AI Edge Quantizer, and a lower limit.
 
     .venv/bin/python -m pip install -e '.[benchmarks]'      # four packages; no locked version changes
     python benchmarks/calibration_speed.py --checkpoint ARCHIVE --images FOLDER --calib 500
 
-All run on the same pictures and the same float model, in turns, each in a fresh process. Ours and the limit (decoding,
-preprocessing and the bare network, nothing measured) are timed from the moment when every worker has measured its first
-pictures until the last result is in. The other two run in one process, as their users run them; their inputs are
-decoded first, by our code in that process, and both times are added. Not timed are imports, and of AI Edge Quantizer
-the reading of the model. CPU time is that of all processes and threads: what a method costs, however busy the machine.
-Of several rounds the fastest counts, of each alike: other load only ever adds.
+All run on the same pictures and the same float model, in turns, each in a new process. This program and the limit
+(decoding, preprocessing and the network, without measuring ranges) are timed from the moment that every worker has
+finished its first pictures until the last result. The other two run in one process, as users run them; this program's
+code decodes their inputs first in that process, and the times are added. Imports are not timed, and neither is AI Edge
+Quantizer's reading of the model. CPU time is the sum over all processes and threads; it depends little on other load.
+The fastest of several rounds counts, for all methods alike, as other load can only add time.
 
-At the end our ranges, rounded to 10 bits, are held against those of TensorFlow's calibrator.
+At the end it compares the ranges of this program, rounded to 10 bits, with those of TensorFlow's calibrator.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ from recreate_model.support.capture import captured
 from recreate_model.tflite.interpret import Runner
 from tests import tensorflow_ranges
 
-_MEET = "meet/"  # in front of a picture's id: wait for the other workers
-_THREADS_OF_AI_EDGE = 16  # what its `calibrate` takes unless told
+_BARRIER = "barrier/"  # prefix of a picture's id: wait for the other workers
+_THREADS_OF_AI_EDGE = 16  # the default of its `calibrate`
 _TENSORFLOW, _AI_EDGE = "TensorFlow's calibrator", "AI Edge Quantizer, as is"
 
 
 @dataclass(frozen=True)
 class Job:
-    """What everyone measures."""
+    """The common task of all methods."""
 
     model_file: Path
     source: Source
@@ -64,13 +64,13 @@ class Job:
     pictures: tuple[Picture, ...]
 
     def inputs(self, source: Source | None = None) -> Inputs:
-        """These pictures as inputs, or those of a source around theirs."""
+        """The inputs of the network, from this source or another one."""
         return Inputs(source or self.source, Preprocess(), self.resolution)
 
 
 @dataclass(frozen=True, eq=False)
-class Took:
-    """Seconds for all pictures, wall-clock and CPU; ranges where they are the true ones or TensorFlow's."""
+class Timing:
+    """Seconds for all pictures, wall-clock and CPU; ranges, if the method gives them for all activations."""
 
     wall: float
     cpu: float
@@ -78,8 +78,8 @@ class Took:
 
 
 @dataclass(frozen=True)
-class Meeting:
-    """A source that lets workers go on when all are up: each gets one chunk of the warm-up, which ends with a wait."""
+class Barrier:
+    """A source that makes all workers wait for each other, at the end of a warm-up of one chunk for each worker."""
 
     source: Source
     folder: Path
@@ -87,7 +87,7 @@ class Meeting:
     kind: str = "folder"
 
     def read(self, picture_id: str) -> tuple[Array, str]:
-        if picture_id.startswith(_MEET):
+        if picture_id.startswith(_BARRIER):
             _, number, picture_id = picture_id.split("/", 2)
             (self.folder / number).touch()
             while len(os.listdir(self.folder)) < self.jobs:
@@ -95,13 +95,13 @@ class Meeting:
         return self.source.read(picture_id)
 
     def warm_up(self, pictures: Sequence[Picture]) -> list[Picture]:
-        """A chunk for each worker; the pictures are some of those that are measured, so the ranges are the same."""
+        """One chunk for each worker, from the measured pictures, so the ranges do not change."""
         ids = [picture.id for picture in itertools.islice(itertools.cycle(pictures), CHUNK)]
-        return [Picture(name) for number in range(self.jobs) for name in (*ids[:-1], f"{_MEET}{number}/{ids[-1]}")]
+        return [Picture(name) for number in range(self.jobs) for name in (*ids[:-1], f"{_BARRIER}{number}/{ids[-1]}")]
 
 
 class Stopwatch:
-    """Times what comes after the first `skip` pictures, as `progress` reports them."""
+    """A progress callback that times everything after the first `skip` pictures."""
 
     def __init__(self, skip: int) -> None:
         self._left = skip
@@ -112,22 +112,22 @@ class Stopwatch:
         if self._left <= 0:
             self._marks.append((time.perf_counter(), _cpu_of_all()))
 
-    def took(self, spans: Array | None = None) -> Took:
-        """From the last picture skipped to the last picture."""
+    def took(self, spans: Array | None = None) -> Timing:
+        """The time from the last skipped picture to the last picture."""
         (wall, cpu), (wall_end, cpu_end) = self._marks[0], self._marks[-1]
-        return Took(wall_end - wall, cpu_end - cpu, spans)
+        return Timing(wall_end - wall, cpu_end - cpu, spans)
 
 
 def _cpu_of_all() -> float:
     this = psutil.Process()
     times = [process.cpu_times() for process in (this, *this.children(recursive=True))]
-    return sum(one.user + one.system for one in times)
+    return sum(spent.user + spent.system for spent in times)
 
 
-def ours(jobs: int, job: Job) -> Took:
+def pipeline(jobs: int, job: Job) -> Timing:
     """`calibration.ranges.measure.measure`, as the pipeline calls it."""
     with tempfile.TemporaryDirectory() as folder:
-        source = Meeting(job.source, Path(folder), jobs)
+        source = Barrier(job.source, Path(folder), jobs)
         warm_up = source.warm_up(job.pictures)
         watch = Stopwatch(len(warm_up))
         found = measure(
@@ -136,10 +136,10 @@ def ours(jobs: int, job: Job) -> Took:
     return watch.took(found.spans)
 
 
-def limit(jobs: int, job: Job) -> Took:
-    """The same, without ranges: pictures become inputs, and the network as it was converted runs on them."""
+def limit(jobs: int, job: Job) -> Timing:
+    """The same work without ranges: preprocessing, and the converted network without extra outputs."""
     with tempfile.TemporaryDirectory() as folder:
-        source = Meeting(job.source, Path(folder), jobs)
+        source = Barrier(job.source, Path(folder), jobs)
         warm_up = source.warm_up(job.pictures)
         watch = Stopwatch(len(warm_up))
         setup = functools.partial(_bare_setup, job.model_file, job.inputs(source))
@@ -159,7 +159,7 @@ def _bare_chunk(state: tuple[Runner, Inputs], pictures: Sequence[Picture]) -> in
     return len(pictures)
 
 
-def tensorflow(job: Job) -> Took:
+def tensorflow(job: Job) -> Timing:
     """The calibrator that `TFLiteConverter` runs."""
     with captured():
         from tensorflow.lite.python.optimize import calibrator  # noqa: F401, so that the import is not timed
@@ -167,21 +167,21 @@ def tensorflow(job: Job) -> Took:
         model = job.model_file.read_bytes()
         wall, cpu = time.perf_counter(), time.process_time()
         spans = tensorflow_ranges.calibrated(model, _loaded(job))
-        return Took(time.perf_counter() - wall, time.process_time() - cpu, spans)
+        return Timing(time.perf_counter() - wall, time.process_time() - cpu, spans)
 
 
-def ai_edge_quantizer(mode: str, threads: int, job: Job) -> Took:
+def ai_edge_quantizer(mode: str, threads: int, job: Job) -> Timing:
     """`Quantizer.calibrate` with its recipe for int8 weights and activations."""
     from ai_edge_quantizer import quantizer, recipe
     from ai_edge_quantizer.calibrator import CalibrationMode
 
     with captured():
-        asked = quantizer.Quantizer(_with_signature(job.model_file.read_bytes()), recipe.static_wi8_ai8())
+        calibrating = quantizer.Quantizer(_with_signature(job.model_file.read_bytes()), recipe.static_wi8_ai8())
         wall, cpu = time.perf_counter(), time.process_time()
-        # A list, since `calibrate` goes through the data twice, to count them first.
+        # A list, because `calibrate` iterates over the data twice.
         data = {"serving_default": [{"input": value} for value in _loaded(job)]}
-        asked.calibrate(data, num_threads=threads, mode=CalibrationMode[mode])
-        return Took(time.perf_counter() - wall, time.process_time() - cpu)
+        calibrating.calibrate(data, num_threads=threads, mode=CalibrationMode[mode])
+        return Timing(time.perf_counter() - wall, time.process_time() - cpu)
 
 
 def _loaded(job: Job) -> list[Array]:
@@ -190,7 +190,7 @@ def _loaded(job: Job) -> list[Array]:
 
 
 def _with_signature(float_model: bytes) -> bytes:
-    """The float model has no signature, by which alone AI Edge Quantizer finds the input."""
+    """The model with a signature, which AI Edge Quantizer needs to find the input."""
     from ai_edge_litert import schema_py_generated as schema
 
     def named(name: str, index: int) -> schema.TensorMapT:
@@ -207,9 +207,9 @@ def _with_signature(float_model: bytes) -> bytes:
     return convert.pack(model)
 
 
-def _alone(contender: Callable[[Job], Took], job: Job) -> Took:
+def _in_new_process(method: Callable[[Job], Timing], job: Job) -> Timing:
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as executor:
-        return executor.submit(contender, job).result()
+        return executor.submit(method, job).result()
 
 
 def main() -> None:
@@ -224,14 +224,14 @@ def main() -> None:
     arguments = parser.parse_args()
     if importlib.util.find_spec("ai_edge_quantizer") is None:
         raise SystemExit(
-            "error: expected ai-edge-quantizer, to compare with; found none; done: nothing; "
+            "error: expected ai-edge-quantizer, to compare with; found none; done: nothing was measured; "
             "next: pip install -e '.[benchmarks]'"
         )
     jobs = arguments.jobs
     profiler, default = "CALIBRATION_PROFILER_BASED", "CALIBRATION_PRESERVE_ALL_TENSORS"
-    contenders: dict[str, Callable[[Job], Took]] = {
-        f"ours, {jobs} processes": functools.partial(ours, jobs),
-        "ours, 1 process": functools.partial(ours, 1),
+    methods: dict[str, Callable[[Job], Timing]] = {
+        f"pipeline, {jobs} processes": functools.partial(pipeline, jobs),
+        "pipeline, 1 process": functools.partial(pipeline, 1),
         f"limit, {jobs} processes": functools.partial(limit, jobs),
         "limit, 1 process": functools.partial(limit, 1),
         _TENSORFLOW: tensorflow,
@@ -240,22 +240,22 @@ def main() -> None:
         f"  by profiler, {jobs} threads": functools.partial(ai_edge_quantizer, profiler, jobs),
         "  by profiler, 1 thread": functools.partial(ai_edge_quantizer, profiler, 1),
     }
-    runs: dict[str, list[Took]] = {name: [] for name in contenders}
+    runs: dict[str, list[Timing]] = {name: [] for name in methods}
     with tempfile.TemporaryDirectory() as scratch:
         job = _job(Model.parse(arguments.model), arguments, Path(scratch))
         float_model = job.model_file.read_bytes()
         for _ in range(arguments.repeats):
             print(f"load {os.getloadavg()[0]:.1f}", file=sys.stderr, flush=True)
-            for name, contender in contenders.items():
-                runs[name].append(_alone(contender, job))
-                took = runs[name][-1]
-                print(f"  {name:30} {took.wall:7.2f} s, CPU {took.cpu:7.2f} s", file=sys.stderr, flush=True)
+            for name, method in methods.items():
+                timing = _in_new_process(method, job)
+                runs[name].append(timing)
+                print(f"  {name:30} {timing.wall:7.2f} s, CPU {timing.cpu:7.2f} s", file=sys.stderr, flush=True)
     _print_times(runs, len(job.pictures), jobs)
-    first = {name: tooks[0].spans for name, tooks in runs.items()}
-    spans, theirs = first[f"ours, {jobs} processes"], first[_TENSORFLOW]
+    first = {name: rounds[0].spans for name, rounds in runs.items()}
+    spans, tensorflow_spans = first[f"pipeline, {jobs} processes"], first[_TENSORFLOW]
     assert spans is not None
-    assert theirs is not None
-    _print_agreement(tensorflow_ranges.compare(float_model, spans, theirs))
+    assert tensorflow_spans is not None
+    _print_agreement(tensorflow_ranges.compare(float_model, spans, tensorflow_spans))
 
 
 def _job(model: Model, arguments: argparse.Namespace, scratch: Path) -> Job:
@@ -266,24 +266,26 @@ def _job(model: Model, arguments: argparse.Namespace, scratch: Path) -> Job:
     model_file = scratch / "float.tflite"
     model_file.write_bytes(convert.convert_float(architecture.frozen_graph(model, weights)))
     if arguments.images == "procedural":
-        made = ProceduralSource()
-        return Job(model_file, made, model.resolution, select_procedural(made, arguments.calib, 0).calibration)
+        procedural = ProceduralSource()
+        return Job(
+            model_file, procedural, model.resolution, select_procedural(procedural, arguments.calib, 0).calibration
+        )
     source = FolderSource(Path(arguments.images))
     return Job(model_file, source, model.resolution, select(source, arguments.calib, 0).calibration)
 
 
-def _print_times(runs: dict[str, list[Took]], pictures: int, jobs: int) -> None:
-    wall = {name: min(took.wall for took in rounds) for name, rounds in runs.items()}
-    cpu = {name: min(took.cpu for took in rounds) for name, rounds in runs.items()}
-    many, one = f"ours, {jobs} processes", "ours, 1 process"
-    print(f"{pictures} pictures, the fastest of {len(runs[one])}; ours had ", end="")
-    print(f"{max(took.cpu / took.wall for took in runs[many]):.2f} processors of the {jobs} it asked for")
-    print(f"{'':30}{'ms a picture':>21}{'pictures':>11}{'wall, times ours with':>26}{'CPU, times':>12}")
+def _print_times(runs: dict[str, list[Timing]], pictures: int, jobs: int) -> None:
+    wall = {name: min(timing.wall for timing in rounds) for name, rounds in runs.items()}
+    cpu = {name: min(timing.cpu for timing in rounds) for name, rounds in runs.items()}
+    many, one = f"pipeline, {jobs} processes", "pipeline, 1 process"
+    print(f"{pictures} pictures, the fastest of {len(runs[one])} rounds; the pipeline used ", end="")
+    print(f"{max(timing.cpu / timing.wall for timing in runs[many]):.2f} of {jobs} processors")
+    print(f"{'':30}{'ms a picture':>21}{'pictures':>11}{'wall, times pipeline':>26}{'CPU, times':>12}")
     print(f"{'':30}{'wall':>7}{'slowest':>8}{'CPU':>6}{'a second':>11}", end="")
-    print(f"{f'{jobs} processes':>15}{'1 process':>11}{'ours':>12}")
+    print(f"{f'{jobs} processes':>15}{'1 process':>11}{'1 process':>12}")
     for name, rounds in runs.items():
         print(
-            f"{name:30}{_ms(wall[name], pictures)}{_ms(max(took.wall for took in rounds), pictures):>8}"
+            f"{name:30}{_ms(wall[name], pictures)}{_ms(max(timing.wall for timing in rounds), pictures):>8}"
             f"{_ms(cpu[name], pictures):>6}{pictures / wall[name]:11.0f}{wall[name] / wall[many]:15.2f}"
             f"{wall[name] / wall[one]:11.2f}{cpu[name] / cpu[one]:12.2f}"
         )
@@ -292,8 +294,8 @@ def _print_times(runs: dict[str, list[Took]], pictures: int, jobs: int) -> None:
     _target(f"500 pictures in under 3 s: {seconds:.2f} s ({if_idle:.2f} s by CPU time)", seconds < 3)
     for name, times in ((_TENSORFLOW, 10), (_AI_EDGE, 5)):
         found = wall[name] / wall[many]
-        said = f"{found:.1f} times ({cpu[name] / cpu[many]:.1f} by CPU time)"
-        _target(f"{times} times as fast as {name}: {said}", found >= times)
+        ratio = f"{found:.1f} times ({cpu[name] / cpu[many]:.1f} by CPU time)"
+        _target(f"{times} times as fast as {name}: {ratio}", found >= times)
 
 
 def _ms(seconds: float, pictures: int) -> str:
@@ -305,12 +307,12 @@ def _target(what: str, met: bool) -> None:
 
 
 def _print_agreement(found: tensorflow_ranges.Agreement) -> None:
-    print(f"ranges: {found.values} values, {found.same_bits} with the bits of TensorFlow's calibrator before rounding")
+    print(f"ranges: {found.values} values, {found.same_bits} bit-exact with TensorFlow's calibrator before rounding")
     print(f"  {found.widened} of 10 residual inputs are wider there, up to {found.widest:.2f} times")
-    print(f"  rounded, {len(found.different)} differ, residual inputs joined with their sums as it joins them")
+    print(f"  rounded, {len(found.different)} differ; residual inputs are merged with their sums as TensorFlow does")
     print(f"  {len(found.near)} at a rounding boundary, of which {len(found.near_and_different)} differ")
-    for said in (*found.different, *found.near):
-        print(f"    {said}")
+    for line in (*found.different, *found.near):
+        print(f"    {line}")
 
 
 if __name__ == "__main__":

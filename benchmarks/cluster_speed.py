@@ -1,9 +1,9 @@
-"""Time to measure ranges over local processes and over a Dask cluster on this machine, in turns.
+"""Measures the time to measure ranges with local processes and with a Dask cluster on this machine, in turns.
 
     PYTHONPATH=. python benchmarks/cluster_speed.py --checkpoint ARCHIVE --images FOLDER --calib 500
 
-Two workers of one thread each, with and without Dask's nanny. Seconds of `measure` alone: no model is read or made, no
-picture chosen. `first` is the first work of workers just started, which are waited for before the clock runs.
+Uses two workers with one thread each, with and without Dask's nanny. Only `measure` is timed, not reading the model or
+selecting pictures. `first` is the first job of new workers, timed once they are ready; `again` is the second.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ def dask(*arguments: str) -> subprocess.Popen[bytes]:
 
 
 def main() -> None:
+    """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", type=Path, required=True)
     parser.add_argument("--images", type=Path, required=True)
@@ -70,14 +71,14 @@ def main() -> None:
                 rows.setdefault(f"{name}, first", []).append(seconds(workers))
                 rows.setdefault(f"{name}, again", []).append(seconds(workers))
     for name, values in rows.items():
-        each = ", ".join(f"{value:.1f}" for value in values)
-        print(f"{name:24} median {statistics.median(values):5.1f} s of {len(values)} ({each})")
+        times = ", ".join(f"{value:.1f}" for value in values)
+        print(f"{name:24} median {statistics.median(values):5.1f} s of {len(values)} ({times})")
     print(f"{len(pictures)} pictures; {'the same ranges' if len(seen) == 1 else 'DIFFERENT RANGES'} every time")
 
 
 @contextlib.contextmanager
 def cluster(flags: tuple[str, ...], count: int) -> Iterator[Workers]:
-    """A scheduler and two workers, from `count` commands with these flags."""
+    """Starts a scheduler and `count` worker commands with these flags, two workers in total; kills them at the end."""
     import distributed
 
     address = f"tcp://127.0.0.1:{_PORT}"

@@ -1,9 +1,9 @@
-"""Time of `python -m pipeline diff` on two models of 4 MB, run as a user runs it, and of its parts in one process.
+"""Measures the time of `python -m pipeline diff` on two models of 4 MB, and of its parts in one process.
 
     python benchmarks/diff_speed.py A.tflite B.tflite
 
-Without files it compares the model of the seeded build in `artifacts/` with a copy that has another weight. Times of
-the command are wall-clock, of whole processes; beside them stands `--help`, which is what starting costs.
+Without files it compares the model of the seeded build in `artifacts/` with a copy that has one different weight. Times
+of commands are wall-clock times of whole processes; `--help` shows the start-up time.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _DEFAULT = "artifacts/mobilenet_v2_1.0_224_seeded_INT8/mobilenet_v2_1.0_224_seed
 
 
 def timed(*arguments: str) -> float:
-    """Seconds of one run of the command line; a verdict other than the one asked for is no failure here."""
+    """The time of one run of the command line, in seconds."""
     start = time.perf_counter()
     command = [sys.executable, "-m", "pipeline", *arguments]
     subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
@@ -32,7 +32,7 @@ def timed(*arguments: str) -> float:
 
 
 def called(function: Callable[[], object]) -> float:
-    """Seconds of one call."""
+    """The time of one call, in seconds."""
     start = time.perf_counter()
     function()
     return time.perf_counter() - start
@@ -64,10 +64,11 @@ def main() -> None:
 
 
 def _stand_ins(folder: Path) -> list[Path]:
+    """Two model files that differ in one bit."""
     model = bytearray((ROOT / _DEFAULT).read_bytes())
     files = [folder / "one.tflite", folder / "two.tflite"]
     files[0].write_bytes(model)
-    model[len(model) // 2] ^= 1  # weights, as most of the file is
+    model[len(model) // 2] ^= 1  # most of the file is weights
     files[1].write_bytes(model)
     return files
 

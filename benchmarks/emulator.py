@@ -1,4 +1,4 @@
-"""Running Python on another CPU: `qemu-x86_64` emulates the instructions of the one named, not its caches."""
+"""Runs Python on an emulated CPU: `qemu-x86_64` emulates its instructions, not its caches."""
 
 from __future__ import annotations
 
@@ -11,11 +11,15 @@ PROGRAM = "qemu-x86_64"
 
 
 def emulated(python: Path, cpu: str, folder: Path) -> Path:
-    """A program in the folder that runs this Python on an emulated CPU, as `qemu-x86_64 -cpu help` names it."""
+    """Writes a script to the folder that runs a Python on an emulated CPU, and returns its path.
+
+    Args:
+        cpu: a name from `qemu-x86_64 -cpu help`.
+    """
     emulator = shutil.which(PROGRAM)
     if emulator is None:
         raise SystemExit(
-            f"error: expected {PROGRAM}, to emulate other CPUs; found none on the PATH; done: nothing; "
+            f"error: expected {PROGRAM}, to emulate other CPUs; found none on the PATH; done: nothing was measured; "
             "next: install it (Debian and Ubuntu: qemu-user)"
         )
     program = folder / f"python-{cpu}"
@@ -27,5 +31,5 @@ def emulated(python: Path, cpu: str, folder: Path) -> Path:
 
 
 def environment() -> dict[str, str]:
-    """This process's environment, without what it says of this CPU's caches and kernels."""
+    """This process's environment without the OpenBLAS settings for this CPU."""
     return {name: value for name, value in os.environ.items() if not name.startswith("OPENBLAS_")}

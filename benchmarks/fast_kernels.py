@@ -1,11 +1,11 @@
-"""What separates fast kernels that are right from a network that is wrong: classes, and scores, by how far they part.
+"""Measures what separates correct fast kernels from a wrong network: how far classes and scores differ.
 
     python benchmarks/fast_kernels.py MODEL.tflite --images FOLDER --pictures 500 --procedural 300
 
-Runs an INT8 classifier of pictures with XNNPACK and with the reference kernels, and says where the class parted, by how
-many levels the winner led there, and how far the scores were apart on pictures drawn again and again. Then it does the
-same for the reference kernels of models made wrong on purpose, on 20 pictures of each kind. From these figures the
-bounds in `pipeline/platforms/evidence.py` were set.
+Runs an INT8 image classifier with XNNPACK and with the reference kernels. Prints for how many pictures the class
+differs, by how many levels the best class led there, and how far the scores differ on random subsets of the pictures.
+Then does the same with the reference kernels for models with deliberate faults, on 20 pictures of each kind. The limits
+in `pipeline/platforms/evidence.py` come from these figures.
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ def main() -> None:
         ("procedural", _procedural(model, arguments.procedural)),
     ):
         expected = _run(model, inputs, "reference")
-        _print_right(kind, _run(model, inputs, "xnnpack"), expected)
-        few, wanted = inputs[:_FEW], expected[:_FEW]
-        print(f"  red and blue exchanged: {close(_run(model, few[..., ::-1], 'reference'), wanted)}")
+        _print_differences(kind, _run(model, inputs, "xnnpack"), expected)
+        few, few_expected = inputs[:_FEW], expected[:_FEW]
+        print(f"  red and blue exchanged: {close(_run(model, few[..., ::-1], 'reference'), few_expected)}")
         for what, number, part, change in _FAULTS:
             broken = _changed(model, number, part, change)
-            print(f"  {what}, convolution {number}: {close(_run(broken, few, 'reference'), wanted)}", flush=True)
+            print(f"  {what}, convolution {number}: {close(_run(broken, few, 'reference'), few_expected)}", flush=True)
 
 
 _FAULTS: tuple[tuple[str, int, int, Change], ...] = (
@@ -90,27 +90,28 @@ def _run(model: bytes, inputs: Array, kernels: Kernels) -> Array:
     return np.concatenate([runner.run(np.ascontiguousarray(value[np.newaxis]))[0] for value in inputs])
 
 
-def _print_right(kind: str, outputs: Array, expected: Array) -> None:
+def _print_differences(kind: str, outputs: Array, expected: Array) -> None:
+    """Prints how far the outputs of correct kernels differ; both arguments are int8 (n, classes)."""
     ordered = np.sort(expected.astype(int), axis=1)
-    parted = np.array([same_class(outputs[i : i + 1], expected[i : i + 1]).hits == 0 for i in range(len(expected))])
-    leads = (ordered[:, -1] - ordered[:, -2])[parted]
+    changed = np.array([same_class(outputs[i : i + 1], expected[i : i + 1]).hits == 0 for i in range(len(expected))])
+    leads = (ordered[:, -1] - ordered[:, -2])[changed]
     print(
-        f"{kind}: XNNPACK changed the class of {parted.sum()} of {len(parted)}, led by {leads.max(initial=0)} at most"
+        f"{kind}: XNNPACK changed the class of {changed.sum()} of {len(changed)}, led by {leads.max(initial=0)} at most"
     )
     generator = np.random.default_rng(0)
     for count in (_FEW, 1):
         chosen = (generator.choice(len(expected), count, replace=False) for _ in range(_DRAWS))
         found = [close(outputs[rows], expected[rows]) for rows in chosen]
-        apart = max(each.difference or 0 for each in found)
-        failed = sum(not each.holds for each in found)
-        print(f"  any {count}: scores {apart:.2f} apart at most, {failed} of {_DRAWS} draws refused")
+        largest = max(agreement.difference or 0 for agreement in found)
+        failed = sum(not agreement.holds for agreement in found)
+        print(f"  any {count}: scores {largest:.2f} apart at most, {failed} of {_DRAWS} draws refused")
 
 
 def _changed(model: bytes, number: int, part: int, change: Change) -> bytes:
     """The model with the weights (1) or the bias (2) of its `number`th convolution changed."""
     tree = schema.ModelT.InitFromPackedBuf(model, 0)
     graph = tree.subgraphs[0]
-    convolution = [each for each in graph.operators if len(each.inputs) == 3][number]
+    convolution = [operator for operator in graph.operators if len(operator.inputs) == 3][number]
     tensor = graph.tensors[convolution.inputs[part]]
     buffer = tree.buffers[tensor.buffer]
     values = np.asarray(buffer.data, np.uint8).view(np.int8 if part == 1 else np.int32).reshape(tensor.shape)

@@ -1,11 +1,11 @@
-"""How far the factors by which a converter folds BatchNorm are off the exact ones, by CPU: what the tolerance rests on.
+"""Measures how far a converter's BatchNorm folding factors differ from the exact ones, by CPU; it sets the tolerance.
 
     python benchmarks/folding_factors.py --checkpoint ARCHIVE
     python benchmarks/folding_factors.py --checkpoint ARCHIVE --cpus Haswell --toolchain 2.5.0,today
 
-Prints how many channels have a factor that is so many units in the last place (float32) off the exact one rounded. A
-channel counts where every weight and the bias that the converter folded are, bit for bit, what that one factor gives;
-`none` are those that no factor within the tolerance gives. Layers without BatchNorm are left out.
+For each difference in units in the last place (float32) it prints how many channels have a factor that differs by it
+from the exact factor, rounded. A channel counts if all of its folded weights and its bias are bit-exact with that
+factor; `none` counts the channels that no factor within the tolerance gives. Layers without BatchNorm are left out.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from recreate_model.prove.toolchain import Edits, Job
 from recreate_model.quantize import convert
 from recreate_model.tflite.model_view import read_model
 
-_ANY = (-1.0, 1.0)  # ranges decide nothing here
+_ANY = (-1.0, 1.0)  # ranges do not affect the folding
 
 
 def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", required=True, metavar="ARCHIVE", help="a path, or `official`")
-    parser.add_argument("--cpus", default="", help="beside this one, as `qemu-x86_64 -cpu help` names them")
+    parser.add_argument("--cpus", default="", help="in addition to this one, as `qemu-x86_64 -cpu help` names them")
     parser.add_argument("--toolchain", default="2.5.0,2.6.0,2.4.4,today", help="as `prove --toolchain` takes them")
     arguments = parser.parse_args()
     for name in [name for name in os.environ if name.startswith("OPENBLAS_")]:
-        del os.environ[name]  # what it says of this CPU would be wrong of the emulated one
+        del os.environ[name]  # settings for this CPU would be wrong for the emulated one
     print(stand_ins.machine())
     shifts = range(-FACTOR_ULPS, FACTOR_ULPS + 1)
     print(f"{'folded by':20}{'on':13}" + "".join(f"{shift:+7d}" for shift in shifts) + f"{'none':>7}")
@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def _job(source: Checkpoint) -> Job:
-    assert source.frozen_graph is not None  # stand_ins.checkpoint has seen to it
+    assert source.frozen_graph is not None  # checked by stand_ins.checkpoint
     shape = (1, source.model.resolution, source.model.resolution, 3)
     spans = np.full((len(convert.activations(_float_model(source))), 2), _ANY, np.float32)
     return Job(
@@ -69,20 +69,25 @@ def _float_model(source: Checkpoint) -> bytes:
 
 
 def _shifts(source: Checkpoint, constants: tuple[tuple[np.ndarray, np.ndarray], ...]) -> Counter[int | None]:
+    """Difference of the factor in units in the last place -> number of channels; None: no factor fits.
+
+    Args:
+        constants: weights and bias of each convolution, as the converter folded them.
+    """
     view = read_model(_float_model(source))
     result: Counter[int | None] = Counter()
     for layer, operator, (weights, bias) in zip(
         architecture.layers(source.model), convolutions(view), constants, strict=True
     ):
         if layer.batch_norm:
-            given = factors(layer, source.values)
+            exact = factors(layer, source.values)
             channels = by_channel(weights.reshape(view.tensors[operator.inputs[1]].shape), operator)
             left = np.full(len(bias), True)
             for shift in sorted(range(-FACTOR_ULPS, FACTOR_ULPS + 1), key=abs):
-                folded, folded_bias = given.fold(np.full(len(bias), shift))
-                here = left & (folded == channels).all(axis=1) & (folded_bias == bias)
-                result[shift] += int(here.sum())
-                left &= ~here
+                folded, folded_bias = exact.fold(np.full(len(bias), shift))
+                equal = left & (folded == channels).all(axis=1) & (folded_bias == bias)
+                result[shift] += int(equal.sum())
+                left &= ~equal
             result[None] += int(left.sum())
     return result
 

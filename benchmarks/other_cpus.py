@@ -1,12 +1,12 @@
-"""Files made on other CPUs, which fold BatchNorm to other last bits, proved on this one.
+"""Proves on this CPU files that were made on other CPUs, whose BatchNorm folding differs in the last bits.
 
     python benchmarks/other_cpus.py --checkpoint ARCHIVE
     python benchmarks/other_cpus.py --checkpoint ARCHIVE --cpus Haswell,Nehalem --toolchain 2.5.0,2.6.0 --keep FOLDER
 
-Needs `qemu-x86_64`. For each toolchain and CPU it converts the archive's frozen graph there, from the same random
-pictures, and proves the file here. Prints the verdict, and how many folding factors had to be moved off those of this
-CPU, what that changed in the model, and by how many units in the last place the farthest is off the exact one. The
-first row of a toolchain was made here, without the emulator. A conversion takes 15 to 60 s under emulation.
+Needs `qemu-x86_64`. For each toolchain and CPU it converts the archive's frozen graph on that CPU, always with the same
+random pictures, and proves the file on this CPU. Prints the verdict, the number of corrections to BatchNorm folding
+factors, what they change in the model, and the largest difference from an exact factor in units in the last place. The
+first row of a toolchain is for this CPU, without the emulator. A conversion takes 15 to 60 s under emulation.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from recreate_model.prove.prove import prove
 from recreate_model.support.digest import digest_bytes
 
 _COLUMNS = f"{'made with':33}{'on':13}{'made':>8}  {'SHA-1':10}{'verdict':12}{'proved':>8}"
-_MOVED = f"{'factors moved':>18}{'weights':>9}{'scales':>8}{'biases':>8}{'ulps':>6}"
+_CORRECTED = f"{'factors corrected':>18}{'weights':>9}{'scales':>8}{'biases':>8}{'ulps':>6}"
 
 
 def main() -> None:
-    """Makes, proves and prints."""
+    """Converts, proves and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", required=True, metavar="ARCHIVE", help="a path, or `official`")
     parser.add_argument("--cpus", default="Haswell,EPYC,SandyBridge", help="as `qemu-x86_64 -cpu help` names them")
     parser.add_argument("--toolchain", default="2.5.0", help="as `prove --toolchain` takes them")
     parser.add_argument("--seed", type=int, default=7, help="of the pictures")
-    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="where the files are to stay")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep the files in this folder")
     arguments = parser.parse_args()
     print(stand_ins.machine())
-    print(_COLUMNS + _MOVED)
+    print(_COLUMNS + _CORRECTED)
     source = stand_ins.checkpoint(arguments.checkpoint)
     with tempfile.TemporaryDirectory() as scratch:
         folder = arguments.keep or Path(scratch)
@@ -54,10 +54,10 @@ def main() -> None:
                 row = f"{chain.name:33}{cpu or 'this CPU':13}{made:6.1f} s  {sha1:10}{proof.verdict.name:12}"
                 if moves := proof.attempts[-1].corrections:
                     factors = f"{moves.channels:,} of {moves.of:,}"
-                    moved = f"{factors:>18}{moves.weights:9,}{moves.scales:8,}{moves.biases:8,}{moves.ulps:6}"
+                    corrected = f"{factors:>18}{moves.weights:9,}{moves.scales:8,}{moves.biases:8,}{moves.ulps:6}"
                 else:
-                    moved = f"{'none':>18}"
-                print(f"{row}{seconds:6.1f} s{moved}", flush=True)
+                    corrected = f"{'none':>18}"
+                print(f"{row}{seconds:6.1f} s{corrected}", flush=True)
 
 
 if __name__ == "__main__":

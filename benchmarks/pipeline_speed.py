@@ -1,11 +1,11 @@
-"""Time and memory of the whole pipeline, run as a user runs it.
+"""Measures the time and memory of the whole pipeline, from the command line.
 
     python benchmarks/pipeline_speed.py --checkpoint ARCHIVE --images FOLDER --calib 500
 
-Prints a cold `all`, an unchanged `all`, `--help`, and the peak memory of calibrating on 100 and on 5,000 procedural
-pictures. Times are wall-clock, of whole processes. Memory is the peak over time of the proportional set size summed
-over the process and its workers, sampled twenty times a second, so short peaks can be missed; the largest resident set
-of any single process, which the kernel keeps, stands beside it.
+Measures a first `all`, an unchanged `all`, `--help`, and the peak memory of calibration with 100 and with 5,000
+procedural pictures. Times are wall-clock times of whole processes. Memory is the peak of the proportional set size,
+summed over the process and its workers and sampled 20 times a second, so it can miss short peaks. The largest resident
+set size of a single process, as the kernel reports it, is printed too.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _MIB = 1 << 20
 
 @dataclass(frozen=True)
 class Run:
-    """One run: seconds, and MiB of the whole tree and of its largest process."""
+    """The result of one run: time, peak memory of the process tree, and peak memory of its largest process."""
 
     seconds: float
     tree_mib: float
@@ -38,7 +38,11 @@ class Run:
 
 
 def measure(*arguments: str) -> Run:
-    """Runs `python -m pipeline` with the arguments; raises if it fails."""
+    """Runs `python -m pipeline` with the arguments.
+
+    Raises:
+        SystemExit: it failed.
+    """
     start = time.perf_counter()
     process = psutil.Popen([sys.executable, "-m", "pipeline", *arguments], cwd=ROOT, stdout=subprocess.DEVNULL)
     peak = 0
@@ -46,7 +50,7 @@ def measure(*arguments: str) -> Run:
         peak = max(peak, _tree_pss(process))
         time.sleep(_INTERVAL)
     seconds = time.perf_counter() - start
-    # wait4 would give this run's own; the pid is gone by now, and the maximum over all children is what is left.
+    # The maximum over all children so far: the value of this run alone is lost, as poll() has collected its status.
     largest = _largest_child()
     if process.returncode != 0:
         raise SystemExit(f"{' '.join(arguments)}: status {process.returncode}")
@@ -54,7 +58,7 @@ def measure(*arguments: str) -> Run:
 
 
 def timed(*arguments: str) -> float:
-    """Seconds of one run, without sampling, which would slow short ones."""
+    """The time of one run in seconds, without sampling, which would slow down short runs."""
     start = time.perf_counter()
     subprocess.run([sys.executable, "-m", "pipeline", *arguments], cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
     return time.perf_counter() - start
@@ -66,7 +70,7 @@ def _tree_pss(process: psutil.Process) -> int:
         for member in (process, *process.children(recursive=True)):
             total += member.memory_full_info().pss
     except psutil.Error:
-        return 0  # one ended while we looked; the next sample has the others
+        return 0  # a process ended during the sample; the next sample has the others
     return total
 
 

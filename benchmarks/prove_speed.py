@@ -1,12 +1,12 @@
-"""Time of `diff`, `recover` and `prove` on published files, run as a user runs them.
+"""Measures the time of `diff`, `recover` and `prove` on published files, from the command line.
 
     python benchmarks/prove_speed.py                                          seeded weights, no TensorFlow of 2021
     python benchmarks/prove_speed.py --checkpoint ARCHIVE                     files made here with TensorFlow 2.5.0
-    python benchmarks/prove_speed.py --checkpoint ARCHIVE A.tflite B.tflite   yours
+    python benchmarks/prove_speed.py --checkpoint ARCHIVE A.tflite B.tflite   your files
 
-Times are wall-clock, of whole processes; an environment that is missing is made first, and not counted. `recover` is
-timed without a build folder, when it folds the checkpoint first, and with one. `prove` is run on each file, with the
-verdict beside it, and on the first one against the seeded weights, which refute it unless they made it.
+Times are wall-clock times of whole processes; a missing environment is made first, which is not timed. `recover` is
+timed without a build folder, where it must fold the checkpoint first, and with one. `prove` is timed on each file, and
+on the first file with the seeded weights, which refute it unless they made it. Its verdict is printed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from recreate_model.prove.toolchain import TOOLCHAINS
 
 
 def timed(*arguments: str | Path, accepted: tuple[int, ...] = (0,)) -> tuple[float, str]:
-    """Seconds of one run of the command line, and what it printed."""
+    """The time of one run of the command line in seconds, and its standard output."""
     start = time.perf_counter()
     command = [sys.executable, "-m", "pipeline", *map(str, arguments)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -46,14 +46,14 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
-        given = [path.resolve() for path in arguments.files]
+        user_files = [path.resolve() for path in arguments.files]
         checkpoint = arguments.checkpoint
         if checkpoint not in ("seeded", "official", "auto"):
             checkpoint = str(Path(checkpoint).resolve())
-        files = given or _made(checkpoint, scratch)
+        files = user_files or _made(checkpoint, scratch)
         print(f"{stand_ins.machine()}; median of {arguments.repeats}")
         repeats = range(arguments.repeats)
-        # Two files, or one with itself.
+        # Two files, or one file twice.
         pair = (*files, *files)[:2]
         _print("diff", [timed("diff", *pair, "--accept", "DIFFERENT")[0] for _ in repeats])
         common = ("--checkpoint", checkpoint)
@@ -65,28 +65,29 @@ def main() -> None:
         for file in files:
             # The first run may make an environment.
             document = json.loads(timed("prove", file, *common, "--json")[1])
-            _print(f"prove {file.name}", [timed("prove", file, *common)[0] for _ in repeats], _how(document))
-        refuting = ("prove", files[0], "--checkpoint", "seeded")
-        document = json.loads(timed(*refuting, "--json", accepted=(0, 1))[1])
-        how = _how(document)
-        _print("prove, seeded weights", [timed(*refuting, accepted=(0, 1))[0] for _ in repeats], how)
+            _print(f"prove {file.name}", [timed("prove", file, *common)[0] for _ in repeats], _verdict(document))
+        seeded = ("prove", files[0], "--checkpoint", "seeded")
+        document = json.loads(timed(*seeded, "--json", accepted=(0, 1))[1])
+        verdict = _verdict(document)
+        _print("prove, seeded weights", [timed(*seeded, accepted=(0, 1))[0] for _ in repeats], verdict)
 
 
 def _recover(file: Path, out: Path) -> tuple[str | Path, ...]:
     return "recover", file, "--out", out, "--output", f"{out}.ranges.json"
 
 
-def _how(document: dict) -> str:
+def _verdict(document: dict) -> str:
+    """The verdict of `prove`, from its JSON, and the program that made the file."""
     if document["refutations"]:
         return f"refuted, {document['verdict']}"
-    moved = document["rebuilt"][-1]["moved"]
+    corrections = document["rebuilt"][-1]["moved"]
     return f"{document['verdict']}, {document['rebuilt'][-1]['with']}" + (
-        f", {moved['channels']:,} factors moved" if moved else ""
+        f", {corrections['channels']:,} factors corrected" if corrections else ""
     )
 
 
 def _made(checkpoint: str, folder: Path) -> list[Path]:
-    """Two files of the archive from other pictures; or of the seeded weights, one by today's converter."""
+    """Two files: from the archive with different pictures, or two builds of the seeded weights."""
     if checkpoint != "seeded":
         source = stand_ins.checkpoint(checkpoint)
         files = [folder / f"pictures-{seed}.tflite" for seed in (1, 2)]
@@ -101,9 +102,9 @@ def _made(checkpoint: str, folder: Path) -> list[Path]:
     return files
 
 
-def _print(what: str, seconds: list[float], how: str = "") -> None:
+def _print(what: str, seconds: list[float], remark: str = "") -> None:
     median = statistics.median(seconds)
-    line = f"  {what:<36} {median:6.2f} s, {min(seconds):.2f} to {max(seconds):.2f}  {how}"
+    line = f"  {what:<36} {median:6.2f} s, {min(seconds):.2f} to {max(seconds):.2f}  {remark}"
     print(line.rstrip(), flush=True)
 
 

@@ -1,13 +1,14 @@
-"""What each range method does to the INT8 model: the signal it keeps in every activation, top-1, and its time.
+"""Compares the range methods: the SQNR of every activation of the INT8 model, its top-1, and the time they take.
 
     python benchmarks/range_methods.py --checkpoint ARCHIVE --images FOLDER --calib 500 --limit 200
     python benchmarks/range_methods.py --checkpoint ARCHIVE --images FOLDER --calib 500 --limit 200 --clip all
     python benchmarks/range_methods.py --checkpoint ARCHIVE --images FOLDER --calib 99 --limit 200 --outlier picture
 
-SQNR is the power of the float model's activation over that of the INT8 model's difference from it, in dB, over all
-evaluation pictures: of the logits, and the mean and the least over the activations that are clipped. `--clip` says
-which of the two that keep their exact range are clipped after all. `--outlier picture` calibrates with one more
-picture, of noise; `--outlier value` as if one value of each of them without a ReLU6 had been ten times the maximum.
+SQNR (signal-to-quantization-noise ratio) is the power of the float model's activation divided by the power of the INT8
+model's error, in dB, over all evaluation pictures: for the logits, and the mean and the minimum over the activations
+that are clipped. The input and the logits keep their exact range unless `--clip` says otherwise. `--outlier picture`
+adds one picture of noise to calibration; `--outlier value` adds one value of ten times the maximum to each clipped
+activation without a ReLU6.
 """
 
 from __future__ import annotations
@@ -52,12 +53,12 @@ MANTISSA_BITS = Calibration("folder").mantissa_bits
 
 
 def noise() -> Array:
-    """Every channel of every pixel black or full, by chance."""
+    """A picture of noise, uint8 (256, 256, 3): every channel of every pixel is randomly 0 or 255."""
     return np.random.default_rng(0).integers(0, 2, (256, 256, 3), np.uint8) * 255
 
 
 def with_noise(source: FolderSource, pictures: Sequence[Picture], folder: Path) -> list[Picture]:
-    """Links the pictures into a folder, with one of noise; its height is the one that is not resized."""
+    """Links the pictures into a folder and adds a picture of noise, in a size that is not resized."""
     from PIL import Image
 
     for picture in pictures:
@@ -69,7 +70,7 @@ def with_noise(source: FolderSource, pictures: Sequence[Picture], folder: Path) 
 
 
 def with_far_values(found: Distributions, float_model: bytes) -> Distributions:
-    """One value ten times the maximum in each activation that is clipped and can be negative, so that no ReLU6 did."""
+    """Adds a value of ten times the maximum to each clipped activation that has negative values, so no ReLU6."""
     spans, histograms = found.spans.copy(), list(found.histograms)
     clipped = clipped_activations(float_model)
     for row, name in enumerate(convert.activations(float_model)):
@@ -84,7 +85,7 @@ def with_far_values(found: Distributions, float_model: bytes) -> Distributions:
 
 
 class _Pair:
-    """Both models with every activation an output."""
+    """Both models, with all activations as outputs."""
 
     def __init__(self, float_model: bytes, int8_model: bytes, inputs: Inputs) -> None:
         self.inputs = inputs
@@ -101,33 +102,40 @@ class _Pair:
 
 
 def _powers(pair: _Pair, pictures: Sequence[Picture]) -> Array:
-    """Sums of squares of signal and of error: (activations, 2)."""
+    """Sums of squares of the signal and of the error: float64 (activations, 2)."""
     total = np.zeros((len(pair.parameters), 2))
     for picture in pictures:
         value, _ = pair.inputs.load(picture)
         exact = pair.models[0].run(value)
-        rough = pair.models[1].run(quantize_input(value, *pair.parameters[0]))
-        for row, (a, b, (scale, zero_point)) in enumerate(zip(exact, rough, pair.parameters, strict=True)):
-            error = a - (b.astype(np.float32) - np.float32(zero_point)) * np.float32(scale)
-            total[row] += np.square(a, dtype=np.float64).sum(), np.square(error, dtype=np.float64).sum()
+        quantized = pair.models[1].run(quantize_input(value, *pair.parameters[0]))
+        for row, (signal, levels, (scale, zero_point)) in enumerate(
+            zip(exact, quantized, pair.parameters, strict=True)
+        ):
+            error = signal - (levels.astype(np.float32) - np.float32(zero_point)) * np.float32(scale)
+            total[row] += np.square(signal, dtype=np.float64).sum(), np.square(error, dtype=np.float64).sum()
     return total
 
 
 def sqnr(float_model: bytes, int8_model: bytes, inputs: Inputs, pictures: Sequence[Picture], workers: Workers) -> Array:
-    """In dB, of each activation in the order of `convert.activations`."""
+    """The SQNR in dB of each activation, in the order of `convert.activations`: float64 (activations,)."""
     setup = functools.partial(_Pair, float_model, int8_model, inputs)
     power = sum(workers.run(setup, _powers, chunks(pictures)))
     return np.asarray(10 * np.log10(power[:, 0] / power[:, 1]))
 
 
 def cpu_seconds() -> float:
-    """Of this process and of those it waited for; unlike time on the clock it hardly depends on what else runs."""
+    """The CPU time of this process and its finished children, which depends little on other load."""
     spent = os.times()
     return spent.user + spent.system + spent.children_user + spent.children_system
 
 
 def spans_by(text: str, found: Distributions, float_model: bytes, clip: str) -> dict[str, tuple[float, float]]:
-    """Rounded as `calibrate` rounds them."""
+    """Activation -> range by a method, rounded as in `calibrate`.
+
+    Args:
+        text: the value of `--range-method`.
+        clip: which of the input and the logits is clipped too.
+    """
     names, method = list(convert.activations(float_model)), RangeMethod.parse(text)
     spans = choose_spans(method, found, float_model)
     with_range = convert.activations_with_a_range(float_model)
@@ -140,7 +148,7 @@ def spans_by(text: str, found: Distributions, float_model: bytes, clip: str) -> 
 
 
 def main() -> None:
-    """Calibrates once, quantises once a method, and prints a row for each."""
+    """Calibrates once, quantizes with each method, and prints a row for each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", required=True, metavar="ARCHIVE")
     parser.add_argument("--images", required=True, metavar="FOLDER")

@@ -1,7 +1,7 @@
-"""What the benchmarks about published files share: an archive as `prove` reads it, and files made from it.
+"""Shared by the benchmarks about published files: reads an archive as `prove` does, and makes files from it.
 
-A file is made by a converter's plain `convert()`, which calibrates by itself, so that nothing of what is measured has
-had a hand in it; on this CPU, or on one that `qemu-x86_64` emulates.
+An unmodified converter makes the files and calibrates itself, independently of the code that is measured; on this CPU,
+or on one that `qemu-x86_64` emulates.
 """
 
 from __future__ import annotations
@@ -32,15 +32,22 @@ from recreate_model.support import resources
 
 ROOT = Path(__file__).resolve().parents[1]
 _SCRIPT = Path(__file__).with_name("plain_convert.py")
-_LIMIT = 900  # seconds; under emulation a conversion was seen to take 15 to 60
+_LIMIT = 900  # seconds; an emulated conversion takes 15 to 60
 
 
 def checkpoint(archive: str) -> Checkpoint:
-    """The archive's weights and its frozen graph."""
+    """The archive's weights and its frozen graph.
+
+    Raises:
+        SystemExit: the archive has no frozen graph.
+    """
     recipe, machine = resolve(Request(checkpoint=archive, images="procedural"), console.NoBars(), may_fetch=True)
     found = proof.checkpoint(recipe, machine)
     if found.frozen_graph is None:
-        raise SystemExit(f"error: expected an archive with a frozen graph; found none in {archive}")
+        raise SystemExit(
+            f"error: expected an archive with a frozen graph; found none in {archive}; done: nothing was measured; "
+            "next: give another --checkpoint"
+        )
     return found
 
 
@@ -51,22 +58,33 @@ def python_of(chain: Toolchain) -> Path:
 
 @dataclass(frozen=True)
 class Plan:
-    """How a file is to be made; `cpu` as the emulator names it, empty for the one at hand."""
+    """How to make a file.
+
+    Attributes:
+        chain: the converter.
+        io_type: type of the input and the output, `int8` or `float32`.
+        cpu: name of the CPU to emulate; empty for this CPU.
+        seed, pictures: seed and number of the calibration pictures.
+    """
 
     chain: Toolchain
-    ends: str = "int8"
+    io_type: str = "int8"
     cpu: str = ""
     seed: int = 7
     pictures: int = 2
 
 
 def make(plan: Plan, source: Checkpoint, out: Path) -> float:
-    """Makes the file and returns the seconds it took."""
+    """Makes the file and returns the time it took, in seconds.
+
+    Raises:
+        SystemExit: the converter failed.
+    """
     job = {
         "input": MOBILENET_V2.input_name,
         "output": MOBILENET_V2.output_name,
         "input_shape": (1, source.model.resolution, source.model.resolution, 3),
-        "ends": plan.ends,
+        "io_type": plan.io_type,
         "quantizer": plan.chain.quantizer,
         "seed": plan.seed,
         "pictures": plan.pictures,
@@ -74,7 +92,7 @@ def make(plan: Plan, source: Checkpoint, out: Path) -> float:
     }
     python = python_of(plan.chain)
     program = emulator.emulated(python, plan.cpu, out.parent) if plan.cpu else python
-    assert source.frozen_graph is not None  # `checkpoint` has seen to it
+    assert source.frozen_graph is not None  # checked by `checkpoint`
     with tempfile.TemporaryDirectory() as scratch:
         graph = Path(scratch) / "graph.pb"
         graph.write_bytes(source.frozen_graph)
@@ -89,7 +107,7 @@ def make(plan: Plan, source: Checkpoint, out: Path) -> float:
 
 
 def machine() -> str:
-    """What figures depend on, in a line."""
+    """A line with the architecture, the number of processors, the load and the Python version."""
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
     processors = len(os.sched_getaffinity(0))
     return f"{platform.machine()}, {processors} processors, load {load:.1f}, Python {platform.python_version()}"

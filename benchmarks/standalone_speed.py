@@ -1,11 +1,11 @@
-"""The standalone runtime against TensorFlow Lite Micro: time on this machine, memory, and instructions on Cortex-M.
+"""Compares the standalone runtime with TensorFlow Lite Micro: time on this machine, memory, Cortex-M instructions.
 
     python benchmarks/standalone_speed.py [MODEL.tflite] [--rounds 20] [--boards]
 
-The two take turns on the same pictures, each inference of one beside one of the other, so that a change of the
-machine's speed meets both; the ratio is taken pair by pair. Every output is compared, byte for byte. TFLM is that of
-`tflite-micro`: its reference kernels, as its maintainers compile them for this machine. `--boards` runs the runtime
-under QEMU too, where instructions are counted. Without a model it is the seeded build's in `artifacts/`.
+Inferences of the two alternate on the same pictures, so changes of the machine's speed affect both; the ratio is
+computed for each pair. All outputs are compared byte for byte. TFLM is the distribution `tflite-micro`, with its
+reference kernels as its maintainers compile them for this machine. `--boards` also runs the runtime under QEMU, which
+counts instructions. The default model is that of the seeded build in `artifacts/`.
 """
 
 from __future__ import annotations
@@ -49,15 +49,15 @@ def main() -> None:
     compiler = subprocess.run(["gcc", "-dumpfullversion"], capture_output=True, text=True, check=True).stdout.strip()
     print(f"{platform.machine()}, {len(os.sched_getaffinity(0))} processors, gcc {compiler} {' '.join(_FLAGS[1:3])}")
     with tempfile.TemporaryDirectory() as scratch:
-        ours, theirs = _ours(sources, Path(scratch)), _tflm(model)
+        run_standalone, run_tflm = _standalone(sources, Path(scratch)), _tflm(model)
         times: dict[str, list[float]] = {"TFLM": [], "standalone": []}
         equal = 0
         for picture in pictures:
-            one = _timed(times["TFLM"], theirs, picture)
-            equal += bool(np.array_equal(one, _timed(times["standalone"], ours, picture)))
+            expected = _timed(times["TFLM"], run_tflm, picture)
+            equal += bool(np.array_equal(expected, _timed(times["standalone"], run_standalone, picture)))
     for name, seconds in times.items():
         print(f"{name:<12} {1e3 * min(seconds):8.2f} ms at best, {1e3 * statistics.median(seconds):8.2f} median")
-    ratios = [one / two for one, two in zip(times["TFLM"], times["standalone"], strict=True)]
+    ratios = [tflm_time / own_time for tflm_time, own_time in zip(times["TFLM"], times["standalone"], strict=True)]
     print(f"ratio        {min(ratios):.1f} to {max(ratios):.1f}, median {statistics.median(ratios):.1f}")
     print(f"outputs      {equal} of {len(pictures)} byte for byte the same")
     measured = tflm.measure(model, pictures[:1, 0], "the model")
@@ -67,14 +67,16 @@ def main() -> None:
         _boards(model, pictures[:1, 0])
 
 
-def _timed(into: list[float], run: Callable[[Any], Any], picture: Any) -> Any:
+def _timed(times: list[float], run: Callable[[Any], Any], picture: Any) -> Any:
+    """The output for a picture; appends the time in seconds to `times`."""
     start = time.perf_counter()
     output = run(picture)
-    into.append(time.perf_counter() - start)
+    times.append(time.perf_counter() - start)
     return output
 
 
-def _ours(sources: dict[str, str], folder: Path) -> Callable[[Any], Any]:
+def _standalone(sources: dict[str, str], folder: Path) -> Callable[[Any], Any]:
+    """Compiles the runtime; returns a function from a picture to its int8 scores."""
     for name, text in sources.items():
         (folder / name).write_text(text)
     files = [name for name in sources if name.endswith(".c")]
@@ -92,6 +94,7 @@ def _ours(sources: dict[str, str], folder: Path) -> Callable[[Any], Any]:
 
 
 def _tflm(model: bytes) -> Callable[[Any], Any]:
+    """Loads the model in TFLM; returns a function from a picture to its int8 scores."""
     from tflite_micro.python.tflite_micro import runtime
 
     interpreter = runtime.Interpreter.from_bytes(model, arena_size=8 << 20)
@@ -105,6 +108,7 @@ def _tflm(model: bytes) -> Callable[[Any], Any]:
 
 
 def _boards(model: bytes, pictures: Any) -> None:
+    """Runs the runtime on the emulated boards and prints the instruction counts."""
     from pipeline.c_array import label_sources, model_sources
     from pipeline.cortex_m.firmware import image
     from pipeline.cortex_m.firmware.boards import BOARDS

@@ -1,21 +1,22 @@
-"""From the INT8 model and its labels to C sources that are also C++: pure functions from bytes to text.
+"""Writes the INT8 model and its labels as C sources that also compile as C++: pure functions from bytes to text.
 
-The text depends on the content and on the name given alone: no clock, host or path is in it. Shapes, names and
-quantisation come from the file itself.
+The text depends only on the content and the given name: it contains no time, host name or path. Shapes, tensor names
+and quantization parameters are read from the model.
 
-Why string literals: a model of 4 MB, gcc 12 as C99, measured by `benchmarks/c_array_compile.py`:
+The data is a string literal, because that compiles fastest. `benchmarks/c_array_compile.py` measured, for a model of
+4 MB and gcc 12 as C99:
 
     form                         source   compile    memory
     string literal              14.2 MB     0.3 s    75 MiB   used here
-    64-bit words, hexadecimal    8.9 MB     1.1 s   130 MiB   right on little-endian machines alone
-    32-bit words, hexadecimal   10.4 MB     2.4 s   211 MiB   likewise
+    64-bit words, hexadecimal    8.9 MB     1.1 s   130 MiB   correct on little-endian machines only
+    32-bit words, hexadecimal   10.4 MB     2.4 s   211 MiB   correct on little-endian machines only
     bytes, decimal              13.4 MB     4.8 s   395 MiB
     bytes, hexadecimal          20.3 MB     4.7 s   408 MiB
 
-The source itself deals with the two difficulties of so long a literal. It exceeds the 4095 characters C99 promises,
-which `-pedantic` reports: that one warning is off around it. And it ends in a zero byte of its own: C lets an array
-leave that out, so the object holds the file and nothing else; C++ does not, so there the object is one byte longer.
-Microsoft's compiler takes no literal of this length.
+The generated source handles two problems of a literal this long. It exceeds the 4095 characters that C99 guarantees,
+so the source disables that `-pedantic` warning around it. It also ends with a terminating zero byte. In C an array may
+omit that byte, so the object holds exactly the file; in C++ it may not, so the object is one byte longer. Microsoft's
+compiler does not accept a literal of this length.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from recreate_model.support.digest import digest_bytes
 from recreate_model.support.errors import InputError
 from recreate_model.tflite.model_view import ModelView, Tensor, read_model
 
-# The words of C23 and C++23 that no identifier may be, and names that the standard headers or compilers define.
+# The keywords of C23 and C++23, and names that standard headers or compilers define.
 _RESERVED_WORDS = """
     alignas alignof and and_eq asm auto bitand bitor bool break case catch char char16_t char32_t char8_t class
     co_await co_return co_yield compl concept const const_cast consteval constexpr constinit continue decltype default
@@ -43,18 +44,18 @@ _RESERVED_WORDS = """
     NULL EOF NAN INFINITY assert errno main stdin stdout stderr linux unix i386
 """
 _RESERVED = frozenset(_RESERVED_WORDS.split())
-_LINE = 64  # bytes of data in a line of the source
+_BYTES_PER_LINE = 64  # of data, in the source
 ALIGNMENT = 16  # bytes
 
-# How a byte is written in a string literal. Octal escapes end after three digits, whatever follows; hexadecimal ones
-# would not. An escaped question mark cannot begin a trigraph.
+# Byte -> its form in a string literal. An octal escape ends after three digits; a hexadecimal escape would take in the
+# hexadecimal digits that follow it. An escaped question mark cannot begin a trigraph.
 _ESCAPES = {byte: chr(byte) if 32 <= byte < 127 else f"\\{byte:03o}" for byte in range(256)}
 _ESCAPES |= {ord(character): f"\\{character}" for character in '"\\?'}
 
 
 @dataclass(frozen=True)
 class ByteArray:
-    """A constant array of C, one byte an element."""
+    """A constant C array with one byte for each element."""
 
     name: str
     data: bytes
@@ -62,9 +63,9 @@ class ByteArray:
 
 
 def identifier(file_name: str) -> str:
-    """A name for `file_name` that C and C++ accept and do not reserve: ASCII letters and digits, single underscores.
+    """`file_name` as an identifier of C and C++ that is not reserved: ASCII letters, digits and single underscores.
 
-    A `.tflite` at the end is left out. Different names may give the same identifier.
+    The suffix `.tflite` is dropped. Different file names may give the same identifier.
     """
     stem = re.sub(r"\.tflite$", "", file_name, flags=re.IGNORECASE)
     name = re.sub(r"[^A-Za-z0-9]+", "_", stem).strip("_")
@@ -95,23 +96,26 @@ def sources(model: bytes, name: str, labels: Sequence[str] | None = None) -> dic
 
 
 def model_sources(model: bytes, name: str) -> dict[str, str]:
-    """The model as a constant array: `<id>.h` and `<id>.c`, where `id` is `identifier(name)`.
+    """The model as a constant array: file name -> text of `<id>.h` and `<id>.c`, where `id` is `identifier(name)`.
 
-    The array is `<id>_data`, its length `<ID>_SIZE`; the header holds the rest as macros. When the source is compiled,
-    `MODEL_DATA_SECTION` may be defined to place the array, and `MODEL_DATA_ALIGN` for a compiler not known here.
+    The array is `<id>_data` and its length `<ID>_SIZE`. The header defines the digests and the shape, scale and zero
+    point of each input and output as macros. When compiling the source, `MODEL_DATA_SECTION` places the array in a
+    section, and `MODEL_DATA_ALIGN` sets the alignment attribute of a compiler that the source does not know.
+
+    Args:
+        model: bytes of the `.tflite` file.
+        name: the model's file name.
 
     Raises:
-        InputError: not a TensorFlow Lite model with INT8 inputs and outputs.
+        InputError: not a TensorFlow Lite model, or one whose inputs and outputs are not INT8 with one scale each.
     """
     view = read_model(model, name)
     if not view.inputs or not view.outputs:
-        raise _refused(name, f"{len(view.inputs)} inputs and {len(view.outputs)} outputs")
+        raise _unsupported(name, f"{len(view.inputs)} inputs and {len(view.outputs)} outputs")
     c_name, prefix = identifier(name), identifier(name).upper()
-    inputs, outputs = (
-        _end_macros(name, view, f"{prefix}_INPUT", view.inputs),
-        _end_macros(name, view, f"{prefix}_OUTPUT", view.outputs),
-    )
-    ends = "\n".join([*inputs, "", *outputs])
+    inputs = _interface_macros(name, view, f"{prefix}_INPUT", view.inputs)
+    outputs = _interface_macros(name, view, f"{prefix}_OUTPUT", view.outputs)
+    macros = "\n".join([*inputs, "", *outputs])
     header = f"""\
 /*
  * {c_name}: a TensorFlow Lite model, byte for byte.
@@ -132,7 +136,7 @@ def model_sources(model: bytes, name: str) -> dict[str, str]:
 #define {prefix}_CRC32 0x{zlib.crc32(model):08x}UL
 
 /* real = scale * (quantised - zero point); shapes are initialisers of arrays; sizes are in bytes */
-{ends}
+{macros}
 
 #ifdef __cplusplus
 extern "C" {{
@@ -150,24 +154,25 @@ extern const unsigned char {c_name}_data[];
     return {f"{c_name}.h": header, f"{c_name}.c": array_source(f"{c_name}.h", [ByteArray(f"{c_name}_data", model)])}
 
 
-def _end_macros(name: str, view: ModelView, prefix: str, indices: Sequence[int]) -> list[str]:
-    """The macros of all inputs or outputs; where there are several, their names are numbered from 0."""
+def _interface_macros(name: str, view: ModelView, prefix: str, indices: Sequence[int]) -> list[str]:
+    """The macros of all inputs or all outputs; if there are several, their names are numbered from 0."""
     prefixes = [prefix] if len(indices) == 1 else [f"{prefix}_{number}" for number in range(len(indices))]
     return [
         line
-        for each, index in zip(prefixes, indices, strict=True)
-        for line in _tensor_macros(name, each, view.tensors[index])
+        for tensor_prefix, index in zip(prefixes, indices, strict=True)
+        for line in _tensor_macros(name, tensor_prefix, view.tensors[index])
     ]
 
 
 def array_source(header: str, arrays: Sequence[ByteArray], macros: str = "MODEL_DATA") -> str:
-    """The C source that defines the arrays, each of its data's length and aligned to 16.
+    """The text of a C source that defines the arrays, each aligned to ALIGNMENT bytes.
 
-    When it is compiled, `<macros>_SECTION` may be defined to place them, and `<macros>_ALIGN` for a compiler not known
-    here.
+    When compiling it, `<macros>_SECTION` places the arrays in a section, and `<macros>_ALIGN` sets the alignment
+    attribute of a compiler that the source does not know.
 
     Args:
-        header: the file that declares them, which the source includes.
+        header: name of the header that declares the arrays.
+        macros: prefix of the names of those macros.
     """
     definitions = "\n".join(_definition(array, macros) for array in arrays)
     return f"""\
@@ -220,7 +225,9 @@ def array_source(header: str, arrays: Sequence[ByteArray], macros: str = "MODEL_
 
 def _definition(array: ByteArray, macros: str) -> str:
     text = array.data.decode("latin-1")
-    literals = "\n".join(f'    "{text[at : at + _LINE].translate(_ESCAPES)}"' for at in range(0, len(text), _LINE))
+    literals = "\n".join(
+        f'    "{text[at : at + _BYTES_PER_LINE].translate(_ESCAPES)}"' for at in range(0, len(text), _BYTES_PER_LINE)
+    )
     return f"""\
 {macros}_ALIGN {macros}_SECTION {macros}_NONSTRING
 const {array.element} {array.name}[{macros}_LENGTH({len(array.data)})] =
@@ -229,12 +236,12 @@ const {array.element} {array.name}[{macros}_LENGTH({len(array.data)})] =
 
 
 def label_sources(labels: Sequence[str], name: str = "labels") -> dict[str, str]:
-    """The labels as an array of constant strings in UTF-8: `<id>.h` and `<id>.c`, where `id` is `identifier(name)`.
+    """The labels as an array of UTF-8 strings: file name -> text of `<id>.h` and `<id>.c`; `id` is `identifier(name)`.
 
-    The array is `<id>`, its length `<ID>_COUNT`.
+    The array is `<id>` and its length `<ID>_COUNT`.
 
     Raises:
-        InputError: no label, or one that cannot be a C string: with a NUL in it, or not encodable as UTF-8.
+        InputError: there are no labels, or one contains a NUL or cannot be encoded as UTF-8.
     """
     c_name, prefix = identifier(name), identifier(name).upper()
     if not labels:
@@ -282,22 +289,22 @@ def _label_bytes(label: str) -> bytes:
 
 def _bad_labels(found: str) -> InputError:
     return InputError(
-        expected="at least one label, each of them a C string in UTF-8", found=found, next_step="give other labels"
+        expected="at least one label, each a C string in UTF-8", found=found, next_step="give other labels"
     )
 
 
 def _literal(data: bytes) -> str:
-    """A C string literal of these bytes."""
+    """The bytes as a C string literal."""
     return f'"{data.decode("latin-1").translate(_ESCAPES)}"'
 
 
 def _tensor_macros(source: str, prefix: str, tensor: Tensor) -> list[str]:
-    """What a program must know to fill or read a tensor, as macros that begin with `prefix`."""
+    """Macros that a program needs to write or read a tensor: name, shape, size, scale and zero point."""
     scales = tensor.quantisation.scales if tensor.quantisation else ()
     zero_points = tensor.quantisation.zero_points if tensor.quantisation else ()
     one_scale = len(scales) == len(zero_points) == 1 and math.isfinite(scales[0])
     if tensor.dtype != "int8" or not one_scale or min(tensor.shape, default=0) <= 0:
-        raise _refused(source, f"{tensor.dtype} {tensor.shape} with {len(scales)} scales in {tensor.name!r}")
+        raise _unsupported(source, f"{tensor.dtype} {tensor.shape} with {len(scales)} scales in {tensor.name!r}")
     return [
         f"#define {prefix}_NAME {_literal(tensor.name.encode())}",
         f"#define {prefix}_SHAPE {{{', '.join(map(str, tensor.shape))}}}",
@@ -309,12 +316,12 @@ def _tensor_macros(source: str, prefix: str, tensor: Tensor) -> list[str]:
 
 
 def float_literal(value: float) -> str:
-    """A C literal that a compiler reads as exactly this float32: nine significant digits are enough for any."""
+    """A C literal for exactly this float32; nine significant digits identify any float32."""
     text = f"{value:.9g}"
     return f"{text}F" if "." in text or "e" in text else f"{text}.0F"
 
 
-def _refused(source: str, found: str) -> InputError:
+def _unsupported(source: str, found: str) -> InputError:
     return InputError(
         expected=f"{source} to have INT8 inputs and outputs, each with one scale and a fixed shape",
         found=found,

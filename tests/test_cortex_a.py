@@ -297,7 +297,7 @@ def test_a_model_that_arm_nn_cannot_run_is_a_failed_tool(subject: Subject, tmp_p
     found = armnn.find()
     if found is None:
         pytest.skip(f"no Arm NN: apt-get install {armnn.PACKAGES}")
-    place = cortex_a.Place("the system's Python", (found[0], "-I"), "build the model again")
+    place = cortex_a.PythonHost("the system's Python", (found[0], "-I"), "build the model again")
     with pytest.raises(ToolError, match=r"armnn .* to run the model on the system's Python"):
         cortex_a.run_job(place, "armnn", (found[1],), replace(subject, model=b"no model"))
 
@@ -348,7 +348,7 @@ def test_a_root_is_made_once_and_the_system_stays_as_it_was(own_cache: Path) -> 
     cache = own_cache
     first = set_up(cache)
     assert first.returncode == 0, first.stderr
-    assert first.stderr.startswith("making an AArch64 root in ")
+    assert first.stderr.startswith("creating an AArch64 root in ")
     second = set_up(cache, "--json")
     assert (second.returncode, second.stderr) == (0, "")
     assert '"libc6": ' in second.stdout

@@ -34,7 +34,7 @@ C = [("gcc", "-std=c99"), ("gcc", "-std=c11"), ("arm-none-eabi-gcc", "-std=c99")
 CPP = [("g++", "-std=c++17"), ("g++", "-std=c++20")]
 CORTEX_M = [("arm-none-eabi-g++", "-std=c++17", "-mthumb", f"-mcpu=cortex-{cpu}") for cpu in ("m55", "m7", "m4")]
 LABELS = [f"class {number}" for number in range(5)]
-MEASURED = tflm.Measured("0.0", 4096, 3072, 1024, np.zeros((1, 5), np.int8), 0.1)
+MEASURED = tflm.Measurement("0.0", 4096, 3072, 1024, np.zeros((1, 5), np.int8), 0.1)
 # What the stub needs to know of the tiny model, as the example's own headers say it.
 STUB_MACROS = (
     *("-DSTUB_ARENA=4096", "-DSTUB_INPUT=tiny_test_input", "-DSTUB_OUTPUT=tiny_test_output"),
@@ -50,7 +50,7 @@ def model() -> bytes:
 @pytest.fixture
 def sources(model: bytes, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """The tiny model's whole folder, its arena as if it had been measured."""
-    monkeypatch.setattr(tflm, "is_here", lambda: False)
+    monkeypatch.setattr(tflm, "is_available", lambda: False)
     made = {**model_sources(model, "tiny"), **label_sources(LABELS), **tflm_files(model, "tiny")}
     return made | {"tiny_arena.h": arena_header(MEASURED, "tiny")}
 
@@ -166,9 +166,9 @@ def reshaped(shape: list[int]) -> bytes:
     [
         (lambda: edit_operator("SOFTMAX", "ATAN2"), "found ATAN2;"),
         (lambda: edit_operator("SOFTMAX", "CUSTOM", b"mine"), "found CUSTOM mine;"),
-        (lambda: reshaped([2, 8, 8, 3]), r"found int8 \(2, 8, 8, 3\) in"),
+        (lambda: reshaped([2, 8, 8, 3]), r"found input int8 \(2, 8, 8, 3\)"),
         (lambda: reshaped([1, 8, 6, 3]), "LiteRT to run tiny, for its golden output of shape"),
-        (lambda: reshaped([1, -1, -1, 3]), r"found int8 \(1, -1, -1, 3\) in"),
+        (lambda: reshaped([1, -1, -1, 3]), r"found input int8 \(1, -1, -1, 3\)"),
         (lambda: reshaped([1, 8, 8, 4]), "LiteRT to run tiny"),
         (lambda: edit_operator("SOFTMAX", "ADD"), "LiteRT to run tiny"),
         (lambda: tiny_model("float"), "float32"),

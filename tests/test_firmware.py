@@ -276,14 +276,14 @@ def test_a_damaged_array_is_a_check_of_the_platform_that_failed(
 
 def patched(monkeypatch: pytest.MonkeyPatch, old: str, new: str) -> None:
     """Changes the firmware's own source."""
-    honest = image._data
+    honest = image._package_file
 
     def data(file: str) -> str:
         text = honest(file)
         assert file != "firmware.c" or old in text
         return text.replace(old, new)
 
-    monkeypatch.setattr(image, "_data", data)
+    monkeypatch.setattr(image, "_package_file", data)
 
 
 @needs_tools
@@ -291,7 +291,7 @@ def patched(monkeypatch: pytest.MonkeyPatch, old: str, new: str) -> None:
 def test_a_fault_is_reported(each: Board, tiny: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An instruction that no processor has: the board says so and stops, and so does this program."""
     patched(monkeypatch, "model_run();", '__asm__ volatile("udf #0"); model_run();')
-    with pytest.raises(ToolError, match=f"to end on {each.name} .*; found crc32 [0-9a-f]+ fault; .*next: report it"):
+    with pytest.raises(ToolError, match=f"to finish on {each.name} .*; found crc32 [0-9a-f]+ fault; .*next: report it"):
         tiny.ran(each, tmp_path)
 
 
@@ -299,7 +299,7 @@ def test_a_fault_is_reported(each: Board, tiny: Case, tmp_path: Path, monkeypatc
 def test_a_board_that_stops_early_is_reported(tiny: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One picture of two, and all seems well: its scores do not count for the second."""
     patched(monkeypatch, "for (picture = 0; ", "for (picture = 0; picture < 1 && ")
-    with pytest.raises(ToolError, match="classes of 2 pictures; found 1 pictures, and classes of 1"):
+    with pytest.raises(ToolError, match="the results of 2 pictures; found run times of 1 pictures and classes of 1"):
         tiny.ran(BOARDS[0], tmp_path)
 
 
@@ -524,8 +524,8 @@ def test_an_emulator_that_hangs_is_ended(finished_build: Request, tmp_path: Path
 @pytest.mark.parametrize(
     ("script", "words"),
     [
-        ("echo done", "0 pictures, and classes of 0"),
-        ("exit 3", "no word, and exit status 3"),
+        ("echo done", "run times of 0 pictures and classes of 0"),
+        ("exit 3", "no output, and exit status 3"),
         ("echo unsupported machine type >&2; exit 1", "unsupported machine type"),
         ("kill -SEGV $$", "exit status -11"),
     ],

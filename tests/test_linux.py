@@ -28,7 +28,7 @@ from pipeline.linux.program import linux_programs
 from pipeline.linux.templates import pictures as theirs
 from pipeline.platforms import aarch64, mali, vulkan
 from pipeline.platforms.evidence import Subject
-from pipeline.platforms.jobs import Place, run_job
+from pipeline.platforms.jobs import PythonHost, run_job
 from pipeline.request.request import Request
 from pipeline.request.resolve import resolve
 from recreate_model.recipe import Preprocess
@@ -390,7 +390,7 @@ def test_cortex_a_runs_as_aarch64_code(folder: Path, photographs: list[Path], tm
         result = subprocess.run(
             [*command, "-c", code, program, *photographs], capture_output=True, text=True, timeout=300, check=False
         )
-        there = run_job(Place(cpu.name, command, "", (root.site,)), "litert", ("xnnpack",), asked)
+        there = run_job(PythonHost(cpu.name, command, "", (root.site,)), "litert", ("xnnpack",), asked)
         assert there.machine == "aarch64"
         assert printed_rows(result) == expected_rows(there.outputs["xnnpack"], folder)
 

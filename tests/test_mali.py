@@ -238,7 +238,7 @@ def test_a_driver_that_crashes_becomes_a_row(tmp_path: Path, monkeypatch: pytest
 def test_a_driver_that_hangs_becomes_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small: bytes) -> None:
     """It is stopped at the limit."""
     monkeypatch.setenv("VK_DRIVER_FILES", str(vulkan_drivers.acting_on_load(tmp_path, "for (;;) sleep(1);")))
-    monkeypatch.setattr(vulkan, "_ASK_LIMIT", 1)
+    monkeypatch.setattr(vulkan, "_QUERY_LIMIT", 1)
     start = time.monotonic()
     failed, _ = mali.check(noise(small, 1))
     assert time.monotonic() - start < 60
@@ -282,7 +282,7 @@ def test_outputs_of_a_driver_that_was_not_loaded_are_no_evidence(small: bytes) -
     log = ["I0000 x.cc:1] Selected adapter: A, arch=, vendor=, backend=Vulkan"]
 
     def chosen(report: dict[str, Any], log: list[str]) -> vulkan.Device | None:
-        return mali._read(report, np.zeros((1, 5), np.int8), log, driver).device
+        return mali._parse_run(report, np.zeros((1, 5), np.int8), log, driver).device
 
     assert chosen(report, log) == chosen(report, []) == device
     assert chosen({**report, "libraries": ["libb.so.0"]}, log) is None

@@ -346,7 +346,7 @@ def test_rows_are_streamed_where_that_saves_memory_and_nowhere_else(small_model:
 
 def test_the_arena_is_smaller_than_tensorflow_lite_micros_plan(small_model: bytes) -> None:
     """At most 5 % above what TFLM's planner needs for activations was asked for; streaming needs less than half."""
-    if not tflm.is_here():
+    if not tflm.is_available():
         pytest.skip(f"{tflm.DISTRIBUTION} is not installed")
     head = tflm.measure(small_model, noise(small_model, 1), "small").head
     assert plan(lower(small_model, "small")).arena_bytes < head / 2
@@ -424,18 +424,18 @@ def _with_a_constant_to_add(tree: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (_with_a_step_of_nothing, "operator 0 CONV_2D with a window of 3 x 3, steps of \\(0, 2\\)"),
+        (_with_a_step_of_nothing, "operator 0 CONV_2D with a window of 3 x 3, strides \\(0, 2\\)"),
         (_without_options, "operator 0 CONV_2D with no option stride_h"),
         (_without_inputs, "operator 0 CONV_2D with 0 inputs and 1 outputs"),
         (_with_an_empty_window, "AVERAGE_POOL_2D with a window of 0 x 3"),
         (_with_the_finest_scale, "an input with scale 1e-39"),
         (_with_a_constant_to_add, "ADD with the constant"),
-        (_with_another_operator, "found MAXIMUM \\(operator 9 is the first\\)"),
+        (_with_another_operator, "found MAXIMUM \\(first at operator 9\\)"),
         (_with_one_scale, "operator 0 CONV_2D with per-tensor weights: 1 scales for 16 channels"),
         (_with_batch_of_two, "a batch of 2"),
         (_with_a_tanh, "operator 0 CONV_2D with the fused activation TANH"),
         (_with_a_zero_point_in_weights, "operator 0 CONV_2D with weights with a zero point"),
-        (_with_sums_beyond_32_bits, "operator 0 CONV_2D with weights and biases whose sum may not fit into 32 bits"),
+        (_with_sums_beyond_32_bits, "operator 0 CONV_2D with weights and biases whose sum may overflow 32 bits"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
@@ -463,7 +463,7 @@ def test_a_softmax_of_too_many_scores_is_refused() -> None:
 
         return wider
 
-    with pytest.raises(InputError, match="4096 scores, of which 4095 are the most"):
+    with pytest.raises(InputError, match="4096 scores, more than 4095"):
         lower(edited(operator_model("alone"), change(4096)), "wide")
     assert lower(edited(operator_model("alone"), change(4095)), "wide").layers[0].kind == "softmax"
 
@@ -474,7 +474,9 @@ def test_a_softmax_of_tiny_steps_is_refused() -> None:
     def change(tree: Any) -> None:
         operand(tree, "SOFTMAX", 0).quantization.scale = [1e-9]
 
-    with pytest.raises(InputError, match="SOFTMAX with a step of 1e-09, which the reference kernels refuse"):
+    with pytest.raises(
+        InputError, match="SOFTMAX with beta times input scale 1e-09, which the reference kernels refuse"
+    ):
         lower(edited(operator_model("alone"), change), "tiny")
 
 

@@ -38,7 +38,7 @@ from tests.tiny_models import tiny_model
 NAME = "mobilenet_v2_0.35_96_seeded_INT8"
 FOLDER = "cortex_m/"
 STAGE = next(stage for stage in STAGES if stage.name == "cortex-m")
-needs_tflm = pytest.mark.skipif(not tflm.is_here(), reason="tflite-micro is not installed")
+needs_tflm = pytest.mark.skipif(not tflm.is_available(), reason="tflite-micro is not installed")
 
 
 @pytest.fixture(scope="session")
@@ -157,7 +157,7 @@ def test_an_operator_that_tflm_lacks_is_named(small_model: bytes) -> None:
 @needs_tflm
 def test_a_crash_of_tflm_is_an_error_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     """In an arena of no byte it reads where nothing is, and its process is killed; this one is not."""
-    monkeypatch.setattr(tflm, "_enough", lambda model: 0)
+    monkeypatch.setattr(tflm, "_sufficient_arena", lambda model: 0)
     with pytest.raises(ToolError, match="status -11"):
         tflm.measure(tiny_model("int8"), np.zeros((1, 8, 8, 3), np.int8), "tiny")
 
@@ -167,13 +167,13 @@ def test_an_output_that_is_not_golden_stops_the_stage(monkeypatch: pytest.Monkey
     """Off by one in one score: nothing is handed out to be written, and the error counts them."""
     real = tflm.measure
 
-    def measure(*arguments: object) -> tflm.Measured:
+    def measure(*arguments: object) -> tflm.Measurement:
         measured = real(*arguments)  # type: ignore[arg-type]
         measured.outputs[0, 3] ^= 1
         return measured
 
     monkeypatch.setattr(bundle.tflm, "measure", measure)
-    with pytest.raises(CheckError, match="found 1 of 5 others"):
+    with pytest.raises(CheckError, match="found a difference in 1 of 5 values"):
         tflm_files(tiny_model("int8"), "tiny")
 
 

@@ -28,6 +28,7 @@ from tests.tiny_models import tiny_model
 
 ROOT = Path(__file__).parents[1]
 U55 = Target("ethos-u55-128", "Ethos_U55_High_End_Embedded", "Shared_Sram")
+U55_SYSTEM, U65_SYSTEM = "Ethos_U55_High_End_Embedded", "Ethos_U65_High_End"
 U85_MISMATCHED = Target("ethos-u85-256", "Ethos_U55_High_End_Embedded", "Shared_Sram")
 
 
@@ -98,36 +99,48 @@ def test_a_target_can_name_its_own_memory_system() -> None:
 @pytest.mark.parametrize(
     ("text", "found", "help_"),
     [
-        ("ethos-u55-120", "'ethos-u55-120'", "give ethos-u55-128"),
-        ("", "''", "give ethos-u55-128"),
-        ("ethos-u55-128,", "''", "give ethos-u55-128"),
-        ("ethos-u55-128:Shared_Sram", "'ethos-u55-128:Shared_Sram'", "give --targets ethos-u55-128"),
-        ("ethos-u55-128:Ethos_U55_High_End:Shared_Sram", "'Ethos_U55_High_End'", "give Ethos_U55_High_End_Embedded"),
-        ("ethos-u55-128:Ethos_U55_High_End_Embedded:Shared", "'Shared'", "give Shared_Sram"),
-        ("ethos-u65-512:x:y", "'x'", "give Ethos_U65_High_End"),
+        ("ethos-u55-120", "'ethos-u55-120'", "--targets ethos-u55-128"),
+        ("ethos-u55-512", "'ethos-u55-512'", "--targets ethos-u55-256"),
+        ("ethos-u65-128:Shared_Sram", "'ethos-u65-128'", f"--targets ethos-u65-256:{U65_SYSTEM}:Shared_Sram"),
+        ("ethos-u85-4096", "'ethos-u85-4096'", "--targets ethos-u85-2048"),
+        ("u65-512", "'u65-512'", "--targets ethos-u65-512"),
+        ("Ethos-U65-512", "'Ethos-U65-512'", "--targets ethos-u65-512"),
+        ("", "''", "--targets ethos-u55-128"),
+        ("ethos-u55-128,", "''", "--targets ethos-u55-128"),
+        ("ethos-u55-128:Shared_Sram", "'ethos-u55-128:Shared_Sram'", f"{U55_SYSTEM}:Shared_Sram"),
+        ("ethos-u55-128:Sram_only", "'ethos-u55-128:Sram_only'", f"{U55_SYSTEM}:Sram_Only"),
+        ("ethos-u55-128:Ethos_U55_Deep_Embedded", "_Embedded'", "ethos-u55-128:Ethos_U55_Deep_Embedded:Shared_Sram"),
+        ("ethos-u55-128:Ethos_U55_High_End:Shared_Sram", "'Ethos_U55_High_End'", f"{U55_SYSTEM}:Shared_Sram"),
+        ("ethos-u55-128:Ethos_U55_High_End_Embedded:Shared", "'Shared'", f"{U55_SYSTEM}:Shared_Sram"),
+        ("ethos-u65-512:x:y", "'x'", f"ethos-u65-512:{U65_SYSTEM}:Dedicated_Sram_384KB"),
         ("ethos-u55-128,ethos-u55-128", "ethos-u55-128 2 times", "name it once"),
     ],
 )
 def test_a_target_that_does_not_exist_is_refused_with_the_nearest_that_does(text: str, found: str, help_: str) -> None:
-    """The error names what was given, what is known, and what to give instead."""
+    """The error names what was given, what is known, and the nearest valid target of the same generation.
+
+    The advice keeps every name that can be kept, and is itself valid.
+    """
     with pytest.raises(UsageError) as error:
         parse_targets(text)
     assert found in error.value.found
     assert help_ in error.value.next_step
+    if "--targets" in error.value.next_step:
+        assert parse_targets(error.value.next_step.rpartition(" ")[2])
 
 
 def test_a_memory_system_of_another_family_is_refused_before_vela_runs(tmp_path: Path, int8_model: bytes) -> None:
     """Vela accepts an Ethos-U85 with the memory system of an Ethos-U55; the parser and the compiler here do not."""
-    with pytest.raises(UsageError, match="give Ethos_U85_SYS_DRAM_Low"):
+    with pytest.raises(UsageError, match="give --targets ethos-u85-256:Ethos_U85_SYS_DRAM_Low:Shared_Sram"):
         parse_targets("ethos-u85-256:Ethos_U55_High_End_Embedded:Shared_Sram")
-    with pytest.raises(UsageError, match="give Ethos_U85_SYS_DRAM_Low"):
+    with pytest.raises(UsageError, match="give --targets ethos-u85-256:Ethos_U85_SYS_DRAM_Low:Shared_Sram"):
         compile_target(int8_model, "tiny", U85_MISMATCHED, tmp_path / "out")
     assert files(tmp_path) == []
 
 
 def test_an_arena_in_flash_is_refused() -> None:
     """A memory mode that needs DRAM does not fit a system that has flash in its place."""
-    with pytest.raises(UsageError, match="OffChipFlash"):
+    with pytest.raises(UsageError, match=f"OffChipFlash.*next: give --targets ethos-u55-128:{U55_SYSTEM}:Shared_Sram"):
         parse_targets("ethos-u55-128:Ethos_U55_High_End_Embedded:Dedicated_Sram_384KB")
 
 

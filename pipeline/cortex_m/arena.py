@@ -1,13 +1,18 @@
-"""The header with the size of TensorFlow Lite Micro's arena, as it was measured, or with the word that it was not."""
+"""The C header with the measured arena size of TensorFlow Lite Micro, or with a note that it was not measured."""
 
 from __future__ import annotations
 
 from pipeline.c_array import ALIGNMENT, identifier
-from pipeline.cortex_m.tflm import DISTRIBUTION, INSTALL, Measured
+from pipeline.cortex_m.tflm import DISTRIBUTION, INSTALL, Measurement
 
 
-def arena_header(measured: Measured | None, name: str) -> str:
-    """`<id>_arena.h`: `<ID>_ARENA_SIZE` and what it is made of; none of them where nothing was measured."""
+def arena_header(measured: Measurement | None, name: str) -> str:
+    """The text of `<id>_arena.h`: `<ID>_ARENA_SIZE` and its two parts, in bytes; neither if nothing was measured.
+
+    Args:
+        measured: from `tflm.measure`; None if TFLM is not installed.
+        name: the model's file name.
+    """
     c_name = identifier(name)
     prefix = f"{c_name.upper()}_ARENA"
     text = _measured(measured, prefix) if measured else _not_measured(prefix)
@@ -21,7 +26,7 @@ def arena_header(measured: Measured | None, name: str) -> str:
 """
 
 
-def _measured(measured: Measured, prefix: str) -> str:
+def _measured(measured: Measurement, prefix: str) -> str:
     return f"""\
  * Measured with {DISTRIBUTION} {measured.version} and its reference kernels on a 64-bit host: the test
  * vector ran in this arena with the golden output, and {ALIGNMENT} bytes less were refused.

@@ -1,4 +1,4 @@
-"""All that TensorFlow Lite Micro needs beside a model's arrays, made together or not at all."""
+"""The files that TensorFlow Lite Micro needs in addition to the model's C arrays, generated together."""
 
 from __future__ import annotations
 
@@ -19,23 +19,24 @@ from recreate_model.tflite.model_view import read_model
 def tflm_files(model: bytes, name: str, labelled: bool = True) -> dict[str, str]:
     """File name -> text: arena size, operators, input levels, test vector, example, `CMakeLists.txt`.
 
-    Of a model that does not take pictures as this program prepares them, there are no input levels.
-
-    Without TFLM on this machine the arena's header says that nothing was measured.
+    The input levels are left out if the model does not take pictures in the form that this program prepares. If TFLM is
+    not installed, the arena's header says that the arena was not measured.
 
     Args:
-        name: of the model's file, as for `c_array.model_sources`, whose files these go with.
-        labelled: whether there are labels for its classes.
+        model: bytes of the `.tflite` file.
+        name: the model's file name, the same as for `c_array.model_sources`.
+        labelled: whether the classes have labels.
 
     Raises:
-        InputError: an operator that TFLM lacks, more than one input or output, or a model that TFLM cannot run.
-        CheckError: TFLM's output on the test vector is not the golden one.
+        InputError: the model has an operator that is not in the resolver's table, or more than one input or output, or
+            TFLM cannot run it.
+        CheckError: TFLM's output on the test vector differs from the golden output.
         ToolError: TFLM crashed.
     """
     view = read_model(model, name)
     operators = resolver_header(view, name)
     vector = golden_vector(model, name)
-    measured = _measured(model, vector, name) if tflm.is_here() else None
+    measured = _measured(model, vector, name) if tflm.is_available() else None
     c_name = identifier(name)
     return {
         f"{c_name}_arena.h": arena_header(measured, name),
@@ -46,13 +47,14 @@ def tflm_files(model: bytes, name: str, labelled: bool = True) -> dict[str, str]
     }
 
 
-def _measured(model: bytes, vector: TestVector, name: str) -> tflm.Measured:
+def _measured(model: bytes, vector: TestVector, name: str) -> tflm.Measurement:
     measured = tflm.measure(model, vector.input[np.newaxis], name)
     differing = int(np.sum(measured.outputs[0] != vector.output))
     if differing:
         raise CheckError(
             expected=f"TensorFlow Lite Micro to give the reference kernels' output for {name}",
-            found=f"{differing} of {vector.output.size} others, with {tflm.DISTRIBUTION} {measured.version}",
+            found=f"a difference in {differing} of {vector.output.size} values, with {tflm.DISTRIBUTION} "
+            f"{measured.version}",
             next_step="compare the versions of ai-edge-litert and tflite-micro with requirements/runtime.lock",
         )
     return measured

@@ -1,7 +1,7 @@
-"""The C++ example and the `CMakeLists.txt` that stand beside a model's files and use them all.
+"""The C++ example and the `CMakeLists.txt` for a model's C sources.
 
-Both are written from the files in `templates/`, which are C++ and CMake as they are: `model_id` and `MODEL_ID` stand
-for the model's identifier there.
+Both come from the files in `templates/`, which are valid C++ and CMake; `model_id` and `MODEL_ID` are replaced by the
+model's identifier.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from pipeline.cortex_m.tflm import INSTALL
 
 FILES = ("example.cc", "CMakeLists.txt")
 
-# What the templates say of labels, and what they say where there are none.
-_LABELLED = {
+# Text of the templates about labels -> its replacement for a model without labels.
+_LABEL_TEXT = {
     '#include "labels.h"\n': "",
     'static_assert(LABELS_COUNT == MODEL_ID_OUTPUT_BYTES, "the labels are those of another model");\n': "",
     "LABELS_COUNT": "static_cast<int>(MODEL_ID_OUTPUT_BYTES)",
@@ -26,7 +26,12 @@ _LABELLED = {
 
 
 def example_files(name: str, labelled: bool = True) -> dict[str, str]:
-    """File name -> text, for the model called `name`; without `labelled`, classes have numbers and no names."""
+    """File name -> text.
+
+    Args:
+        name: the model's file name.
+        labelled: whether the classes have labels; if not, the example prints class numbers only.
+    """
     texts = {file: files(templates).joinpath(file).read_text(encoding="utf-8") for file in FILES}
     if not labelled:
         texts = {file: _without_labels(text) for file, text in texts.items()}
@@ -34,9 +39,9 @@ def example_files(name: str, labelled: bool = True) -> dict[str, str]:
 
 
 def _without_labels(text: str) -> str:
-    for words, instead in _LABELLED.items():
-        text = text.replace(words, instead)
-    assert "labels" not in text.lower(), "a template speaks of labels in words that are not known here"
+    for labelled, unlabelled in _LABEL_TEXT.items():
+        text = text.replace(labelled, unlabelled)
+    assert "labels" not in text.lower(), "a template mentions labels in text that _LABEL_TEXT does not list"
     return text
 
 

@@ -1,7 +1,8 @@
-"""A table from a picture's levels to the model's input, for devices that have pictures of the right size.
+"""A lookup table from 8-bit pixel levels to the model's int8 input, for pictures that already have the input's size.
 
-Every whole level lies on a tie of the quantisation, so that another rounding, or double instead of float32, gives
-other bytes for up to 88 of the 256. The table is the build's own rounding. Not for: resizing, which gives fractions.
+Every integer level lies on a rounding tie of the quantization. Another rounding mode, or double instead of float32,
+therefore changes up to 88 of the 256 entries. The table holds the build's own rounding. Not for: resized pictures,
+whose levels are not integers.
 """
 
 from __future__ import annotations
@@ -17,7 +18,12 @@ _PER_LINE = 16
 
 
 def levels_header(model: bytes, name: str) -> str:
-    """The text of `<id>_input_levels.h`, for an INT8 model of which the input has one scale."""
+    """The text of `<id>_input_levels.h`, a table of 256 int8 values.
+
+    Args:
+        model: bytes of an INT8 `.tflite` file whose input has one scale.
+        name: the model's file name.
+    """
     quantisation = read_model(model, name).input.quantisation
     assert quantisation is not None  # the input of an int8 model
     (scale,), (zero_point,) = quantisation.scales, quantisation.zero_points

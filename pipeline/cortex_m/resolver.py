@@ -1,8 +1,8 @@
 """The operator resolver of TensorFlow Lite Micro for one model, derived from the file.
 
-For: registering the operators in use and no more, since each brings its kernel into the firmware. Not for: saying that
-TFLM runs them on the model's types (`tflm` tries). The table holds what networks for pictures are made of, by the
-names of `tensorflow/lite/micro/micro_mutable_op_resolver.h`; an operator outside it is refused by its name.
+For: registering only the operators in use, because each one links its kernel into the firmware. Not for: whether TFLM
+supports them for the model's types (`tflm` runs the model to find out). The table has the operators of image networks
+and the method names of `tensorflow/lite/micro/micro_mutable_op_resolver.h`; any other operator is refused by name.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ _METHODS = {
 
 
 def resolver_header(view: ModelView, name: str) -> str:
-    """`<id>_ops.h`, for C++: `<id>_add_operators` registers every operator of the model, `<ID>_OPERATORS` of them.
+    """The text of `<id>_ops.h`, for C++: `<id>_add_operators` registers the model's `<ID>_OPERATORS` operators.
 
     Raises:
-        InputError: an operator that is not in the table above.
+        InputError: the model has an operator that is not in the table.
     """
     c_name, prefix = identifier(name), identifier(name).upper()
     methods = _methods(view, name)
@@ -78,10 +78,10 @@ TfLiteStatus {c_name}_add_operators(tflite::MicroMutableOpResolver<kOperators>& 
 def _methods(view: ModelView, name: str) -> list[str]:
     missing = [operator for operator in view.operators if operator.name not in _METHODS]
     if missing:
-        names = dict.fromkeys(f"{one.name} {one.custom_code}".strip() for one in missing)
+        names = dict.fromkeys(f"{operator.name} {operator.custom_code}".strip() for operator in missing)
         raise InputError(
-            expected=f"every operator of {name} to be one that is known in TensorFlow Lite Micro",
+            expected=f"every operator of {name} to be in the table of TensorFlow Lite Micro operators",
             found=", ".join(names),
-            next_step="give a model without it, or add it to pipeline/cortex_m/resolver.py if TFLM has it",
+            next_step="give a model without it, or add it to pipeline/cortex_m/resolver.py if TFLM supports it",
         )
     return [_METHODS[operator] for operator in view.operator_names]

@@ -1,8 +1,8 @@
-"""One test vector of a model: an input and the golden output, as C arrays.
+"""A test vector of a model, an input and its golden output, as C arrays.
 
-For: seeing on a device that it computes what was meant, to the last bit. The input is a procedural picture, so nobody's
-picture is passed on; it is made in the size of the model's input and never resized, and the output is the reference
-kernels', so the bytes are the same on every CPU. Not for: accuracy, of which one made-up picture says nothing.
+For: checking on a device that the output is bit-exact. The input is a procedural picture, so no one's photograph is
+redistributed. It is generated at the model's input size, without resizing, and the output comes from the reference
+kernels, so the bytes are the same on every CPU. Not for: accuracy, which one synthetic picture cannot measure.
 """
 
 from __future__ import annotations
@@ -29,24 +29,26 @@ _NOISE = f"noise {_NUMBER} made from seed {_SEED}"
 
 @dataclass(frozen=True, eq=False)
 class TestVector:
-    """Attributes:
-    input: int8 (height, width, 3), or of another shape where the model takes no picture.
-    output: int8 (classes,), of LiteRT's reference kernels.
-    made: what the input was made from.
+    """An input and its golden output.
+
+    Attributes:
+        input: int8 (height, width, 3); another shape if the model does not take pictures.
+        output: int8 (classes,), computed by LiteRT's reference kernels.
+        origin: what the input was generated from.
     """
 
-    __test__ = False  # no test class of pytest's, whatever its name
+    __test__ = False  # pytest would collect it as a test class by its name
 
     input: Array = field(repr=False)
     output: Array = field(repr=False)
-    made: str = f"picture {_NUMBER} made from seed {_SEED}"
+    origin: str = f"picture {_NUMBER} made from seed {_SEED}"
 
 
 def golden_vector(model: bytes, name: str) -> TestVector:
-    """The test vector of a model with one int8 value (1, ...) in and one row of scores (1, classes) out.
+    """The test vector of a model with one int8 input (1, ...) and one int8 output (1, classes).
 
     Raises:
-        InputError: another input or output, or a model that LiteRT cannot run.
+        InputError: the input or output has another type or shape, or LiteRT cannot run the model.
     """
     view = read_model(model, name)
     value = input_value(view, name)
@@ -66,20 +68,20 @@ def golden_vector(model: bytes, name: str) -> TestVector:
 
 
 def input_value(view: ModelView, name: str) -> Array:
-    """The vector's input, int8 (1, ...): a picture for a model that takes one, else noise.
+    """The test vector's input, int8 (1, ...): a procedural picture if the model takes pictures, else noise.
 
     Raises:
-        InputError: a model with another kind of input or output.
+        InputError: the model does not have one int8 input (1, ...) and one int8 output (1, classes).
     """
     shape, scores, quantisation = view.input.shape, view.output.shape, view.input.quantisation
-    # A batch of two has one input too many for the array, whatever a runtime makes of it.
+    # A batch larger than 1 does not fit the array of one input, even if a runtime accepts it.
     single = len(view.inputs) == len(view.outputs) == 1 and len(shape) > 1 and shape[0] == 1 and min(shape) > 0
     one_row = len(scores) == 2 and scores[0] == 1
     if not (single and one_row and view.input.dtype == view.output.dtype == "int8" and quantisation):
         raise InputError(
-            expected=f"{name} to take one input at a time, int8 (1, ...), and to give int8 (1, classes)",
-            found=f"{view.input.dtype} {shape} in and {view.output.dtype} {scores} out",
-            next_step="give an INT8 model of one input at a time, or build one with `python -m pipeline quantize`",
+            expected=f"{name} to have one input, int8 (1, ...), and one output, int8 (1, classes)",
+            found=f"input {view.input.dtype} {shape} and output {view.output.dtype} {scores}",
+            next_step="give an INT8 model with a batch of 1, or build one with `python -m pipeline quantize`",
         )
     if not picture_size(view):
         return noise(view, _NUMBER)
@@ -89,17 +91,17 @@ def input_value(view: ModelView, name: str) -> Array:
 
 
 def noise(view: ModelView, number: int) -> Array:
-    """An input of a model that takes no picture, int8 in the input's shape; another for each number."""
+    """Pseudorandom input for a model that takes no pictures: int8, in the input's shape, different for each number."""
     shape = view.input.shape
-    # Extendable output of a hash: the same bytes on every machine, with every version of every library.
+    # An extendable-output hash: the same bytes on every machine and with every library version.
     data = hashlib.shake_256(f"input {number} of seed {_SEED}".encode()).digest(math.prod(shape))
     return np.frombuffer(data, np.int8).reshape(shape)
 
 
 def vector_sources(vector: TestVector, name: str) -> dict[str, str]:
-    """`<id>_test_vector.h` and `.c`: the arrays `<id>_test_input` and `<id>_test_output`, of signed bytes.
+    """`<id>_test_vector.h` and `.c`: the arrays `<id>_test_input` and `<id>_test_output`, of `signed char`.
 
-    When the source is compiled, `TEST_VECTOR_SECTION` may be defined to place them.
+    Define `TEST_VECTOR_SECTION` when compiling the source to place the arrays in a section.
     """
     c_name = identifier(name)
     prefix, header_name = c_name.upper(), f"{c_name}_test_vector.h"
@@ -107,7 +109,7 @@ def vector_sources(vector: TestVector, name: str) -> dict[str, str]:
 /*
  * {c_name}: a test vector.
  *
- * input   {vector.made}, {" x ".join(map(str, vector.input.shape))}, quantised
+ * input   {vector.origin}, {" x ".join(map(str, vector.input.shape))}, quantised
  * output  of LiteRT's reference kernels, the same on every CPU
  *
  * Kernels that are not bit-exact with these, as optimised ones may be, differ by a few levels.

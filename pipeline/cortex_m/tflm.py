@@ -1,10 +1,10 @@
-"""Running TensorFlow Lite Micro on this machine: what it computes, and the memory it needs for that.
+"""Runs TensorFlow Lite Micro on this machine: its outputs, and the arena size that the model needs.
 
-For: the size of the arena, and whether TFLM's reference kernels give the bytes of LiteRT's. They are the sources that a
-Cortex-M gets, compiled for this machine. Not for: speed on a device, or the kernels of CMSIS-NN.
+For: the size of the arena, and whether TFLM's reference kernels give the same bytes as LiteRT's. They are the sources
+that run on a Cortex-M, compiled for this machine. Not for: speed on a device, or the kernels of CMSIS-NN.
 
-TFLM comes from the distribution `tflite-micro`, which is optional. It runs in a process of its own (`tflm_job`), since
-where it fails hard it takes its process with it.
+TFLM comes from the optional distribution `tflite-micro`. It runs in a separate process (`tflm_job`), because a fatal
+error in TFLM aborts its process.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ from recreate_model.tflite.model_view import read_model
 DISTRIBUTION = "tflite-micro"
 INSTALL = "python -m pip install '.[tflm]'"  # in the project's folder
 _TIME_LIMIT = 600  # seconds; twenty pictures take about six
-_STRUCTURES = 4 << 20  # bytes; more than TFLM keeps about any model beside its tensors
+_STRUCTURES = 4 << 20  # bytes; more than TFLM allocates for its own structures with any model
 _ALLOCATION = re.compile(r"Arena allocation (head|tail) (\d+) bytes")
 
 
 @dataclass(frozen=True, eq=False)
-class Measured:
-    """What a run of TFLM showed.
+class Measurement:
+    """The result of running a model with TFLM.
 
     Attributes:
-        version: of `tflite-micro`.
-        arena: bytes of the smallest arena that works; a multiple of 16, and 16 less are not enough.
-        head: bytes in it for activations, which share their memory.
-        tail: bytes in it for structures that stay.
-        outputs: int8 (n, ...), one for each input, as computed in that arena.
-        seconds: for one inference on this machine.
+        version: version of `tflite-micro`.
+        arena: size of the smallest arena that works, in bytes; a multiple of 16, and 16 bytes less are not enough.
+        head: bytes of the arena for activations, which share memory.
+        tail: bytes of the arena for persistent structures.
+        outputs: int8 (n, ...), one for each input, computed in that arena.
+        seconds: mean time of one inference on this machine.
     """
 
     version: str
@@ -56,15 +56,17 @@ class Measured:
     seconds: float
 
 
-def is_here() -> bool:
+def is_available() -> bool:
     """Whether TFLM is installed."""
     return is_installed(DISTRIBUTION)
 
 
-def measure(model: bytes, inputs: Array, name: str) -> Measured:
-    """Runs a model with one int8 input and one int8 output on all inputs, int8 (n, height, width, 3).
+def measure(model: bytes, inputs: Array, name: str) -> Measurement:
+    """Finds the smallest arena for a model and runs the model on all inputs.
 
     Args:
+        model: bytes of a `.tflite` file with one int8 input and one int8 output.
+        inputs: int8 (n, ...), each in the shape of the model's input without its batch.
         name: of the model, for messages.
 
     Raises:
@@ -75,30 +77,32 @@ def measure(model: bytes, inputs: Array, name: str) -> Measured:
         model_path, inputs_path, outputs_path = files = [Path(scratch, file) for file in ("model", "in.npy", "out.npy")]
         model_path.write_bytes(model)
         np.save(inputs_path, inputs)
-        finished = run_to_end([sys.executable, tflm_job.__file__, *files, str(_enough(model))], _TIME_LIMIT)
+        finished = run_to_end([sys.executable, tflm_job.__file__, *files, str(_sufficient_arena(model))], _TIME_LIMIT)
         if finished.returncode:
             raise _failed(name, finished)
-        answer, outputs = json.loads(finished.stdout), np.load(outputs_path)
+        report, outputs = json.loads(finished.stdout), np.load(outputs_path)
     memory = {part: int(size) for part, size in _ALLOCATION.findall(finished.stderr)}
-    return Measured(version(DISTRIBUTION), answer["arena"], memory["head"], memory["tail"], outputs, answer["seconds"])
+    return Measurement(
+        version(DISTRIBUTION), report["arena"], memory["head"], memory["tail"], outputs, report["seconds"]
+    )
 
 
-def _enough(model: bytes) -> int:
-    """Bytes of an arena for any model like it: no tensor shares memory with another, and constants are in it too."""
+def _sufficient_arena(model: bytes) -> int:
+    """An upper bound of the arena size, in bytes: no tensors share memory, and constants are counted too."""
     tensors = sum(math.prod(tensor.shape) * 4 + tflm_job.STEP for tensor in read_model(model).tensors)
     return tensors + _STRUCTURES
 
 
 def _failed(name: str, finished: CompletedProcess[str]) -> InputError | ToolError:
-    said = " / ".join(line for line in finished.stderr.splitlines() if line.strip())
-    if finished.returncode == 1 and "Traceback" not in said:
+    log = " / ".join(line for line in finished.stderr.splitlines() if line.strip())
+    if finished.returncode == 1 and "Traceback" not in log:
         return InputError(
             expected=f"TensorFlow Lite Micro to run {name}",
-            found=f"that it cannot: {said[-300:]}",
-            next_step="give a model of operators and types that TFLM has",
+            found=f"an error: {log[-300:]}",
+            next_step="give a model whose operators and types TFLM supports",
         )
     return ToolError(
-        expected=f"TensorFlow Lite Micro to end with a result for {name}",
-        found=f"status {finished.returncode}: {said[-300:]}",
+        expected=f"TensorFlow Lite Micro to return a result for {name}",
+        found=f"status {finished.returncode}: {log[-300:]}",
         next_step=f"install it again: {INSTALL}",
     )

@@ -1,9 +1,9 @@
-"""What runs in a process of its own: TensorFlow Lite Micro, which ends its process where it fails hard.
+"""Runs TensorFlow Lite Micro in a separate process, because a fatal error in TFLM aborts its process.
 
-    python tflm_job.py MODEL INPUTS OUTPUTS ENOUGH
+    python tflm_job.py MODEL INPUTS OUTPUTS LARGEST
 
-For: `pipeline.cortex_m.tflm`, which makes the files and reads the answer. The answer is JSON on standard output; what
-TFLM says of its memory is on standard error. It imports nothing of the project, as it is run as a file.
+For: `pipeline.cortex_m.tflm`, which writes the input files and reads the report. The report is JSON on standard output;
+TFLM prints its allocations to standard error. It is run as a script, so it imports nothing from the project.
 """
 
 from __future__ import annotations
@@ -14,16 +14,20 @@ import time
 from pathlib import Path
 from typing import Any
 
-STEP = 16  # bytes; arenas are multiples of it, as their tensors are aligned to it
+STEP = 16  # bytes; tensors are aligned to it, so arena sizes are multiples of it
 
 
-def main(model_path: str, inputs_path: str, outputs_path: str, enough: str) -> None:
-    """Finds the smallest arena that works, at most `enough` bytes, and runs every input in it."""
+def main(model_path: str, inputs_path: str, outputs_path: str, largest: str) -> None:
+    """Finds the smallest arena that works, up to `largest` bytes, and runs the model on every input in it.
+
+    Raises:
+        RuntimeError: TFLM cannot run the model.
+    """
     import numpy as np
 
     model, inputs = Path(model_path).read_bytes(), np.load(inputs_path)
-    _interpreter(model, int(enough))  # what fails here has other reasons than memory
-    arena = _smallest(model, _round_up(int(enough)))
+    _interpreter(model, int(largest))  # an error here is not a lack of memory
+    arena = _smallest_arena(model, _round_up(int(largest)))
     interpreter = _interpreter(model, arena)
     start = time.perf_counter()
     outputs = [_run(interpreter, value) for value in inputs]
@@ -33,9 +37,9 @@ def main(model_path: str, inputs_path: str, outputs_path: str, enough: str) -> N
     print(json.dumps({"arena": arena, "seconds": seconds}))
 
 
-def _smallest(model: bytes, size: int) -> int:
-    """The smallest multiple of STEP bytes that everything fits in; it fits in `size`."""
-    too_small = 0  # never tried: halving a size that is enough stays above what TFLM needs to fail in order
+def _smallest_arena(model: bytes, size: int) -> int:
+    """The smallest arena for the model: a multiple of STEP bytes, found by bisection below `size`, which must do."""
+    too_small = 0  # never tried: in a tiny arena TFLM aborts instead of reporting an error
     while size - too_small > STEP:
         middle = _round_up((size + too_small) // 2)
         size, too_small = (middle, too_small) if _fits(model, middle) else (size, middle)

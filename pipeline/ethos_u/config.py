@@ -1,11 +1,11 @@
-"""Vela's configuration files: memory systems (`System_Config.`) and how they are used (`Memory_Mode.`), by content.
+"""Reads Vela's configuration files: memory systems (`System_Config.`) and memory modes (`Memory_Mode.`).
 
-For: reading the packaged `Arm/vela.ini` or one of the user's, and telling every value of a section, `inherit` followed.
-Vela reads such a file twice, in Python for the clock and bandwidths it reports and in C++ for the plan and its cycles,
-and the two differ: C++ minds capitals, passes over a `[DEFAULT]` section, and does not know `key: value`. The first two
-give a plan for another memory system than is reported, with status 0. So a file of the user's is read here as strictly
-as the stricter of the two.
-Not for: which accelerator a section is meant for (`targets`).
+For: the packaged `Arm/vela.ini` or a file of the user's, with every value of a section, inherited values included. Vela
+parses such a file twice: in Python for the clock and bandwidths that it reports, and in C++ for the plan and its
+cycles. The two parsers differ: C++ is case-sensitive, ignores a `[DEFAULT]` section and does not accept `key: value`.
+In the first two cases the plan is for another memory system than the report, with exit status 0. Files of the user's
+are therefore parsed here as strictly as the stricter parser.
+Not for: which accelerator a section is for (`targets`).
 """
 
 from __future__ import annotations
@@ -22,38 +22,38 @@ from recreate_model.recipe import Target
 from recreate_model.support.digest import digest_bytes
 from recreate_model.support.errors import InputError, ToolError
 
-PACKAGED = "Arm/vela.ini"  # as `vela --config` takes it, on every system
+PACKAGED = "Arm/vela.ini"  # the value of `vela --config`, on every system
 SYSTEM, MODE = "System_Config.", "Memory_Mode."
 MEMORIES = ("Sram", "Dram", "OnChipFlash", "OffChipFlash")
 AREAS = ("const_mem_area", "arena_mem_area", "cache_mem_area")
-_LARGEST = 1 << 20  # bytes; Vela's own has 7,000
-_SHOWN = 200  # most characters of what was found; a line of the file may be as long as the file
+_LARGEST = 1 << 20  # bytes; Vela's own file has 7,000
+_SHOWN = 200  # most characters of `found` in a message, as a line can be as long as the file
 
 _WHOLE = r"\d{1,18}"
-_OF_A_MEMORY = {f"{name}_{key}": _WHOLE for name in MEMORIES for key in ("ports_used", "burst_length")}
-_OF_A_MEMORY |= {f"{name}_{way}_latency": _WHOLE for name in MEMORIES for way in ("read", "write")}
-_OF_A_MEMORY |= {f"{name}_max_{way}s": _WHOLE for name in MEMORIES for way in ("read", "write")}
-_OF_A_MEMORY |= {f"{name}_clock_scale": "a number" for name in MEMORIES}
-# What may stand in a section: key -> a regular expression of its values, or `a number` above zero.
+_MEMORY_KEYS = {f"{name}_{key}": _WHOLE for name in MEMORIES for key in ("ports_used", "burst_length")}
+_MEMORY_KEYS |= {f"{name}_{way}_latency": _WHOLE for name in MEMORIES for way in ("read", "write")}
+_MEMORY_KEYS |= {f"{name}_max_{way}s": _WHOLE for name in MEMORIES for way in ("read", "write")}
+_MEMORY_KEYS |= {f"{name}_clock_scale": "a number" for name in MEMORIES}
+# The keys of a section -> a regular expression for the value, or `a number`, which must be positive.
 _KEYS: Mapping[str, Mapping[str, str]] = {
     SYSTEM: {
         "core_clock": "a number",
         "axi0_port": "|".join(MEMORIES),
         "axi1_port": "|".join(MEMORIES),
-        **_OF_A_MEMORY,
+        **_MEMORY_KEYS,
     },
     MODE: {"arena_cache_size": _WHOLE, **dict.fromkeys(AREAS, "Axi0|Axi1")},
 }
-# Vela would put a clock of 1 Hz, or a port that is not there, in the place of these.
-_NEEDED = {SYSTEM: ("core_clock", "axi0_port", "axi1_port"), MODE: AREAS}
+# Without these, Vela would assume a clock of 1 Hz or a port that does not exist.
+_REQUIRED = {SYSTEM: ("core_clock", "axi0_port", "axi1_port"), MODE: AREAS}
 
 
 @dataclass(frozen=True)
 class VelaConfig:
-    """A configuration file.
+    """The content of a configuration file.
 
     Attributes:
-        source: what to call it in a message.
+        source: name of the file, for messages.
     """
 
     source: str
@@ -64,21 +64,21 @@ class VelaConfig:
         return digest_bytes(self.data)
 
     def names(self, kind: str) -> list[str]:
-        """The sections of a kind, SYSTEM or MODE, in the file's order and without it."""
+        """The names of the sections of a kind, SYSTEM or MODE, in file order and without the prefix."""
         sections = _parsed(self.data).sections()
         return [section.removeprefix(kind) for section in sections if section.startswith(kind)]
 
     def values(self, kind: str, name: str) -> dict[str, str]:
-        """Every value of a section, those it inherits first, as they stand in the file.
+        """All values of a section as text, inherited ones first.
 
         Raises:
-            ValueError: an `inherit` that leads nowhere or back.
+            ValueError: an `inherit` names no section of this kind, or forms a cycle.
         """
         ini = _parsed(self.data)
         chain = [f"{kind}{name}"]
         while (parent := ini[chain[0]].get("inherit")) is not None:
             if not ini.has_section(parent) or not parent.startswith(kind):
-                raise ValueError(f"[{chain[0]}] inherits {parent}, which is no section of its kind")
+                raise ValueError(f"[{chain[0]}] inherits {parent}, which is not a {kind} section of the file")
             if parent in chain:
                 raise ValueError(f"[{chain[0]}] inherits {parent}, which inherits it")
             chain.insert(0, parent)
@@ -86,14 +86,14 @@ class VelaConfig:
         return {key: value for key, value in merged.items() if key != "inherit"}
 
     def memories(self, target: Target) -> dict[str, str]:
-        """Which of MEMORIES each of AREAS is in, on the target's system and in its memory mode."""
+        """The memory, one of MEMORIES, of each of AREAS for a target's system and memory mode."""
         system, mode = self.values(SYSTEM, target.system_config), self.values(MODE, target.memory_mode)
         return {area: system[f"{mode[area].lower()}_port"] for area in AREAS}
 
 
 @functools.cache
 def packaged() -> VelaConfig:
-    """Vela's own `Arm/vela.ini`, found without importing Vela, so that a wrong --targets is refused at once.
+    """Vela's own `Arm/vela.ini`, found without importing Vela, so that a wrong --targets is refused immediately.
 
     Raises:
         ToolError: Vela is not installed.
@@ -106,15 +106,15 @@ def packaged() -> VelaConfig:
         if path.is_file():
             return VelaConfig(PACKAGED, path.read_bytes())
     raise ToolError(
-        expected=f"Vela with its {PACKAGED}", found="none in this Python", next_step="pip install ethos-u-vela"
+        expected=f"Vela with its {PACKAGED}", found="no such file for this Python", next_step="pip install ethos-u-vela"
     )
 
 
 def read_config(path: Path) -> VelaConfig:
-    """A file of the user's, every section of it checked.
+    """Reads a configuration file of the user's and checks every section.
 
     Raises:
-        InputError: it cannot be read, or holds what Vela's two readers would not take for one and the same.
+        InputError: the file cannot be read, or Vela's two parsers would not read it the same way.
     """
     try:
         if not path.is_file():
@@ -128,14 +128,14 @@ def read_config(path: Path) -> VelaConfig:
     except OSError as error:
         raise _refused(path, error.strerror or str(error)) from error
     except UnicodeDecodeError as error:
-        raise _refused(path, "a byte that is no ASCII") from error
+        raise _refused(path, "a byte that is not ASCII") from error
     except configparser.MissingSectionHeaderError as error:
-        raise _refused(path, f"no .ini file: no section above line {error.lineno}, {error.line!r}") from error
+        raise _refused(path, f"not an .ini file: no section before line {error.lineno}, {error.line!r}") from error
     except configparser.ParsingError as error:
         number, line = error.errors[0]
-        raise _refused(path, f"no .ini file: line {number}, {line}") from error
+        raise _refused(path, f"not an .ini file: line {number}, {line}") from error
     except configparser.Error as error:
-        raise _refused(path, f"no .ini file: {error.message}") from error
+        raise _refused(path, f"not an .ini file: {error.message}") from error
     except ValueError as error:
         raise _refused(path, str(error)) from error
     return config
@@ -144,7 +144,7 @@ def read_config(path: Path) -> VelaConfig:
 def _check(config: VelaConfig) -> None:
     ini = _parsed(config.data)
     if ini.defaults():
-        raise ValueError("a [DEFAULT] section, which Vela heeds in what it reports but not in its plan")
+        raise ValueError("a [DEFAULT] section, which Vela uses for its report but not for its plan")
     for section in ini.sections():
         kind = next((kind for kind in _KEYS if section.startswith(kind)), None)
         if kind is None:
@@ -153,17 +153,17 @@ def _check(config: VelaConfig) -> None:
             if key == "inherit":
                 continue
             if key not in _KEYS[kind]:
-                raise ValueError(f"{key} in [{section}], a key that Vela does not have in this spelling")
-            if not _fits(value, _KEYS[kind][key]):
+                raise ValueError(f"{key} in [{section}], a key that Vela does not know in this spelling")
+            if not _is_valid(value, _KEYS[kind][key]):
                 raise ValueError(f"{key}={value} in [{section}]")
         values = config.values(kind, section.removeprefix(kind))
-        if missing := [key for key in _NEEDED[kind] if key not in values]:
+        if missing := [key for key in _REQUIRED[kind] if key not in values]:
             raise ValueError(f"no {missing[0]} in [{section}]")
     if not (config.names(SYSTEM) and config.names(MODE)):
-        raise ValueError(f"no {SYSTEM} or no {MODE} section")
+        raise ValueError(f"no {SYSTEM} section or no {MODE} section")
 
 
-def _fits(value: str, form: str) -> bool:
+def _is_valid(value: str, form: str) -> bool:
     if form != "a number":
         return re.fullmatch(form, value) is not None
     try:
@@ -175,14 +175,14 @@ def _fits(value: str, form: str) -> bool:
 @functools.lru_cache(maxsize=4)
 def _parsed(data: bytes) -> configparser.ConfigParser:
     ini = configparser.ConfigParser(delimiters=("=",), interpolation=None)
-    ini.optionxform = str  # type: ignore[assignment,method-assign]  # capitals matter to Vela's compiler
+    ini.optionxform = str  # type: ignore[assignment,method-assign]  # keys are case-sensitive for Vela's C++ parser
     ini.read_string(data.decode("ascii"))
     return ini
 
 
 def _refused(path: Path, found: str) -> InputError:
     return InputError(
-        expected=f"--vela-config {path} to be a configuration file that Vela reads in one way only",
+        expected=f"--vela-config {path} to be a configuration file that both parsers of Vela read the same way",
         found=found if len(found) <= _SHOWN else f"{found[:_SHOWN]}...",
         next_step=f"correct it: keys as in Vela's {PACKAGED}, `key=value`, ASCII; docs/ethos-u.md has an example",
     )

@@ -1,7 +1,7 @@
-"""Which memory mode fits a given SRAM: every mode of a memory system compiled, with what Vela says it uses.
+"""Finds the memory modes that fit in a given SRAM: compiles every mode and compares Vela's estimates of the SRAM.
 
-For: `vela --sram`. A plan is one way to run the model: a memory mode, planned for speed or for size. Not for: building
-the variant that fits; the command that does is part of what is said.
+For: `vela --sram`. A plan is the model compiled in one memory mode, optimized for speed or for size. Not for: building
+the variant that fits; the result has the options that build it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,11 @@ from recreate_model.support.errors import InputError, UsageError
 
 
 def candidates(targets: Sequence[Target], custom: VelaConfig | None) -> tuple[Target, ...]:
-    """The same accelerators, systems and optimisations in every memory mode that can work on them."""
+    """The same accelerators, systems and optimizations with every memory mode that is valid for them.
+
+    Args:
+        custom: the configuration file of targets that do not use Vela's own.
+    """
     found = []
     for target in targets:
         for mode in config_of(target, custom).names(MODE):
@@ -34,7 +38,7 @@ def candidates(targets: Sequence[Target], custom: VelaConfig | None) -> tuple[Ta
             try:
                 check_target(candidate, custom)
             except UsageError:
-                # Such as an arena in flash: this system has no memory for it.
+                # For example, an arena in flash: this system has no memory for it.
                 continue
             found.append(candidate)
     return tuple(found)
@@ -48,31 +52,34 @@ def plans(
     progress: Callable[[int], None],
     custom: VelaConfig | None,
 ) -> tuple[Variant, ...]:
-    """All candidates compiled, of which the files are thrown away. Raises as `compile_all`."""
+    """Compiles all candidates and discards the files. The parameters and errors are those of `compile_all`."""
     with tempfile.TemporaryDirectory(prefix="recreate_model-") as scratch:
         return compile_all(model, name, targets, Path(scratch), workers, progress, custom)
 
 
 def document(name: str, variants: Sequence[Variant], sram_kib: int, config_path: Path | None) -> Json:
-    """What fits, for each accelerator, as plain JSON.
+    """All plans of each accelerator and the fastest that fits, as plain JSON.
 
     Args:
-        config_path: where the user's configuration file is, for the command that builds.
+        name: of the build.
+        variants: the plans.
+        sram_kib: SRAM that is available, in KiB.
+        config_path: path of the user's configuration file, for the options that build a plan.
 
     Raises:
-        InputError: nothing fits on any accelerator.
+        InputError: no plan fits, on any accelerator.
     """
     fastest = max((plan for plan in variants if _fits(plan, sram_kib)), key=_speed, default=None)
     if fastest is None:
-        least = min(variants, key=_need)
-        target = least.target
+        smallest = min(variants, key=_need)
+        target = smallest.target
         raise InputError(
             expected=f"a plan of {name} that needs no more than {sram_kib:,} KiB of SRAM",
             found=f"none of {len(variants)}, by Vela's estimates; the smallest is {target.accelerator} in "
-            f"{target.memory_mode} for {OPTIMISED[target.optimise]}, with {least.sram_needed_kib:,.1f} KiB",
-            done="the INT8 model is kept, and no variant was made",
-            next_step=f"give --sram {math.ceil(least.sram_needed_kib)} or more, a smaller --model, or a memory mode of "
-            "your own with --vela-config",
+            f"{target.memory_mode} for {OPTIMISED[target.optimise]}, with {smallest.sram_needed_kib:,.1f} KiB",
+            done="the INT8 model is kept, and no variant was built",
+            next_step=f"give --sram {math.ceil(smallest.sram_needed_kib)} or more, a smaller --model, or your own "
+            "memory mode with --vela-config",
         )
     accelerators = dict.fromkeys(plan.target.accelerator for plan in variants)
     return {
@@ -102,12 +109,12 @@ def _fits(plan: Variant, sram_kib: int) -> bool:
 
 
 def _speed(plan: Variant) -> tuple[float, float]:
-    """The faster is better, and of two alike the one with less SRAM."""
+    """A key for `max`: the fastest plan; among equals, the one with the least SRAM."""
     return plan.inferences_per_second, -plan.sram_needed_kib
 
 
 def _need(plan: Variant) -> tuple[float, float]:
-    """Less SRAM first, and of two alike the faster one."""
+    """A key for `min`: the plan with the least SRAM; among equals, the fastest."""
     return plan.sram_needed_kib, -plan.inferences_per_second
 
 
@@ -126,18 +133,18 @@ def _plan(plan: Variant, sram_kib: int) -> dict[str, Json]:
 
 
 def _options(target: Target, config_path: Path | None) -> list[str]:
-    """What to give a build for this target."""
+    """The options that build this target."""
     text = f"{target.accelerator}:{target.system_config}:{target.memory_mode}"
     options = ["--targets", text, "--optimise", OPTIMISED[target.optimise]]
     return options + (["--vela-config", str(config_path)] if config_path else [])
 
 
 def blocks(found: Json) -> list[Block]:
-    """The same for people: all plans, then for each accelerator the fastest that fits and the options that build it."""
+    """The result of `document` for the terminal: all plans, then for each accelerator the fastest that fits."""
     columns = ("target", "memory mode", "optimised for", "SRAM KiB>", "DRAM KiB>", "inferences/s>", "fits")
     rows = [
         (
-            each["accelerator"],
+            row["accelerator"],
             plan["memory_mode"],
             plan["optimise"],
             f"{plan['sram_needed_kib']:,.1f}",
@@ -145,20 +152,20 @@ def blocks(found: Json) -> list[Block]:
             f"{plan['inferences_per_second']:,.1f}",
             "yes" if plan["fits"] else f"over by {plan['over_by_kib']:,.1f} KiB",
         )
-        for each in found["accelerators"]
-        for plan in each["plans"]
+        for row in found["accelerators"]
+        for plan in row["plans"]
     ]
-    said: list[Block] = [(f"{found['build']} in {found['sram_kib']:,} KiB of SRAM", columns, rows)]
-    for each in found["accelerators"]:
-        plan = each["recommended"]
+    output: list[Block] = [(f"{found['build']} in {found['sram_kib']:,} KiB of SRAM", columns, rows)]
+    for row in found["accelerators"]:
+        plan = row["recommended"]
         if plan is None:
-            said.append(f"{each['accelerator']}: nothing fits")
+            output.append(f"{row['accelerator']}: nothing fits")
         else:
             rate = f"{plan['inferences_per_second']:,.1f} inferences/s"
-            what = f"{plan['memory_mode']} for {plan['optimise']}, {rate}"
-            said.append(f"{each['accelerator']}: {what}: {shlex.join(plan['options'])}")
-    said.append(
-        f"These are estimates of Vela {found['vela']}, without the SRAM that the runtime itself needs. Weights count "
-        "where the memory mode keeps them in SRAM, too."
+            summary = f"{plan['memory_mode']} for {plan['optimise']}, {rate}"
+            output.append(f"{row['accelerator']}: {summary}: {shlex.join(plan['options'])}")
+    output.append(
+        f"These are estimates of Vela {found['vela']}, without the SRAM that the runtime itself needs. Weights are "
+        "included if the memory mode keeps them in SRAM."
     )
-    return said
+    return output

@@ -1,7 +1,7 @@
-"""Inferences per second against SRAM over all Ethos-U variants, as SVG: the same bytes on any machine.
+"""Plots inferences per second against SRAM for all Ethos-U variants, as SVG with the same bytes on every machine.
 
-Nothing of a user's matplotlib counts: neither its settings nor its fonts nor a display. Text is drawn as outlines, so
-the picture looks the same everywhere. Not for: the figures themselves (`variant`).
+The plot does not depend on the user's matplotlib settings, fonts or display. Text is drawn as outlines, so it looks the
+same everywhere. Not for: the figures themselves (`variant`).
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
 
 _SIZE = (8.0, 5.0)  # inches
 _FONT = 8.0  # points
-_GAP = 9.5  # points between the middles of two labels
-_OFFSET = 14.0  # points from the outermost mark of a column to its labels
-_COLUMN = 80.0  # points that a column of labels needs
-# Okabe and Ito's colours, which are told apart with any colour vision.
-_COLOURS = {"u55": "#0072B2", "u65": "#D55E00", "u85": "#009E73"}
+_GAP = 9.5  # points between the centers of two labels
+_OFFSET = 14.0  # points from the rightmost mark of a column to its labels
+_COLUMN = 80.0  # width of a column of labels, in points
+# The colors of Okabe and Ito, distinguishable with any form of color blindness.
+_COLORS = {"u55": "#0072B2", "u65": "#D55E00", "u85": "#009E73"}
 _MARKERS = "osD^vPX*<>"
-# The salt makes the names inside the file the same each time.
+# The salt makes the identifiers in the file deterministic.
 _SETTINGS = {"svg.hashsalt": "ethos-u", "svg.fonttype": "path", "font.family": "DejaVu Sans", "font.size": _FONT}
 _POINTS = 72.0  # in an inch
 _MARGIN = 20.0  # points between a mark and the end of an axis
-_LEAST = 1.0  # KiB or inferences per second; zero has no logarithm
+_SMALLEST = 1.0  # KiB or inferences per second; zero has no logarithm
 _TICKS = [digit * 10**power for power in range(7) for digit in (1, 2, 5)]
 
 
@@ -49,7 +49,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Label:
-    """Where the label of a point begins, its middle at `y`."""
+    """The label of a point: `x` is its left edge and `y` its center, in points."""
 
     point: Point
     x: float
@@ -57,10 +57,13 @@ class Label:
 
 
 def place(points: Sequence[Point], height: float) -> list[Label]:
-    """Labels to the right of their points, in columns, none over another; in the order of the columns, then upwards.
+    """Places labels in columns to the right of their points without overlap; ordered by column, then bottom to top.
 
-    Points that are nearer to each other than a label is wide share a column. In it each label is as near to the height
-    of its point as those below and above allow, and inside the axes as long as they have room for all.
+    Points closer to each other than the width of a label share a column. In a column each label is as close to the
+    height of its point as the other labels allow, and inside the axes if there is room for all.
+
+    Args:
+        height: of the axes, in points.
     """
     labels = []
     for column in _columns(points):
@@ -82,8 +85,8 @@ def _columns(points: Sequence[Point]) -> list[list[Point]]:
 
 
 def _spread(wanted: Sequence[float], height: float) -> list[float]:
-    """Heights at least _GAP apart, in the same order, with the least sum of squared distances from those wanted."""
-    # Blocks of labels that touch: each as its first height and its length. Merging makes room at their common middle.
+    """Heights at least _GAP apart, in the given order, with the least squared distance from the wanted heights."""
+    # Blocks of adjacent labels: the first height and the number of labels. Blocks that overlap merge at their mean.
     blocks: list[tuple[float, int]] = []
     for y in wanted:
         block = (y, 1)
@@ -94,7 +97,7 @@ def _spread(wanted: Sequence[float], height: float) -> list[float]:
             block = (start, total)
         blocks.append(block)
     heights = [first + number * _GAP for first, count in blocks for number in range(count)]
-    # Back into the axes, from below and then from above; where there is too little room, out at the top.
+    # Move labels into the axes, from the bottom and then from the top; if they do not fit, they exceed the top.
     for number, y in enumerate(heights):
         heights[number] = max(y, _GAP / 2 + number * _GAP)
     for number in reversed(range(len(heights))):
@@ -107,19 +110,19 @@ def plot(build: str, variants: Sequence[Variant]) -> str:
     """The plot as SVG text."""
     with _matplotlib():
         text = io.StringIO()
-        # Dates and versions out, so that a picture changes only where it looks different.
+        # Without date and version, the file changes only if the picture does.
         figure(build, variants).savefig(text, format="svg", metadata={"Date": None, "Creator": None})
     return text.getvalue()
 
 
 @contextlib.contextmanager
 def _matplotlib() -> Iterator[None]:
-    """Matplotlib with its own settings, and without a word or a file in the user's home."""
+    """Matplotlib with default settings, without log messages and without files in the user's home folder."""
     with tempfile.TemporaryDirectory(prefix="recreate_model-") as scratch:
-        # Where it reads settings and keeps its list of fonts; and what a name it does not know would stop it for.
-        ours = {"MPLCONFIGDIR": scratch, "MPLBACKEND": "svg"}
-        before = {name: os.environ.get(name) for name in ours}
-        os.environ.update(ours)
+        # The folder of its settings and font cache, and its backend: an unknown backend in the environment is an error.
+        variables = {"MPLCONFIGDIR": scratch, "MPLBACKEND": "svg"}
+        before = {name: os.environ.get(name) for name in variables}
+        os.environ.update(variables)
         # Matplotlib logs with the standard library.
         logging.getLogger("matplotlib").setLevel(logging.ERROR)
         try:
@@ -137,7 +140,7 @@ def _matplotlib() -> Iterator[None]:
 
 
 def figure(build: str, variants: Sequence[Variant]) -> Figure:
-    """The plot as a figure, which needs no display."""
+    """The plot as a figure; it needs no display."""
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
@@ -168,12 +171,12 @@ def figure(build: str, variants: Sequence[Variant]) -> Figure:
         family = variant.target.accelerator.split("-")[1]
         point = Point(across.at(variant.sram_needed_kib), up.at(variant.inferences_per_second), _label(variant))
         points.append(point)
-        filled = _COLOURS[family] if variant.target.optimise == "Performance" else "white"
+        filled = _COLORS[family] if variant.target.optimise == "Performance" else "white"
         axes.plot(
             point.x,
             point.y,
             marker[variant.target.memory_mode],
-            color=_COLOURS[family],
+            color=_COLORS[family],
             markerfacecolor=filled,
             zorder=3,
         )
@@ -195,13 +198,13 @@ def figure(build: str, variants: Sequence[Variant]) -> Figure:
 
 
 def _label(variant: Variant) -> str:
-    """Such as `U55-128`, or `U55-128 size`."""
+    """The label of a variant, such as `U55-128` or `U55-128 size`."""
     return variant_name(variant.target).removeprefix("ethos-").replace("_", " ").replace("u", "U", 1)
 
 
 @dataclass(frozen=True)
 class _Scale:
-    """A logarithmic scale of `length` points that begins at `low`; `unit` points are a factor of e."""
+    """A logarithmic axis of `length` points that starts at the value `low`; `unit` points are a factor of e."""
 
     low: float
     unit: float
@@ -209,12 +212,12 @@ class _Scale:
 
     @classmethod
     def over(cls, values: Sequence[float], length: float, above: float) -> _Scale:
-        """Over all values, with room of _MARGIN below the least and of `above` beyond the greatest, in points."""
-        least, greatest = max(min(values), _LEAST), max(*values, _LEAST)
-        # Values that are all alike would be on no scale; a factor of 2 between the ends is as good as any.
-        unit = (length - _MARGIN - above) / max(math.log(greatest / least), math.log(2))
-        return cls(least * math.exp(-_MARGIN / unit), unit, length)
+        """A scale for all values, with a margin of _MARGIN points below the smallest and `above` beyond the largest."""
+        smallest, largest = max(min(values), _SMALLEST), max(*values, _SMALLEST)
+        # The range must not be empty if all values are equal, so it is at least a factor of 2.
+        unit = (length - _MARGIN - above) / max(math.log(largest / smallest), math.log(2))
+        return cls(smallest * math.exp(-_MARGIN / unit), unit, length)
 
     def at(self, value: float) -> float:
-        """Where a value is, in points from the beginning."""
-        return math.log(max(value, _LEAST) / self.low) * self.unit
+        """The position of a value, in points from the start of the axis."""
+        return math.log(max(value, _SMALLEST) / self.low) * self.unit

@@ -1,4 +1,4 @@
-"""The table of all Ethos-U variants of a build, for people: `variants.md` beside their folders."""
+"""Writes `variants.md`, the table of all Ethos-U variants of a build."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pipeline.ethos_u.targets import variant_name
 from pipeline.ethos_u.variant import Variant
 
+# The values of Vela's --optimise -> those of this program.
 OPTIMISED = {"Performance": "speed", "Size": "size"}
 
 _TEXT = """\
@@ -28,10 +29,11 @@ memory mode fits.
 
 
 def markdown(build: str, variants: Sequence[Variant], plot: str) -> str:
-    """The table as Markdown, one row a variant in their order, with a link to each folder.
+    """The table as Markdown: one row for each variant, in the given order, with a link to its folder.
 
     Args:
-        plot: the file that the text shows above the table.
+        build: name of the build.
+        plot: file name of the plot that is shown above the table.
     """
     return _TEXT.format(
         build=build, vela=variants[0].vela_version, plot=plot, rows="\n".join(_row(variant) for variant in variants)

@@ -1,7 +1,7 @@
-"""Ethos-U variants as C sources, in a folder that the user named.
+"""Ethos-U variants as C sources, for a folder that the user chooses.
 
-For: `vela --c-array`. They are no files of the build: which of its variants goes into a firmware is the user's choice,
-and a normal build need not hold four megabytes more for each. How a model becomes C is `c_array`'s affair.
+For: `vela --c-array`. The sources are not part of the build: the user chooses the variant for a firmware, and the
+sources of each would add four megabytes to every build. Not for: the format of the C sources (`c_array`).
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from recreate_model.support.digest import Json
 
 
 def sources(folder: Path, build: str, variants: Sequence[Json]) -> dict[str, str]:
-    """`<variant>/<id>.h` and `<variant>/<id>.c` with their texts, for all variants.
+    """File name -> text of `<variant>/<id>.h` and `<variant>/<id>.c`, for all variants.
 
-    The identifier names build and variant, so that a firmware can hold several.
+    The identifier contains the build and the variant, so one firmware can contain several.
 
     Args:
-        folder: that holds the variants' folders.
-        variants: as `vela.json` lists them.
+        folder: the folder with the variants' folders.
+        build: name of the build.
+        variants: the entries of `vela.json`.
     """
     texts: dict[str, str] = {}
     for variant in variants:

@@ -1,12 +1,13 @@
-"""The Ethos-U configurations: the eleven built by default, and what the user may ask for instead.
+"""The Ethos-U configurations: the eleven that are built by default, and those that the user names.
 
-A wrong configuration is refused here, before anything is compiled and without importing Vela: Vela itself accepts an
-Ethos-U85 with the memory system of an Ethos-U55 and ends with status 0.
+A wrong configuration is refused here, before anything is compiled and without importing Vela. Vela itself accepts an
+Ethos-U85 with the memory system of an Ethos-U55 and exits with status 0.
 """
 
 from __future__ import annotations
 
 import difflib
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -30,15 +31,16 @@ TARGETS: tuple[Target, ...] = (
 )
 _DEFAULTS = {target.accelerator: target for target in TARGETS}
 
-# What a build may be optimised for, in our words and in Vela's.
+# The values of --optimise -> the values of Vela's option of the same name.
 OPTIMISE = {"speed": ("Performance",), "size": ("Size",), "both": ("Performance", "Size")}
+_SIMILAR = 0.65  # smallest ratio of difflib at which one name is suggested for another
 
 
 def variant_name(target: Target) -> str:
-    """Name of a variant and its folder: the accelerator, and behind it what is not its default.
+    """The name of a variant and its folder: the accelerator, followed by everything that differs from its default.
 
-    That is the memory mode, with the system configuration before it where that is another too, and `_size` where the
-    variant is optimised for size: `ethos-u55-128`, `ethos-u55-128_sram-only`, `ethos-u55-128_sram-only_size`.
+    That is the system configuration, if it differs; the memory mode, if either differs; and `size` for a variant
+    optimized for size: `ethos-u55-128`, `ethos-u55-128_sram-only`, `ethos-u55-128_sram-only_size`.
     """
     default = _default(target.accelerator)
     parts = [target.accelerator]
@@ -51,16 +53,16 @@ def variant_name(target: Target) -> str:
 
 
 def parse_targets(text: str, optimise: str = "speed", custom: VelaConfig | None = None) -> tuple[Target, ...]:
-    """Targets from `all`, or from accelerators divided by commas, such as `ethos-u55-128,ethos-u85-256`.
+    """The targets of a text: `all`, or comma-separated targets such as `ethos-u55-128,ethos-u85-256`.
 
-    An accelerator alone stands for its row in TARGETS; `accelerator:system_config:memory_mode` names all three.
+    A target is an accelerator, which means its row in TARGETS, or `accelerator:system_config:memory_mode`.
 
     Args:
-        optimise: a key of OPTIMISE; with `both`, each accelerator's two targets follow each other.
-        custom: the configuration file that has the names, instead of Vela's own.
+        optimise: a key of OPTIMISE; with `both`, the two targets of an accelerator are adjacent.
+        custom: the configuration file with the named sections, instead of Vela's own.
 
     Raises:
-        UsageError: an unknown name, a combination that does not exist, or a target named twice.
+        UsageError: a name is unknown, a combination is not valid, or a target is named twice.
     """
     parts = list(_DEFAULTS) if text.strip() == "all" else [part.strip() for part in text.split(",")]
     targets = [_parse_target(part, custom) for part in parts]
@@ -68,7 +70,7 @@ def parse_targets(text: str, optimise: str = "speed", custom: VelaConfig | None 
     for name in names:
         if names.count(name) > 1:
             raise UsageError(
-                expected="each target once, as each has one folder",
+                expected="each target only once",
                 found=f"{name} {names.count(name)} times in {text!r}",
                 next_step="name it once",
             )
@@ -76,24 +78,25 @@ def parse_targets(text: str, optimise: str = "speed", custom: VelaConfig | None 
 
 
 def spell(targets: Sequence[Target]) -> str:
-    """The text from which `parse_targets` reads the configurations of these targets, whatever they optimise for."""
-    return ",".join(dict.fromkeys(f"{each.accelerator}:{each.system_config}:{each.memory_mode}" for each in targets))
+    """The text that `parse_targets` parses to these targets, except for what they are optimized for."""
+    texts = (f"{target.accelerator}:{target.system_config}:{target.memory_mode}" for target in targets)
+    return ",".join(dict.fromkeys(texts))
 
 
-def merged(had: Sequence[Target], more: Sequence[Target]) -> tuple[Target, ...]:
-    """Targets that were built, and others beside them; in the usual order, an accelerator's default first.
+def merged(built: Sequence[Target], added: Sequence[Target]) -> tuple[Target, ...]:
+    """The targets of a build together with additional ones, in the order of TARGETS, an accelerator's default first.
 
     Raises:
-        UsageError: they are of different configuration files, of which a build has one.
+        UsageError: they use different configuration files; a build can use only one.
     """
-    if {each.config_sha256 for each in had} != {each.config_sha256 for each in more}:
+    if {target.config_sha256 for target in built} != {target.config_sha256 for target in added}:
         raise UsageError(
-            expected="--vela-config as the build's other variants were compiled with, as a build has one",
+            expected="the --vela-config that the build's other variants were compiled with",
             found="another configuration file, or none",
-            done="the variants are as they were",
+            done="the variants were not changed",
             next_step="give the same --vela-config, or --force to replace them",
         )
-    by_name = {variant_name(each): each for each in (*had, *more)}
+    by_name = {variant_name(target): target for target in (*built, *added)}
     order = list(_DEFAULTS)
     return tuple(
         by_name[name]
@@ -103,15 +106,14 @@ def merged(had: Sequence[Target], more: Sequence[Target]) -> tuple[Target, ...]:
 
 def _parse_target(text: str, custom: VelaConfig | None) -> Target:
     accelerator, *names = text.split(":")
-    target = _default(accelerator)
-    if names:
-        if len(names) != 2:
-            raise UsageError(
-                expected="a target as accelerator, or as accelerator:system_config:memory_mode",
-                found=repr(text),
-                next_step=f"give --targets {accelerator}",
-            )
-        target = Target(accelerator, *names)
+    default = _default(accelerator, names, custom)
+    if len(names) not in (0, 2):
+        raise UsageError(
+            expected="a target as accelerator, or as accelerator:system_config:memory_mode",
+            found=repr(text),
+            next_step=f"give --targets {_nearest_target(accelerator, names, custom)}",
+        )
+    target = Target(accelerator, *names) if names else default
     if custom:
         target = replace(target, config_sha256=custom.sha256)
     check_target(target, custom)
@@ -121,41 +123,51 @@ def _parse_target(text: str, custom: VelaConfig | None) -> Target:
 def check_target(target: Target, custom: VelaConfig | None = None) -> VelaConfig:
     """Refuses, without starting Vela, a configuration that Vela does not know or would wrongly accept.
 
-    Which family a system configuration is for, only its name says. One of the user's may have any name; but a name
-    that begins as those of another family is taken at its word.
+    Only the name of a system configuration tells its accelerator generation. A configuration of the user's may have any
+    name, but a name that starts like `Ethos_U55_` is taken to be for that generation.
 
     Returns:
         The configuration file that has the target's sections: `custom` or Vela's own.
 
     Raises:
-        UsageError: a name that is not in the configuration file, a system configuration of another accelerator family,
-            or a memory mode that puts the arena or the cache where this system has something else.
-        InputError: the target is of another configuration file than `custom`.
+        UsageError: a name that is not in the configuration file, a system configuration for another accelerator
+            generation, or a memory mode whose arena or cache would be in a memory that cannot hold it.
+        InputError: the target was made with another configuration file than `custom`.
     """
     config = config_of(target, custom)
-    default = _default(target.accelerator)
-    family = target.accelerator.title().replace("-", "_").rpartition("_")[0]  # such as Ethos_U55
-    systems = [name for name in config.names(SYSTEM) if _family(name) in ("", family)]
-    if target.system_config not in systems:
-        what = f"a system configuration for {target.accelerator}"
-        raise _unknown(what, target.system_config, systems, default.system_config, custom)
-    modes = config.names(MODE)
-    if target.memory_mode not in modes:
-        raise _unknown("a memory mode", target.memory_mode, modes, default.memory_mode, custom)
-    memories = config.memories(target)
-    for area, known in (("arena", ("Sram", "Dram")), ("cache", ("Sram",))):
-        memory = memories[f"{area}_mem_area"]
-        if memory not in known:
+    names = (target.system_config, target.memory_mode)
+    _default(target.accelerator, names, custom)
+    place = f" in {custom.source}" if custom else ""
+    for what, name, known in (
+        (
+            f"a system configuration for {target.accelerator}",
+            target.system_config,
+            _systems(target.accelerator, config),
+        ),
+        ("a memory mode", target.memory_mode, config.names(MODE)),
+    ):
+        if name not in known:
             raise UsageError(
-                expected=f"a memory mode with its {area} in {' or '.join(known).upper()} on {target.system_config}",
-                found=f"{target.memory_mode}, which puts it in {memory}",
-                next_step="give Shared_Sram" if custom is None else "give another memory mode",
+                expected=f"{what}{place}, " + (f"one of {', '.join(known)}" if known else "which has none"),
+                found=repr(name),
+                next_step=f"give --targets {_nearest_target(target.accelerator, names, custom)}",
             )
+    if misplaced := _misplaced(target, config):
+        area, memory, allowed = misplaced
+        raise UsageError(
+            expected=f"a memory mode with its {area} in {' or '.join(allowed).upper()} on {target.system_config}",
+            found=f"{target.memory_mode}, which puts it in {memory}",
+            next_step=f"give --targets {_nearest_target(target.accelerator, names, custom)}",
+        )
     return config
 
 
 def config_of(target: Target, custom: VelaConfig | None) -> VelaConfig:
-    """The configuration file that a target is of. Raises InputError where that is neither Vela's own nor `custom`."""
+    """The configuration file that a target was made with: `custom` or Vela's own.
+
+    Raises:
+        InputError: it is neither of them.
+    """
     if not target.config_sha256:
         return packaged()
     if custom is None or custom.sha256 != target.config_sha256:
@@ -167,28 +179,73 @@ def config_of(target: Target, custom: VelaConfig | None) -> VelaConfig:
     return custom
 
 
-def _default(accelerator: str) -> Target:
-    """The row of TARGETS for this accelerator."""
+def _default(accelerator: str, names: Sequence[str] = (), custom: VelaConfig | None = None) -> Target:
+    """The row of TARGETS for an accelerator; `names` and `custom` are for the advice if there is none."""
     if accelerator not in _DEFAULTS:
-        raise _unknown("an accelerator", accelerator, list(_DEFAULTS), "ethos-u55-128", None)
+        raise UsageError(
+            expected=f"an accelerator, one of {', '.join(_DEFAULTS)}",
+            found=repr(accelerator),
+            next_step=f"give --targets {_nearest_target(_nearest_accelerator(accelerator), names, custom)}",
+        )
     return _DEFAULTS[accelerator]
 
 
-def _family(system_config: str) -> str:
-    """The family that a name begins with, such as `Ethos_U55`; empty where it begins with none."""
+def _systems(accelerator: str, config: VelaConfig) -> list[str]:
+    """The system configurations in a file that can be for this accelerator."""
+    generation = accelerator.title().replace("-", "_").rpartition("_")[0]  # such as Ethos_U55
+    return [name for name in config.names(SYSTEM) if _generation(name) in ("", generation)]
+
+
+def _generation(system_config: str) -> str:
+    """The accelerator generation that a name starts with, such as `Ethos_U55`; empty if there is none."""
     match = re.match(r"Ethos_U\d+(?=_)", system_config)
     return match[0] if match else ""
 
 
-def _unknown(what: str, name: str, known: Sequence[str], otherwise: str, custom: VelaConfig | None) -> UsageError:
-    """`otherwise` is what to give where no known name is near."""
-    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.65) or [otherwise]
-    next_step = f"give {nearest[0]}"
-    if custom and nearest[0] not in known:
-        next_step = "name sections of the file: --targets accelerator:system_config:memory_mode"
-    place = f" of {custom.source}" if custom else ""
-    return UsageError(
-        expected=f"{what}{place}, one of {', '.join(known) or 'none that there is'}",
-        found=repr(name),
-        next_step=next_step,
-    )
+def _misplaced(target: Target, config: VelaConfig) -> tuple[str, str, tuple[str, ...]] | None:
+    """The first area that is in the wrong memory: its name, the memory, and those allowed; None if all are right."""
+    memories = config.memories(target)
+    for area, allowed in (("arena", ("Sram", "Dram")), ("cache", ("Sram",))):
+        memory = memories[f"{area}_mem_area"]
+        if memory not in allowed:
+            return area, memory, allowed
+    return None
+
+
+def _nearest_accelerator(name: str) -> str:
+    """The accelerator of the same generation with the nearest number of MACs; else the one with the nearest name."""
+    if match := re.fullmatch(r"(ethos-u\d+)-(\d+)", name.lower()):
+        generation, macs = match[1], int(match[2])
+        same = [known for known in _DEFAULTS if known.startswith(f"{generation}-")]
+        if same:
+            return min(same, key=lambda known: abs(int(known.rpartition("-")[2]) - macs))
+    return next(iter(difflib.get_close_matches(name, _DEFAULTS, n=1, cutoff=_SIMILAR)), "ethos-u55-128")
+
+
+def _nearest_target(accelerator: str, names: Sequence[str], custom: VelaConfig | None) -> str:
+    """A valid target for this accelerator, as `--targets` takes it, that keeps as much of `names` as possible.
+
+    Args:
+        names: a system configuration and a memory mode, or only one of them.
+    """
+    if not names and custom is None:
+        return accelerator
+    default, config = _DEFAULTS[accelerator], custom or packaged()
+    # A single name may be either, so it is compared with both.
+    system_name, mode_name = (*names, *names, default.system_config, default.memory_mode)[:2]
+    systems = _by_similarity(system_name, _systems(accelerator, config), default.system_config)
+    modes = _by_similarity(mode_name, config.names(MODE), default.memory_mode)
+    for system, mode in itertools.product(systems, modes):
+        if not _misplaced(Target(accelerator, system, mode), config):
+            return f"{accelerator}:{system}:{mode}"
+    return "accelerator:system_config:memory_mode, with names from another --vela-config"
+
+
+def _by_similarity(name: str, known: Sequence[str], default: str) -> list[str]:
+    """The known names, most similar first; among those that are not similar, the default first."""
+
+    def key(candidate: str) -> tuple[float, bool]:
+        ratio = difflib.SequenceMatcher(None, name.lower(), candidate.lower()).ratio()
+        return -ratio if ratio >= _SIMILAR else 0.0, candidate != default
+
+    return sorted(known, key=key)

@@ -1,6 +1,7 @@
-"""What a file that Vela made holds and what Vela says of it, both checked against the target it was made for.
+"""Checks a model that Vela compiled, and Vela's report, against the target; collects the figures of both.
 
-For: refusing what Vela lets through, and the figures. Not for: running Vela (`vela`). The figures are its estimates.
+For: errors that Vela does not report itself, and the figures, which are Vela's estimates. Not for: running Vela
+(`vela`).
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from recreate_model.support.digest import Json, digest_bytes
 from recreate_model.support.errors import ToolError
 from recreate_model.tflite.model_view import ModelView, Operator, read_model
 
-CUSTOM_CONFIG = "custom.ini"  # the user's configuration file, beside the folders of the variants
+CUSTOM_CONFIG = "custom.ini"  # the user's configuration file, next to the folders of the variants
 
-# A command stream begins with this, a word that announces the configuration, and the configuration. The driver
-# compares the latter with the hardware, whole: product in the top four bits, logarithm of the multipliers in the lowest
-# four, between them the version of the commands (0 or 1), then on U55 and U65 the internal memory in KiB, on U85 its
-# ports. A memory system or an optimisation changes nothing in it.
-_COMMANDS = b"COP1"
+# A command stream starts with this magic number, a word that tags the configuration, and the configuration word, which
+# the driver compares with the hardware. Its fields: the product in the top four bits, the base-2 logarithm of the MACs
+# in the lowest four, and between them the version of the command stream (0 or 1) and the internal memory in KiB (U55
+# and U65) or the ports (U85). It does not depend on the memory system or the optimization.
+_MAGIC = b"COP1"
 _CONFIG_WORDS = {
     "ethos-u55-32": 0x00001005,
     "ethos-u55-64": 0x00001006,
@@ -40,28 +41,28 @@ _CONFIG_WORDS = {
 
 @dataclass(frozen=True)
 class Variant:
-    """A compiled model and what Vela says of it; the figures of speed and memory are Vela's estimates.
+    """A compiled model with Vela's figures for it; those of speed and memory are estimates.
 
     Attributes:
         file: name of the compiled model, in the folder of its target.
         size: of that file, in bytes.
-        summary: name of Vela's own summary table beside it: no clock, path or host in it.
-        per_layer: name of its table of operators, likewise.
-        config: name of the file that says with which configuration the model was compiled.
-        accelerator_config: as Vela echoed it, such as `Ethos_U55_128`.
-        config_word: the first command's configuration in the file itself; the driver compares it with the hardware.
-        npu_operators: how many operators Vela made for the NPU; it splits some, such as SOFTMAX, into many.
-        cpu_operators: names of the operators left to the CPU, in file order; empty when none is.
-        npu_share: NPU operators among all, 0..1.
+        summary: name of Vela's summary table, in the same folder; it contains no time, path or host name.
+        per_layer: name of Vela's table of operators, in the same folder.
+        config: name of the file with the configuration that the model was compiled for.
+        accelerator_config: as Vela reports it, such as `Ethos_U55_128`.
+        config_word: the configuration word of the command stream; the driver compares it with the hardware.
+        npu_operators: number of operators on the NPU; Vela splits some, such as SOFTMAX, into many.
+        cpu_operators: names of the operators on the CPU, in file order.
+        npu_share: fraction of the operators that are on the NPU, 0 to 1.
         weights_area: the memory that holds the weights, such as `Off-chip Flash` or `DRAM`.
-        sram_kib: SRAM in use at the peak, in KiB; `dram_kib` and `flash_kib` (off-chip and on-chip) likewise.
-        sram_needed_kib: SRAM that must be there, in KiB: that in use, and the weights where the memory mode keeps them
-            in SRAM, too. Vela counts those as on-chip flash.
-        arena_cache_kib: the limit Vela planned with, in KiB; the address space where the memory mode sets none.
+        sram_kib, dram_kib, flash_kib: peak use of each memory, in KiB; flash is off-chip and on-chip together.
+        sram_needed_kib: SRAM that the system must have, in KiB: the peak, and the weights if the memory mode keeps
+            them in SRAM. Vela counts those as on-chip flash.
+        arena_cache_kib: the limit that Vela planned with, in KiB; the address space if the memory mode sets no limit.
         core_clock_hz: clock of the NPU that the estimates assume, in Hz.
-        inferences_per_second: for the NPU part alone, as is `inference_time_ms`, in milliseconds.
-        macs: multiplications with accumulation in one inference.
-        cycles: of the NPU's clock in one inference; its kinds, below, overlap and do not add up to it.
+        inferences_per_second, inference_time_ms: for the operators on the NPU only; the time is in milliseconds.
+        macs: multiply-accumulate operations of one inference.
+        cycles: NPU clock cycles of one inference. The kinds of cycles overlap, so they do not add up to it.
     """
 
     target: Target
@@ -97,47 +98,47 @@ class Variant:
 
     @property
     def flash_needed_kib(self) -> float:
-        """Flash that must be there, in KiB: without the weights that are in SRAM."""
+        """Flash that the system must have, in KiB, without weights that are kept in SRAM."""
         return self.flash_kib - (self.sram_needed_kib - self.sram_kib)
 
 
 def checked_variant(output: bytes, row: dict[str, str], target: Target, config: VelaConfig, file: str) -> Variant:
-    """What the compiled file and Vela's summary say.
+    """The figures of a compiled model and of Vela's summary, checked against the target.
 
     Args:
-        output: the compiled file's bytes.
-        row: the summary's only row, by the names of its columns.
-        config: the configuration file that has the target's sections.
-        file: name of the compiled file.
+        output: bytes of the compiled model.
+        row: the only row of the summary, by column name.
+        config: the configuration file with the target's sections.
+        file: name of the compiled model.
 
     Raises:
-        ToolError: nothing runs on the NPU, or the file or the summary is for another configuration.
+        ToolError: no operator runs on the NPU, or the model or the summary is for another configuration.
     """
     from importlib.metadata import version
 
     view = read_model(output, file)
-    # The NPU's operators vanish into custom operators that hold its commands; the others run on the CPU.
+    # Custom operators hold the command streams of the NPU; all other operators run on the CPU.
     streams = [_npu_commands(view, operator) for operator in view.operators]
     cpu_operators = tuple(op.name for op, stream in zip(view.operators, streams, strict=True) if not stream)
-    # Vela counts its passes over both, and hands each operator of the CPU on as one.
+    # Vela counts passes: one for each CPU operator, and at least one for each NPU operator.
     total = int(row["passes_before_fusing"])
     npu_operators = total - len(cpu_operators)
     rate = float(row["inferences_per_second"])
     if npu_operators <= 0 or not any(streams) or not math.isfinite(rate):
         left = f"; left to the CPU: {', '.join(sorted(set(cpu_operators)))}" if cpu_operators else ""
         raise wrong_result(target, "work for the NPU", f"{max(npu_operators, 0)} of {total} operators on it{left}")
-    echoed = (row["accelerator_configuration"], row["system_config"], row["memory_mode"])
-    asked = (target.accelerator.title().replace("-", "_"), target.system_config, target.memory_mode)
-    if echoed != asked:
-        raise wrong_result(target, f"the configuration {asked}", f"{echoed}")
+    reported = (row["accelerator_configuration"], row["system_config"], row["memory_mode"])
+    expected = (target.accelerator.title().replace("-", "_"), target.system_config, target.memory_mode)
+    if reported != expected:
+        raise wrong_result(target, f"the configuration {expected}", f"{reported}")
     words = [int.from_bytes(stream[8:12], "little") for stream in streams if stream]
     for word in words:
         if word != _CONFIG_WORDS[target.accelerator]:
-            meant = next((name for name, known in _CONFIG_WORDS.items() if known == word), "no accelerator known here")
+            actual = next((name for name, known in _CONFIG_WORDS.items() if known == word), "an unknown accelerator")
             raise wrong_result(
                 target,
                 f"commands for {target.accelerator} ({_CONFIG_WORDS[target.accelerator]:#010x})",
-                f"commands for {meant} ({word:#010x})",
+                f"commands for {actual} ({word:#010x})",
             )
     sram, on_chip = float(row["sram_memory_used"]), float(row["on_chip_flash_memory_used"])
     weights_in_sram = config.memories(target)["const_mem_area"] == "Sram"
@@ -176,7 +177,7 @@ def checked_variant(output: bytes, row: dict[str, str], target: Target, config: 
 
 
 def options(target: Target, config_file: str) -> list[str]:
-    """What `vela` is given beside the model; these and Vela's version decide the bytes."""
+    """The options of `vela`; together with the model and Vela's version they determine the output."""
     return [
         *("--config", config_file),
         *("--accelerator-config", target.accelerator),
@@ -187,10 +188,11 @@ def options(target: Target, config_file: str) -> list[str]:
 
 
 def configuration(variant: Variant, row: dict[str, str], config: VelaConfig) -> Json:
-    """The exact configuration of a variant, for its `config.json`: every value of it, and the options that give it.
+    """The exact configuration of a variant as plain JSON, for its `config.json`: all values, and the options of `vela`.
 
     Args:
-        row: as for `checked_variant`; what Vela made of the configuration is from there.
+        row: the row of Vela's summary, with the values as Vela read them.
+        config: the configuration file with the target's sections.
     """
     target = variant.target
     memories = config.memories(target)
@@ -209,7 +211,7 @@ def configuration(variant: Variant, row: dict[str, str], config: VelaConfig) -> 
             "arena_cache_kib": variant.arena_cache_kib,
             "weights_area": row["weights_storage_area"],
             "feature_map_area": row["feature_map_storage_area"],
-            # 2 ** 30 bytes in a second.
+            # In units of 2 ** 30 bytes per second.
             "peak_gib_per_s": {
                 name: float(row[f"{name}_bandwidth"]) for name in ("sram", "dram", "on_chip_flash", "off_chip_flash")
             },
@@ -219,9 +221,9 @@ def configuration(variant: Variant, row: dict[str, str], config: VelaConfig) -> 
 
 
 def layers(table: str) -> str:
-    """Vela's table of operators as CSV that any reader takes: Vela quotes nothing, whatever stands in a name.
+    """Vela's table of operators as valid CSV; Vela does not quote names.
 
-    The name is the last column, and what follows a line of too few columns belongs to it.
+    The name is the last column. A line with too few columns continues the name of the previous line.
     """
     head, *lines = table.rstrip("\n").split("\n")
     columns = head.split(",")
@@ -238,18 +240,18 @@ def layers(table: str) -> str:
 
 
 def _npu_commands(view: ModelView, operator: Operator) -> bytes:
-    """The command stream of an NPU operator, as the driver reads it; empty for an operator of the CPU."""
+    """The command stream of an NPU operator, as the driver reads it; empty for a CPU operator."""
     if operator.name != "CUSTOM" or not operator.inputs:
         return b""
     data = view.tensors[operator.inputs[0]].data
-    return data if data.startswith(_COMMANDS) else b""
+    return data if data.startswith(_MAGIC) else b""
 
 
 def wrong_result(target: Target, expected: str, found: str) -> ToolError:
-    """The error for a result that is not what was asked for."""
+    """The error for a result of Vela that does not match the target."""
     return ToolError(
         expected=f"Vela's result for {target.accelerator} to hold {expected}",
         found=found,
-        done="the result was thrown away",
+        done="the result was discarded",
         next_step="give another target with --targets, or report the model to Vela's maintainers",
     )

@@ -1,10 +1,10 @@
-"""From the INT8 model to one compiled model per Ethos-U configuration, by the real Vela, with what Vela says of each.
+"""Compiles the INT8 model with Vela for each Ethos-U configuration, and collects Vela's figures.
 
-For: compiling, and refusing what Vela lets through. Vela ends with status 0 for a float model (nothing on the NPU,
+For: compiling, and errors that Vela does not report. Vela exits with status 0 for a float model (nothing on the NPU,
 `nan` inferences per second) and for an Ethos-U85 with the memory system of an Ethos-U55; here both are errors.
-Not for: measuring (Vela's figures are estimates), or publishing: the caller gives a temporary folder.
+Not for: measuring (Vela's figures are estimates), or publishing files: the caller gives a temporary folder.
 
-All eleven targets of MobileNetV2 1.0 224 take 5.9 s in one process, and 3.7 s in a pool of two on two shared cores.
+All eleven targets of MobileNetV2 1.0 224 take 5.9 s in one process, and 3.7 s in two processes on two shared cores.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from recreate_model.support.digest import Json, readable_json
 from recreate_model.support.errors import InputError, ToolError
 from recreate_model.tflite.model_view import read_model
 
-_CHATTER_SHOWN = 600
+_SHOWN = 600  # most characters of Vela's output in a message
 
 
 def compile_all(
@@ -40,21 +40,24 @@ def compile_all(
     progress: Callable[[int], None] = lambda count: None,
     custom: VelaConfig | None = None,
 ) -> tuple[Variant, ...]:
-    """Compiles the model for every target into `folder/<variant_name>/`; the results are in the order of the targets.
+    """Compiles the model for every target into `folder/<variant_name>/`; returns the variants in target order.
 
     Args:
-        workers: the processes that compile; by default this one. The folder is for this process alone to see.
-        progress: called with 1 for each target that is done.
-        custom: the configuration file of targets that are not of Vela's own.
+        model: bytes of the `.tflite` file.
+        name: stem of the file names.
+        folder: only this process writes to it, so workers may be on other machines.
+        workers: the processes that compile; this process by default.
+        progress: called with 1 for each compiled target.
+        custom: the configuration file of targets that do not use Vela's own.
 
     Raises:
-        InputError, UsageError, ToolError: as `compile_target`; the first failure in the order of the targets.
+        InputError, UsageError, ToolError: as for `compile_target`; the first failure in the order of the targets.
     """
     _check_model(model, name)
     variants = []
     setup = functools.partial(_Build, model, name, custom)
-    enough = dataclasses.replace(workers, jobs=min(workers.jobs, len(targets)))
-    for target, (variant, files) in zip(targets, enough.run(setup, _compile, targets), strict=True):
+    limited = dataclasses.replace(workers, jobs=min(workers.jobs, len(targets)))
+    for target, (variant, files) in zip(targets, limited.run(setup, _compile, targets), strict=True):
         for file_name, data in files.items():
             path = folder / variant_name(target) / file_name
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -66,7 +69,7 @@ def compile_all(
 
 @dataclass(frozen=True)
 class _Build:
-    """What every target of a build has in common."""
+    """The arguments that are the same for every target."""
 
     model: bytes
     name: str
@@ -74,7 +77,7 @@ class _Build:
 
 
 def _compile(build: _Build, target: Target) -> tuple[Variant, dict[str, bytes]]:
-    """The variant and its files, by name, as bytes: a worker may be on another machine."""
+    """The variant, and file name -> content of its files; they are returned as a worker may be on another machine."""
     with tempfile.TemporaryDirectory(prefix="recreate_model-") as scratch:
         variant = compile_target(build.model, build.name, target, Path(scratch), build.custom)
         return variant, {path.name: path.read_bytes() for path in sorted(Path(scratch).iterdir())}
@@ -83,19 +86,20 @@ def _compile(build: _Build, target: Target) -> tuple[Variant, dict[str, bytes]]:
 def compile_target(model: bytes, name: str, target: Target, folder: Path, custom: VelaConfig | None = None) -> Variant:
     """Compiles an INT8 model for one target.
 
-    In `folder` then are `<name>_vela.tflite`, Vela's summary table and its table of operators, and the configuration.
-    The bytes depend on the model, the target and Vela's version alone. Not for threads: stdout and stderr of the whole
+    Writes to `folder`: `<name>_vela.tflite`, Vela's summary table, its table of operators, and the configuration. The
+    bytes depend only on the model, the target and Vela's version. Not thread-safe: stdout and stderr of the whole
     process are captured while Vela runs.
 
     Args:
         model: bytes of the `.tflite` file.
-        name: stem of the files.
-        custom: the configuration file of a target that is not of Vela's own.
+        name: stem of the file names.
+        folder: created if needed.
+        custom: the configuration file of a target that does not use Vela's own.
 
     Raises:
-        InputError: not an INT8 model, or one for several inputs at a time. Nothing is written.
-        UsageError: a configuration that does not exist. Nothing is written.
-        ToolError: Vela failed, left the NPU without work, or compiled for something else. No result is left.
+        InputError: not an INT8 model, or one with a batch larger than 1. Nothing is written.
+        UsageError: the configuration does not exist. Nothing is written.
+        ToolError: Vela failed, put no operator on the NPU, or compiled for another configuration. Nothing is written.
     """
     _check_model(model, name)
     config = check_target(target, custom)
@@ -132,28 +136,28 @@ def vela_table(variants: Sequence[Variant]) -> list[Json]:
 
 def _check_model(model: bytes, name: str) -> None:
     view = read_model(model, name)
-    ends = [view.tensors[index] for index in (*view.inputs, *view.outputs)]
-    wrong = [tensor for tensor in ends if tensor.dtype != "int8"]
+    interface = [view.tensors[index] for index in (*view.inputs, *view.outputs)]
+    wrong = [tensor for tensor in interface if tensor.dtype != "int8"]
     wrong += [tensor for tensor in view.tensors if tensor.dtype.startswith("float")]
     if wrong:
         raise InputError(
-            expected=f"{name} to be INT8 from its input to its output",
+            expected=f"{name} to be a full-integer INT8 model",
             found=f"{wrong[0].dtype} in tensor {wrong[0].name!r}",
             next_step="give an INT8 model, or build one with `python -m pipeline quantize`",
         )
     for tensor in (view.tensors[index] for index in view.inputs):
         if len(tensor.shape) > 1 and tensor.shape[0] != 1:
-            # Vela compiles it, and its figures are then for the whole batch.
+            # Vela accepts it, but its figures would be for the whole batch.
             raise InputError(
-                expected=f"{name} to take one input at a time, as an Ethos-U runs it",
+                expected=f"{name} to have a batch of 1, as an Ethos-U runs it",
                 found=f"a batch of {tensor.shape[0]} in tensor {tensor.name!r}",
                 next_step="give a model with a batch of 1, or build one with `python -m pipeline quantize`",
             )
 
 
 def _run_vela(source: Path, target: Target, config_file: str) -> None:
-    """Runs Vela on `source`; its files appear in the same folder."""
-    # Without being asked for the figures of each layer, Vela writes no table of them.
+    """Runs Vela on `source`; it writes its files to the same folder."""
+    # Vela writes the table of operators only with this option.
     arguments = [str(source), "--output-dir", str(source.parent), "--verbose-performance"]
     limit = sys.getrecursionlimit()
     with captured() as printed:
@@ -163,15 +167,15 @@ def _run_vela(source: Path, target: Target, config_file: str) -> None:
             status = vela.main([*arguments, *options(target, config_file)])
             failure = f"status {status}" if status else ""
         except (Exception, SystemExit) as error:
-            # Vela raises its own errors, plain Python's, and SystemExit from its argument parser.
+            # Vela raises its own errors, built-in errors, and SystemExit from its argument parser.
             failure = f"{type(error).__name__}: {error}"
         finally:
             # Vela lowers the recursion limit for the whole process.
             sys.setrecursionlimit(limit)
-        chatter = printed()
+        output = printed()
     if failure:
         raise ToolError(
             expected=f"Vela to compile {source.name} for {target.accelerator}",
-            found=f"{failure}; Vela printed: {chatter[-_CHATTER_SHOWN:] or 'nothing'}",
+            found=f"{failure}; Vela printed: {output[-_SHOWN:] or 'nothing'}",
             next_step="give another target with --targets, or report the model to Vela's maintainers",
         )

@@ -1,12 +1,12 @@
-"""AArch64 code on this machine: a Linux root in the cache, of which `qemu-aarch64` runs the Python.
+"""Runs AArch64 code on this machine: a Linux root file system in the cache whose Python `qemu-aarch64` runs.
 
-For: finding that root, believing it by its content, and the command line that runs a program of it on an emulated
-Cortex-A. Not for: making it (`aarch64_setup`), nor what is run there (`jobs`).
+For: finding that root, verifying its content, and the command line that runs its Python on an emulated Cortex-A.
+Not for: creating it (`aarch64_setup`), or the jobs that run in it (`jobs`).
 
-    aarch64/<name>/cortex-a53/      what the emulator takes for `/`: packages of the distribution, unpacked, and the
-    aarch64/<name>/cortex-a76/      `/proc/cpuinfo` of that CPU; files of one are hard links to the other's
-    aarch64/<name>/site/            AArch64 wheels, unpacked
-    aarch64/<name>/manifest.json    versions, and the digest of all the rest
+    aarch64/<name>/cortex-a53/      the emulator's `/`: unpacked packages of the distribution, and the
+    aarch64/<name>/cortex-a76/      `/proc/cpuinfo` of that CPU; the folders share files by hard links
+    aarch64/<name>/site/            unpacked AArch64 wheels
+    aarch64/<name>/manifest.json    versions, and the digest of everything else
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ FORMAT = "recreate-model/aarch64/1"
 
 @dataclass(frozen=True)
 class Cpu:
-    """A Cortex-A as QEMU emulates it.
+    """A Cortex-A that QEMU emulates.
 
     Attributes:
-        name: as QEMU and the card spell it, in lower case.
-        revision: variant, part and revision of its MIDR.
-        features: what Linux calls those instructions that QEMU's has.
+        name: of the CPU in QEMU, in lower case.
+        revision: variant, part and revision fields of the MIDR.
+        features: Linux names of the instruction set features that QEMU emulates.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Cpu:
 
     @property
     def cpuinfo(self) -> str:
-        """Its `/proc/cpuinfo` with one core: without it XNNPACK reads this machine's, which no Arm has, and crashes."""
+        """Its `/proc/cpuinfo` with one core. Without it XNNPACK reads that of the host, a non-Arm CPU, and crashes."""
         variant, part, revision = self.revision
         rows = {
             "processor": "0",
@@ -61,25 +61,26 @@ class Cpu:
         return "".join(f"{key}\t: {value}\n" for key, value in rows.items()) + "\n"
 
 
-# The two families of INT8 kernels of a Cortex-A: plain NEON, and the dot product since Armv8.2. QEMU's `max` is no
-# Cortex-A, and with its SME XNNPACK gives wrong outputs under QEMU 7.2.
+# One CPU for each family of INT8 kernels: plain NEON, and the dot product of Armv8.2. QEMU's `max` is not a Cortex-A,
+# and under QEMU 7.2 XNNPACK gives wrong outputs with its SME.
 _NEON = "fp asimd evtstrm aes pmull sha1 sha2 crc32"
 CPUS = (
     Cpu("cortex-a53", ("0x0", "0xd03", 4), f"{_NEON} cpuid"),
     Cpu("cortex-a76", ("0x4", "0xd0b", 1), f"{_NEON} atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp"),
 )
 PACKAGES = ("python3", "libstdc++6")
-# Left out where the distribution has none.
+# Not installed if the distribution does not have them.
 ARMNN_PACKAGES = ("python3-pyarmnn", "libarmnn-cpuacc-backend22")
 
 
 @dataclass(frozen=True)
 class Sysroot:
-    """A root that is whole.
+    """A verified root.
 
     Attributes:
-        packages: versions of the distribution's packages, by name.
-        wheels: names of the wheels' files.
+        folder: path of the root in the cache.
+        packages: package name -> version, of the distribution's packages.
+        wheels: file names of the wheels.
         python: version of its Python, such as `3.11`.
     """
 
@@ -99,50 +100,50 @@ class Sysroot:
     def command(self, emulator: Path, cpu: Cpu) -> tuple[Path | str, ...]:
         """The start of a command line that runs this root's Python on the emulated CPU."""
         prefix = self.folder / cpu.name
-        # What this machine's own programs are to load is not for those in there.
+        # The host's preloaded libraries must not be loaded in the root.
         clean = ("-U", "LD_PRELOAD", "-U", "LD_LIBRARY_PATH")
-        # Byte code written beside the sources would be a change of the root.
+        # -B: byte code files would change the content of the root.
         python = (prefix / "usr" / "bin" / f"python{self.python}", "-I", "-B")
         return (emulator, "-cpu", cpu.name, *clean, "-L", prefix, *python)
 
 
 def native() -> bool:
-    """Whether this machine runs AArch64 code itself."""
+    """Whether this machine is an AArch64 machine."""
     return platform.machine().lower() in ("aarch64", "arm64")
 
 
 def emulator() -> Path | None:
-    """The emulator on the PATH."""
+    """The path of the emulator; None if it is not on the PATH."""
     found = shutil.which(EMULATOR)
     return Path(found) if found else None
 
 
 def emulator_version(program: Path) -> str:
-    """`qemu-aarch64 7.2.22 (Debian ...)`."""
+    """Name and version of the emulator, such as `qemu-aarch64 7.2.22 (Debian ...)`."""
     first = run_to_end((program, "--version"), 60).stdout.partition("\n")[0]
     return first.strip().replace(" version ", " ") or EMULATOR
 
 
 def emulates(program: Path, cpu: Cpu) -> bool:
-    """Whether this version of the emulator knows the CPU."""
+    """Whether this version of the emulator supports the CPU."""
     return cpu.name in run_to_end((program, "-cpu", "help"), 60).stdout.split()
 
 
 def folder(cache: Path) -> Path:
-    """Where the root of this version of the program lies in the cache, or would: what makes it is in the name."""
+    """The path of the root in the cache, which may not exist; its name is a digest of everything that defines it."""
     recipe = [FORMAT, digest_file(LOCK), *PACKAGES, *ARMNN_PACKAGES, *(cpu.name + cpu.cpuinfo for cpu in CPUS)]
     return cache / "aarch64" / digest_json(recipe)[:12]
 
 
 def find(cache: Path) -> Sysroot | None:
-    """The root in the cache, if every byte of it is as it was made; a damaged one is a warning to the log."""
+    """The root in the cache; None if there is none, or if its content was changed, which is logged as a warning."""
     place = folder(cache)
     if not place.is_dir():
         return None
     try:
         document = read_document((place / MANIFEST).read_text(encoding="utf-8"), FORMAT)
         if (found := digest_tree(place)) != document["content"]:
-            raise ValueError(f"content {found[:12]}, where {document['content'][:12]} was made")
+            raise ValueError(f"its digest is {found[:12]} instead of {document['content'][:12]}")
         return Sysroot(place, document["packages"], tuple(document["wheels"]), document["python"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         logging.warning("the AArch64 root %s is damaged: %s; it is not used", place, document_fault(error))
@@ -150,7 +151,13 @@ def find(cache: Path) -> Sysroot | None:
 
 
 def write_manifest(place: Path, packages: dict[str, str], wheels: dict[str, str], python: str) -> None:
-    """Writes what a root was made of, and the digest of all that is in it: the last step of making one."""
+    """Writes the manifest of a root, with its parts and the digest of its content: the last step of creating it.
+
+    Args:
+        packages: package name -> version.
+        wheels: file name -> SHA-256.
+        python: version of its Python.
+    """
     document: Json = {
         "format": FORMAT,
         "python": python,
@@ -162,7 +169,7 @@ def write_manifest(place: Path, packages: dict[str, str], wheels: dict[str, str]
 
 
 def digest_tree(place: Path) -> str:
-    """SHA-256 of the names and contents of all files and links below a folder, but for its manifest."""
+    """The SHA-256 of the names and contents of all files and links below a folder, except its manifest."""
     rows = []
     for base, folders, files in os.walk(place):
         for name in (*folders, *files):

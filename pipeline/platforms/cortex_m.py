@@ -1,7 +1,7 @@
-"""Cortex-M: the standalone runtime as bare-metal code on three emulated boards.
+"""Evidence for Cortex-M: the standalone runtime as bare-metal code on three emulated boards.
 
-For: a tick that means that Cortex-M instructions ran and gave the reference kernels' bytes. Not for: the device's
-speed; an emulator counts instructions and no cycles.
+For: a tick on the card, which means that Cortex-M code ran and gave the reference kernels' bytes. Not for: speed; the
+emulator counts instructions, not cycles.
 """
 
 from __future__ import annotations
@@ -16,31 +16,40 @@ from pipeline.cortex_m.firmware.boards import BOARDS, Board
 from pipeline.platforms.evidence import Evidence, Subject, bit_exact
 from recreate_model.support.errors import ResourceError, ToolError
 
-PICTURES = 3  # an emulated inference takes about a second, and three boards run them
+PICTURES = 3  # on each of three boards; an emulated inference takes about a second
 _LIMIT = 600  # seconds for the emulator, on a busy machine
 _WHAT = "the standalone C99 runtime as bare-metal code"
 
 
 def check(subject: Subject, build: Mapping[str, Path]) -> list[Evidence]:
-    """Builds and runs an image for every board; `build` is the files of the build by their paths in it."""
+    """Builds and runs an image for every board; returns one row for each.
+
+    Args:
+        build: path in the build folder -> path on disk, for every file of the build.
+    """
     try:
         image.check_tools()
     except ResourceError as error:
         return [Evidence("Cortex-M", "not run", _WHAT, missing=f"{error.expected}: {error.next_step}")]
     if not any(name.endswith("_run.c") for name in image.sources_of(build)):
         return [Evidence("Cortex-M", "not run", _WHAT, missing="the runtime, which lacks something of this model")]
-    return [_checked(board, subject, build) for board in BOARDS]
+    return [_board_row(board, subject, build) for board in BOARDS]
 
 
-def _checked(board: Board, subject: Subject, build: Mapping[str, Path]) -> Evidence:
-    """One board that fails leaves the others their rows."""
+def _board_row(board: Board, subject: Subject, build: Mapping[str, Path]) -> Evidence:
+    """The evidence of one board; a failure becomes a row, so the other boards still run."""
     try:
-        return _on_board(board, subject, build)
+        return _run_on_board(board, subject, build)
     except ToolError as error:
         return Evidence("Cortex-M", "not run", f"{_WHAT}: {error.expected}", fault=error.found)
 
 
-def _on_board(board: Board, subject: Subject, build: Mapping[str, Path]) -> Evidence:
+def _run_on_board(board: Board, subject: Subject, build: Mapping[str, Path]) -> Evidence:
+    """Builds and runs the image for a board.
+
+    Raises:
+        ToolError: the compiler, the emulator or the firmware failed.
+    """
     inputs, expected = subject.inputs[:PICTURES], subject.expected[:PICTURES]
     with tempfile.TemporaryDirectory(prefix="recreate_model-") as folder:
         elf = image.build_image(board, image.sources_of(build), subject.name, Path(folder))

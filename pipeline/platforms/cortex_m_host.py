@@ -1,7 +1,7 @@
-"""Cortex-M: the standalone runtime compiled for this machine.
+"""Evidence for Cortex-M: the standalone runtime compiled for this machine.
 
-For: showing that its C99 gives the same bytes on another processor, with another compiler than the boards'. Not for: a
-tick. No instruction of a Cortex-M is run or compiled here, so the model counts as analysed.
+For: showing that its C99 gives the same bytes with another processor and compiler. Not for: a tick on the card. No
+Cortex-M code is compiled or run here, so the status is `analysed`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from recreate_model.support.processes import last_line, run_to_end
 _PLATFORM = "Cortex-M"
 _WHAT = "the standalone C99 runtime as code of this machine"
 _COMPILERS = ("cc", "gcc", "clang")
-_LIMIT = 300  # seconds to compile, or to run; each takes a few
+_LIMIT = 300  # seconds to compile, and to run; each takes a few
 _MAIN = """\
 #include <stdio.h>
 #include "firmware_model.h"
@@ -40,7 +40,10 @@ int main(void)
 
 
 def check(subject: Subject, build: Mapping[str, Path]) -> list[Evidence]:
-    """Runs every input of the subject; `build` is the files of the build by their paths in it.
+    """Runs the runtime on all pictures of the subject; returns one row.
+
+    Args:
+        build: path in the build folder -> path on disk, for every file of the build.
 
     Raises:
         ToolError: the compiler or the program failed.
@@ -53,7 +56,7 @@ def check(subject: Subject, build: Mapping[str, Path]) -> list[Evidence]:
         return [Evidence(_PLATFORM, "not run", _WHAT, missing="a C compiler: `apt-get install gcc`")]
     with tempfile.TemporaryDirectory(prefix="recreate_model-") as scratch:
         folder = Path(scratch)
-        written = {**sources, "firmware_model.h": image.names(subject.name, sources), "main.c": _MAIN}
+        written = {**sources, "firmware_model.h": image.names_header(subject.name, sources), "main.c": _MAIN}
         for name, text in written.items():
             (folder / name).write_text(text, encoding="utf-8")
         files = sorted(name for name in written if name.endswith(".c"))
@@ -67,7 +70,7 @@ def check(subject: Subject, build: Mapping[str, Path]) -> list[Evidence]:
         outputs = np.frombuffer((folder / "outputs.bin").read_bytes(), np.int8)
     if done.returncode or outputs.size != subject.expected.size:
         found = last_line(done) if done.returncode else f"{outputs.size} bytes"
-        expected = f"the runtime to give {subject.expected.size} bytes"
+        expected = f"the runtime to write {subject.expected.size} bytes"
         raise ToolError(expected=expected, found=found, next_step="report it")
     version = run_to_end([compiler, "-dumpfullversion"], 60).stdout.strip()
     return [

@@ -1,7 +1,7 @@
-"""Cortex-M: the model under TensorFlow Lite Micro, the runtime of most firmware, as code of this machine.
+"""Evidence for Cortex-M: the model under TensorFlow Lite Micro, compiled for this machine.
 
-For: showing that TFLM has every operator and computes the reference kernels' bytes, and how much memory that takes. Not
-for: a tick. No instruction of a Cortex-M is run or compiled here, so the model counts as analysed.
+For: showing that TFLM supports every operator and gives the reference kernels' bytes, and how large an arena it needs.
+Not for: a tick on the card. No Cortex-M code is compiled or run here, so the status is `analysed`.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ _WHAT = "TensorFlow Lite Micro's reference kernels as code of this machine"
 
 
 def check(subject: Subject) -> list[Evidence]:
-    """Runs every picture of the subject.
+    """Runs the model on all pictures of the subject; returns one row.
 
     Raises:
         InputError: TFLM cannot run the model.
         ToolError: TFLM crashed.
     """
-    if not tflm.is_here():
+    if not tflm.is_available():
         missing = f"{tflm.DISTRIBUTION}: {tflm.INSTALL}"
         return [Evidence(_PLATFORM, "not run", _WHAT, missing=missing)]
     measured = tflm.measure(subject.model, subject.inputs, subject.name)

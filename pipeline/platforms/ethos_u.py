@@ -1,4 +1,4 @@
-"""What is known of the model on Ethos-U: what Vela made of it. No NPU ran, and no model of one."""
+"""Evidence for Ethos-U: the model compiled by Vela. No NPU ran, and no simulator of one."""
 
 from __future__ import annotations
 
@@ -7,11 +7,15 @@ from recreate_model.support.digest import Json
 
 
 def check(variants: Json) -> list[Evidence]:
-    """The evidence in the variants as `vela.json` lists them; none where there are none."""
+    """One row for all variants; none if there are no variants.
+
+    Args:
+        variants: the entries of `vela.json`.
+    """
     if not variants:
         return []
-    left = sorted({name for variant in variants for name in variant["cpu_operators"]})
-    where = f"but for {', '.join(left)} on the CPU" if left else "every operator on the NPU"
+    on_cpu = sorted({name for variant in variants for name in variant["cpu_operators"]})
+    where = f"but for {', '.join(on_cpu)} on the CPU" if on_cpu else "every operator on the NPU"
     versions = sorted({variant["vela_version"] for variant in variants})
     return [
         Evidence(

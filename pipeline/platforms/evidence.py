@@ -1,8 +1,8 @@
-"""What is known of the model on one platform: the one form for every check, for the table, the JSON and the card.
+"""Evidence that the model works on a platform: the common form of every check, for the table, the JSON and the card.
 
-For: saying how strong a claim is. `ran` is what that platform's users run, on a device, an emulator or a software
-device, and the evidence says which; `compiled` was made for it by its own compiler; `analysed` was only looked
-at. Not for: figures of a device's speed. No check here runs on one.
+For: stating how strong the evidence is. `ran`: the platform's code ran on a device, an emulator or a software device,
+and the evidence names it. `compiled`: the platform's own compiler compiled the model. `analysed`: the model was only
+inspected, or run as code of this machine. Not for: the speed of a device; no check runs on one.
 """
 
 from __future__ import annotations
@@ -23,24 +23,26 @@ PLATFORMS = ("Cortex-A", "Cortex-M", "Mali GPU", "Ethos U")  # as the published 
 STATUSES: tuple[Status, ...] = ("ran", "compiled", "analysed", "not run")  # strongest first
 
 
-# Fast kernels round otherwise than the reference kernels, so that classes near a tie may change places. What is claimed
-# of them is what right kernels keep and wrong ones break, as measured with the published model (docs/cortex-a.md).
-# XNNPACK, on 500 photographs and 300 procedural pictures, changed a class only where the winner led by 19 levels or
-# fewer; Arm NN's NEON kernels of 2020 did where it led by 91. On any 20 pictures drawn their scores were at most 0.08
-# apart. With one layer wrong they were 0.44 apart or more, with red and blue exchanged 0.24.
-DECIDED = 128  # levels by which a winner must lead for its class to be claimed
-FARTHEST = 0.2  # difference of the scores, where 1 is that between different pictures
+# Fast kernels round differently from the reference kernels, so the order of classes with close scores can change. These
+# limits separate correct kernels from wrong ones, as measured with the published model (docs/cortex-a.md). On 500
+# photographs and 300 procedural pictures, XNNPACK changed the class only if the best class led by 19 levels or fewer;
+# Arm NN's NEON kernels of 2020, by up to 91. On 20 random pictures the scores differed by at most 0.08. With one wrong
+# layer they differed by 0.44 or more, with red and blue exchanged by 0.24.
+DECIDED = 128  # levels by which the best class must lead for it to be claimed
+FARTHEST = 0.2  # largest difference of the scores, in units of that between different pictures
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far the outputs of `n` pictures were the reference kernels'.
+    """The agreement of outputs with those of the reference kernels.
 
     Attributes:
-        hits: pictures whose outputs were `bit-exact`, or of the `same class`.
-        undecided: pictures beside those, whose class is not claimed, as the winner does not lead by DECIDED levels.
-        difference: of all scores beyond a level each, where 1 is that between different pictures; None where it is not
-            claimed.
+        hits: number of pictures whose outputs are `bit-exact` or have the `same class`.
+        n: number of pictures compared.
+        undecided: number of further pictures whose class is not claimed, as the best class does not lead by DECIDED
+            levels.
+        difference: of the scores, ignoring one level each, in units of that between different pictures; None if it is
+            not claimed.
     """
 
     hits: int
@@ -51,7 +53,7 @@ class Agreement:
 
     @property
     def holds(self) -> bool:
-        """Whether the outputs are those of right kernels."""
+        """Whether the outputs are as expected of correct kernels."""
         return self.hits == self.n and (self.difference is None or self.difference <= FARTHEST)
 
     def __str__(self) -> str:
@@ -63,19 +65,20 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Evidence:
-    """One check of one platform.
+    """The result of one check of one platform.
 
     Attributes:
-        what: what was done, such as `LiteRT's reference kernels as AArch64 code`.
-        device: what it ran on: `qemu-aarch64 (emulated)`, `SwiftShader (software)`; empty where nothing ran.
-        tools: what did it, each with its version.
-        agreement: with the reference kernels; None where there are no outputs to compare.
-        pictures: how many it ran on; None where nothing ran.
-        seconds: for one inference on `device`, with the emulator's start where the note says so; None where nothing was
-            timed.
+        platform: one of PLATFORMS.
+        status: one of STATUSES.
+        what: what was checked, such as `LiteRT's reference kernels as AArch64 code`.
+        device: what the model ran on, such as `qemu-aarch64 (emulated)`; empty if nothing ran.
+        tools: names and versions of the tools.
+        agreement: with the reference kernels; None if no outputs are compared.
+        pictures: number of pictures; None if nothing ran.
+        seconds: of one inference on `device`, including the emulator's start if the note says so; None if not timed.
         note: what the evidence does not show.
-        missing: what is not on this machine and would raise the evidence, with the command that gets it.
-        fault: what went wrong with a check that could not be finished; empty where nothing did.
+        missing: what would give stronger evidence but is not installed, with the command that installs it.
+        fault: why the check could not be finished; empty if it was.
     """
 
     platform: str
@@ -91,23 +94,23 @@ class Evidence:
     fault: str = ""
 
     def __post_init__(self) -> None:
-        # A misspelt name would drop the evidence from the card without a word.
+        # The card silently ignores evidence with an unknown platform or status.
         if self.platform not in PLATFORMS or self.status not in STATUSES:
             raise ValueError(f"no such platform or status: {self.platform!r}, {self.status!r}")
 
     @property
     def holds(self) -> bool:
-        """False where outputs were compared and parted, or where the check itself failed."""
+        """False if the outputs do not agree, or if the check failed."""
         return not self.fault and (self.agreement is None or self.agreement.holds)
 
     @property
     def ticks(self) -> bool:
-        """Whether it earns the platform a tick on the card."""
+        """Whether the evidence gives the platform a tick on the card."""
         return self.holds and self.status in ("ran", "compiled")
 
     @property
     def sentence(self) -> str:
-        """What a reader of the card must know at once: what ran, where, how well, and what failed or is missing."""
+        """A summary for the card: what was checked, on which device, the agreement, and what failed or is missing."""
         done = f"{self.status}: {self.what}" + (f" on {self.device}" if self.device else "")
         agreement = f", {self.agreement}" if self.agreement else ""
         rest = [("failed: ", self.fault), ("missing: ", self.missing)]
@@ -115,29 +118,29 @@ class Evidence:
 
 
 def as_json(row: Evidence) -> Json:
-    """Evidence as plain JSON, with what follows from it."""
+    """Evidence as plain JSON, including the properties `holds` and `ticks`."""
     return {**asdict(row), "tools": list(row.tools), "holds": row.holds, "ticks": row.ticks}
 
 
 def from_json(row: Json) -> Evidence:
-    """The evidence of such JSON, as this program wrote it."""
-    given = {part.name: row[part.name] for part in fields(Evidence)}
+    """The evidence in the JSON that `as_json` returns."""
+    values = {part.name: row[part.name] for part in fields(Evidence)}
     agreement = Agreement(**row["agreement"]) if row["agreement"] else None
-    return Evidence(**{**given, "tools": tuple(row["tools"]), "agreement": agreement})
+    return Evidence(**{**values, "tools": tuple(row["tools"]), "agreement": agreement})
 
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """The model and the pictures that every check of it works on.
+    """The model and the inputs of all checks.
 
     Attributes:
         name: of the build.
         model: bytes of the INT8 `.tflite` file.
-        inputs: int8 (n, height, width, 3), quantised as the model's input.
-        expected: int8 (n, classes), outputs of the reference kernels.
-        source: where the pictures are from, as a recipe's `evaluation.kind`.
-        trained: False for seeded weights. They amplify every rounding, so that even two sets of kernels on one CPU
-            part on the class of many pictures: only bit-exact outputs can be claimed of them.
+        inputs: int8 (n, height, width, 3), quantized with the scale and zero point of the model's input.
+        expected: int8 (n, classes), the outputs of the reference kernels.
+        source: the kind of source of the pictures, as `evaluation.kind` of a recipe.
+        trained: False for seeded weights. They amplify rounding differences, so even two sets of kernels on one CPU
+            give different classes for many pictures, and only bit-exact outputs can be claimed.
     """
 
     name: str
@@ -149,10 +152,10 @@ class Subject:
 
 
 def checked(platform: str, check: Callable[[], list[Evidence]], given: bool = False) -> list[Evidence]:
-    """The rows of a check; one that fails is its own affair, and the others have their rows all the same.
+    """The rows of a check; an error becomes a row, so the other checks still run.
 
     Args:
-        given: whether the model was given, so that what a platform refuses is the platform's limit and no fault.
+        given: whether the user gave the model; if so, a model that the platform does not support is not a fault.
     """
     try:
         return check()
@@ -163,22 +166,22 @@ def checked(platform: str, check: Callable[[], list[Evidence]], given: bool = Fa
 
 
 def bit_exact(outputs: Array, expected: Array) -> Agreement:
-    """Compares every byte of each picture's output; both int8 (n, classes)."""
+    """Counts the pictures whose outputs are equal in every byte; both arguments are int8 (n, classes)."""
     return Agreement(int(np.sum(np.all(outputs == expected, axis=1))), len(expected), "bit-exact")
 
 
 def same_class(outputs: Array, expected: Array) -> Agreement:
-    """Compares the winning class of each picture; where several share the highest expected score, any of them will do.
+    """Counts the pictures with the same best class; both arguments are int8 (n, classes).
 
-    Of equal scores in `outputs` the first counts, so that outputs without a winner do not agree with all. Both
-    (n, classes).
+    If several classes share the highest expected score, any of them counts. If several share the highest score in
+    `outputs`, only the first counts, so constant outputs do not agree with everything.
     """
     scores = np.take_along_axis(expected, outputs.argmax(axis=1)[:, np.newaxis], axis=1)[:, 0]
     return Agreement(int(np.sum(scores == expected.max(axis=1))), len(expected), "same class")
 
 
 def close(outputs: Array, expected: Array) -> Agreement:
-    """Holds kernels that round otherwise to what right ones keep: the class where it is decided, and the scores.
+    """Compares the outputs of kernels that round differently: the class if it is decided, and the scores.
 
     Args:
         outputs, expected: int8 (n, classes).
@@ -187,17 +190,18 @@ def close(outputs: Array, expected: Array) -> Agreement:
     leads = ordered[:, -1] - ordered[:, -2] if expected.shape[1] > 1 else np.zeros(len(expected), np.int64)
     decided = leads > DECIDED
     agreement = same_class(outputs[decided], expected[decided])
-    # The outputs of the next picture, or of the next class where all pictures have the same outputs.
-    others = max(_apart(np.roll(expected, 1, axis=axis), expected).sum() for axis in (0, 1))
-    # A level is rounding's: Arm NN's NEON softmax of 2020 gives nearly every one of 1001 scores a level more.
-    own = np.maximum(_apart(outputs, expected) - 1, 0).sum()
+    # The unit: the difference to the next picture, or to the next class if all pictures have the same outputs.
+    unit = max(_distances(np.roll(expected, 1, axis=axis), expected).sum() for axis in (0, 1))
+    # One level is rounding: Arm NN's NEON softmax of 2020 makes almost all of 1001 scores one level larger.
+    difference = np.maximum(_distances(outputs, expected) - 1, 0).sum()
     return replace(
         agreement,
         undecided=len(expected) - agreement.n,
-        difference=float(own / others) if others else float(own > 0),
+        difference=float(difference / unit) if unit else float(difference > 0),
     )
 
 
-def _apart(one: Array, two: Array) -> Array:
-    distances: Array = np.abs(one.astype(np.int64) - two.astype(np.int64))
+def _distances(a: Array, b: Array) -> Array:
+    """Absolute differences, int64."""
+    distances: Array = np.abs(a.astype(np.int64) - b.astype(np.int64))
     return distances

@@ -1,14 +1,14 @@
-"""A model's operators against what LiteRT documents of its GPU delegate, for machines where the delegate cannot run.
+"""Compares a model's operators with the documented support of LiteRT's GPU delegate, if the delegate cannot run.
 
-For: an opinion without a device. Not for: replacing a run: the list is what the maintainers wrote down, and what a
-version of the delegate does with an operator is known by that version alone.
+For: an assessment without a device. Not for: replacing a run, because a version of the delegate may differ from its
+documentation.
 
 Sources, read in 2026:
 
-- the list of operators, and that 8-bit models are run by a floating-point view of them:
+- the list of operators, and that the delegate runs 8-bit models in floating point:
   https://ai.google.dev/edge/litert/performance/gpu
-- that the Android libraries take quantised models by default: https://ai.google.dev/edge/litert/android/gpu_native
-- the conditions on options, types and operands, which the delegate's own code checks:
+- that the Android libraries accept quantized models by default: https://ai.google.dev/edge/litert/android/gpu_native
+- the conditions on options, types and operands, from the delegate's source code:
   https://github.com/tensorflow/tensorflow/blob/master/tensorflow/lite/tools/versioning/gpu_compatibility.cc and
   .../tensorflow/lite/delegates/gpu/common/model_builder_helper.cc (one scale for an activation, int8 or uint8)
 """
@@ -26,14 +26,14 @@ DOCUMENTED = frozenset({
     "RESHAPE", "RESIZE_BILINEAR", "SOFTMAX", "STRIDED_SLICE", "SUB", "TRANSPOSE_CONV",
 })
 # fmt: on
-# Those whose conditions are known here: every kind that MobileNetV2 has.
-_EXAMINED = frozenset({"ADD", "AVERAGE_POOL_2D", "CONV_2D", "DEPTHWISE_CONV_2D", "RESHAPE", "SOFTMAX"})
+# The operators whose conditions are checked here: all of MobileNetV2.
+_CHECKED = frozenset({"ADD", "AVERAGE_POOL_2D", "CONV_2D", "DEPTHWISE_CONV_2D", "RESHAPE", "SOFTMAX"})
 _ACTIVATIONS = frozenset({"NONE", "RELU", "RELU_N1_TO_1", "RELU6", "TANH"})
 _ACTIVATION_TYPES = frozenset({"float32", "float16", "int8", "uint8"})
 
 
 def unsupported(view: ModelView) -> tuple[str, ...]:
-    """What of the model is outside the documented support, one sentence for each operator, in file order."""
+    """The operators outside the documented support, in file order, one message for each."""
     found = []
     for number, operator in enumerate(view.operators):
         if faults := list(_faults(view, operator)):
@@ -45,7 +45,7 @@ def _faults(view: ModelView, operator: Operator) -> Iterator[str]:
     if operator.name not in DOCUMENTED:
         yield "not on the list"
         return
-    if operator.name not in _EXAMINED:
+    if operator.name not in _CHECKED:
         yield "on the list, but its conditions are not known here"
         return
     inputs = [view.tensors[index] for index in operator.inputs if index >= 0]

@@ -1,11 +1,10 @@
-"""Runs a model on pictures in whatever Python starts it: this machine's, the system's, or an emulated one.
+"""Runs a model on pictures with the Python that starts it: this program's, the system's, or an emulated one.
 
-Needs nothing but numpy and the runtime it is asked for: it is started as a script, by `pipeline.platforms.jobs`, and
-talks through files.
+`pipeline.platforms.jobs` starts it as a script and exchanges files with it. It needs only numpy and the runtime.
 
     python inference_job.py JOB.json
 
-Not for: judging the outputs.
+Not for: comparing the outputs.
 """
 
 from __future__ import annotations
@@ -19,10 +18,10 @@ from typing import Any
 
 
 def main(job_file: str) -> None:
-    """Does one job; writes the outputs of each set of kernels, and what ran them."""
+    """Runs a job; writes the outputs of each set of kernels, and a report with versions and run times."""
     with open(job_file) as stream:
         job = json.load(stream)
-    # An unpacked wheel is no installed one.
+    # Unpacked wheels are not installed, so their folder is not on the path.
     sys.path[:0] = job["site"]
     import numpy as np
 
@@ -67,7 +66,7 @@ def _litert(model: str) -> tuple[Callable[[str], Callable[[Any], Any]], list[str
 
 
 def _armnn(model: str) -> tuple[Callable[[str], Callable[[Any], Any]], list[str]]:
-    import pyarmnn  # type: ignore[import-not-found]  # it is in no index, and belongs to the system's Python
+    import pyarmnn  # type: ignore[import-not-found]  # not on PyPI, only for the system's Python
 
     def load(backend: str) -> Callable[[Any], Any]:
         parser = pyarmnn.ITfLiteParser()
@@ -78,9 +77,9 @@ def _armnn(model: str) -> tuple[Callable[[str], Callable[[Any], Any]], list[str]
         outgoing = parser.GetNetworkOutputBindingInfo(0, result)
         runtime = pyarmnn.IRuntime(pyarmnn.CreationOptions())
         device = runtime.GetDeviceSpec()
-        # One back end and no other: what it cannot run is an error, and is not given to the next.
-        optimised, _ = pyarmnn.Optimize(network, [pyarmnn.BackendId(backend)], device, pyarmnn.OptimizerOptions())
-        identity, _ = runtime.LoadNetwork(optimised)
+        # Only one back end, so an unsupported operator is an error instead of a fallback.
+        optimized, _ = pyarmnn.Optimize(network, [pyarmnn.BackendId(backend)], device, pyarmnn.OptimizerOptions())
+        identity, _ = runtime.LoadNetwork(optimized)
 
         def run(value: Any) -> Any:
             results = pyarmnn.make_output_tensors([outgoing])

@@ -1,6 +1,6 @@
-"""A model run on pictures by another process: with this Python, the system's, or one on an emulated CPU.
+"""Runs a model on pictures in another process: with this Python, the system's, or one on an emulated CPU.
 
-For: outputs of code that this process cannot or should not load. Not for: judging them.
+For: outputs of code that this process cannot or should not load. Not for: comparing them.
 """
 
 from __future__ import annotations
@@ -22,17 +22,18 @@ from recreate_model.support.processes import last_line, run_to_end
 Runtime = Literal["litert", "armnn"]
 
 _SCRIPT = Path(__file__).with_name("inference_job.py")
-_START, _EACH = 120, 60  # seconds a job and each picture may take; emulated, they take 3 and at most 6
+# Limits in seconds, for the start and for each picture; emulated, they take 3 and at most 6.
+_START_LIMIT, _PICTURE_LIMIT = 120, 60
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a job runs.
+class PythonHost:
+    """The Python that runs a job.
 
     Attributes:
         name: for messages.
-        command: the start of a command line that runs Python there.
-        remedy: what helps where a job fails there, as the end of an error.
+        command: the start of its command line.
+        remedy: the next step in the error of a failed job.
         site: folders of unpacked wheels.
     """
 
@@ -43,14 +44,14 @@ class Place:
 
 
 @dataclass(frozen=True, eq=False)
-class Ran:
-    """What a job did.
+class JobResult:
+    """The result of a job.
 
     Attributes:
-        outputs: int8 (n, classes), by the kernels that made them.
-        seconds: for one inference, by kernels.
-        machine: the architecture that the Python saw around it, such as `aarch64`.
-        versions: of the runtime, the Python and numpy.
+        outputs: kernels -> int8 (n, classes).
+        seconds: kernels -> mean time of one inference.
+        machine: the architecture that the job's Python reports, such as `aarch64`.
+        versions: of the runtime, Python and numpy.
     """
 
     outputs: Mapping[str, Array] = field(repr=False)
@@ -59,14 +60,15 @@ class Ran:
     versions: tuple[str, ...]
 
 
-def run_job(place: Place, runtime: Runtime, kernels: Sequence[str], subject: Subject) -> Ran:
+def run_job(host: PythonHost, runtime: Runtime, kernels: Sequence[str], subject: Subject) -> JobResult:
     """Runs the subject's model on all of its pictures, once with each of the kernels.
 
     Args:
-        kernels: `reference` and `xnnpack` of LiteRT; back ends of Arm NN.
+        kernels: for LiteRT, `reference` or `xnnpack`; for Arm NN, names of back ends.
 
     Raises:
-        ToolError: it failed, took too long, or gave outputs of another shape; its last words are in the message.
+        ToolError: the job failed, exceeded its time limit, or gave outputs of another shape; the message has the last
+            line of its output.
     """
     with tempfile.TemporaryDirectory(prefix="recreate_model-") as scratch:
         folder = Path(scratch)
@@ -76,30 +78,30 @@ def run_job(place: Place, runtime: Runtime, kernels: Sequence[str], subject: Sub
         job = {
             "runtime": runtime,
             "kernels": list(kernels),
-            "site": [str(path) for path in place.site],
+            "site": [str(path) for path in host.site],
             "model": str(model),
             "inputs": str(inputs),
             "outputs": str(outputs),
             "report": str(report),
         }
         (folder / "job.json").write_text(json.dumps(job))
-        limit = _START + _EACH * len(subject.inputs) * len(kernels)
-        done = run_to_end((*place.command, _SCRIPT, folder / "job.json"), limit)
+        limit = _START_LIMIT + _PICTURE_LIMIT * len(subject.inputs) * len(kernels)
+        done = run_to_end((*host.command, _SCRIPT, folder / "job.json"), limit)
         if done.returncode or not report.is_file():
-            raise _failed(place, runtime, kernels, last_line(done))
+            raise _failed(host, runtime, kernels, last_line(done))
         document = json.loads(report.read_text())
         with np.load(outputs) as arrays:
             found = {name: arrays[name] for name in kernels}
     for name, array in found.items():
         if array.shape != subject.expected.shape:
-            raise _failed(place, runtime, [name], f"outputs of the shape {array.shape}")
-    return Ran(found, document["seconds"], document["machine"], tuple(document["versions"]))
+            raise _failed(host, runtime, [name], f"outputs of shape {array.shape}")
+    return JobResult(found, document["seconds"], document["machine"], tuple(document["versions"]))
 
 
-def _failed(place: Place, runtime: Runtime, kernels: Sequence[str], found: str) -> ToolError:
+def _failed(host: PythonHost, runtime: Runtime, kernels: Sequence[str], found: str) -> ToolError:
     return ToolError(
-        expected=f"{runtime} ({', '.join(kernels)}) to run the model on {place.name}",
+        expected=f"{runtime} ({', '.join(kernels)}) to run the model on {host.name}",
         found=found,
         done="the outputs were not compared",
-        next_step=place.remedy,
+        next_step=host.remedy,
     )

@@ -1,7 +1,7 @@
-"""Runs a model with LiteRT's GPU delegate on every picture of a file; run as a script, in a process of its own.
+"""Runs a model with LiteRT's GPU delegate on every picture of a file; a script for a separate process.
 
-For: keeping a driver's crash, its hang and LiteRT's log away from the process that asks. Which device is used is
-decided outside, by the Vulkan driver that the environment names. Not for: comparing; the outputs go to a file.
+For: isolating a driver's crash or hang, and LiteRT's log. The environment variables of the Vulkan loader select the
+device. Not for: comparing; the outputs are written to a file.
 
 The only argument is a JSON file with the paths `model`, `inputs`, `outputs` (NumPy files) and `report`.
 """
@@ -18,15 +18,15 @@ import numpy as np
 
 
 def main(job: dict[str, str]) -> None:
-    """Writes the outputs, int8 (n, classes), and a report.
+    """Writes the outputs, int8 (n, classes), and a JSON report.
 
-    The report has `fully_accelerated`, the `seconds` of each inference, and the names of the shared `libraries` that
-    the process had loaded, which show the back end and the driver.
+    The report has `fully_accelerated`, the `seconds` of each inference, and the file names of the loaded shared
+    `libraries`, which show the back end and the driver.
     """
     from ai_edge_litert.compiled_model import CompiledModel
     from ai_edge_litert.hardware_accelerator import HardwareAccelerator
 
-    # With the CPU allowed beside it, a model that the GPU takes in part only is reported as such, not refused.
+    # With the CPU allowed too, a model that the GPU supports only in part is reported as such instead of refused.
     accelerators = HardwareAccelerator.GPU | HardwareAccelerator.CPU
     model: Any = CompiledModel.from_file(job["model"], hardware_accel=accelerators)
     (signature,) = model.get_signature_list()

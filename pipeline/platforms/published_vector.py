@@ -1,7 +1,7 @@
-"""Evidence by the published test vector: each runtime that is exact by design, on the input that the ML-zoo publishes.
+"""Evidence from the published test vector: each bit-exact runtime on the input that the ML-zoo publishes.
 
-For: a build whose model is the published one. The expected bytes are then the publisher's own, and no kernel of this
-machine had a part in them. Not for: other models, or kernels that are fast and not exact.
+For: a build whose model is the published one. The expected bytes are the publisher's, so they do not depend on kernels
+of this machine. Not for: other models, or fast kernels that are not bit-exact.
 """
 
 from __future__ import annotations
@@ -35,18 +35,19 @@ def is_published(model: bytes) -> bool:
 
 
 def find_vector(path: Path | None, cache: Path, progress: Progress) -> Vector | str:
-    """The pinned vector from a folder in the ML-zoo's layout, the cache or a mirror; or why it cannot be had.
+    """The pinned test vector from a folder in the ML-zoo's layout, the cache or a mirror; or why it is not available.
 
     Args:
-        path: a folder, or a model beside which they may lie; None for nowhere.
+        path: the folder, or a model in it; None to use only the cache and the mirrors.
+        cache: the download cache folder.
     """
     faults = []
-    places: list[Callable[[], tuple[File, File]]] = [lambda: vector_fetched(cache, progress)]
+    sources: list[Callable[[], tuple[File, File]]] = [lambda: vector_fetched(cache, progress)]
     if path is not None:
         folder = path if path.is_dir() else path.parent
-        places.insert(0, lambda: vector_beside(folder))
-    for place in places:
-        pair = place()
+        sources.insert(0, lambda: vector_beside(folder))
+    for source in sources:
+        pair = source()
         wrong = [file for file in pair if file.data is None or digest_bytes(file.data) != file.resource.sha256]
         if not wrong:
             return Vector(*map(pinned_array, pair))
@@ -56,12 +57,13 @@ def find_vector(path: Path | None, cache: Path, progress: Progress) -> Vector | 
 
 
 def check(subject: Subject, vector: Vector | str, build: Mapping[str, Path], cache: Path) -> list[Evidence]:
-    """One row for each runtime; one alone that says what is missing where the vector cannot be had.
+    """One row for each runtime; a single row that names what is missing if the vector is not available.
 
     Args:
-        subject: whose model is the published one.
-        build: the files of the build by their paths in it.
-        cache: folder below which `make aarch64` keeps its root.
+        subject: its model must be the published one.
+        vector: from `find_vector`.
+        build: path in the build folder -> path on disk, for every file of the build.
+        cache: the download cache folder, where `make aarch64` keeps its root.
     """
     if isinstance(vector, str):
         what = "the reference kernels on the published test vector"
@@ -75,19 +77,19 @@ def check(subject: Subject, vector: Vector | str, build: Mapping[str, Path], cac
         ("Cortex-M", lambda: cortex_m_tflm.check(published)),
     )
     rows = [row for platform, run in runtimes for row in checked(platform, run)]
-    said = f"{vector.output.size} bytes compared with the published output"
+    comparison = f"{vector.output.size} bytes compared with the published output"
     return [
         replace(
             row,
             what=f"{row.what}, on the published test vector",
-            note="; ".join(filter(None, (said if row.agreement else "", row.note))),
+            note="; ".join(filter(None, (comparison if row.agreement else "", row.note))),
         )
         for row in rows
     ]
 
 
 def with_vector(subject: Subject, vector: Vector) -> Subject:
-    """A subject with the published vector behind its own pictures."""
+    """The subject with the published test vector appended to its pictures."""
     return replace(
         subject,
         inputs=np.concatenate([subject.inputs, vector.input]),

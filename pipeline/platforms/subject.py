@@ -1,4 +1,4 @@
-"""The pictures of a platform check, and what the reference kernels make of them."""
+"""The model, the inputs and the expected outputs of the platform checks."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from recreate_model.tflite.model_view import read_model
 
 
 def subject(recipe: Recipe, machine: Machine, model: bytes, count: int) -> Subject:
-    """The first `count` pictures that evaluate; procedural ones where the recipe has fewer, or noise for no pictures.
+    """The subject with `count` inputs from `int8_inputs` and the outputs of the reference kernels for them.
 
     Raises:
-        InputError: a picture that cannot be read or that changed.
+        InputError: a picture cannot be read, or was changed.
     """
     inputs, source = int8_inputs(recipe, machine, model, count)
     runner = Runner(model, "reference")
@@ -30,9 +30,13 @@ def subject(recipe: Recipe, machine: Machine, model: bytes, count: int) -> Subje
 
 
 def int8_inputs(recipe: Recipe, machine: Machine, model: bytes, count: int) -> tuple[Array, str]:
-    """Inputs of the INT8 model, int8 (count, height, width, 3), and the kind of source their pictures are from.
+    """Inputs of the INT8 model, int8 (count, height, width, 3), and the kind of their source.
 
-    A given model that takes no pictures has inputs of its own shape.
+    They are the recipe's first evaluation pictures, or procedural pictures if the recipe has fewer than `count`. For a
+    model that does not take pictures they are noise in the shape of its input.
+
+    Raises:
+        InputError: a picture cannot be read, or was changed.
     """
     view = read_model(model)
     if not picture_size(view):

@@ -1,7 +1,7 @@
-"""Which Vulkan devices this machine has, asked of Vulkan itself, one driver at a time.
+"""Lists the Vulkan devices of this machine, one driver at a time.
 
-For: choosing a device for the GPU delegate and naming it. Each driver is asked in a process of its own (`vulkan_job`),
-as one that crashes must take nothing along. Not for: using a device.
+For: choosing a device for the GPU delegate, and naming it. Each driver is queried in a separate process (`vulkan_job`),
+because it may crash. Not for: using a device.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from recreate_model.support.processes import last_line, run_to_end
 
 PACKAGES = "apt-get install libvulkan1 chromium-common"  # the loader, and SwiftShader with its manifest
 
-_ASK_LIMIT = 30  # seconds; an answer takes a tenth of one
-_VARIABLES = ("VK_DRIVER_FILES", "VK_ICD_FILENAMES")  # the newer name is the stronger one
-# Where browsers keep SwiftShader, which no loader finds by itself; then where the loader looks on Linux.
-_PLACES = (
+_QUERY_LIMIT = 30  # seconds; a query takes a tenth of one
+_VARIABLES = ("VK_DRIVER_FILES", "VK_ICD_FILENAMES")  # in order of precedence
+# SwiftShader of browsers, which the loader does not find by itself; then the folders that the loader searches on Linux.
+_MANIFEST_PATHS = (
     "/usr/lib/chromium/vk_swiftshader_icd.json",
     "/usr/lib/chromium-browser/vk_swiftshader_icd.json",
     "/usr/lib64/chromium-browser/vk_swiftshader_icd.json",
@@ -35,20 +35,21 @@ _PLACES = (
     "/usr/local/share/vulkan/icd.d",
     "/usr/share/vulkan/icd.d",
 )
-# VkPhysicalDeviceType: integrated, discrete and virtual are hardware; 4 is a CPU that stands in for one.
+# VkPhysicalDeviceType: integrated, discrete and virtual GPUs; 4 is a software device on the CPU.
 _HARDWARE = (1, 2, 3)
-_ARM_DRIVER, _ARM = 9, 0x13B5  # VK_DRIVER_ID_ARM_PROPRIETARY, and Arm's number as a vendor
+_ARM_DRIVER, _ARM = 9, 0x13B5  # VK_DRIVER_ID_ARM_PROPRIETARY, and Arm's vendor ID
 
 
 @dataclass(frozen=True)
 class Device:
-    """A physical device as its driver describes it.
+    """A physical device as described by its driver.
 
     Attributes:
-        driver: its name and version.
-        api: version of Vulkan it offers, such as `1.3.0`.
-        hardware: False for a driver that computes on the CPU.
-        mali: whether this is a Mali GPU under Arm's own driver.
+        name: of the device.
+        driver: name and version of the driver.
+        api: supported version of Vulkan, such as `1.3.0`.
+        hardware: False for a software device.
+        mali: whether it is a Mali GPU with Arm's own driver.
     """
 
     name: str
@@ -67,9 +68,10 @@ class Driver:
     """A Vulkan driver and its devices, hardware first.
 
     Attributes:
-        manifest: its JSON file, by which the loader finds it.
-        library: name of its shared library.
-        fault: why it could not be asked; empty for one that answered, be it with no device.
+        manifest: path of its JSON file, which the loader reads.
+        library: file name of its shared library.
+        devices: its devices.
+        fault: why the query failed; empty if it succeeded, even without devices.
     """
 
     manifest: Path
@@ -79,17 +81,17 @@ class Driver:
 
     @property
     def settings(self) -> dict[str, str]:
-        """What makes the loader of a process see this driver and no other."""
+        """Environment variables that make the loader use only this driver."""
         return dict.fromkeys(_VARIABLES, str(self.manifest))
 
 
 @dataclass(frozen=True)
 class Survey:
-    """What was found.
+    """The Vulkan drivers of this machine.
 
     Attributes:
-        loader: False where there are drivers, but no loader (libvulkan.so.1) to reach them by.
-        drivers: those with hardware first; none without a loader.
+        loader: False if there are drivers but no loader (libvulkan.so.1).
+        drivers: those with hardware devices first; empty without a loader.
     """
 
     loader: bool
@@ -97,9 +99,9 @@ class Survey:
 
 
 def survey() -> Survey:
-    """Asks every driver: those that VK_DRIVER_FILES or VK_ICD_FILENAMES names, else all that are installed.
+    """Queries the drivers that VK_DRIVER_FILES or VK_ICD_FILENAMES names, else all installed drivers.
 
-    Of software devices SwiftShader comes first, as the delegate runs on it.
+    SwiftShader is the first of the software devices, because the delegate runs on it.
     """
     drivers = []
     for manifest in _manifests():
@@ -108,7 +110,7 @@ def survey() -> Survey:
         except (OSError, ValueError, KeyError, TypeError) as error:
             drivers.append(Driver(manifest, fault=f"no driver manifest: {document_fault(error)}"))
             continue
-        done = run_to_end([sys.executable, "-I", vulkan_job.__file__], _ASK_LIMIT, Driver(manifest).settings)
+        done = run_to_end([sys.executable, "-I", vulkan_job.__file__], _QUERY_LIMIT, Driver(manifest).settings)
         if done.returncode == vulkan_job.NO_LOADER:
             return Survey(False, ())
         if done.returncode:
@@ -121,24 +123,25 @@ def survey() -> Survey:
 
 
 def reason(done: subprocess.CompletedProcess[str]) -> str:
-    """Why a process of `run_to_end` failed: the signal that ended it, else the last line it wrote."""
+    """Why a process of `run_to_end` failed: the signal that ended it, else the last line of its output."""
     if done.returncode < -1:
         return f"ended by {signal.Signals(-done.returncode).name}"
     return last_line(done)
 
 
 def _manifests() -> Iterator[Path]:
+    """The manifests of the drivers to query."""
     named = next((os.environ[name] for name in _VARIABLES if os.environ.get(name)), None)
-    places = _PLACES if named is None else named.split(os.pathsep)
-    for place in map(Path, filter(None, places)):
-        if place.is_dir():
-            yield from sorted(place.glob("*.json"))
-        elif named or place.is_file():
-            yield place
+    paths = _MANIFEST_PATHS if named is None else named.split(os.pathsep)
+    for path in map(Path, filter(None, paths)):
+        if path.is_dir():
+            yield from sorted(path.glob("*.json"))
+        elif named or path.is_file():
+            yield path
 
 
 def _library(manifest: Path) -> str:
-    """Name of the library, from a manifest of the form {"ICD": {"library_path": ...}}."""
+    """The file name of the library, from a manifest of the form {"ICD": {"library_path": ...}}."""
     document = json.loads(manifest.read_text(encoding="utf-8"))
     return Path(document["ICD"]["library_path"]).name
 

@@ -1,8 +1,8 @@
-"""Asks Vulkan which devices there are and prints them as JSON, one list; run as a script, in a process of its own.
+"""Prints the Vulkan devices as a JSON list; a script for a separate process.
 
-For: keeping a driver's crash away from the process that asks. The driver is the one that VK_DRIVER_FILES names. Not
-for: anything but names and versions; no device is opened. Only the standard library is needed. The structures are
-those of vulkan_core.h, 1.2, and keep their layout in every later version.
+For: isolating a driver's crash. The environment variable VK_DRIVER_FILES selects the driver. Not for: using a device;
+none is opened. It needs only the standard library. The structures are from vulkan_core.h, version 1.2; later versions
+keep their layout.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import sys
 NO_LOADER = 3  # exit status
 _APPLICATION_INFO, _INSTANCE_CREATE_INFO, _PROPERTIES_2, _DRIVER_PROPERTIES = 0, 1, 1000059001, 1000196000
 _VULKAN_1_2 = (1 << 22) | (2 << 12)
-# VK_ERROR_INITIALIZATION_FAILED, VK_ERROR_INCOMPATIBLE_DRIVER: what drivers say that find no device of their kind.
+# VK_ERROR_INITIALIZATION_FAILED, VK_ERROR_INCOMPATIBLE_DRIVER: the errors of drivers that find no device.
 _NO_DEVICE = (-3, -9)
-_PROPERTIES_SIZE = 4096  # of VkPhysicalDeviceProperties 824 bytes are written; a driver may know longer ones
-_NAME = 256  # VK_MAX_PHYSICAL_DEVICE_NAME_SIZE, VK_MAX_DRIVER_NAME_SIZE, VK_MAX_DRIVER_INFO_SIZE
+_PROPERTIES_SIZE = 4096  # bytes; VkPhysicalDeviceProperties has 824, with room for a newer driver
+_NAME_SIZE = 256  # VK_MAX_PHYSICAL_DEVICE_NAME_SIZE, VK_MAX_DRIVER_NAME_SIZE, VK_MAX_DRIVER_INFO_SIZE
 
 
 class _ApplicationInfo(ctypes.Structure):
@@ -51,8 +51,8 @@ class _DriverProperties(ctypes.Structure):
         ("type", ctypes.c_uint32),
         ("next", ctypes.c_void_p),
         ("id", ctypes.c_uint32),
-        ("name", ctypes.c_char * _NAME),
-        ("info", ctypes.c_char * _NAME),
+        ("name", ctypes.c_char * _NAME_SIZE),
+        ("info", ctypes.c_char * _NAME_SIZE),
         ("conformance", ctypes.c_uint8 * 4),
     )
 
@@ -68,20 +68,20 @@ class _Properties2(ctypes.Structure):
 def devices(vulkan: ctypes.CDLL) -> list[dict[str, object]]:
     """Every physical device: `name`, `type`, `vendor`, `api_version`, `driver_version`, `driver_id`, `driver`, `info`.
 
-    Versions and numbers are Vulkan's own; the last three are None for a device of before Vulkan 1.2.
+    Versions and IDs are encoded as in Vulkan; the last three are None for a device older than Vulkan 1.2.
 
     Raises:
-        OSError: Vulkan refused, with its number.
+        OSError: a call failed; the message has the VkResult.
     """
     application = _ApplicationInfo(type=_APPLICATION_INFO, api_version=_VULKAN_1_2)
     create = _InstanceCreateInfo(type=_INSTANCE_CREATE_INFO, application=ctypes.pointer(application))
     instance, count = ctypes.c_void_p(), ctypes.c_uint32()
-    if not _done(vulkan.vkCreateInstance(ctypes.byref(create), None, ctypes.byref(instance))):
+    if not _succeeded(vulkan.vkCreateInstance(ctypes.byref(create), None, ctypes.byref(instance))):
         return []
-    if not _done(vulkan.vkEnumeratePhysicalDevices(instance, ctypes.byref(count), None)):
+    if not _succeeded(vulkan.vkEnumeratePhysicalDevices(instance, ctypes.byref(count), None)):
         return []
     handles = (ctypes.c_void_p * count.value)()
-    if not _done(vulkan.vkEnumeratePhysicalDevices(instance, ctypes.byref(count), handles)):
+    if not _succeeded(vulkan.vkEnumeratePhysicalDevices(instance, ctypes.byref(count), handles)):
         return []
     return [_device(vulkan, ctypes.c_void_p(handle)) for handle in handles[: count.value]]
 
@@ -89,10 +89,10 @@ def devices(vulkan: ctypes.CDLL) -> list[dict[str, object]]:
 def _device(vulkan: ctypes.CDLL, handle: ctypes.c_void_p) -> dict[str, object]:
     plain = ctypes.create_string_buffer(_PROPERTIES_SIZE)
     vulkan.vkGetPhysicalDeviceProperties(handle, plain)
-    api_version, driver_version, vendor, _, kind, name = struct.unpack_from(f"<5I{_NAME}s", plain)
+    api_version, driver_version, vendor, _, kind, name = struct.unpack_from(f"<5I{_NAME_SIZE}s", plain)
     driver = _DriverProperties(type=_DRIVER_PROPERTIES)
-    known = api_version >= _VULKAN_1_2
-    if known:
+    has_driver_info = api_version >= _VULKAN_1_2
+    if has_driver_info:
         more = _Properties2(type=_PROPERTIES_2, next=ctypes.pointer(driver))
         vulkan.vkGetPhysicalDeviceProperties2(handle, ctypes.byref(more))
     return {
@@ -101,9 +101,9 @@ def _device(vulkan: ctypes.CDLL, handle: ctypes.c_void_p) -> dict[str, object]:
         "vendor": vendor,
         "api_version": api_version,
         "driver_version": driver_version,
-        "driver_id": driver.id if known else None,
-        "driver": _text(driver.name) if known else None,
-        "info": _text(driver.info) if known else None,
+        "driver_id": driver.id if has_driver_info else None,
+        "driver": _text(driver.name) if has_driver_info else None,
+        "info": _text(driver.info) if has_driver_info else None,
     }
 
 
@@ -111,14 +111,19 @@ def _text(name: bytes) -> str:
     return name.split(b"\0")[0].decode("utf-8", "replace")
 
 
-def _done(status: int) -> bool:
+def _succeeded(status: int) -> bool:
+    """Whether a call succeeded; False if the driver found no device.
+
+    Raises:
+        OSError: the call failed.
+    """
     if status < 0 and status not in _NO_DEVICE:
         raise OSError(f"VkResult {status}")
     return status >= 0
 
 
 def main() -> int:
-    """Prints the devices; exit status 1 with the reason where Vulkan refuses, `NO_LOADER` where there is no Vulkan."""
+    """Prints the devices; returns 0, 1 if a call failed, or `NO_LOADER` if the Vulkan loader is missing."""
     try:
         vulkan = ctypes.CDLL("libvulkan.so.1")
     except OSError as error:

@@ -1,6 +1,6 @@
-"""A C function for each layer and each segment of a plan: calls of the kernels, every size and place a literal.
+"""Generates a C function for each layer and each segment of a plan; it calls a kernel with literal sizes and offsets.
 
-Not for: the files around them (`emit`), or what the kernels do.
+Not for: the files that contain them (`emit`), or the kernels (`int8_kernels.h`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pipeline.cortex_m.standalone.schedule import Segment
 
 
 class Calls:
-    """One function a layer, each with its own sizes."""
+    """Generates the C functions of a planned program."""
 
     def __init__(self, program: Program, plan: Plan, constants: Constants) -> None:
         self._program = program
@@ -45,7 +45,7 @@ class Calls:
         return f"/* {what} */\nstatic void layer_{number}({parameter})\n{{\n{lines}\n}}\n"
 
     def segment(self, number: int, segment: Segment) -> str:
-        """The definition of `segment_<number>`: rows of its layers, each as soon as those it reads are there."""
+        """The definition of `segment_<number>`; it computes each row as soon as the rows that it reads are there."""
         inner = range(segment.first, segment.last)
         lines = [f"int32_t row, {', '.join(f'done_{layer} = 0' for layer in inner)};"]
         lines += [f"for (row = 0; row < {self._program.rows(segment.last)}; ++row) {{"]
@@ -73,7 +73,7 @@ class Calls:
         )
 
     def _by_rows(self, number: int) -> bool:
-        """Whether the layer's function takes a row; what is pointwise and whole is done at once."""
+        """Whether the layer's function computes one row; else it computes all rows, as a pointwise layer can."""
         layer = self._program.layers[number]
         pointwise = layer.kind in ("add", "reshape", "softmax") or (layer.kind == "conv" and layer.window.is_point)
         return number in self._streamed or not pointwise
@@ -87,7 +87,7 @@ class Calls:
         return self._program.activations[number]
 
     def _row(self, number: int, layer: int) -> str:
-        """Address of row `row` of an activation, or of all of it where the layer does not go by rows."""
+        """The address of row `row` of an activation, or of the whole activation if the layer does not work by rows."""
         place = self._plan.places[number]
         if not self._by_rows(layer):
             return f"AT({place.offset})"
@@ -97,7 +97,7 @@ class Calls:
         output = self._activation(layer.output)
         return output.columns * (1 if self._by_rows(number) else output.rows)
 
-    def _requantisation(self, number: int, layer: Layer) -> str:
+    def _requantization(self, number: int, layer: Layer) -> str:
         at = self._constants.channels_at[number]
         zero_point = self._activation(layer.output).zero_point
         return (
@@ -106,7 +106,7 @@ class Calls:
         )
 
     def _window(self, layer: Layer) -> Iterator[str]:
-        """Declarations of `over` and `rows`."""
+        """The declarations of the C variables `over` and `rows`."""
         source, w = self._activation(layer.inputs[0]), layer.window
         yield (
             f"const window over = {{{w.height}, {w.width}, {w.stride_x}, {w.dilation_x}, {w.pad_left}, "
@@ -132,10 +132,10 @@ class Calls:
         if layer.window.is_point:
             source = self._row(layer.inputs[0], number)
             call = f"point_convolution({source}, {self._pixels(number, layer)}, {layer.weights.shape[1]}, {weights}, "
-            return [self._requantisation(number, layer), call + tail]
+            return [self._requantization(number, layer), call + tail]
         zero_point = self._activation(layer.inputs[0]).zero_point
         call = f"convolution_row(rows, over, {zero_point}, {weights}, {output.columns}, "
-        return [*self._window(layer), self._requantisation(number, layer), self._rows(layer), call + tail]
+        return [*self._window(layer), self._requantization(number, layer), self._rows(layer), call + tail]
 
     def _depthwise(self, number: int, layer: Layer) -> Sequence[str]:
         output = self._activation(layer.output)
@@ -143,7 +143,7 @@ class Calls:
         return [
             *self._window(layer),
             f"const int8_t *taps[{layer.window.height * layer.window.width}];",
-            self._requantisation(number, layer),
+            self._requantization(number, layer),
             self._rows(layer),
             f"depthwise_row(rows, over, {outside}, WEIGHTS + {self._constants.weights_at[number]}, {output.columns}, "
             f"to, {self._row(layer.output, number)}, taps);",
@@ -169,20 +169,20 @@ class Calls:
 
     def _reshape(self, number: int, layer: Layer) -> Sequence[str]:
         output = self._activation(layer.output)
-        ends = f"{self._row(layer.output, number)}, {self._row(layer.inputs[0], number)}"
-        return [f"memcpy({ends}, {output.rows * output.row_bytes});"]
+        operands = f"{self._row(layer.output, number)}, {self._row(layer.inputs[0], number)}"
+        return [f"memcpy({operands}, {output.rows * output.row_bytes});"]
 
     def _softmax(self, number: int, layer: Layer) -> Sequence[str]:
         depth = self._activation(layer.output).channels
-        ends = f"{self._row(layer.inputs[0], number)}, {self._pixels(number, layer)}, {depth}"
-        return [f"softmax({ends}, exponentials_{number}, {self._row(layer.output, number)});"]
+        operands = f"{self._row(layer.inputs[0], number)}, {self._pixels(number, layer)}, {depth}"
+        return [f"softmax({operands}, exponentials_{number}, {self._row(layer.output, number)});"]
 
 
 def outside_name(zero_point: int) -> str:
-    """Name of the pixel that stands outside an input of that zero point."""
+    """The C name of the padding pixel for an input with this zero point."""
     return f"outside_{zero_point}".replace("-", "minus_")
 
 
 def _comment(text: str) -> str:
-    """Text that ends no comment."""
+    """Text that is safe inside a C comment."""
     return "".join(character if character.isprintable() else "?" for character in text).replace("*/", "* /")

@@ -1,6 +1,6 @@
-"""The constants of a program as they lie in flash: one table of each kind for all layers, in their order.
+"""The constants of a program as stored in flash: one table of each kind, with all layers in order.
 
-Not for: text (`emit`).
+Not for: writing them as C (`emit`).
 """
 
 from __future__ import annotations
@@ -15,14 +15,16 @@ from recreate_model.support.arrays import Array
 
 @dataclass(frozen=True, eq=False)
 class Constants:
-    """What the device reads from flash, one table for all layers.
+    """The tables that the device reads from flash.
 
     Attributes:
-        weights: int8; at the start of those of each layer is its entry in `weights_at`.
-        channels_at: for each layer the place of its first channel in `bias`, `multiplier` and `shift`.
-        bias: int32, with what the input's zero point contributes.
-        shift: int8, to the left where it is positive.
-        outside: zero point -> length of the longest pixel outside an input that has it.
+        weights: int8 values of all layers.
+        weights_at: for each layer the index of its first value in `weights`.
+        channels_at: for each layer the index of its first channel in `bias`, `multiplier` and `shift`.
+        bias: int32 (channels,), including the contribution of the input's zero point.
+        multiplier: int32 (channels,), with 31 fraction bits.
+        shift: int8 values; a positive shift is to the left.
+        outside: zero point -> number of channels of the widest padding pixel with that value.
     """
 
     weights: bytes
@@ -35,7 +37,7 @@ class Constants:
 
 
 def constants_of(program: Program) -> Constants:
-    """Those of a program."""
+    """The constants of a program."""
     weights, channels = [0], [0]
     data: list[bytes] = []
     bias, multiplier, shift = [], [], []
@@ -43,7 +45,7 @@ def constants_of(program: Program) -> Constants:
     for layer in program.layers:
         source = program.activations[layer.inputs[0]]
         if layer.kind in ("conv", "depthwise"):
-            # A product is of the two bytes themselves, so what the zero point adds to every sum is in the bias.
+            # The kernels multiply raw bytes; the bias compensates for the input's zero point.
             sums = layer.weights.astype(np.int64).sum(axis=1 if layer.kind == "conv" else 0)
             bias.append(layer.bias.astype(np.int64) - source.zero_point * sums)
             multiplier.append(layer.multiplier)
@@ -53,13 +55,13 @@ def constants_of(program: Program) -> Constants:
         data.append(layer.weights.tobytes())
         weights.append(weights[-1] + layer.weights.size)
         channels.append(channels[-1] + len(layer.bias))
-    none = np.zeros(0, np.int32)  # for a model without a convolution
+    empty = np.zeros(0, np.int32)  # np.concatenate needs an array even for a model without convolutions
     return Constants(
         b"".join(data),
         tuple(weights),
         tuple(channels),
-        np.concatenate([*bias, none]).astype(np.int32),
-        np.concatenate([*multiplier, none]),
-        np.concatenate([*shift, none]).astype(np.int8).tobytes(),
+        np.concatenate([*bias, empty]).astype(np.int32),
+        np.concatenate([*multiplier, empty]),
+        np.concatenate([*shift, empty]).astype(np.int8).tobytes(),
         outside,
     )

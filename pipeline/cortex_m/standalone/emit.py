@@ -1,7 +1,7 @@
-"""The C sources of a planned program: its constants, its arena, and the kernels' calls with every size a literal.
+"""Writes the C sources of a planned program: its constants, its arena, and the kernel calls with literal sizes.
 
-Pure text from values; the kernels themselves are `int8_kernels.h`, which goes along as it is. Not for: deciding
-anything, which `lowering`, `schedule` and `plan` have done.
+Pure functions from values to text; the kernels are `int8_kernels.h`, which is copied unchanged. Not for: decisions,
+which are made by `lowering`, `schedule` and `plan`.
 """
 
 from __future__ import annotations
@@ -25,22 +25,23 @@ _PER_LINE = 10
 
 
 def runtime_sources(model: bytes, name: str) -> dict[str, str]:
-    """File name -> text of everything that runs a model: `<id>_run.h` is what a program includes.
+    """File name -> text of the standalone runtime of a model; a program includes `<id>_run.h`.
 
     Args:
-        name: of the model's file; `id` is `identifier(name)`.
+        model: bytes of the `.tflite` file.
+        name: the model's file name; `id` is `identifier(name)`.
 
     Raises:
-        InputError: the model has something that the runtime lacks.
+        InputError: the runtime does not support the model.
     """
     program = lower(model, name)
     return sources(program, plan(program), identifier(name), model)
 
 
 def sources(program: Program, plan: Plan, c_name: str, model: bytes) -> dict[str, str]:
-    """The same of a program that is planned already; names begin with `c_name`."""
+    """File name -> text, for a program that is already planned; C names begin with `c_name`."""
     constants = constants_of(program)
-    # C has no array without elements, which a model without a convolution would ask for.
+    # C has no empty arrays; a model without convolutions has no weights or shifts.
     arrays = [
         ByteArray(f"{c_name}_weights", constants.weights or b"\0", "signed char"),
         ByteArray(f"{c_name}_shifts", constants.shift or b"\0", "signed char"),
@@ -56,8 +57,7 @@ def sources(program: Program, plan: Plan, c_name: str, model: bytes) -> dict[str
 
 def _header(program: Program, plan: Plan, c_name: str, model: bytes, constants: bytes) -> str:
     prefix = c_name.upper()
-    ends = program.activations[program.input], program.activations[program.output]
-    sizes = [end.rows * end.row_bytes for end in ends]
+    source, target = program.activations[program.input], program.activations[program.output]
     weights, crc = len(constants), zlib.crc32(constants)
     return f"""\
 /*
@@ -82,14 +82,14 @@ def _header(program: Program, plan: Plan, c_name: str, model: bytes, constants: 
 #include <stdint.h>
 
 #define {prefix}_RUN_ARENA_BYTES {plan.arena_bytes}
-#define {prefix}_RUN_INPUT_BYTES {sizes[0]}
-#define {prefix}_RUN_OUTPUT_BYTES {sizes[1]}
+#define {prefix}_RUN_INPUT_BYTES {source.rows * source.row_bytes}
+#define {prefix}_RUN_OUTPUT_BYTES {target.rows * target.row_bytes}
 
 /* real = scale * (quantised - zero point) */
-#define {prefix}_RUN_INPUT_SCALE {float_literal(ends[0].scale)}
-#define {prefix}_RUN_INPUT_ZERO_POINT ({ends[0].zero_point})
-#define {prefix}_RUN_OUTPUT_SCALE {float_literal(ends[1].scale)}
-#define {prefix}_RUN_OUTPUT_ZERO_POINT ({ends[1].zero_point})
+#define {prefix}_RUN_INPUT_SCALE {float_literal(source.scale)}
+#define {prefix}_RUN_INPUT_ZERO_POINT ({source.zero_point})
+#define {prefix}_RUN_OUTPUT_SCALE {float_literal(target.scale)}
+#define {prefix}_RUN_OUTPUT_ZERO_POINT ({target.zero_point})
 
 /* Of the {weights} bytes at {c_name}_weights, for a check that they are where they were linked to. */
 #define {prefix}_RUN_WEIGHTS_BYTES {weights}
@@ -114,7 +114,7 @@ const int8_t *{c_name}_output(void);
 
 def _constants_header(c_name: str, arrays: Sequence[ByteArray]) -> str:
     prefix = c_name.upper()
-    declared = "\n".join(f"extern const {one.element} {one.name}[{len(one.data)}];" for one in arrays)
+    declared = "\n".join(f"extern const {array.element} {array.name}[{len(array.data)}];" for array in arrays)
     return f"""\
 /* {c_name}: constants of the network, for {c_name}_run.c. Generated: do not edit. */
 #ifndef {prefix}_CONSTANTS_H

@@ -1,8 +1,8 @@
-"""TensorFlow Lite's fixed-point parameters, computed as its kernels' `Prepare` computes them.
+"""TensorFlow Lite's fixed-point parameters, computed as its kernels' `Prepare` functions compute them.
 
-Everything the kernels themselves would do in floating point is done here, once, so that none is left for the device.
-Formulas: tensorflow/lite/kernels/internal/quantization_util.cc, reference/softmax.h, and gemmlowp's fixedpoint.h.
-Not for: scales and zero points, which the model has.
+All floating-point arithmetic of the kernels is done here, at build time, so the device needs none. Sources of the
+formulas: tensorflow/lite/kernels/internal/quantization_util.cc, reference/softmax.h, and gemmlowp's fixedpoint.h.
+Not for: scales and zero points, which are in the model.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from recreate_model.support.arrays import Array
 from recreate_model.tflite.model_view import Quantisation
 
 INT8_MIN, INT8_MAX = -128, 127
-ADD_LEFT_SHIFT = 20  # bits by which ADD scales both operands up before it sums them
+ADD_LEFT_SHIFT = 20  # bits by which ADD scales up both operands before the sum
 SOFTMAX_SUM_BITS = 12  # integer bits of the sum of exponentials
 _ONE = 1 << 31
 _DIFFERENCE_BITS = 5  # integer bits of the difference that is exponentiated
-_DIFFERENCES = 256  # of two int8 values, from 0 down
-# exp(-2 ** n) for n = -2..4, as gemmlowp's barrel shifter has them in 31 bits.
+_DIFFERENCES = 256  # differences of two int8 values: 0, -1, ... -255
+# exp(-2 ** n) for n = -2..4 with 31 fraction bits, from gemmlowp's barrel shifter.
 _EXPONENTIALS = (1672461947, 1302514674, 790015084, 290630308, 39332535, 720401, 242)
 _EXP_OF_MINUS_EIGHTH, _THIRD = 1895147668, 715827883
 
 
 def multiplier(real: float) -> tuple[int, int]:
-    """A real factor as `mantissa * 2 ** (shift - 31)`: a mantissa of 31 bits, and the shift to the left."""
+    """A real multiplier as (mantissa, shift), equal to `mantissa * 2 ** (shift - 31)`; the mantissa has 31 bits."""
     if real == 0:
         return 0, 0
     fraction, shift = math.frexp(real)
@@ -37,10 +37,14 @@ def multiplier(real: float) -> tuple[int, int]:
 
 
 def bounds(activation: str, output: Quantisation) -> tuple[int, int]:
-    """The smallest and the largest output that a fused activation lets through.
+    """The smallest and the largest int8 output of an operator with this fused activation.
+
+    Args:
+        activation: its name in the schema, such as `RELU6`.
+        output: the output's scale and zero point.
 
     Raises:
-        KeyError: an activation that the reference kernels do not fuse.
+        KeyError: the reference kernels do not support the fused activation.
     """
     low, high = {"NONE": (None, None), "RELU": (0.0, None), "RELU6": (0.0, 6.0), "RELU_N1_TO_1": (-1.0, 1.0)}[
         activation
@@ -48,7 +52,7 @@ def bounds(activation: str, output: Quantisation) -> tuple[int, int]:
     (scale,), (zero_point,) = output.scales, output.zero_points
 
     def level(real: float) -> int:
-        # Halves away from zero, of a float32 quotient.
+        # The float32 quotient, rounded half away from zero.
         quotient = float(np.float32(real) / np.float32(scale))
         return zero_point + int(math.copysign(math.floor(abs(quotient) + 0.5), quotient))
 
@@ -59,33 +63,33 @@ def bounds(activation: str, output: Quantisation) -> tuple[int, int]:
 
 
 def exponentials(beta: float, input_scale: float) -> Array:
-    """exp(beta * scale * d) for d = 0, -1, ... -255 as int32 with 31 fraction bits; 0 from where SOFTMAX gives up.
+    """exp(beta * scale * d) for d = 0, -1, ... -255: int32 (256,) with 31 fraction bits; 0 beyond the kernel's radius.
 
     Raises:
-        ValueError: a step so small that the kernels refuse it.
+        ValueError: `beta * input_scale` is so small that the reference kernels refuse it.
     """
     real = min(beta * input_scale * (1 << (31 - _DIFFERENCE_BITS)), _ONE - 1.0)
     if not real > 1:
-        raise ValueError(f"a step of {beta * input_scale:g}, which the reference kernels refuse")
+        raise ValueError(f"beta times input scale {beta * input_scale:g}, which the reference kernels refuse")
     mantissa, shift = multiplier(real)
     radius = math.floor(((1 << _DIFFERENCE_BITS) - 1) * (1 << (31 - _DIFFERENCE_BITS)) / (1 << shift))
     table = [_exp(high_product(-step << shift, mantissa)) if step <= radius else 0 for step in range(_DIFFERENCES)]
     return np.asarray(table, np.int32)
 
 
-def high_product(one: int, two: int) -> int:
-    """SaturatingRoundingDoublingHighMul of two int32; the one pair that saturates does not occur."""
-    return (one * two + (1 << 30)) >> 31
+def high_product(a: int, b: int) -> int:
+    """SaturatingRoundingDoublingHighMul of two int32; the only pair that saturates does not occur here."""
+    return (a * b + (1 << 30)) >> 31
 
 
 def rounded_shift(value: int, exponent: int) -> int:
-    """RoundingDivideByPOT: division by a power of two, halves away from zero."""
+    """RoundingDivideByPOT: division by a power of two, rounded half away from zero."""
     mask = (1 << exponent) - 1
     return (value >> exponent) + ((value & mask) > (mask >> 1) + (value < 0))
 
 
 def _exp(difference: int) -> int:
-    """exp_on_negative_values: `difference` has 26 fraction bits and is not above 0, the result has 31."""
+    """exp_on_negative_values: `difference` is at most 0 and has 26 fraction bits; the result has 31."""
     if difference == 0:
         return _ONE - 1
     quarter = 1 << 24

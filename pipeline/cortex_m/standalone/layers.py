@@ -1,6 +1,6 @@
-"""The layers of a model as the standalone runtime runs them: rows in, rows out, every parameter a whole number.
+"""The layers of a model as the standalone runtime computes them: row by row, with integer parameters only.
 
-Not for: making them of a model (`lowering`), the order of work (`schedule`), memory (`plan`) or text (`emit`).
+Not for: creating them from a model (`lowering`), execution order (`schedule`), memory (`plan`) or C text (`emit`).
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import numpy as np
 from pipeline.cortex_m.standalone import fixed_point
 from recreate_model.support.arrays import Array
 
-# Pixels that the kernels multiply at a time at the most: blocks are whole multiples.
+# The most pixels that the kernels multiply at a time; block sizes are multiples of it.
 PIXELS = 4
-_FEW = 16  # pixels to a block at least, where there are as many
+_SMALLEST_BLOCK = 16  # pixels, if the output has as many
 
 
 @dataclass(frozen=True)
 class Activation:
-    """A tensor of int8 that lives in the arena: `rows` of [columns][channels]. Of a flat one, all are columns."""
+    """An int8 tensor in the arena: `rows` rows of [columns][channels]; a tensor of lower rank has a single row."""
 
     rows: int
     columns: int
@@ -34,7 +34,7 @@ class Activation:
 
 @dataclass(frozen=True)
 class Window:
-    """Which input rows and columns one output row or column reads."""
+    """The input rows and columns that an output pixel reads: size, stride, dilation and padding."""
 
     height: int = 1
     width: int = 1
@@ -47,32 +47,34 @@ class Window:
 
     @property
     def reach(self) -> int:
-        """Input rows that the first output row needs, counted from the input's first."""
+        """How many input rows, from the first one, are needed for the first output row."""
         return (self.height - 1) * self.dilation_y + 1 - self.pad_top
 
     def rows(self, row: int) -> range:
-        """Input rows that one output row reads; some may lie outside the input."""
+        """The input rows that an output row reads; some may be outside the input."""
         first = row * self.stride_y - self.pad_top
         return range(first, first + (self.height - 1) * self.dilation_y + 1)
 
     @property
     def is_point(self) -> bool:
-        """Whether an output pixel reads the input pixel at its own place and nothing else."""
+        """Whether each output pixel reads only the input pixel at the same position."""
         return self == Window()
 
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """One operator that does work.
+    """One operator of the runtime.
 
     Attributes:
         kind: `conv`, `depthwise`, `add`, `average_pool`, `reshape` or `softmax`.
-        name: the output's in the model.
-        inputs, output: numbers of activations.
-        low, high: bounds of the outputs.
-        weights: int8 (channels, depth) of a convolution, (taps, channels) of a depthwise one.
-        bias, multiplier, shift: int32, one for each channel; those of ADD are (input one, input two, output).
-        table: of SOFTMAX, the exponentials.
+        name: name of the output tensor in the model.
+        inputs, output: indices into `Program.activations`.
+        window: the input pixels that an output pixel reads.
+        low, high: smallest and largest output value.
+        weights: int8, (channels, depth) for a convolution, (taps, channels) for a depthwise convolution.
+        bias, multiplier, shift: int32 (channels,); for ADD, `multiplier` and `shift` are (first input, second input,
+            output).
+        table: int32 (256,), the exponentials of SOFTMAX.
     """
 
     kind: str
@@ -89,13 +91,13 @@ class Layer:
     table: Array = field(default_factory=lambda: np.zeros(0, np.int32))
 
     def scratch_bytes(self, pixels: int) -> int:
-        """Scratch memory to convolve a block of that many pixels, which are widened to int16."""
+        """Bytes of scratch memory to convolve a block of this many pixels, widened to int16."""
         return 2 * pixels * self.weights.shape[1] if self.kind == "conv" else 0
 
 
 @dataclass(frozen=True, eq=False)
 class Program:
-    """A model, lowered. `activations[input]` is filled by the caller; `layers` are in the order of the file."""
+    """A lowered model. The caller writes `activations[input]`; `layers` are in the order of the model file."""
 
     activations: tuple[Activation, ...]
     layers: tuple[Layer, ...]
@@ -103,15 +105,19 @@ class Program:
     output: int
 
     def rows(self, layer: int) -> int:
-        """Rows of a layer's output."""
+        """The number of rows of a layer's output."""
         return self.activations[self.layers[layer].output].rows
 
     def readers(self, activation: int) -> tuple[int, ...]:
-        """The layers that read an activation."""
+        """The indices of the layers that read an activation."""
         return tuple(number for number, layer in enumerate(self.layers) if activation in layer.inputs)
 
     def blocks(self, layer: int, by_rows: bool) -> tuple[int, int]:
-        """The smallest and the largest block of pixels to convolve at a time, of one row or of all."""
+        """The smallest and the largest useful block size of a layer, in pixels.
+
+        Args:
+            by_rows: whether the layer computes one row at a time instead of all rows.
+        """
         output = self.activations[self.layers[layer].output]
         most = -(-output.columns * (1 if by_rows else output.rows) // PIXELS) * PIXELS
-        return min(_FEW, most), most
+        return min(_SMALLEST_BLOCK, most), most

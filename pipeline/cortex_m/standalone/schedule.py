@@ -1,10 +1,10 @@
-"""The order of work: which rows of which layer are computed when, so that little has to be kept.
+"""The execution order: when each row of each layer is computed, chosen to minimize the memory in use.
 
-A segment is a run of layers whose rows are interleaved: as soon as enough rows of one layer are there, the next goes
-on, and a row is let go when its last reader has been. Inside a segment a tensor is a ring of a few rows; between
-segments it is whole. A segment of one layer is computed at once, which reads its weights once.
+A segment is a sequence of layers whose rows are interleaved: a layer computes its next row as soon as the rows that it
+reads are computed, and a row is released after its last reader. Inside a segment a tensor is a ring buffer of a few
+rows; between segments it is complete. A segment of one layer computes all rows at once and reads its weights once.
 
-`cheapest` merges layers into segments where that lowers the peak, and nowhere else. Not for: addresses (`plan`).
+`cheapest` merges layers into a segment only if that lowers the peak. Not for: memory offsets (`plan`).
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import numpy as np
 from pipeline.cortex_m.standalone.layers import Layer, Program
 from recreate_model.support.arrays import Array
 
-_LONGEST = 16  # layers in a segment that are tried; MobileNetV2 needs six
+_LONGEST = 16  # most layers in a segment; MobileNetV2 needs six
 _NEVER = -1
 
 
 @dataclass(frozen=True)
 class Segment:
-    """Layers `first` to `last`, both inside."""
+    """Layers `first` to `last`, inclusive."""
 
     first: int
     last: int
@@ -34,13 +34,13 @@ class Segment:
 
     @property
     def streams(self) -> bool:
-        """Whether rows of several layers are interleaved."""
+        """Whether the segment interleaves the rows of several layers."""
         return self.last > self.first
 
 
 @dataclass(frozen=True)
 class Step:
-    """Rows `first` to `end`, which is outside, of one layer's output."""
+    """Computes rows `first` to `end`, exclusive, of a layer's output."""
 
     layer: int
     first: int
@@ -49,9 +49,10 @@ class Step:
 
 @dataclass(frozen=True, eq=False)
 class Lifetimes:
-    """For each activation and row, the first and the last step at which it must be there; read -1 if at none.
+    """For each activation, the steps at which each row is written and last read: int32 (rows,) each.
 
-    What was there before is made at -1; what is needed afterwards is read at `steps`.
+    A row that exists before the first step is written at -1. A row that is needed after the last step is read at
+    `steps`; a row that is never read, at -1.
     """
 
     made: tuple[Array, ...]
@@ -59,16 +60,16 @@ class Lifetimes:
     steps: int
 
     def capacity(self, activation: int) -> int:
-        """Rows that must lie in memory at once for no row to overwrite one that is still needed."""
-        # Rows that nobody needs are never made; they are the last ones.
-        there = self.read[activation] >= self.made[activation]
-        made, read = self.made[activation][there], self.read[activation][there]
-        # Rows are made in order, so those made before row r is let go are a run that begins at r.
+        """How many rows of an activation must be kept so that no row overwrites a live one."""
+        # Rows that are never read are never computed; they are the last ones.
+        live = self.read[activation] >= self.made[activation]
+        made, read = self.made[activation][live], self.read[activation][live]
+        # Rows are written in order, so those written before row r is released are consecutive and start at r.
         return int((np.searchsorted(made, read, side="right") - np.arange(len(made))).max(initial=1))
 
 
 def rows_read(layer: Layer, program: Program, first: int, end: int) -> range:
-    """The rows of each input that rows `first` to `end` of the output read."""
+    """The rows of each input that are read for rows `first` to `end`, exclusive, of the output."""
     rows = program.activations[layer.inputs[0]].rows
     if layer.kind == "reshape":
         return range(rows)
@@ -76,7 +77,7 @@ def rows_read(layer: Layer, program: Program, first: int, end: int) -> range:
 
 
 def steps(program: Program, segments: Sequence[Segment]) -> Iterator[Step]:
-    """Every step, in order; the emitted program takes the same."""
+    """All steps in execution order; the generated C program runs the same steps."""
     for segment in segments:
         if segment.streams:
             yield from _streamed(program, segment)
@@ -85,6 +86,7 @@ def steps(program: Program, segments: Sequence[Segment]) -> Iterator[Step]:
 
 
 def _streamed(program: Program, segment: Segment) -> Iterator[Step]:
+    """The steps of a segment with interleaved rows."""
     done = dict.fromkeys(segment.layers, 0)
     for row in range(program.rows(segment.last)):
         wanted = {segment.last: row + 1}
@@ -100,12 +102,12 @@ def _streamed(program: Program, segment: Segment) -> Iterator[Step]:
 
 
 def lifetimes(program: Program, segments: Sequence[Segment]) -> Lifetimes:
-    """When each row is made and read for the last time, while these segments, which follow each other, run."""
+    """When each row is written and last read while these consecutive segments run."""
     first, last = segments[0].first, segments[-1].last
     made = [np.zeros(activation.rows, np.int32) for activation in program.activations]
     read = [np.full(activation.rows, _NEVER, np.int32) for activation in program.activations]
-    for before in (program.input, *(layer.output for layer in program.layers[:first])):
-        made[before][:] = _NEVER
+    for existing in (program.input, *(layer.output for layer in program.layers[:first])):
+        made[existing][:] = _NEVER
     count = 0
     for number, step in enumerate(steps(program, segments)):
         layer = program.layers[step.layer]
@@ -114,15 +116,15 @@ def lifetimes(program: Program, segments: Sequence[Segment]) -> Lifetimes:
         for source in layer.inputs:
             read[source][rows.start : rows.stop] = number
         count = number + 1
-    there = (program.input, *(layer.output for layer in program.layers[: last + 1]))
-    for activation in there:
+    computed = (program.input, *(layer.output for layer in program.layers[: last + 1]))
+    for activation in computed:
         if activation == program.output or any(reader > last for reader in program.readers(activation)):
             read[activation][:] = count
     return Lifetimes(tuple(made), tuple(read), count)
 
 
 def live_bytes(program: Program, lives: Lifetimes) -> Array:
-    """For each step, the bytes of the activations that must be there: no plan can do with less."""
+    """For each step, the bytes of all live activations: a lower bound for any plan. int64 (steps,)."""
     changes = np.zeros(lives.steps + 2, np.int64)
     for activation, made, read in zip(program.activations, lives.made, lives.read, strict=True):
         np.add.at(changes, np.maximum(made, 0), activation.row_bytes)
@@ -131,7 +133,7 @@ def live_bytes(program: Program, lives: Lifetimes) -> Array:
 
 
 def cheapest(program: Program) -> tuple[Segment, ...]:
-    """The segments with the lowest peak, and among those the ones that read the fewest bytes of weights."""
+    """The segments with the lowest peak of memory; among equal ones, those that read the fewest bytes of weights."""
     count = len(program.layers)
     costs = {
         (first, last): _cost(program, Segment(first, last))
@@ -139,27 +141,28 @@ def cheapest(program: Program) -> tuple[Segment, ...]:
         for last in range(first, min(first + _LONGEST, count))
         if first == last or _closed(program, Segment(first, last))
     }
-    peaks = [0]  # the lowest possible one, of the layers before each
+    peaks = [0]  # lowest possible peak of the layers before each index
     for end in range(1, count + 1):
         peaks.append(min(max(peaks[first], costs[first, end - 1][0]) for first in _starts(costs, end)))
-    # Only cuts that a way with that peak leads to; the whole program is one of them.
-    ways: dict[int, tuple[int, tuple[Segment, ...]]] = {0: (0, ())}
+    # End -> bytes of weights read, and segments, of the best plan of the layers before it within that peak.
+    best: dict[int, tuple[int, tuple[Segment, ...]]] = {0: (0, ())}
     for end in range(1, count + 1):
-        fitting = [first for first in _starts(costs, end) if first in ways and costs[first, end - 1][0] <= peaks[-1]]
+        fitting = [first for first in _starts(costs, end) if first in best and costs[first, end - 1][0] <= peaks[-1]]
         if fitting:
-            # Of equal ways the one with the shortest segments.
-            best = min(fitting, key=lambda first: (ways[first][0] + costs[first, end - 1][1], -first))
-            reads, segments = ways[best]
-            ways[end] = (reads + costs[best, end - 1][1], (*segments, Segment(best, end - 1)))
-    return ways[count][1]
+            # Among equal plans, the one whose last segment is shortest.
+            start = min(fitting, key=lambda first: (best[first][0] + costs[first, end - 1][1], -first))
+            reads, segments = best[start]
+            best[end] = (reads + costs[start, end - 1][1], (*segments, Segment(start, end - 1)))
+    return best[count][1]
 
 
 def _starts(costs: dict[tuple[int, int], tuple[int, int]], end: int) -> list[int]:
+    """The first layers of all segments that end before layer `end`."""
     return [first for first, last in costs if last == end - 1]
 
 
 def _cost(program: Program, segment: Segment) -> tuple[int, int]:
-    """The most bytes that must be there at once while a segment runs, and the bytes of weights it reads."""
+    """The peak memory of a segment and the weights that it reads, both in bytes."""
     live = live_bytes(program, lifetimes(program, (segment,)))
     scratch = max(
         program.layers[number].scratch_bytes(program.blocks(number, segment.streams)[0]) for number in segment.layers
@@ -169,7 +172,7 @@ def _cost(program: Program, segment: Segment) -> tuple[int, int]:
 
 
 def _closed(program: Program, segment: Segment) -> bool:
-    """Whether nothing but the last layer's output is read outside, and every layer goes on as rows come in."""
+    """Whether only the last layer's output is read outside, and every layer can work row by row."""
     inner = [program.layers[number].output for number in range(segment.first, segment.last)]
     return all(program.layers[number].kind != "reshape" for number in segment.layers) and all(
         output != program.output and set(program.readers(output)) <= set(segment.layers) for output in inner
