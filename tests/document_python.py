@@ -1,4 +1,4 @@
-"""Stands in for `python` in the blocks of the documents: commands of the pipeline work on the small build."""
+"""Replaces `python` in the scripts of the documents: commands of the pipeline work on the small build."""
 
 from __future__ import annotations
 

@@ -1,15 +1,17 @@
 """Code blocks of the documents: where they are, how they are marked, and the small build that they run on.
 
-A comment on the line before a block says what becomes of it:
+A comment on the line before a block says how it is tested:
 
-    <!-- not run: needs the official checkpoint -->   it is not run, and this is why
-    <!-- run: slow -->                                it runs among the slow tests
-    <!-- run: in the build folder -->                 it runs in the folder of the small build, not above it
-    <!-- run: needs jq -->                            it is skipped where there is no such program
-    <!-- file: my.ini -->                             it is a file, written for the blocks below it
+    <!-- not run: needs the official checkpoint -->   it is not run, for this reason
+    <!-- run: slow -->                                it runs with the slow tests
+    <!-- run: in the build folder -->                 it runs in the folder of the small build
+    <!-- run: needs jq -->                            it is skipped if there is no such program
+    <!-- run: by tests/test_api.py -->                another test runs it
+    <!-- file: my.ini -->                             it is written to this file, for the blocks below it
 
-The words after `run:` can be combined, divided by commas. Blocks of `sh` and `python` run without a mark, too. Blocks
-of `text` are output or usage lines, and need no mark. Every other block needs one.
+Words after `run:` can be combined, separated by commas. Blocks of `sh` and `python` run without a mark; the Python
+blocks of a page are one script. Blocks of `text` are output or usage lines and need no mark. Every other block needs
+one. A script that installs or fetches something never runs.
 """
 
 from __future__ import annotations
@@ -28,12 +30,13 @@ PAGES = tuple(
 )
 RUNNABLE = ("sh", "python")
 OUTPUT = "text"
+SLOW = "slow"
 IN_BUILD_FOLDER = "in the build folder"
-_OPTIONS = re.compile(rf"slow|{IN_BUILD_FOLDER}|needs [\w.-]+")
+_INSTALLS = re.compile(r"^ *(?:sudo|apt-get|pip|python -m pip|make|curl|wget|git) ", flags=re.MULTILINE)
 _FENCE = re.compile(r"^( *)```(\w*)$")
 _MARK = re.compile(r"^ *<!-- *((?:not run|run|file): *.*?) *-->$")
 
-# What makes any command of the documents one on the small build of tests/conftest.py.
+# Options that turn any command of the documents into one on the small build of tests/conftest.py.
 SMALL_OPTIONS = {
     "--model": "0.35_96",
     "--checkpoint": "seeded",
@@ -43,7 +46,14 @@ SMALL_OPTIONS = {
     "--targets": "ethos-u55-128",
     "--jobs": "1",
 }
-_ON_NO_BUILD = {"diff": (), "recover": ("--model", "--checkpoint"), "prove": ("--model", "--checkpoint")}
+# Commands that take only some of them, or none.
+_FEWER_OPTIONS: dict[str, tuple[str, ...]] = {
+    "diff": (),
+    "check": (),
+    "aarch64": (),
+    "recover": ("--model", "--checkpoint"),
+    "prove": ("--model", "--checkpoint"),
+}
 _PROGRAMS = (["python", "-m", "pipeline"], ["recreate-model"])
 
 
@@ -52,10 +62,10 @@ class Block:
     """A fenced block of a page.
 
     Attributes:
-        page: path of the page, from the project's folder.
-        line: number of its first line, the fence.
-        language: the word after the fence; empty for none.
-        mark: what the comment before it says, such as `run: slow`; empty for none.
+        page: path of the page, relative to the project's folder.
+        line: number of the line with the opening fence.
+        language: the word after the fence, or an empty string.
+        mark: text of the comment before the block, such as `run: slow`, or an empty string.
         text: the lines between the fences, without the indentation of a list.
     """
 
@@ -67,17 +77,23 @@ class Block:
 
     @property
     def place(self) -> str:
-        """The page and the line, as an editor opens them."""
+        """Page and line, in the form that editors open."""
         return f"{self.page}:{self.line}"
 
     @property
     def runs(self) -> bool:
-        """Whether it is a script that is to be run."""
-        return self.language in RUNNABLE and not self.mark.startswith(("not run:", "file:"))
+        """Whether tests/test_docs.py runs it as a script."""
+        marked = self.mark.startswith(("not run:", "file:"))
+        return self.language in RUNNABLE and not marked and not self._values("by")
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether it runs with the slow tests."""
+        return SLOW in self.options
 
     @property
     def file(self) -> str:
-        """Name of the file that it is; empty for none."""
+        """Name of the file that it is written to, or an empty string."""
         return self.mark.removeprefix("file:").strip() if self.mark.startswith("file:") else ""
 
     @property
@@ -87,21 +103,30 @@ class Block:
 
     @property
     def tools(self) -> tuple[str, ...]:
-        """Programs that it needs beside the project's environment."""
-        return tuple(option.removeprefix("needs ") for option in self.options if option.startswith("needs "))
+        """Programs that it needs in addition to the project's environment."""
+        return self._values("needs")
 
     def fault(self) -> str:
-        """What is wrong with its mark or language; empty if nothing is."""
+        """What is wrong with its language or mark, or an empty string."""
         if not self.language:
             return "has no language; output is `text`"
         if self.mark.startswith("not run:"):
             return "" if len(self.mark.removeprefix("not run:").split()) > 1 else "does not say why it is not run"
         if self.file or (self.language == OUTPUT and not self.mark):
             return ""
-        if self.language not in RUNNABLE:
-            return f"of {self.language} is neither run nor marked"
-        unknown = [option for option in self.options if not _OPTIONS.fullmatch(option)]
-        return f"has a mark that means nothing: {', '.join(unknown)}" if unknown else ""
+        if missing := [path for path in self._values("by") if not (ROOT / path).is_file()]:
+            return f"is run by a test that does not exist: {missing[0]}"
+        known = (SLOW, IN_BUILD_FOLDER, *(f"{word} {name}" for word in ("needs", "by") for name in self._values(word)))
+        if unknown := [option for option in self.options if option not in known]:
+            return f"has an unknown mark: {', '.join(unknown)}"
+        if self.language not in RUNNABLE and not self._values("by"):
+            return f"({self.language}) is neither run nor marked"
+        if self.runs and _INSTALLS.search(self.text):
+            return "installs or fetches something, so it must be marked as not run"
+        return ""
+
+    def _values(self, word: str) -> tuple[str, ...]:
+        return tuple(option[len(word) + 1 :] for option in self.options if option.startswith(f"{word} "))
 
 
 def blocks(page: str) -> list[Block]:
@@ -126,17 +151,17 @@ def prose(page: str) -> str:
 
 
 def commands(page: str) -> list[list[str]]:
-    """The arguments of every command of the pipeline on a page: in scripts, after a `$` in output, and in sentences."""
+    """Arguments of every pipeline command on a page: in scripts, after `$` in output, and in inline code."""
     lines = [
         re.sub(r"^\$ ", "", line)
         for block in blocks(page)
         for line in block.text.replace("\\\n", " ").splitlines()
         if block.language == "sh" or line.startswith("$ ")
     ]
-    written = re.findall(r"`(?:python -m pipeline|recreate-model) ([^`]*)`", prose(page))
-    # A sentence may name a command alone, which may need more than its name.
-    in_sentences = [text if len(text.split()) > 1 else f"{text} --help" for text in written]
-    lines += [f"python -m pipeline {' '.join(text.split())}" for text in in_sentences]
+    inline = re.findall(r"`(?:python -m pipeline|recreate-model) ([^`]*)`", prose(page))
+    # Inline code may name a command alone, without the arguments that the command requires.
+    inline = [text if len(text.split()) > 1 else f"{text} --help" for text in inline]
+    lines += [f"python -m pipeline {' '.join(text.split())}" for text in inline]
     return [found for line in lines for found in _commands(line)]
 
 
@@ -153,23 +178,21 @@ def _commands(line: str) -> list[list[str]]:
 
 
 def on_small_build(text: str) -> str:
-    """The same script for the smallest network and for pictures that are there."""
+    """A script of the documents, rewritten for the smallest network and for pictures that exist."""
     text = text.replace("1.0_224", "0.35_96").replace("1_0_224", "0_35_96")
     return re.sub(r"/data/[\w/.-]+|\btfds:[\w/.:-]+", "FOLDER", text)
 
 
 def small_arguments(arguments: list[str]) -> list[str]:
-    """The arguments of a command of the pipeline, for the small build."""
-    command, typed = arguments[0], {word.partition("=")[0] for word in arguments[1:]}
-    if "--check" in typed or "--help" in typed or command in ("check", "aarch64"):
+    """Arguments of a pipeline command, with those appended that make it work on the small build."""
+    typed = {word.partition("=")[0] for word in arguments}
+    if typed & {"--check", "--help", "--version"}:
         return arguments
-    options = {name: SMALL_OPTIONS[name] for name in _ON_NO_BUILD.get(command, tuple(SMALL_OPTIONS))}
+    options = {name: SMALL_OPTIONS[name] for name in _FEWER_OPTIONS.get(arguments[0], tuple(SMALL_OPTIONS))}
     # What names weights, pictures or targets is kept; how many pictures there are is not.
-    for name in ("--checkpoint", "--images", "--targets"):
-        if name in typed and "official" not in arguments:
-            options.pop(name, None)
-    for name in ("--model", "--checkpoint", "--calib") if "--of" in typed else ():
-        options.pop(name, None)
+    kept = typed & {"--checkpoint", "--images", "--targets"} if "official" not in arguments else set()
+    if "--of" in typed:
+        kept |= {"--model", "--checkpoint", "--calib"}
     if typed & {"--ranges", "--manifest"}:
-        options.pop("--calib", None)
-    return [*arguments, *(word for option in options.items() for word in option)]
+        kept |= {"--calib"}
+    return [*arguments, *(word for name in options if name not in kept for word in (name, options[name]))]
