@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import re
@@ -172,3 +173,21 @@ def test_the_reference_lists_every_function() -> None:
         known = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
         assert {argument for argument in arguments.split(", ") if argument not in ("", "...")} <= set(known)
     assert all(getattr(api, name).__doc__ for name in api.__all__)
+
+
+@pytest.mark.slow
+def test_the_notebook_gives_the_outputs_that_are_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run from the start in a new kernel; it holds no timing, and nothing that depends on the machine."""
+    import nbformat
+    from nbclient import NotebookClient
+
+    notebook = nbformat.read(ROOT / "docs" / "quantize.ipynb", as_version=4)
+    nbformat.validate(notebook)
+    stored = [cell.outputs for cell in notebook.cells if cell.cell_type == "code"]
+    assert all(output.name == "stdout" for outputs in stored for output in outputs)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    client = NotebookClient(
+        copy.deepcopy(notebook), timeout=300, record_timing=False, resources={"metadata": {"path": str(tmp_path)}}
+    )
+    found = [cell.outputs for cell in client.execute().cells if cell.cell_type == "code"]
+    assert found == stored
