@@ -1,3 +1,4 @@
+# make env     environment, for the commands of the README
 # make model   environment, then the whole pipeline on the defaults
 # make test    environment with the development tools, then the tests
 # make check   the reproducibility check on both golden recipes
@@ -12,8 +13,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help model test test-slow test-shared check lint lock cluster aarch64 clean
+.PHONY: help env model test test-slow test-shared check lint lock cluster aarch64 clean
 .DELETE_ON_ERROR:
+
+env: $(VENV)/.runtime
 
 # ARGS are passed on, as in make model ARGS="--checkpoint seeded --calib 50".
 model: $(VENV)/.runtime
