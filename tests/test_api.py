@@ -112,6 +112,29 @@ def test_comparing_and_proving_give_the_verdicts_of_the_commands(
     assert len(json.loads(said)["differences"]) == len(comparison.differences)
 
 
+def test_ranges_are_measured_as_asked(floats: api.FloatNetwork, picture_folder: Path) -> None:
+    """Which pictures, how they are cut, which method, in how many processes: all of it is in the table or beside it."""
+    options = {"count": 3, "preprocess": "squash", "method": "percentile:99.90"}
+    table = api.measure_ranges(floats, picture_folder, jobs=2, **options)
+    assert (len(table.pictures), table.preprocess, table.range_method) == (3, "squash", "percentile:99.9")
+    assert api.measure_ranges(floats, picture_folder, **options) == table
+    assert api.measure_ranges(floats, picture_folder, seed=1, **options).pictures != table.pictures
+    with pytest.raises(api.InputError, match="13 pictures to calibrate on"):
+        api.measure_ranges(floats, picture_folder, count=13)
+    with pytest.raises(api.UsageError, match="--range-method to be min-max"):
+        api.measure_ranges(floats, picture_folder, method="max")
+
+
+def test_a_checkpoint_is_given_by_its_path(small_archive: Path, ranges: Ranges) -> None:
+    """Its network has its digest in the name, and a table of other weights does not fit."""
+    trained = api.load_floats(small_archive, "0.35_96")
+    assert trained.name.startswith("mobilenet_v2_0.35_96_ckpt-")
+    with pytest.raises(api.InputError, match=f"a range table for the network {trained.name}"):
+        api.quantize(trained, ranges)
+    model = api.quantize(trained, api.measure_ranges(trained, "procedural", count=2))
+    assert api.prove(model, trained, toolchains="none").verdict.name == "IDENTICAL"
+
+
 def test_errors_say_what_was_expected(floats: api.FloatNetwork, ranges: Ranges, model: bytes, tmp_path: Path) -> None:
     """In four parts, whatever was wrong."""
     with pytest.raises(api.InputError, match="a range table for the float graph"):
