@@ -1,3 +1,4 @@
+# make env     create the environment, for the commands of the documents
 # make model   create the environment, then run the whole pipeline with its defaults
 # make test    create the environment with the development tools, then run the tests
 # make check   run the reproducibility check on both golden recipes
@@ -13,8 +14,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help model test test-slow test-shared check lint lock cluster aarch64 reference clean
+.PHONY: help env model test test-slow test-shared check lint lock cluster aarch64 reference clean
 .DELETE_ON_ERROR:
+
+env: $(VENV)/.runtime
 
 # ARGS are arguments of the pipeline: make model ARGS="--checkpoint seeded --calib 50".
 model: $(VENV)/.runtime

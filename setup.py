@@ -14,39 +14,42 @@ from setuptools.command.build_py import build_py
 from setuptools.command.editable_wheel import editable_wheel
 from setuptools.errors import SetupError
 
-ROOM = "recreate_model"
+PACKAGE = "recreate_model"
 MOVED = ("calibration", "pipeline")
 
 
 def rewritten(source: str, path: str) -> str:
     """The source of a module with its absolute imports of the moved packages changed to `recreate_model.<package>`.
 
-    Only import statements change, and never the number of lines. `from pipeline.x import y` and
-    `import pipeline.x as y` keep what they bind; `import pipeline` becomes
+    Only import statements change, and each line stays in its place. `from pipeline.x import y` and
+    `import pipeline.x as y` bind the same name as before; `import pipeline` becomes
     `import recreate_model.pipeline as pipeline`.
 
+    Args:
+        path: what to call the module in an error.
+
     Raises:
-        SetupError: an import that cannot be rewritten without changing what it binds.
+        SetupError: an import that cannot be rewritten so, such as `import pipeline.x`, which binds `pipeline`.
     """
-    lines = source.encode().splitlines(keepends=True)  # ast counts columns in UTF-8 bytes
-    # From the end, so that the positions of the statements before stay true.
+    lines = source.encode().splitlines(keepends=True)  # ast counts columns in bytes of UTF-8
+    # The last one first, so that the columns of those before it stay true.
     for node in sorted(_imports(source), key=lambda node: (node.lineno, node.col_offset), reverse=True):
-        at = node.lineno - 1
-        start, name = node.col_offset, ""
+        line, start = lines[node.lineno - 1], node.col_offset
         if isinstance(node, ast.ImportFrom):
-            name = node.module or ""
-            start = lines[at].find(name.encode(), start + len("from"))
-        elif node.asname or "." not in node.name:
-            name = node.name
-        if lines[at][start : start + len(name)] != name.encode() or not name:
+            old = new = node.module or ""
+            start = line.find(old.encode(), start + len("from"))
+        else:
+            old = node.name
+            new = old if node.asname else f"{old} as {old}"
+        end = start + len(old)
+        if line[max(start, 0) : end] != old.encode() or "." in new.partition(" as ")[2]:
             raise SetupError(f"{path}:{node.lineno}: `{ast.unparse(node)}` is an import that setup.py cannot rewrite")
-        new = f"{ROOM}.{name}" if isinstance(node, ast.ImportFrom) or node.asname else f"{ROOM}.{name} as {name}"
-        lines[at] = lines[at][:start] + new.encode() + lines[at][start + len(name) :]
+        lines[node.lineno - 1] = line[:start] + f"{PACKAGE}.{new}".encode() + line[end:]
     return b"".join(lines).decode()
 
 
 def _imports(source: str) -> list[ast.ImportFrom | ast.alias]:
-    """Every `from` statement, and every name of an `import` statement, that means a moved package."""
+    """Every `from` statement, and every name in an `import` statement, that means a moved package."""
     found: list[ast.ImportFrom | ast.alias] = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ImportFrom) and not node.level and (node.module or "").split(".")[0] in MOVED:

@@ -6,6 +6,7 @@ import ast
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -201,6 +202,15 @@ def test_an_installed_copy_builds_what_a_checkout_builds(installed: tuple[Path, 
     before = ranges.read_bytes()
     _run([*module, "calibrate", *OPTIONS, "--jobs", "2", "--force", "--quiet"], cwd=folder)
     assert ranges.read_bytes() == before
+
+
+@pytest.mark.slow
+def test_the_api_of_an_installed_copy_runs_its_first_example(installed: tuple[Path, Path]) -> None:
+    """As a script in the user's folder, whose packages come first on the path."""
+    programs, folder = installed
+    first = re.findall(r"^```python\n(.*?)^```$", (ROOT / "docs" / "api.md").read_text(), re.M | re.S)[0]
+    (folder / "example.py").write_text(first)
+    assert _run([programs / "python", "example.py"], cwd=folder) == "IDENTICAL\n"
 
 
 @pytest.mark.slow
