@@ -30,7 +30,7 @@ Pause = Callable[[float], object]  # called with seconds
 _BLOCK = 1 << 16  # bytes per read; at most this much is lost when a connection breaks
 _TIMEOUT = (5.0, 30.0)  # seconds: to connect, short so that being offline is noticed soon; to receive each block
 _PAUSE = 0.5  # seconds before the second attempt at a mirror; doubled for each further attempt
-_FINAL, _NO_ANSWER, _BROKEN, _FROM_ZERO = 1, 2, 4, 5  # total attempts at a mirror, by the last failure
+_FINAL, _NO_RESPONSE, _BROKEN, _FROM_ZERO = 1, 2, 4, 5  # total attempts at a mirror, by the last failure
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ def _download(resource: Resource, target: Path, part: Path, progress: Progress, 
         expected=f"{resource.file_name} of {resource.size:,} bytes from a mirror",
         found="; ".join(reasons),
         done=f"{kept:,} bytes are kept for the next run" if kept else "nothing was written",
-        next_step=", or ".join(filter(None, ("connect and run again", by_hand, resource.instead))),
+        next_step=", or ".join(filter(None, ("connect to the network and run again", by_hand, resource.instead))),
     )
 
 
@@ -205,7 +205,7 @@ def _receive(url: str, resource: Resource, part: Path, progress: Progress) -> bo
     except requests.ConnectTimeout:
         raise _MirrorError(f"no connection within {_TIMEOUT[0]:g} s", _FINAL) from None
     except (requests.ConnectionError, requests.Timeout) as error:
-        raise _MirrorError(f"no response ({_root(error)})", _NO_ANSWER) from error
+        raise _MirrorError(f"no response ({_root(error)})", _NO_RESPONSE) from error
     except requests.RequestException as error:
         raise _MirrorError(f"request failed ({_root(error)})", _FINAL) from error
     except urllib3.exceptions.HTTPError as error:
