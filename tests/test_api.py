@@ -139,7 +139,7 @@ def test_errors_say_what_was_expected(floats: api.FloatNetwork, ranges: Ranges, 
     """In four parts, whatever was wrong."""
     with pytest.raises(api.InputError, match="a range table for the float graph"):
         api.quantize(floats, replace(ranges, graph_sha256="0" * 64))
-    with pytest.raises(api.InputError, match="one range for each of the network.s 64 activations"):
+    with pytest.raises(api.InputError, match="one range for each of the network's 64 activations"):
         api.quantize(floats, replace(ranges, spans={}))
     with pytest.raises(api.InputError, match=r"expected .*missing\.json to be a range table; found No such file"):
         api.read_ranges(tmp_path / "missing.json")

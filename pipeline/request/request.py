@@ -254,7 +254,7 @@ class Request:
             "Ethos-U accelerators, such as ethos-u55-128, or accelerator:system_config:memory_mode",
             ETHOS_U,
             metavar="NAME[,NAME...]",
-            default_text="all eleven",
+            default_text="every accelerator",
         ),
     )
     optimize: str = field(

@@ -48,7 +48,7 @@ class Reader:
         """Accounts for work, in bytes looked at."""
         self._left -= work
         if self._left < 0:
-            raise FlatbufferError("parts that overlap, and hold more together than the file has")
+            raise FlatbufferError("overlapping parts that are together larger than the file")
 
     def check(self, position: int, size: int) -> int:
         """The position, if that many bytes lie there."""
@@ -102,13 +102,13 @@ class Table:
         self.asked.add(slot)
         offset = self._slots[slot] if slot < len(self._slots) else 0
         if offset and (offset < 4 or offset >= self._size):
-            raise FlatbufferError(f"a field outside its table at {self.Pos}")
+            raise FlatbufferError(f"a field outside its table at offset {self.Pos}")
         return offset
 
     def Get(self, flags: Any, position: int) -> int | float | bool:  # noqa: N802
         """A number in the table; `flags` is its type in `flatbuffers.number_types`."""
         if position + flags.bytewidth > self.Pos + self._size:
-            raise FlatbufferError(f"a field outside its table at {self.Pos}")
+            raise FlatbufferError(f"a field outside its table at offset {self.Pos}")
         value: int | float | bool = flags.packer_type.unpack_from(self.Bytes.data, position)[0]
         return value
 
@@ -122,7 +122,7 @@ class Table:
         try:
             return data.decode("utf-8")
         except UnicodeDecodeError as error:
-            raise FlatbufferError(f"a text at {position} that is not UTF-8") from error
+            raise FlatbufferError(f"a string at offset {position} that is not UTF-8") from error
 
     def Vector(self, offset: int) -> int:  # noqa: N802
         """The position of a vector's first element."""
