@@ -12,7 +12,7 @@ from pathlib import Path
 from calibration.pictures.class_labels import Label, class_ids, class_of_synset, known_class
 from calibration.pictures.sources import StoredSource
 from recreate_model.recipe import Picture
-from recreate_model.support.errors import InputError, UsageError
+from recreate_model.support.errors import InputError, UsageError, reason
 
 LABEL_FILE = "val.txt"
 _SYNSETS = "give --images a folder of synset folders (n01440764/x.JPEG), or `procedural`"
@@ -52,7 +52,7 @@ class FolderSource(StoredSource):
             where = str(error.filename)  # may be a subfolder or a link
             raise InputError(
                 expected=f"{self.root} to be a folder of pictures",
-                found=(error.strerror or str(error)) + ("" if where in ("None", str(self.root)) else f": {where}"),
+                found=(reason(error)) + ("" if where in ("None", str(self.root)) else f": {where}"),
                 next_step=_SYNSETS,
             ) from error
         for name in ids:
@@ -78,7 +78,7 @@ class FolderSource(StoredSource):
         except OSError as error:
             raise InputError(
                 expected=f"{picture_id} to be readable in {self.root}",
-                found=error.strerror or str(error),
+                found=reason(error),
                 next_step="restore or remove that picture, then run again",
             ) from error
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from recreate_model.support.errors import InputError
+from recreate_model.support.errors import InputError, reason
 
 _LENGTH = struct.Struct("<QI")
 _CRC = struct.Struct("<I")
@@ -95,7 +95,7 @@ def unreadable(path: Path, error: OSError) -> InputError:
     """The error for a file of records that is missing or cannot be read."""
     return InputError(
         expected=f"to read the records in {path}",
-        found=error.strerror or str(error),
+        found=reason(error),
         next_step="restore that file, then run again",
     )
 

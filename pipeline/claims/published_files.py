@@ -19,7 +19,7 @@ from recreate_model.network.spec import MOBILENET_V2, RESOURCES
 from recreate_model.support import resources
 from recreate_model.support.archive import placeholder
 from recreate_model.support.arrays import Array
-from recreate_model.support.errors import InputError, ResourceError
+from recreate_model.support.errors import InputError, ResourceError, reason
 from recreate_model.support.resources import Resource
 from recreate_model.tflite.model_view import read_file
 
@@ -215,7 +215,7 @@ def _read(path: Path) -> tuple[bytes, str]:
             if not found:
                 return data, str(path)
     except OSError as error:
-        found = error.strerror or str(error)
+        found = reason(error)
     raise InputError(
         expected=f"--published {path} to be the published file",
         found=found,

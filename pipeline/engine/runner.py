@@ -15,7 +15,7 @@ from pipeline.engine.store import Record, Store, as_json
 from pipeline.engine.work import REPORTED, Machine, Stage, Work, left_out_file
 from recreate_model.recipe import Recipe
 from recreate_model.support.digest import Json, readable_json
-from recreate_model.support.errors import CheckError, InputError, ResourceError
+from recreate_model.support.errors import CheckError, InputError, ResourceError, reason
 
 
 @dataclass(frozen=True)
@@ -224,7 +224,7 @@ def _file_system_error(error: OSError, store: Store) -> ResourceError:
         next_steps = {errno.ENOSPC: "free some space there, or set TMPDIR to another folder"}
     return ResourceError(
         expected=f"to read and write {where}",
-        found=error.strerror or str(error),
+        found=reason(error),
         done="finished stages are kept, the unfinished one left no file",
         next_step=next_steps.get(error.errno or 0, "look at that path, or give another folder with --out"),
     )

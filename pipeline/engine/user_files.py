@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from recreate_model.support.errors import InputError, ResourceError
+from recreate_model.support.errors import InputError, ResourceError, reason
 
 
 def write_new(folder: Path, texts: Mapping[str, str], option: str, done: str = "nothing was written") -> None:
@@ -42,7 +42,7 @@ def write_new(folder: Path, texts: Mapping[str, str], option: str, done: str = "
     except OSError as error:
         raise ResourceError(
             expected=f"to write to {folder}",
-            found=error.strerror or str(error),
+            found=reason(error),
             done=done,
             next_step=f"give another {option}",
         ) from error
@@ -60,7 +60,7 @@ def read_text(path: Path, expected: str, next_step: str) -> str:
     try:
         return path.read_bytes().decode()
     except (OSError, UnicodeDecodeError) as error:
-        found = error.strerror or str(error) if isinstance(error, OSError) else "a file that is not text"
+        found = reason(error) if isinstance(error, OSError) else "a file that is not text"
         raise InputError(expected=expected, found=found, next_step=next_step) from error
 
 

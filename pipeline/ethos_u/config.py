@@ -20,7 +20,7 @@ from pathlib import Path
 
 from recreate_model.recipe import Target
 from recreate_model.support.digest import digest_bytes
-from recreate_model.support.errors import InputError, ToolError
+from recreate_model.support.errors import InputError, ToolError, reason
 
 PACKAGED = "Arm/vela.ini"  # the value of `vela --config`, on every system
 SYSTEM, MODE = "System_Config.", "Memory_Mode."
@@ -126,7 +126,7 @@ def read_config(path: Path) -> VelaConfig:
         config = VelaConfig(path.name, data)
         _check(config)
     except OSError as error:
-        raise _refused(path, error.strerror or str(error)) from error
+        raise _refused(path, reason(error)) from error
     except UnicodeDecodeError as error:
         raise _refused(path, "a byte that is not ASCII") from error
     except configparser.MissingSectionHeaderError as error:

@@ -25,7 +25,7 @@ from typing import BinaryIO
 from pipeline.platforms import aarch64
 from pipeline.platforms.aarch64 import ARMNN_PACKAGES, CPUS, EMULATOR, EMULATOR_PACKAGE, LOCK, PACKAGES, Sysroot
 from recreate_model.support.digest import digest_file, document_fault
-from recreate_model.support.errors import InputError, ResourceError, ToolError
+from recreate_model.support.errors import InputError, ResourceError, ToolError, reason
 from recreate_model.support.exclusive import exclusive
 from recreate_model.support.processes import last_line, run_to_end
 
@@ -76,7 +76,7 @@ def ensure(cache: Path, announce: Callable[[str], object]) -> Sysroot:
     except OSError as error:
         raise ResourceError(
             expected=f"disk space and permission for an AArch64 root in {folder}",
-            found=error.strerror or str(error),
+            found=reason(error),
             next_step="free some space, or set RECREATE_MODEL_CACHE to a folder that can be written",
         ) from error
     found = aarch64.find(cache)

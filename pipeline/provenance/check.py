@@ -24,7 +24,7 @@ from recreate_model.floats.float_forms import digest_of
 from recreate_model.network.spec import RESOURCES
 from recreate_model.support import resources
 from recreate_model.support.digest import Json, digest_file, digest_json
-from recreate_model.support.errors import InputError, UsageError
+from recreate_model.support.errors import InputError, UsageError, reason
 
 _SHOWN = 3  # at most, of the differences in one row
 _LONGEST = 300  # characters, at most, of an entry that is shown
@@ -204,7 +204,7 @@ def _checkpoint(statement: Statement, archive: Path | None) -> Row:
     except OSError as error:
         raise InputError(
             expected=f"--checkpoint to name the archive with SHA-256 {checkpoint.sha256}",
-            found=f"{error.strerror or error} at {archive}",
+            found=f"{reason(error)} at {archive}",
             next_step="give its path, or leave --checkpoint out",
         ) from error
 
@@ -270,7 +270,7 @@ def _digest_or_fault(folder: Path, name: str, algorithm: str) -> str:
     try:
         return digest_file(path, algorithm) if isinstance(path, Path) else path
     except OSError as error:
-        return f"cannot be read: {error.strerror or error}"
+        return f"cannot be read: {reason(error)}"
 
 
 def _file(folder: Path, name: str) -> Path | str:
@@ -283,4 +283,4 @@ def _file(folder: Path, name: str) -> Path | str:
     except FileNotFoundError:
         return "missing"
     except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links, before Python 3.13
-        return f"cannot be read: {getattr(error, 'strerror', None) or error}"
+        return f"cannot be read: {reason(error)}"

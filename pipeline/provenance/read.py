@@ -32,7 +32,7 @@ from recreate_model.recipe import (
 )
 from recreate_model.support.archive import placeholder
 from recreate_model.support.digest import Json
-from recreate_model.support.errors import InputError, UsageError
+from recreate_model.support.errors import InputError, UsageError, reason
 
 _LARGEST = 256 << 20  # bytes; a statement with 50,000 pictures has about 20 million
 _DEEPEST = 32  # a statement written here has eight levels
@@ -88,10 +88,10 @@ def read_statement(path: Path) -> Statement:
         with path.open("rb") as stream:
             data = stream.read(_LARGEST + 1)
         return _statement(_document(data))
-    except _RefusedError as reason:
-        raise _refused(path, str(reason)) from reason
+    except _RefusedError as refusal:
+        raise _refused(path, str(refusal)) from refusal
     except OSError as error:
-        raise _refused(path, error.strerror or str(error)) from error
+        raise _refused(path, reason(error)) from error
     except KeyError as error:
         raise _refused(path, f"no field {ascii(error.args[0])[:80]} where it must be") from error
     except (TypeError, AttributeError, ValueError, RecursionError) as error:

@@ -16,7 +16,7 @@ from recreate_model.network.spec import RESOURCES, Model
 from recreate_model.recipe import ARCHIVE, Checkpoint
 from recreate_model.support import resources
 from recreate_model.support.digest import digest_bytes
-from recreate_model.support.errors import InputError, ResourceError, UsageError
+from recreate_model.support.errors import InputError, ResourceError, UsageError, reason
 from recreate_model.tflite.model_view import read_file
 
 # Seconds for which `auto` does not try again to reach the official archive: a build that is up to date should not wait
@@ -50,9 +50,7 @@ def find_checkpoint(wanted: str, model: Model, progress: Progress, may_fetch: bo
     try:
         digest = float_forms.digest_of(path)
     except OSError as error:
-        raise InputError(
-            expected=f"to read {path}", found=error.strerror or str(error), next_step="make it readable"
-        ) from error
+        raise InputError(expected=f"to read {path}", found=reason(error), next_step="make it readable") from error
     if form != ARCHIVE:
         return Checkpoint("file", digest, form=form), path
     pinned = RESOURCES.get(model.name)

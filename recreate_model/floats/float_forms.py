@@ -22,7 +22,7 @@ from recreate_model.recipe import ARCHIVE, FROZEN_GRAPH, KERAS_FILE, SAVED_MODEL
 from recreate_model.support.archive import placeholder
 from recreate_model.support.arrays import Array
 from recreate_model.support.digest import digest_file
-from recreate_model.support.errors import InputError
+from recreate_model.support.errors import InputError, reason
 
 _SUPPORTED = (
     "an archive (.tgz), a frozen graph (.pb), a float .tflite, a Keras file (.h5, .keras) or a SavedModel folder"
@@ -64,7 +64,7 @@ def form_of(path: Path) -> str:
             tail = stream.read(len(_INDEX_MAGIC))
     except OSError as error:
         raise InputError(
-            expected=f"{path} to be readable", found=error.strerror or str(error), next_step="make it readable"
+            expected=f"{path} to be readable", found=reason(error), next_step="make it readable"
         ) from error
     if head.startswith(b"\x1f\x8b"):
         return ARCHIVE

@@ -24,7 +24,7 @@ import numpy as np
 
 from recreate_model.support.arrays import Array
 from recreate_model.support.digest import digest_file
-from recreate_model.support.errors import ResourceError, ToolError, UsageError
+from recreate_model.support.errors import ResourceError, ToolError, UsageError, reason
 from recreate_model.support.exclusive import exclusive
 from recreate_model.support.processes import last_line, run_to_end
 
@@ -221,7 +221,7 @@ def ensure(toolchain: Toolchain, cache: Path, announce: Callable[[str], object])
     except OSError as error:
         raise ResourceError(
             expected=f"disk space and write permission for an environment in {folder}",
-            found=error.strerror or str(error),
+            found=reason(error),
             next_step="free some space, or set RECREATE_MODEL_CACHE to a writable folder",
         ) from error
     return python

@@ -20,7 +20,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
-from recreate_model.support.errors import InputError, ResourceError
+from recreate_model.support.errors import InputError, ResourceError, reason
 
 MAX_BYTES = 2 << 30  # all members together; the widest network's archive holds about a tenth of it
 MAX_MEMBERS = 10_000
@@ -192,7 +192,7 @@ def _reading(archive: Path) -> Iterator[None]:
         # tarfile does not catch ValueError, from an invalid number, and RecursionError, from nested headers.
         raise _refused(archive, f"one that is cut off or damaged ({error})") from error
     except OSError as error:
-        raise _refused(archive, error.strerror or str(error)) from error
+        raise _refused(archive, reason(error)) from error
 
 
 def _refused(archive: Path, found: str) -> InputError:

@@ -8,6 +8,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from recreate_model.support.errors import reason
+
 Json = Any  # a plain JSON value, as json.loads returns it
 
 _CHUNK = 1 << 20
@@ -50,7 +52,7 @@ def read_document(text: str, form: str) -> Json:
 def document_fault(error: Exception) -> str:
     """Return what was found instead of a document, given the error from reading it with `read_document`."""
     if isinstance(error, OSError):
-        return error.strerror or str(error)
+        return reason(error)
     if isinstance(error, json.JSONDecodeError | UnicodeDecodeError):
         return "a file that is not JSON"
     return f"no {error}" if isinstance(error, KeyError) else str(error)

@@ -72,3 +72,8 @@ class ToolError(PipelineError):
     """The converter, the compiler or another tool failed."""
 
     status = 5
+
+
+def reason(error: Exception) -> str:
+    """Why the file system or a library failed, for `found`: the message without error number and file name."""
+    return getattr(error, "strerror", None) or str(error)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from recreate_model.support.archive import placeholder
-from recreate_model.support.errors import InputError
+from recreate_model.support.errors import InputError, reason
 from recreate_model.tflite.buffers import content, contents, stored
 from recreate_model.tflite.flatbuffer import FlatbufferError, Reader, UnsupportedError
 from recreate_model.tflite.schema import Record, decode, enum_names, many, rest_of
@@ -175,7 +175,7 @@ def read_file(path: Path) -> bytes:
             raise _unreadable(str(path), "a folder" if path.is_dir() else "something that is not a regular file")
         return path.read_bytes()
     except (OSError, ValueError, MemoryError) as error:
-        raise _unreadable(str(path), getattr(error, "strerror", None) or str(error)) from error
+        raise _unreadable(str(path), reason(error)) from error
 
 
 def read_model(data: bytes, source: str = "the model") -> ModelView:
