@@ -47,8 +47,8 @@ _RESERVED = frozenset(_RESERVED_WORDS.split())
 _BYTES_PER_LINE = 64  # of data, in the source
 ALIGNMENT = 16  # bytes
 
-# Byte -> its form in a string literal. An octal escape ends after three digits; a hexadecimal escape would take in the
-# hexadecimal digits that follow it. An escaped question mark cannot begin a trigraph.
+# Byte -> its form in a string literal. An octal escape ends after three digits; a hexadecimal escape would also
+# include the hexadecimal digits that follow it. An escaped question mark cannot begin a trigraph.
 _ESCAPES = {byte: chr(byte) if 32 <= byte < 127 else f"\\{byte:03o}" for byte in range(256)}
 _ESCAPES |= {ord(character): f"\\{character}" for character in '"\\?'}
 

@@ -38,7 +38,7 @@ def main(model_path: str, inputs_path: str, outputs_path: str, largest: str) -> 
 
 
 def _smallest_arena(model: bytes, size: int) -> int:
-    """The smallest arena for the model: a multiple of STEP bytes, found by bisection below `size`, which must do."""
+    """The smallest arena for the model: a multiple of STEP bytes, found by bisection; `size` must be large enough."""
     too_small = 0  # never tried: in a tiny arena TFLM aborts instead of reporting an error
     while size - too_small > STEP:
         middle = _round_up((size + too_small) // 2)

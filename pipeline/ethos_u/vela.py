@@ -77,7 +77,7 @@ class _Build:
 
 
 def _compile(build: _Build, target: Target) -> tuple[Variant, dict[str, bytes]]:
-    """The variant, and file name -> content of its files; they are returned as a worker may be on another machine."""
+    """The variant, and file name -> content of its files; not written, as the worker may be on another machine."""
     with tempfile.TemporaryDirectory(prefix="recreate_model-") as scratch:
         variant = compile_target(build.model, build.name, target, Path(scratch), build.custom)
         return variant, {path.name: path.read_bytes() for path in sorted(Path(scratch).iterdir())}

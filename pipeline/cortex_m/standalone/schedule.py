@@ -141,7 +141,7 @@ def cheapest(program: Program) -> tuple[Segment, ...]:
         for last in range(first, min(first + _LONGEST, count))
         if first == last or _closed(program, Segment(first, last))
     }
-    peaks = [0]  # lowest possible peak of the layers before each index
+    peaks = [0]  # lowest possible peak of the layers before each index, in bytes
     for end in range(1, count + 1):
         peaks.append(min(max(peaks[first], costs[first, end - 1][0]) for first in _starts(costs, end)))
     # End -> bytes of weights read, and segments, of the best plan of the layers before it within that peak.

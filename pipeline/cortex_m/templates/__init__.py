@@ -1,1 +1,1 @@
-"""Files to be written beside a model, in which `model_id` and `MODEL_ID` stand for its identifier (`example`)."""
+"""Template files for `example`; `model_id` and `MODEL_ID` are placeholders for the model's identifier."""
