@@ -135,14 +135,14 @@ def model_sources(model: bytes, name: str) -> dict[str, str]:
 #define {prefix}_SHA256 "{digest_bytes(model)}"
 #define {prefix}_CRC32 0x{zlib.crc32(model):08x}UL
 
-/* real = scale * (quantised - zero point); shapes are initialisers of arrays; sizes are in bytes */
+/* real = scale * (quantized - zero point); shapes are array initializers; sizes are in bytes */
 {macros}
 
 #ifdef __cplusplus
 extern "C" {{
 #endif
 
-/* Of the size and the alignment above. It is declared without its size, as compiled as C++ it has a zero byte more. */
+/* The model. It is declared without its size, as it has one more byte, a zero, when compiled as C++. */
 extern const unsigned char {c_name}_data[];
 
 #ifdef __cplusplus
@@ -176,10 +176,10 @@ def array_source(header: str, arrays: Sequence[ByteArray], macros: str = "MODEL_
     """
     definitions = "\n".join(_definition(array, macros) for array in arrays)
     return f"""\
-/* What {header} declares, byte for byte. Generated: do not edit. */
+/* Definitions for {header}. Generated: do not edit. */
 #include "{header}"
 
-/* Define it to place the data, such as -D'{macros}_SECTION=__attribute__((section(".model")))'. */
+/* Define this to place the data, such as -D'{macros}_SECTION=__attribute__((section(".model")))'. */
 #ifndef {macros}_SECTION
 #define {macros}_SECTION
 #endif

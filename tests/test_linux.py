@@ -174,8 +174,8 @@ def test_a_model_that_does_not_fit_is_refused(platform: str, folder: Path, photo
     program = folder / platform / "classify.py"
     floats = tiny_float(folder.parent)
     for arguments, words in (
-        (("--model", folder / "none.tflite"), ("none.tflite is no model", "Could not open")),
-        (("--model", folder / "labels.txt"), ("labels.txt is no model",)),
+        (("--model", folder / "none.tflite"), ("none.tflite is not a model", "Could not open")),
+        (("--model", folder / "labels.txt"), ("labels.txt is not a model",)),
         (("--model", floats), ("int8", "is needed", "float32", "[[1, 8, 8, 3], [1, 5]]")),
         (("--labels", photographs[0]), ("codec can't decode",)),
         (("--labels", program), ("labels] is needed",)),
@@ -446,7 +446,7 @@ def test_without_a_gpu_there_is_one_line(folder: Path, photographs: list[Path]) 
     """No Vulkan driver: status 4, one line, no class; with --log LiteRT says why."""
     program, nowhere = folder / "mali_gpu" / "classify.py", {"VK_DRIVER_FILES": "/none", "VK_ICD_FILENAMES": "/none"}
     result = run(program, photographs[0], **nowhere)
-    refused(result, 4, "LiteRT found no GPU that it can use")
+    refused(result, 4, "LiteRT found no usable GPU")
     assert result.stdout == ""
     loud = run(program, photographs[0], "--log", **nowhere)
     assert loud.returncode == 4

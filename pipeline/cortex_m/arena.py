@@ -29,11 +29,11 @@ def arena_header(measured: Measurement | None, name: str) -> str:
 def _measured(measured: Measurement, prefix: str) -> str:
     return f"""\
  * Measured with {DISTRIBUTION} {measured.version} and its reference kernels on a 64-bit host: the test
- * vector ran in this arena with the golden output, and {ALIGNMENT} bytes less were refused.
+ * vector ran in this arena with the golden output, and an arena {ALIGNMENT} bytes smaller was refused.
  *
- * For the same kernels it is an upper bound on a 32-bit Cortex-M: activations take as much there, and what else
- * is kept has pointers of half the size and nothing larger. Other kernels (CMSIS-NN, Ethos-U) ask for scratch
- * memory on top: see arena_used_bytes() there.
+ * With the same kernels this is an upper bound on a 32-bit Cortex-M: activations have the same size there, and
+ * pointers have half the size. Other kernels (CMSIS-NN, Ethos-U) need additional scratch memory: check
+ * arena_used_bytes() on the device.
  *
  * Generated: do not edit.
  */
@@ -43,7 +43,7 @@ def _measured(measured: Measurement, prefix: str) -> str:
 #define {prefix}_SIZE {measured.arena}UL
 #define {prefix}_ALIGNMENT {ALIGNMENT}
 
-/* Of which, once the model is set up: activations, which share their memory; structures that stay. */
+/* The two parts of it: the activations, which share memory, and the persistent structures. */
 #define {prefix}_HEAD {measured.head}UL
 #define {prefix}_TAIL {measured.tail}UL
 
@@ -52,7 +52,7 @@ def _measured(measured: Measurement, prefix: str) -> str:
 
 def _not_measured(prefix: str) -> str:
     return f"""\
- * NOT MEASURED: {DISTRIBUTION} was not installed. So no size is defined here. To have one, in the project's folder:
+ * NOT MEASURED: {DISTRIBUTION} was not installed, so no size is defined. To measure it, in the project's folder:
  *
  *   {INSTALL}
  *   python -m pipeline cortex-m

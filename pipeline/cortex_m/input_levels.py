@@ -38,7 +38,7 @@ def levels_header(model: bytes, name: str) -> str:
  * Input of {c_name} for each level of a picture, 0 to 255: input[i] = {c_name}_input_levels[pixel[i]].
  *
  * That is round((level / {half} - 1) / scale) + zero point in single precision, halves to even. Every level lies on a
- * half, so that roundf or double precision would give other bytes than the build has.
+ * half, so roundf or double precision would give other bytes.
  *
  * Generated: do not edit.
  */

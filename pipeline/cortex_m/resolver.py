@@ -64,7 +64,7 @@ def resolver_header(view: ModelView, name: str) -> str:
 
 #define {prefix}_OPERATORS {len(methods)}
 
-// Registers them, and no others. A larger resolver has room for those of other models.
+// Registers these operators only. A larger resolver has room for the operators of other models.
 template <unsigned int kOperators = {prefix}_OPERATORS>
 TfLiteStatus {c_name}_add_operators(tflite::MicroMutableOpResolver<kOperators>& resolver) {{
 {calls}

@@ -109,10 +109,10 @@ def vector_sources(vector: TestVector, name: str) -> dict[str, str]:
 /*
  * {c_name}: a test vector.
  *
- * input   {vector.origin}, {" x ".join(map(str, vector.input.shape))}, quantised
+ * input   {vector.origin}, {" x ".join(map(str, vector.input.shape))}, quantized
  * output  of LiteRT's reference kernels, the same on every CPU
  *
- * Kernels that are not bit-exact with these, as optimised ones may be, differ by a few levels.
+ * Optimized kernels need not be bit-exact with these; their output may differ by a few levels.
  *
  * Generated from the model: do not edit.
  */

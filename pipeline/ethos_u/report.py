@@ -13,18 +13,17 @@ OPTIMISED = {"Performance": "speed", "Size": "size"}
 _TEXT = """\
 # {build} on Ethos-U
 
-As Vela {vela} estimates it: no NPU ran. Inferences per second are for the NPU's part alone.
+Estimates of Vela {vela}: no NPU ran. Inferences per second are for the part on the NPU.
 
 ![Inferences per second against SRAM]({plot})
 
-| Variant | Optimised for | System config | Memory mode | SRAM KiB | DRAM KiB | Flash KiB | Inferences/s | ms | \
+| Variant | Optimized for | System config | Memory mode | SRAM KiB | DRAM KiB | Flash KiB | Inferences/s | ms | \
 On the NPU |
 |---|---|---|---|--:|--:|--:|--:|--:|--:|
 {rows}
 
-SRAM is what must be there at the peak, without what the runtime itself needs. Where the memory mode keeps the weights
-in SRAM, too, they are counted there; Vela calls that on-chip flash. `python -m pipeline vela --sram KIB` says which
-memory mode fits.
+SRAM is the peak, without what the runtime itself needs. If the memory mode keeps the weights in SRAM too, they are
+included; Vela calls that on-chip flash. `python -m pipeline vela --sram KIB` finds the memory modes that fit.
 """
 
 

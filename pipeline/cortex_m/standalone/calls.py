@@ -101,7 +101,7 @@ class Calls:
         at = self._constants.channels_at[number]
         zero_point = self._activation(layer.output).zero_point
         return (
-            "const requantisation to = {"
+            "const requantization to = {"
             f"biases + {at}, multipliers + {at}, SHIFTS + {at}, {zero_point}, {layer.low}, {layer.high}}};"
         )
 

@@ -61,7 +61,7 @@ def _header(program: Program, plan: Plan, c_name: str, model: bytes, constants: 
     weights, crc = len(constants), zlib.crc32(constants)
     return f"""\
 /*
- * {c_name}: the whole network as C99, with no library below it.
+ * {c_name}: the whole network as C99, without a library.
  *
  * Made for the model with SHA-256 {digest_bytes(model)}.
  * The outputs are those of TensorFlow Lite's reference kernels, byte for byte.
@@ -71,8 +71,8 @@ def _header(program: Program, plan: Plan, c_name: str, model: bytes, constants: 
  *     scores = {c_name}_output();
  *
  * A run overwrites the input, and the next input may overwrite the scores: read them first. All memory but some stack
- * is static; -D'{prefix}_ARENA_SECTION=...' places the {plan.arena_bytes} bytes of the arena, and
- * -D'MODEL_CONSTANTS_SECTION=...' the weights. Nothing here may run twice at once.
+ * is static, so the code is not reentrant. -D'{prefix}_ARENA_SECTION=...' places the arena, {plan.arena_bytes} bytes, and
+ * -D'MODEL_CONSTANTS_SECTION=...' the weights.
  *
  * Generated: do not edit.
  */
@@ -85,13 +85,13 @@ def _header(program: Program, plan: Plan, c_name: str, model: bytes, constants: 
 #define {prefix}_RUN_INPUT_BYTES {source.rows * source.row_bytes}
 #define {prefix}_RUN_OUTPUT_BYTES {target.rows * target.row_bytes}
 
-/* real = scale * (quantised - zero point) */
+/* real = scale * (quantized - zero point) */
 #define {prefix}_RUN_INPUT_SCALE {float_literal(source.scale)}
 #define {prefix}_RUN_INPUT_ZERO_POINT ({source.zero_point})
 #define {prefix}_RUN_OUTPUT_SCALE {float_literal(target.scale)}
 #define {prefix}_RUN_OUTPUT_ZERO_POINT ({target.zero_point})
 
-/* Of the {weights} bytes at {c_name}_weights, for a check that they are where they were linked to. */
+/* Checksum of the {weights} bytes at {c_name}_weights, to check that they are where the linker put them. */
 #define {prefix}_RUN_WEIGHTS_BYTES {weights}
 #define {prefix}_RUN_WEIGHTS_CRC32 0x{crc:08x}
 extern const signed char {c_name}_weights[];
@@ -144,7 +144,7 @@ def _source(program: Program, plan: Plan, c_name: str, constants: Constants) -> 
         if layer.kind == "softmax"
     )
     return f"""\
-/* {c_name}: the order of work and the place of every tensor. Generated: do not edit. */
+/* {c_name}: the schedule of the layers and the place of every tensor. Generated: do not edit. */
 #include "{c_name}_run.h"
 
 #include "{c_name}_constants.h"
@@ -154,7 +154,7 @@ def _source(program: Program, plan: Plan, c_name: str, constants: Constants) -> 
 #define {prefix}_ARENA_SECTION
 #endif
 
-/* int16_t, as scratch memory holds that and bytes may lie in anything. */
+/* int16_t, as the kernels use some of it as int16 scratch memory. */
 static {prefix}_ARENA_SECTION int16_t arena[{prefix}_RUN_ARENA_BYTES / 2];
 
 #define AT(offset) ((int8_t *)arena + (offset))

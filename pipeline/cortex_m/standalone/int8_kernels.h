@@ -3,11 +3,11 @@
  *
  * Plain C99. Activations are int8 in rows of [columns][channels]; sums are int32; nothing is allocated, and there is
  * no floating point. A right shift of a negative number must be arithmetic, as it is with every compiler for these
- * machines. Biases hold what the input's zero point contributes, so that a product is that of the two bytes.
+ * machines. Biases include the contribution of the input's zero point, so products are those of the stored bytes.
  *
- * Fast by order of work and not by special instructions: a convolution widens some pixels to int16 once, then takes
- * each pair of channels over all of them. Weights are read once for each block of pixels, and compilers find the dot
- * products in it.
+ * The speed comes from the order of the loops, not from special instructions: a convolution widens a block of pixels to
+ * int16 once, then computes two output channels at a time for all of them. Weights are read once for each block, and
+ * compilers recognize the dot products.
  */
 #ifndef INT8_KERNELS_H
 #define INT8_KERNELS_H
@@ -15,32 +15,32 @@
 #include <stdint.h>
 #include <string.h>
 
-/* Pixels that are multiplied at a time: as many as there are registers for. */
+/* Pixels per block: as many as the registers allow. */
 #if defined(__ARM_ARCH_PROFILE) && __ARM_ARCH_PROFILE == 'M'
 #define PIXELS 2
 #else
 #define PIXELS 4
 #endif
 
-/* Every size is a literal where a kernel is called, and compilers make use of it if they see both. */
+/* Every size is a literal at the call, which compilers use if the kernel is inlined. */
 #if defined(__GNUC__)
 #define KERNEL static inline __attribute__((always_inline, unused))
 #else
 #define KERNEL static inline
 #endif
 
-/* Sums that are requantised at a time. */
+/* Sums that are requantized at a time. */
 #define RUN 32
 
 #define ADD_LEFT_SHIFT 20
 #define SOFTMAX_SUM_BITS 12
 
-/* What turns sums into outputs: for each channel a multiplier and a shift, to the left where it is positive. */
+/* How sums become outputs: a multiplier and a shift for each channel; a positive shift is to the left. */
 typedef struct {
     const int32_t *bias, *multiplier;
     const int8_t *shift;
     int32_t zero_point, low, high;
-} requantisation;
+} requantization;
 
 /* Division by a power of two that rounds halves away from zero: RoundingDivideByPOT. */
 KERNEL int32_t rounded_shift(int32_t value, int32_t exponent)
@@ -62,7 +62,7 @@ KERNEL int32_t scaled(int32_t value, int32_t multiplier, int32_t shift)
     return rounded_shift(high_product((int32_t)((uint32_t)value << left), multiplier), left - shift);
 }
 
-/* A number times a power of two, held inside int32. */
+/* A number times a power of two, saturated to int32. */
 KERNEL int32_t raised(int32_t value, int32_t exponent)
 {
     const int32_t most = INT32_MAX >> exponent;
@@ -74,21 +74,21 @@ KERNEL int8_t clamped(int32_t value, int32_t low, int32_t high)
     return (int8_t)(value < low ? low : value > high ? high : value);
 }
 
-/* The output of a sum. */
-KERNEL int8_t requantised(int32_t sum, int32_t bias, int32_t multiplier, int32_t shift, requantisation to)
+/* The output for one sum. */
+KERNEL int8_t requantized(int32_t sum, int32_t bias, int32_t multiplier, int32_t shift, requantization to)
 {
     return clamped(scaled(sum + bias, multiplier, shift) + to.zero_point, to.low, to.high);
 }
 
-/* The outputs, which lie `apart` bytes from each other, of at most RUN sums of one channel. */
-KERNEL void requantise_run(const int32_t *restrict sums, int32_t count, int32_t channel, requantisation to,
+/* The outputs for at most RUN sums of one channel, written `apart` bytes from each other. */
+KERNEL void requantize_run(const int32_t *restrict sums, int32_t count, int32_t channel, requantization to,
                            int8_t *restrict out, int32_t apart)
 {
     const int32_t bias = to.bias[channel], multiplier = to.multiplier[channel], shift = to.shift[channel];
     int8_t outputs[RUN] = {0};
     int32_t at;
     for (at = 0; at < count; ++at)
-        outputs[at] = requantised(sums[at], bias, multiplier, shift, to);
+        outputs[at] = requantized(sums[at], bias, multiplier, shift, to);
     for (at = 0; at < count; ++at)
         out[at * apart] = outputs[at];
 }
@@ -98,14 +98,14 @@ KERNEL int32_t larger(int32_t one, int32_t two)
     return one > two ? one : two;
 }
 
-/* How many rows of an input of `all` rows the first `rows` rows of an output need; the first alone needs `reach`. */
+/* Rows of an input with `all` rows that the first `rows` output rows need; the first one needs `reach`. */
 KERNEL int32_t rows_needed(int32_t rows, int32_t stride, int32_t reach, int32_t all)
 {
     const int32_t needed = (rows - 1) * stride + reach;
     return needed < all ? needed : all;
 }
 
-/* Finds `count` of the `all` rows of an input, of which `kept` lie in memory; NULL stands for those outside it. */
+/* Finds `count` of the `all` rows of an input, of which `kept` are in memory; a row outside the input is NULL. */
 KERNEL void input_rows(const int8_t *input, int32_t kept, int32_t row_bytes, int32_t all, int32_t first,
                        int32_t dilation, int32_t count, const int8_t **rows)
 {
@@ -145,7 +145,7 @@ KERNEL void products(const int16_t *restrict pixels, const int8_t *restrict one,
 
 /* Widened pixels [count][depth] and weights [channels][depth] to outputs [count][channels]. */
 KERNEL void convolve(int16_t *pixels, int32_t count, int32_t depth, const int8_t *weights, int32_t channels,
-                     requantisation to, int8_t *out)
+                     requantization to, int8_t *out)
 {
     int32_t channel, first, pixel;
     /* What fills up the last PIXELS is multiplied too, and must not overflow. */
@@ -158,8 +158,8 @@ KERNEL void convolve(int16_t *pixels, int32_t count, int32_t depth, const int8_t
             for (pixel = 0; pixel < run; pixel += PIXELS)
                 products(pixels + (first + pixel) * depth, weights + channel * depth, weights + last * depth, depth,
                          sums[0] + pixel, sums[1] + pixel);
-            requantise_run(sums[0], run, channel, to, out + first * channels + channel, channels);
-            requantise_run(sums[1], run, last, to, out + first * channels + last, channels);
+            requantize_run(sums[0], run, channel, to, out + first * channels + channel, channels);
+            requantize_run(sums[1], run, last, to, out + first * channels + last, channels);
         }
     }
 }
@@ -173,7 +173,7 @@ KERNEL void widen(const int8_t *restrict from, int32_t count, int16_t *restrict 
 
 /* A convolution by 1 x 1 with steps of 1: every pixel for itself, whatever the rows. */
 KERNEL void point_convolution(const int8_t *in, int32_t pixels, int32_t depth, const int8_t *weights, int32_t channels,
-                              requantisation to, int8_t *out, int16_t *scratch, int32_t block)
+                              requantization to, int8_t *out, int16_t *scratch, int32_t block)
 {
     int32_t first;
     for (first = 0; first < pixels; first += block) {
@@ -190,7 +190,7 @@ typedef struct {
 
 /* One output row of any convolution. Of the input's `rows` those outside it are NULL and count as `zero_point`. */
 KERNEL void convolution_row(const int8_t *const *rows, window over, int32_t zero_point, const int8_t *weights,
-                            int32_t columns, int32_t channels, requantisation to, int8_t *out, int16_t *scratch,
+                            int32_t columns, int32_t channels, requantization to, int8_t *out, int16_t *scratch,
                             int32_t block)
 {
     const int32_t depth = over.height * over.width * over.channels;
@@ -211,7 +211,7 @@ KERNEL void convolution_row(const int8_t *const *rows, window over, int32_t zero
 }
 
 /* One pixel of a depthwise convolution by 3 x 3: its nine input pixels, and weights [9][channels]. */
-KERNEL void depthwise_3x3(const int8_t *const *t, const int8_t *w, int32_t channels, requantisation to,
+KERNEL void depthwise_3x3(const int8_t *const *t, const int8_t *w, int32_t channels, requantization to,
                           int8_t *restrict out)
 {
     const int8_t *restrict t0 = t[0], *restrict t1 = t[1], *restrict t2 = t[2], *restrict t3 = t[3];
@@ -222,12 +222,12 @@ KERNEL void depthwise_3x3(const int8_t *const *t, const int8_t *w, int32_t chann
         int32_t sum = t0[c] * w[c] + t1[c] * w[channels + c] + t2[c] * w[2 * channels + c];
         sum += t3[c] * w[3 * channels + c] + t4[c] * w[4 * channels + c] + t5[c] * w[5 * channels + c];
         sum += t6[c] * w[6 * channels + c] + t7[c] * w[7 * channels + c] + t8[c] * w[8 * channels + c];
-        out[c] = requantised(sum, to.bias[c], to.multiplier[c], to.shift[c], to);
+        out[c] = requantized(sum, to.bias[c], to.multiplier[c], to.shift[c], to);
     }
 }
 
 /* One pixel of any other depthwise convolution. */
-KERNEL void depthwise(const int8_t *const *taps, int32_t count, const int8_t *w, int32_t channels, requantisation to,
+KERNEL void depthwise(const int8_t *const *taps, int32_t count, const int8_t *w, int32_t channels, requantization to,
                       int8_t *out)
 {
     int32_t c, tap;
@@ -235,13 +235,13 @@ KERNEL void depthwise(const int8_t *const *taps, int32_t count, const int8_t *w,
         int32_t sum = 0;
         for (tap = 0; tap < count; ++tap)
             sum += taps[tap][c] * w[tap * channels + c];
-        out[c] = requantised(sum, to.bias[c], to.multiplier[c], to.shift[c], to);
+        out[c] = requantized(sum, to.bias[c], to.multiplier[c], to.shift[c], to);
     }
 }
 
-/* One output row of a depthwise convolution; `outside` stands for a pixel outside the input, `taps` is for its use. */
+/* One output row of a depthwise convolution; `outside` is a pixel outside the input, `taps` is scratch memory. */
 KERNEL void depthwise_row(const int8_t *const *rows, window over, const int8_t *outside, const int8_t *weights,
-                          int32_t columns, requantisation to, int8_t *out, const int8_t **taps)
+                          int32_t columns, requantization to, int8_t *out, const int8_t **taps)
 {
     int32_t column, y, x;
     for (column = 0; column < columns; ++column, out += over.channels) {
@@ -258,7 +258,7 @@ KERNEL void depthwise_row(const int8_t *const *rows, window over, const int8_t *
     }
 }
 
-/* What ADD scales by: its two operands, and their sum. */
+/* The scaling of ADD: of its two operands, and of their sum. */
 typedef struct {
     int32_t zero_point[3], multiplier[3], shift[3], low, high;
 } addition;
@@ -280,7 +280,7 @@ KERNEL void add(const int8_t *one, const int8_t *two, int32_t count, const addit
     }
 }
 
-/* One output row of an average over what of the window lies inside the input. */
+/* One output row of an average pool, over the part of the window inside the input. */
 KERNEL void average_row(const int8_t *const *rows, window over, int32_t columns, int32_t low, int32_t high, int8_t *out)
 {
     int32_t column, y, x, c;
@@ -309,7 +309,7 @@ KERNEL int32_t reciprocal(int32_t value)
     return raised(x, 1);
 }
 
-/* `exponentials` are those of the differences 0, -1, ... -255 from the largest input. */
+/* `exponentials` are those of the differences 0, -1, ..., -255 to the largest input. */
 KERNEL void softmax(const int8_t *in, int32_t count, int32_t depth, const int32_t *exponentials, int8_t *out)
 {
     int32_t row, at;

@@ -4,7 +4,7 @@
 //
 //   cmake -S . -B build -DTFLM_DIR=/path/to/tflite-micro && cmake --build build && build/model_id_example
 //
-// In a firmware project, compile this file with the .c files beside it, and print where your board can.
+// In a firmware project, compile this file with the .c files beside it, and print to what your board has.
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
@@ -22,13 +22,13 @@
 #ifndef MODEL_ID_ARENA_SIZE
 #error "no arena was measured: INSTALL_TFLM, then python -m pipeline cortex-m"
 #endif
-static_assert(LABELS_COUNT == MODEL_ID_OUTPUT_BYTES, "the labels are those of another model");
+static_assert(LABELS_COUNT == MODEL_ID_OUTPUT_BYTES, "the labels belong to another model");
 
 namespace {
 
 alignas(MODEL_ID_ARENA_ALIGNMENT) uint8_t arena[MODEL_ID_ARENA_SIZE];
 
-// As in zlib and PNG; without a table, as it is taken once.
+// CRC-32 as in zlib and PNG, without a table, as it is computed once.
 unsigned long crc32(const unsigned char* data, std::size_t size) {
   uint32_t crc = 0xffffffff;
   for (std::size_t i = 0; i < size; ++i) {
@@ -52,7 +52,7 @@ int fail(const char* what) {
 
 int main() {
   tflite::InitializeTarget();
-  // A linker script may put the model where there is no memory; reading there need not fault.
+  // A linker script may place the model where there is no memory, and reading it may not fault.
   if (crc32(model_id_data, MODEL_ID_SIZE) != MODEL_ID_CRC32) return fail("the model is not where it was linked to");
 
   tflite::MicroMutableOpResolver<MODEL_ID_OPERATORS> resolver;
@@ -64,9 +64,9 @@ int main() {
   const TfLiteTensor* output = interpreter.output(0);
   if (!has(input, MODEL_ID_INPUT_BYTES, MODEL_ID_INPUT_SCALE, MODEL_ID_INPUT_ZERO_POINT) ||
       !has(output, MODEL_ID_OUTPUT_BYTES, MODEL_ID_OUTPUT_SCALE, MODEL_ID_OUTPUT_ZERO_POINT))
-    return fail("the header is of another model");
+    return fail("the header belongs to another model");
 
-  // Of a picture of your own, each byte would be model_id_input_levels[level], of model_id_input_levels.h.
+  // For a picture of your own, use model_id_input_levels[level] of model_id_input_levels.h for each byte.
   std::memcpy(input->data.int8, model_id_test_input, MODEL_ID_INPUT_BYTES);
   if (interpreter.Invoke() != kTfLiteOk) return fail("the model did not run");
 
@@ -81,6 +81,6 @@ int main() {
   std::printf("arena: %lu of %lu bytes\n", static_cast<unsigned long>(interpreter.arena_used_bytes()),
               MODEL_ID_ARENA_SIZE);
   if (differing != 0) return fail("the output is not the golden one");
-  std::printf("PASS: all %d scores are as the reference kernels have them\n", LABELS_COUNT);
+  std::printf("PASS: all %d scores equal those of the reference kernels\n", LABELS_COUNT);
   return 0;
 }

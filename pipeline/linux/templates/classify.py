@@ -3,7 +3,7 @@
     pip install ai-edge-litert numpy pillow
     python platform_folder/classify.py PICTURE...
 
-Exit status: 0 done, 2 bad usage, 3 bad input, 4 something is missing, such as a package or a GPU.
+Exit status: 0 done, 2 invalid usage, 3 bad input, 4 a package or a GPU is missing.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MODEL, LABELS = BUILD / "model_file", BUILD / "labels.txt"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=Network.__doc__)
-    parser.add_argument("pictures", nargs="+", type=Path, metavar="PICTURE", help="such as a JPEG or a PNG")
+    parser.add_argument("pictures", nargs="+", type=Path, metavar="PICTURE", help="a JPEG or PNG file, for example")
     parser.add_argument("--model", type=Path, metavar="FILE", default=MODEL, help=f"default {MODEL.name}, of the build")
     parser.add_argument("--labels", type=Path, metavar="FILE", default=LABELS, help="default labels.txt, of the build")
     parser.add_argument("--log", action="store_true", help="let LiteRT write its log")
@@ -39,14 +39,14 @@ def main() -> None:
 
 
 def silence() -> None:
-    """Lets only Python write: LiteRT and drivers log past it, to the file descriptors."""
+    """Discards what LiteRT and drivers write to the file descriptors; output of Python remains."""
     sys.stdout, sys.stderr = (os.fdopen(os.dup(number), "w", buffering=1) for number in (1, 2))
     for number in (1, 2):
         os.dup2(os.open(os.devnull, os.O_WRONLY), number)
 
 
 def classify(options: argparse.Namespace) -> None:
-    import numpy as np  # imported here, so that a missing package is one line
+    import numpy as np  # imported here, so that a missing package is reported in one line
 
     from pipeline.linux.templates.pictures import prepare
 
@@ -65,22 +65,22 @@ def classify(options: argparse.Namespace) -> None:
 
 
 def interface(model: Path, classes: int) -> tuple[Any, Any]:
-    """What the file says of its input and its output: shapes, types, scales and zero points."""
+    """Details of the model's input and output: shapes, types, scales and zero points."""
     from ai_edge_litert.interpreter import Interpreter
 
     try:
         interpreter = Interpreter(model_path=str(model))
-        ends = (*interpreter.get_input_details(), *interpreter.get_output_details())
+        details = (*interpreter.get_input_details(), *interpreter.get_output_details())
     except (ValueError, RuntimeError) as error:
-        raise ValueError(f"{model} is no model: {error}") from error
-    shapes = [[int(size) for size in end["shape"]] for end in ends]
-    usable = all(end["dtype"].__name__ == "int8" and end["quantization"][0] > 0 for end in ends)
+        raise ValueError(f"{model} is not a model: {error}") from error
+    shapes = [[int(size) for size in end["shape"]] for end in details]
+    usable = all(end["dtype"].__name__ == "int8" and end["quantization"][0] > 0 for end in details)
     if not usable or shapes != [[1, *shapes[0][1:3], 3], [1, classes]]:
-        types = [end["dtype"].__name__ for end in ends]
+        types = [end["dtype"].__name__ for end in details]
         raise ValueError(
-            f"{model}: int8 [1, height, width, 3] to [1, {classes} labels] is needed, not {types} {shapes}"
+            f"{model}: expected int8 [1, height, width, 3] to [1, {classes} labels], found {types} {shapes}"
         )
-    return ends
+    return details
 
 
 if __name__ == "__main__":

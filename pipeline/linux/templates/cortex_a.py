@@ -1,4 +1,4 @@
-"""The model on a Cortex-A; the part of its program that the others have not."""
+"""The part of the program that is specific to Cortex-A."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The model on a GPU; the part of its program that the others have not."""
+"""The part of the program that is specific to GPUs."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ class Network:
         from ai_edge_litert.compiled_model import CompiledModel
         from ai_edge_litert.hardware_accelerator import HardwareAccelerator
 
-        # With the CPU allowed beside it, a model that the GPU takes in part only is reported as such, not refused.
+        # With the CPU allowed too, a model that only partly runs on the GPU is reported instead of refused.
         accelerators = HardwareAccelerator.GPU | HardwareAccelerator.CPU
         try:
             self.model = CompiledModel.from_file(str(options.model), hardware_accel=accelerators)
         except RuntimeError:
-            raise RuntimeError("LiteRT found no GPU that it can use; --log shows its own words") from None
+            raise RuntimeError("LiteRT found no usable GPU; --log shows its messages") from None
         (signature,) = self.model.get_signature_list()
         (scores,) = self.model.get_output_tensor_details(signature).values()
         self.classes = scores["shape"][-1]

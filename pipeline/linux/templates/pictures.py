@@ -1,4 +1,4 @@
-"""From a picture file to the network's input, as the build prepares its own, in numpy alone."""
+"""From a picture file to the network's input, with the same result as in the build, using only numpy and Pillow."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def prepare(path: Path, height: int, width: int) -> Any:
     """A picture file as float32 (height, width, 3), values -1..1.
 
     Raises:
-        ValueError: it cannot be read as a picture.
+        ValueError: the file cannot be read as a picture.
     """
     return central_crop(read(path), height, width) / np.float32(127.5) - np.float32(1)
 
@@ -22,7 +22,7 @@ def read(path: Path) -> Any:
     """A picture file as RGB: uint8 (height, width, 3). EXIF rotation is left alone, as in training."""
     from PIL import Image
 
-    warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # what is too large is an error all the same
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # a picture that is too large is an error anyway
     try:
         with Image.open(path) as picture:
             if picture.mode.startswith("I;16"):  # 16 bits: the upper byte is the 8-bit picture
@@ -34,7 +34,7 @@ def read(path: Path) -> Any:
 
 def central_crop(pixels: Any, height: int, width: int) -> Any:
     """Resizes the shorter side to 8/7 of the target, keeping the aspect, and cuts the target from the middle."""
-    longest = 16 * min(pixels.shape[:2])  # what no crop reaches of a strip would fill the memory
+    longest = 16 * min(pixels.shape[:2])  # the rest of a long strip is not needed, and would fill the memory
     top, left = (max(0, size - longest) // 2 for size in pixels.shape[:2])
     pixels = pixels[top : pixels.shape[0] - top, left : pixels.shape[1] - left]
     scale = max(height, width) / 0.875 / min(pixels.shape[:2])
@@ -50,26 +50,26 @@ def inception(pixels: Any, height: int, width: int) -> Any:
 
 
 def squash(pixels: Any, height: int, width: int) -> Any:
-    """Resizes the whole picture to the target, whatever its aspect."""
+    """Resizes the whole picture to the target, without keeping the aspect."""
     return resize(pixels, height, width)
 
 
 def resize(pixels: Any, height: int, width: int) -> Any:
-    """Bilinear, where the centres of pixels are at their halves: (h, w, 3) -> float32 (height, width, 3)."""
-    top, bottom, down = neighbours(pixels.shape[0], height)
-    left, right, along = neighbours(pixels.shape[1], width)
+    """Bilinear resizing with half-pixel centers: (h, w, 3) -> float32 (height, width, 3)."""
+    top, bottom, down = neighbors(pixels.shape[0], height)
+    left, right, along = neighbors(pixels.shape[1], width)
     upper, lower = (between(pixels[rows][:, left], pixels[rows][:, right], along[:, None]) for rows in (top, bottom))
     return between(upper, lower, down[:, None, None])
 
 
-def neighbours(size: int, target: int) -> Any:
-    """For each of `target` places along `size` pixels: the pixel before, the one after, and the way between them."""
+def neighbors(size: int, target: int) -> Any:
+    """For each of `target` positions along `size` pixels: the pixel before, the one after, and the fraction between."""
     places = np.clip((np.arange(target) + 0.5) * (size / target) - 0.5, 0, size - 1)
     before = places.astype(int)
     return before, np.minimum(before + 1, size - 1), (places - before).astype(np.float32)
 
 
 def between(before: Any, after: Any, way: Any) -> Any:
-    """Rounded once, to float32, as a fused multiply-add rounds: that gives the bytes of the build's own inputs."""
+    """Interpolates, rounding once to float32 as a fused multiply-add does, which gives the bytes of the build."""
     before, after = before.astype(np.float32), after.astype(np.float32)
     return (before + (after - before).astype(np.float64) * way).astype(np.float32)
