@@ -74,7 +74,7 @@ def small(command: str, out: Path, **flags: object) -> list[object]:
         ({"label_base": 1}, ("no --label-base with procedural pictures",)),
         ({"ranges": "a.json"}, ("argument --ranges: not allowed with argument --calib",)),
         ({"manifest": "a.json"}, ("argument --manifest: not allowed with argument --calib",)),
-        ({"images": ""}, ("--images to name pictures", "found nothing")),
+        ({"images": ""}, ("--images to name pictures", "found an empty value")),
         ({"cluster": "", "jobs": None}, ("--cluster to be the address of a Dask scheduler",)),
         ({"jobs": 0}, ("--jobs to be at least 1",)),
         ({"model": "1.0_225"}, ("a model of the family", "'1.0_225'")),
