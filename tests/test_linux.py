@@ -176,9 +176,9 @@ def test_a_model_that_does_not_fit_is_refused(platform: str, folder: Path, photo
     for arguments, words in (
         (("--model", folder / "none.tflite"), ("none.tflite is not a model", "Could not open")),
         (("--model", folder / "labels.txt"), ("labels.txt is not a model",)),
-        (("--model", floats), ("int8", "is needed", "float32", "[[1, 8, 8, 3], [1, 5]]")),
+        (("--model", floats), ("int8", "found", "float32", "[[1, 8, 8, 3], [1, 5]]")),
         (("--labels", photographs[0]), ("codec can't decode",)),
-        (("--labels", program), ("labels] is needed",)),
+        (("--labels", program), ("labels], found",)),
         (("--labels", folder / "none.txt"), ("none.txt", "No such file")),
     ):
         result = run(program, photographs[0], *arguments)

@@ -71,7 +71,7 @@ def _header(program: Program, plan: Plan, c_name: str, model: bytes, constants: 
  *     scores = {c_name}_output();
  *
  * A run overwrites the input, and the next input may overwrite the scores: read them first. All memory but some stack
- * is static, so the code is not reentrant. -D'{prefix}_ARENA_SECTION=...' places the arena, {plan.arena_bytes} bytes, and
+ * is static, so the code is not reentrant. -D'{prefix}_ARENA_SECTION=...' places the arena of {plan.arena_bytes} bytes,
  * -D'MODEL_CONSTANTS_SECTION=...' the weights.
  *
  * Generated: do not edit.
