@@ -219,7 +219,7 @@ def test_the_example_fails_on_one_score_that_differs(tmp_path: Path, sources: Ma
         ("tiny.h", "TINY_CRC32 0x", "TINY_CRC32 1 + 0x", "the model is not where it was linked to"),
         ("tiny_arena.h", "TINY_ARENA_SIZE 4096", "TINY_ARENA_SIZE 4080", "the arena is too small"),
         ("tiny_ops.h", "TINY_OPERATORS ", "TINY_OPERATORS -1 + ", "an operator could not be registered"),
-        ("tiny.h", "TINY_OUTPUT_SCALE 0.00390625F", "TINY_OUTPUT_SCALE 0.5F", "the header is of another model"),
+        ("tiny.h", "TINY_OUTPUT_SCALE 0.00390625F", "TINY_OUTPUT_SCALE 0.5F", "the header belongs to another model"),
     ],
 )
 def test_the_example_says_what_is_wrong(
