@@ -694,11 +694,11 @@ def flags(path: Path, archive: Path, *more: object) -> list[object]:
 
 
 def told(*arguments: object, **environment: str) -> Any:
-    """What `--json` says, whose status is the exit status, and whose error line follows where it is not 0."""
+    """What `--json` says, whose status is the exit status, and the error on standard error where it is not 0."""
     result = run(*arguments, "--json", **environment)
     found = json.loads(result.stdout)
     assert found["status"] == result.returncode
-    lines = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    lines = [line for line in result.stderr.splitlines() if line.startswith('{"error": ')]
     assert len(lines) == (result.returncode != 0)
     return {**found, "error": lines[0] if lines else ""}
 

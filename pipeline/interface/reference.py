@@ -10,8 +10,9 @@ from pipeline.request.request import GROUPS, OPTIONS, Group, default_text, flags
 
 _INTRODUCTION = """# The command line
 
-`python -m pipeline COMMAND [options]`; an installed copy has `recreate-model COMMAND [options]`. `--help` behind a
-command shows the options that concern it, with an example. This page is written by `make reference`.
+A command line is the program, a command and its options: `python -m pipeline quantize --calib 500`, or
+`recreate-model quantize --calib 500` for an installed copy. `--help` behind a command shows the options that concern it,
+with an example. This page is written by `make reference`.
 """
 _BUILD = """## Options of a build
 
