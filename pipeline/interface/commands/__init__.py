@@ -65,7 +65,7 @@ def bring_up_to_date(names: tuple[str, ...], build: Opened, force: bool) -> list
     """
     from pipeline import console
     from pipeline.engine import runner
-    from pipeline.interface import build_text
+    from pipeline.interface.views import build as build_view
 
     outcomes = runner.build(
         runner.with_needs(names, build.stages),
@@ -73,12 +73,12 @@ def bring_up_to_date(names: tuple[str, ...], build: Opened, force: bool) -> list
         build.machine,
         force=names if force else (),
         on_wait=lambda: console.waiting(build.folder),
-        on_build=build_text.announce,
+        on_build=build_view.announce,
         on_done=build.keep,
     )
     for outcome in outcomes:
         if outcome.state == "left out" and outcome.stage in names:
-            raise build_text.left_out_error(outcome, build.folder)
+            raise build_view.left_out_error(outcome, build.folder)
     return outcomes
 
 

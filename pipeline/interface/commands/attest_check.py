@@ -22,8 +22,8 @@ def run(arguments: argparse.Namespace) -> int:
     import json
 
     from pipeline.claims.rows import holds, raise_unless_holds
-    from pipeline.interface import tables
     from pipeline.interface.commands import check_no_build_options
+    from pipeline.interface.views import rows as rows_view
     from pipeline.provenance import attest_check
     from pipeline.provenance.statement import read_statement
 
@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
         found = {"build": statement.recipe.name, "recipe": statement.recipe.id, "holds": holds(table)}
         print(json.dumps({**found, "rows": [vars(row) for row in table]}, indent=2))
     elif not arguments.quiet:
-        tables.print_rows(f"attest --check {path}", table)
+        rows_view.print_rows(f"attest --check {path}", table)
     next_step = "get the files of one and the same build, or build again: python -m pipeline all"
     raise_unless_holds(table, "all files were left as they are", next_step)
     return 0

@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from pipeline import console
-    from pipeline.interface import diff_text
+    from pipeline.interface.views import diff as diff_view
     from recreate_model.compare.diff import Verdict, compare
     from recreate_model.support.errors import CheckError
     from recreate_model.tflite.model_view import read_file
@@ -37,11 +37,11 @@ def run(arguments: argparse.Namespace) -> int:
     one, two = (read_file(path) for path in paths)
     comparison = compare(one, two, (str(paths[0]), str(paths[1])))
     asked = Verdict[arguments.accept]
-    files = [diff_text.identity(path, data) for path, data in zip(paths, (one, two), strict=True)]
+    files = [diff_view.identity(path, data) for path, data in zip(paths, (one, two), strict=True)]
     if arguments.json:
-        print(json.dumps(diff_text.document(comparison, asked, files), indent=2, allow_nan=False))
+        print(json.dumps(diff_view.document(comparison, asked, files), indent=2, allow_nan=False))
     elif not arguments.quiet:
-        console.print_blocks(diff_text.blocks(comparison, files, arguments.all))
+        console.print_blocks(diff_view.blocks(comparison, files, arguments.all))
     if comparison.verdict.reaches(asked):
         return 0
     raise CheckError(

@@ -27,8 +27,8 @@ def run(arguments: argparse.Namespace) -> int:
     from pipeline.cortex_m.firmware import image
     from pipeline.cortex_m.firmware.boards import board as find_board
     from pipeline.engine.work import LABELS_FILE, model_file
-    from pipeline.interface import firmware_text
     from pipeline.interface.commands import bring_up_to_date, files_of
+    from pipeline.interface.views import firmware as firmware_view
     from pipeline.platforms import published_vector
     from pipeline.platforms.subject import subject
     from pipeline.request.opened import open_build
@@ -70,13 +70,13 @@ def run(arguments: argparse.Namespace) -> int:
             next_step=f"free some space there, or give another {option}",
         ) from error
     labels = files[LABELS_FILE].read_text(encoding="utf-8").splitlines() if LABELS_FILE in files else ()
-    table = firmware_text.rows(found, checked, labels)
+    table = firmware_view.rows(found, checked, labels)
     if isinstance(vector, published_vector.Vector):
-        table.append(firmware_text.published_row(found.outputs[-1], vector.output[0]))
-    document = firmware_text.document(board, found, checked, table)
+        table.append(firmware_view.published_row(found.outputs[-1], vector.output[0]))
+    document = firmware_view.document(board, found, checked, table)
     if arguments.json:
         print(json.dumps(document, indent=2))
     elif not arguments.quiet:
-        console.print_blocks(firmware_text.blocks(document))
+        console.print_blocks(firmware_view.blocks(document))
     raise_unless_holds(table, "the build is kept", f"run it again with --keep FOLDER, and look at {board.name}.elf")
     return 0

@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from pipeline import console
     from pipeline.claims import published_files
-    from pipeline.interface import proof
+    from pipeline.interface.views import prove as prove_view
     from pipeline.request.request import Request
     from pipeline.request.resolve import resolve
     from recreate_model.compare.verdict import Verdict
@@ -61,21 +61,23 @@ def run(arguments: argparse.Namespace) -> int:
         if not arguments.quiet:
             print(sentence, file=sys.stderr, flush=True)
 
-    checkpoint = proof.checkpoint(recipe, machine)
+    checkpoint = prove_view.checkpoint(recipe, machine)
     with progress.bar("proving"):
         found = prove(published, str(path), checkpoint, chains, lambda chain: toolchain.ensure(chain, cache, announce))
     if arguments.keep:
-        proof.keep(found, arguments.keep)
+        prove_view.keep(found, arguments.keep)
     asked = Verdict[arguments.accept]
-    document = proof.document(found, recipe, path, published, asked)
-    failure = proof.record(found, published, arguments.record) if arguments.record and not document["status"] else None
+    document = prove_view.document(found, recipe, path, published, asked)
+    failure = (
+        prove_view.record(found, published, arguments.record) if arguments.record and not document["status"] else None
+    )
     if failure:
         document["status"] = failure.status
     if arguments.json:
         print(json.dumps(document, indent=2))
     elif not arguments.quiet:
-        console.print_blocks(proof.blocks(document))
-    proof.check(found, recipe, path, asked)
+        console.print_blocks(prove_view.blocks(document))
+    prove_view.check(found, recipe, path, asked)
     if failure:
         raise failure
     return 0

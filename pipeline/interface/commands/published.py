@@ -26,7 +26,7 @@ def run(arguments: argparse.Namespace) -> int:
     from pipeline import console
     from pipeline.claims import published, published_files
     from pipeline.claims.rows import holds, raise_unless_holds
-    from pipeline.interface import tables
+    from pipeline.interface.views import rows as rows_view
     from pipeline.request.opened import open_build
     from recreate_model.support.resources import cache_folder
 
@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
         build_names = {"build": build.recipe.name, "recipe": build.recipe.id}
         print(json.dumps({**build_names, **found, "rows": [vars(row) for row in table]}, indent=2))
     elif not arguments.quiet:
-        tables.print_rows(f"verify --published, with {build.folder}", table)
+        rows_view.print_rows(f"verify --published, with {build.folder}", table)
     done = "the published files and the build are as they were"
     raise_unless_holds(table, done, "get the published files again, or leave PATH out to fetch them")
     if missing:

@@ -30,26 +30,26 @@ def run(arguments: argparse.Namespace) -> int:
     from pipeline.engine import runner, user_files
     from pipeline.engine.stages import STAGES
     from pipeline.engine.work import FREEZE_FILE, float_model_file
-    from pipeline.interface import recovery
+    from pipeline.interface.views import recover as recover_view
     from pipeline.request.request import Request
     from pipeline.request.resolve import resolve
 
     progress = console.progress(arguments.quiet or arguments.json)
     published, path = published_files.model(arguments.published, progress)
     recipe, machine = resolve(Request.given(arguments, images="procedural"), progress, may_fetch=True)
-    recovered = recovery.ranges_of(published, str(path), recipe.model)
+    recovered = recover_view.ranges_of(published, str(path), recipe.model)
     folder = machine.out / recipe.folder
     needed = runner.with_needs(("freeze",), STAGES)
     runner.build(needed, recipe, machine, force=(), on_wait=lambda: console.waiting(folder))
     float_model = (folder / float_model_file(recipe)).read_bytes()
     graph_sha256 = json.loads((folder / FREEZE_FILE).read_text())["graph_sha256"]
-    table = recovery.as_table(recovered, published, recipe, float_model, graph_sha256)
+    table = recover_view.as_table(recovered, published, recipe, float_model, graph_sha256)
     target = arguments.output or Path(path.name).with_suffix(".ranges.json")
     user_files.write_new(target.parent, {target.name: range_table.to_json(table)}, "--output")
-    found = recovery.document(recovered, table, target)
+    found = recover_view.document(recovered, table, target)
     if arguments.json:
         print(json.dumps(found, indent=2))
     elif not arguments.quiet:
-        console.print_blocks(recovery.blocks(found, machine, recipe))
-    recovery.check(recovered, str(path), target)
+        console.print_blocks(recover_view.blocks(found, machine, recipe))
+    recover_view.check(recovered, str(path), target)
     return 0

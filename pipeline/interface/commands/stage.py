@@ -21,7 +21,7 @@ def build(arguments: argparse.Namespace) -> int:
     """Runs a stage, or all of them, and returns the exit status."""
     from pipeline import console
     from pipeline.engine import runner
-    from pipeline.interface import build_text
+    from pipeline.interface.views import build as build_view
     from pipeline.request.opened import open_build
     from pipeline.request.resolve import warn_of_evaluation
 
@@ -42,18 +42,18 @@ def build(arguments: argparse.Namespace) -> int:
         build.machine,
         force=wanted if arguments.force else (),
         on_wait=lambda: console.waiting(folder),
-        on_build=build_text.announce,
+        on_build=build_view.announce,
         on_done=build.keep,
     )
     for outcome in outcomes:
         if outcome.state == "left out" and outcome.stage == command:
-            raise build_text.left_out_error(outcome, folder)
+            raise build_view.left_out_error(outcome, folder)
     failed = [outcome for outcome in outcomes if not outcome.holds]
     status = 1 if failed else 0
     if arguments.json:
-        print(json.dumps(build_text.build_json(folder, build.recipe, outcomes, wanted, status), indent=2))
+        print(json.dumps(build_view.build_json(folder, build.recipe, outcomes, wanted, status), indent=2))
     elif not arguments.quiet:
-        build_text.print_build(folder, build.recipe, outcomes, wanted)
+        build_view.print_build(folder, build.recipe, outcomes, wanted)
         # After `all` nothing else can be stale, and looking would hash every file once more.
         left = () if stages == everything else runner.inspect(everything, build.recipe, build.machine)
         stale = [row.stage for row in left if row.state == "stale"]
@@ -80,7 +80,7 @@ def inspect(arguments: argparse.Namespace) -> int:
     """Says what is up to date and why, for `status` and `explain`; returns the exit status."""
     from pipeline import console
     from pipeline.engine import runner
-    from pipeline.interface import tables
+    from pipeline.interface.views import status as status_view
     from pipeline.request.opened import open_build
 
     build = open_build(arguments, arguments.command, console.NoBars(), may_fetch=False)
@@ -90,5 +90,5 @@ def inspect(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps([{"stage": r.stage, "state": r.state, "reasons": r.reasons} for r in rows], indent=2))
     elif not arguments.quiet:
-        (tables.print_status if arguments.command == "status" else tables.print_explanation)(rows)
+        (status_view.print_status if arguments.command == "status" else status_view.print_explanation)(rows)
     return 0

@@ -24,8 +24,8 @@ def run(arguments: argparse.Namespace) -> int:
     from pipeline.engine import user_files
     from pipeline.engine.work import VELA_FILE
     from pipeline.ethos_u import sources
-    from pipeline.interface import build_text
     from pipeline.interface.commands import bring_up_to_date
+    from pipeline.interface.views import build as build_view
     from pipeline.request.opened import open_build
 
     progress = console.progress(arguments.quiet or arguments.json)
@@ -36,9 +36,9 @@ def run(arguments: argparse.Namespace) -> int:
     texts = sources.sources((folder / VELA_FILE).parent, recipe.name, variants)
     user_files.write_new(arguments.c_array, texts, "--c-array", "the build is kept")
     if arguments.json:
-        built = build_text.build_json(folder, recipe, outcomes, ("vela",), 0)
+        built = build_view.build_json(folder, recipe, outcomes, ("vela",), 0)
         print(json.dumps({**built, "c_array": [str(arguments.c_array / path) for path in texts]}, indent=2))
     elif not arguments.quiet:
-        build_text.print_build(folder, recipe, outcomes, ("vela",))
+        build_view.print_build(folder, recipe, outcomes, ("vela",))
         console.print_blocks([f"C source   {arguments.c_array / path}" for path in texts])
     return 0

@@ -22,7 +22,7 @@ from pipeline.engine.work import (
     model_file,
 )
 from pipeline.ethos_u.targets import variant_name
-from pipeline.interface.tables import print_row_table
+from pipeline.interface.views.rows import print_row_table
 from pipeline.platforms.evidence import Agreement
 from pipeline.request import published_recipe
 from recreate_model.recipe import MIN_MAX, Recipe, Target

@@ -1,4 +1,4 @@
-"""Tables of what is no block: the rows of a comparison, and what is up to date."""
+"""The rows of a comparison with what is claimed, as a table."""
 
 from __future__ import annotations
 
@@ -7,29 +7,10 @@ from typing import TYPE_CHECKING
 
 from pipeline.claims.rows import Row
 from pipeline.console import WIDE, empty_table, screen
-from pipeline.engine.runner import Freshness
 from recreate_model.support.digest import Json
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-
-def print_status(rows: Sequence[Freshness]) -> None:
-    """One line a stage."""
-    table = empty_table("", "stage", "state", "why")
-    for row in rows:
-        more = f" and {len(row.reasons) - 1} more (explain {row.stage})" if len(row.reasons) > 1 else ""
-        table.add_row(row.stage, row.state, (row.reasons[0] if row.reasons else "") + more)
-    screen().print(table)
-
-
-def print_explanation(rows: Sequence[Freshness]) -> None:
-    """Every reason of each row."""
-    console = screen()
-    for row in rows:
-        console.print(f"{row.stage} is {row.state}" + (", because:" if row.reasons else ": nothing changed"))
-        for reason in row.reasons:
-            console.print(f"  {reason}")
 
 
 def print_rows(title: str, rows: Sequence[Row]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from pipeline.console import Block
 from pipeline.engine import user_files
 from pipeline.engine.work import Machine
-from pipeline.interface import diff_text
+from pipeline.interface.views import diff as diff_view
 from pipeline.request.published_recipe import moved_sentence
 from recreate_model.compare.verdict import Verdict, printable
 from recreate_model.floats.float_forms import read_weights
@@ -43,7 +43,7 @@ def document(proof: Proof, recipe: Recipe, path: Path, published: bytes, asked: 
         "verdict": proof.verdict.name,
         "meaning": proof.verdict.meaning,
         "asked": asked.name,
-        "published": diff_text.identity(path, published),
+        "published": diff_view.identity(path, published),
         "model": recipe.model.name,
         "checkpoint": as_json(recipe.checkpoint),
         "ranges": {
