@@ -89,6 +89,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     summaries = {"all": "every stage but `platforms`, in order", **{row.name: row.summary for row in STAGES}}
     for name, summary in summaries.items():
         _add_build_arguments(added := command(name, summary), published=name != "verify")
+        added.add_argument("--files", action="store_true", help="list every file of these stages, with size and SHA-1")
         for variant in _VARIANTS.get(name, ()):
             variant.add_arguments(added)
     _add_build_arguments(command("status", "which stages are up to date"))

@@ -8,13 +8,16 @@ What a command needs is imported inside its `run`, as `--help` reads every one o
 from __future__ import annotations
 
 import argparse
-from collections.abc import Collection, Iterable
+import json
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from pipeline.console import Block
     from pipeline.engine.runner import Outcome
     from pipeline.request.opened import Opened
+    from recreate_model.support.digest import Json
 
 
 class Command(Protocol):
@@ -54,32 +57,48 @@ def add_published_and_checkpoint(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def bring_up_to_date(names: tuple[str, ...], build: Opened, force: bool) -> list[Outcome]:
-    """Runs stages and what they need as their own commands would; what became of all of them.
+def bring_up_to_date(
+    names: Collection[str], build: Opened, arguments: argparse.Namespace, required: Collection[str] | None = None
+) -> list[Outcome]:
+    """Runs stages and what they need, with one line on standard error for each; returns what became of all of them.
 
     Args:
-        force: whether the named stages are run whatever is up to date.
+        names: of the stages; with `--force` they run whether they are up to date or not.
+        required: stages that must not be left out of the build; by default those of `names`.
 
     Raises:
-        InputError: the model is none that a named stage can work on.
+        InputError: the model is none that a required stage can work on.
     """
     from pipeline import console
     from pipeline.engine import runner
     from pipeline.interface.views import build as build_view
+    from pipeline.interface.views.stages import StageLines
 
+    lines = StageLines(build, show=not (arguments.quiet or arguments.json))
     outcomes = runner.build(
         runner.with_needs(names, build.stages),
         build.recipe,
         build.machine,
-        force=names if force else (),
+        force=names if getattr(arguments, "force", False) else (),
         on_wait=lambda: console.waiting(build.folder),
-        on_build=build_view.announce,
-        on_done=build.keep,
+        on_build=lines.begins,
+        on_done=lines.ends,
     )
+    lines.flush()
     for outcome in outcomes:
-        if outcome.state == "left out" and outcome.stage in names:
+        if outcome.state == "left out" and outcome.stage in (names if required is None else required):
             raise build_view.left_out_error(outcome, build.folder)
     return outcomes
+
+
+def answer(arguments: argparse.Namespace, document: Callable[[], Json], blocks: Callable[[], Sequence[Block]]) -> None:
+    """Prints a command's result: JSON with `--json`, nothing with `--quiet`, lines and tables otherwise."""
+    from pipeline.console import print_blocks
+
+    if arguments.json:
+        print(json.dumps(document(), indent=2, allow_nan=False))
+    elif not arguments.quiet:
+        print_blocks(blocks())
 
 
 def files_of(build: Opened, outcomes: Iterable[Outcome]) -> dict[str, Path]:

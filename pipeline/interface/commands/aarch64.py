@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
+
+from pipeline.interface.commands import answer
 
 SUMMARY = "set up AArch64 code under qemu-aarch64, in the cache and not in the system"
 
@@ -25,9 +26,10 @@ def run(arguments: argparse.Namespace) -> int:
         announce("this machine runs AArch64 code itself: nothing to set up")
         return 0
     root = aarch64_setup.ensure(resources.cache_folder(), announce)
-    if arguments.json:
-        print(json.dumps({"folder": str(root.folder), "packages": root.packages, "wheels": root.wheels}, indent=2))
-    elif not arguments.quiet:
-        armnn = "with Arm NN" if root.has_armnn else "without Arm NN, which this distribution does not have"
-        print(f"AArch64 root: {root.folder}, Python {root.python}, {armnn}")
+    armnn = "with Arm NN" if root.has_armnn else "without Arm NN, which this distribution does not have"
+    answer(
+        arguments,
+        lambda: {"folder": str(root.folder), "packages": root.packages, "wheels": root.wheels},
+        lambda: [f"AArch64 root: {root.folder}, Python {root.python}, {armnn}"],
+    )
     return 0

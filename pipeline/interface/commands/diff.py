@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
+
+from pipeline.interface.commands import answer
 
 SUMMARY = "compare two .tflite files: verdict, tensors, operators"
 
@@ -27,10 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from pipeline import console
     from pipeline.interface.views import diff as diff_view
     from recreate_model.compare.diff import Verdict, compare
-    from recreate_model.support.errors import CheckError
     from recreate_model.tflite.model_view import read_file
 
     paths = (arguments.one, arguments.two)
@@ -38,14 +37,10 @@ def run(arguments: argparse.Namespace) -> int:
     comparison = compare(one, two, (str(paths[0]), str(paths[1])))
     asked = Verdict[arguments.accept]
     files = [diff_view.identity(path, data) for path, data in zip(paths, (one, two), strict=True)]
-    if arguments.json:
-        print(json.dumps(diff_view.document(comparison, asked, files), indent=2, allow_nan=False))
-    elif not arguments.quiet:
-        console.print_blocks(diff_view.blocks(comparison, files, arguments.all))
-    if comparison.verdict.reaches(asked):
-        return 0
-    raise CheckError(
-        expected=f"{paths[0]} and {paths[1]} to be {asked.name}",
-        found=f"{comparison.verdict.name}: {comparison.decisive[0]}",
-        next_step=f"read the differences, or accept them with --accept {comparison.verdict.name}",
+    answer(
+        arguments,
+        lambda: diff_view.document(comparison, asked, files),
+        lambda: diff_view.blocks(comparison, asked, files, arguments.all),
     )
+    # Files that differ are a result, not an error.
+    return diff_view.status(comparison, asked)

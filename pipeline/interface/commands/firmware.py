@@ -19,7 +19,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     import contextlib
-    import json
     import tempfile
 
     from pipeline import console
@@ -27,7 +26,7 @@ def run(arguments: argparse.Namespace) -> int:
     from pipeline.cortex_m.firmware import image
     from pipeline.cortex_m.firmware.boards import board as find_board
     from pipeline.engine.work import LABELS_FILE, model_file
-    from pipeline.interface.commands import bring_up_to_date, files_of
+    from pipeline.interface.commands import answer, bring_up_to_date, files_of
     from pipeline.interface.views import firmware as firmware_view
     from pipeline.platforms import published_vector
     from pipeline.platforms.subject import subject
@@ -48,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
     image.check_tools()
     progress = console.progress(arguments.quiet or arguments.json)
     build = open_build(arguments, "firmware", progress, may_fetch=True)
-    recipe, files = build.recipe, files_of(build, bring_up_to_date(image.STAGES_NEEDED, build, arguments.force))
+    recipe, files = build.recipe, files_of(build, bring_up_to_date(image.STAGES_NEEDED, build, arguments))
     model = files[model_file(recipe)].read_bytes()
     checked = subject(recipe, build.machine, model, arguments.pictures)
     vector: published_vector.Vector | str = ""
@@ -74,9 +73,6 @@ def run(arguments: argparse.Namespace) -> int:
     if isinstance(vector, published_vector.Vector):
         table.append(firmware_view.published_row(found.outputs[-1], vector.output[0]))
     document = firmware_view.document(board, found, checked, table)
-    if arguments.json:
-        print(json.dumps(document, indent=2))
-    elif not arguments.quiet:
-        console.print_blocks(firmware_view.blocks(document))
+    answer(arguments, lambda: document, lambda: firmware_view.blocks(document))
     raise_unless_holds(table, "the build is kept", f"run it again with --keep FOLDER, and look at {board.name}.elf")
     return 0

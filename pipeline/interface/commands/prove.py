@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
-from pipeline.interface.commands import add_published_and_checkpoint
+from pipeline.interface.commands import add_published_and_checkpoint, answer
 
 SUMMARY = "whether a published INT8 model is what a checkpoint gives, without its calibration pictures"
 
@@ -73,10 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
     )
     if failure:
         document["status"] = failure.status
-    if arguments.json:
-        print(json.dumps(document, indent=2))
-    elif not arguments.quiet:
-        console.print_blocks(prove_view.blocks(document))
+    answer(arguments, lambda: document, lambda: prove_view.blocks(document))
     prove_view.check(found, recipe, path, asked)
     if failure:
         raise failure

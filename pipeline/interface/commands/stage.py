@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.engine.stages import STAGES
+from pipeline.interface.commands import answer, bring_up_to_date
 
 if TYPE_CHECKING:
     from pipeline.engine.runner import Outcome
+    from pipeline.request.opened import Opened
 
 # Commands that look at a model, and make or change none.
 _CHECKING = ("verify", "evaluate", "platforms")
@@ -28,43 +31,43 @@ def build(arguments: argparse.Namespace) -> int:
     command = arguments.command
     progress = console.progress(arguments.quiet or arguments.json)
     build = open_build(arguments, command, progress, may_fetch=command != "labels")
-    ours, folder = build.stages, build.folder
-    everything = tuple(stage for stage in ours if not stage.on_demand)
-    wanted = tuple(stage.name for stage in everything) if command == "all" else (command,)
-    stages = runner.with_needs(wanted, ours)
+    everything = tuple(stage.name for stage in build.stages if not stage.on_demand)
+    wanted = everything if command == "all" else (command,)
     if command in _CHECKING and not arguments.force:
         build.refuse_to_make()
-    if any(stage.name == "evaluate" for stage in stages):
+    if any(stage.name == "evaluate" for stage in runner.with_needs(wanted, build.stages)):
         warn_of_evaluation(build.recipe, build.request)
-    outcomes = runner.build(
-        stages,
-        build.recipe,
-        build.machine,
-        force=wanted if arguments.force else (),
-        on_wait=lambda: console.waiting(folder),
-        on_build=build_view.announce,
-        on_done=build.keep,
-    )
-    for outcome in outcomes:
-        if outcome.state == "left out" and outcome.stage == command:
-            raise build_view.left_out_error(outcome, folder)
+    outcomes = bring_up_to_date(wanted, build, arguments, required=(command,))
     failed = [outcome for outcome in outcomes if not outcome.holds]
     status = 1 if failed else 0
-    if arguments.json:
-        print(json.dumps(build_view.build_json(folder, build.recipe, outcomes, wanted, status), indent=2))
-    elif not arguments.quiet:
-        build_view.print_build(folder, build.recipe, outcomes, wanted)
-        # After `all` nothing else can be stale, and looking would hash every file once more.
-        left = () if stages == everything else runner.inspect(everything, build.recipe, build.machine)
-        stale = [row.stage for row in left if row.state == "stale"]
-        if stale:
-            print(f"Made from something else and not up to date: {', '.join(stale)}. `all` brings them up to date.")
-        elif unused := runner.left_out(stages, build.recipe, build.machine):
-            names = ", ".join(unused)
-            print(f"Not of this build as it is, so the card has none of it: {names}. Run it again, then `all`.")
+    answer(
+        arguments,
+        lambda: build_view.document(build.folder, build.recipe, outcomes, wanted, status),
+        lambda: build_view.blocks(
+            build.folder, build.recipe, outcomes, command, arguments.files, _behind(build, outcomes)
+        ),
+    )
     for outcome in failed:
-        _print_failed(outcome, folder)
+        _print_failed(outcome, build.folder)
     return status
+
+
+def _behind(build: Opened, outcomes: Sequence[Outcome]) -> list[str]:
+    """What the rest of the build lacks, now that these stages are up to date."""
+    from pipeline.engine import runner
+
+    ran = [outcome.stage for outcome in outcomes]
+    everything = tuple(stage for stage in build.stages if not stage.on_demand)
+    # After `all` nothing else can be stale, and looking would hash every file once more.
+    rest = () if {stage.name for stage in everything} <= set(ran) else everything
+    stale = [row.stage for row in runner.inspect(rest, build.recipe, build.machine) if row.state == "stale"]
+    if stale:
+        return [f"stale: {', '.join(stale)}; `all` brings them up to date"]
+    stages = tuple(stage for stage in build.stages if stage.name in ran)
+    if unused := runner.left_out(stages, build.recipe, build.machine):
+        names = ", ".join(unused)
+        return [f"{names} ran on other files, so the card leaves it out; run {names} again, then `all`"]
+    return []
 
 
 def _print_failed(outcome: Outcome, folder: Path) -> None:
@@ -87,8 +90,8 @@ def inspect(arguments: argparse.Namespace) -> int:
     rows = runner.inspect(build.stages, build.recipe, build.machine)
     if arguments.command == "explain":
         rows = [row for row in rows if row.stage == arguments.stage]
-    if arguments.json:
-        print(json.dumps([{"stage": r.stage, "state": r.state, "reasons": r.reasons} for r in rows], indent=2))
-    elif not arguments.quiet:
-        (status_view.print_status if arguments.command == "status" else status_view.print_explanation)(rows)
+        blocks = partial(status_view.explain_blocks, rows)
+    else:
+        blocks = partial(status_view.status_blocks, build.folder, rows)
+    answer(arguments, lambda: status_view.document(rows), blocks)
     return 0

@@ -21,17 +21,31 @@ def identity(path: Path, data: bytes) -> dict[str, str | int]:
     return {"path": str(path), "bytes": len(data), **digests}
 
 
+def status(comparison: Comparison, asked: Verdict) -> int:
+    """Exit status: 0 where the verdict is the one asked for or a stronger one, else 1."""
+    return 0 if comparison.verdict.reaches(asked) else 1
+
+
 def document(comparison: Comparison, asked: Verdict, files: Sequence[Mapping[str, str | int]]) -> Json:
     """All of it as plain JSON."""
-    status = 0 if comparison.verdict.reaches(asked) else 1
-    return {"status": status, "asked": asked.name, "files": list(files), **comparison_json(comparison)}
+    return {
+        "status": status(comparison, asked),
+        "asked": asked.name,
+        "files": list(files),
+        **comparison_json(comparison),
+    }
 
 
-def blocks(comparison: Comparison, files: Sequence[Mapping[str, str | int]], all_rows: bool) -> list[Block]:
+def blocks(
+    comparison: Comparison, asked: Verdict, files: Sequence[Mapping[str, str | int]], all_rows: bool
+) -> list[Block]:
     """The two files, the verdict, how many differences there are of each kind, and the weightiest of them."""
     titles = {"file": "path", "bytes": "bytes", "SHA-1": "sha1", "SHA-256": "sha256"}
-    rows = [(title, *(_cell(file[key]) for file in files)) for title, key in titles.items()]
-    said: list[Block] = [("", ("", "A", "B"), rows), f"{comparison.verdict.name}: {comparison.verdict.meaning}."]
+    rows = [
+        (name, title, _cell(file[key])) for name, file in zip("AB", files, strict=True) for title, key in titles.items()
+    ]
+    verdict = comparison.verdict.name
+    said: list[Block] = [("", ("", "", ""), rows), f"{verdict}: {comparison.verdict.meaning}."]
     if comparison.apart_from_ends is not None:
         said.append(f"Apart from the operators at the ends: {comparison.apart_from_ends.name}.")
     said.append(f"Compared: {comparison.operators:,} pairs of operators, {comparison.tensors:,} of tensors.")
@@ -45,6 +59,8 @@ def blocks(comparison: Comparison, files: Sequence[Mapping[str, str | int]], all
     said.append(("", ("kind", "where", "A against B"), [_row(each) for each in shown]))
     if left := len(sorted_differences) - len(shown):
         said.append(f"{left:,} more: --all shows them, --json holds them.")
+    if status(comparison, asked):
+        said.append(f"The verdict asked for is {asked.name}. To accept this one: --accept {verdict}")
     return said
 
 
