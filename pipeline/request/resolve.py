@@ -94,12 +94,10 @@ def complete(request: Request, start: Start, progress: Progress) -> tuple[Recipe
     targets = parse_targets(request.targets, request.optimise, custom)
     range_method = _range_method(request)
     table, ranges_sha256 = _table(request)
-    checkpoint = start.recipe.checkpoint
     measured = not (table or start.recipe.given)
     chosen = 0 if not measured else read_manifest(request.manifest) if request.manifest else request.calib
     calibrated = table.pictures if table else ()
-    shown = checkpoint.kind != "seeded" and start.recipe.model.resolution > 0
-    source, selection = _pictures(request, chosen, calibrated, progress, warn=shown)
+    source, selection = _pictures(request, chosen, calibrated, progress)
     calibration = Calibration(source.kind, selection.calibration, range_method=range_method)
     if table:
         calibration = Calibration("ranges", ranges_sha256=ranges_sha256, range_method=table.range_method)
@@ -136,6 +134,13 @@ def warn_of_evaluation(recipe: Recipe, request: Request) -> None:
     if found and recipe.evaluation.overlap is None and not (request.of and recipe.evaluation.kind == "procedural"):
         what = request.of or request.ranges or "the published model"
         logging.warning("nobody recorded which pictures calibrated %s; some may evaluate as well", what)
+
+
+def warn_of_procedural(recipe: Recipe, request: Request) -> None:
+    """Warns that pictures are procedural because none were given; not for seeded weights, which claim no accuracy."""
+    looks = recipe.model.resolution > 0 and recipe.checkpoint.kind != "seeded"
+    if looks and request.images == "auto" and recipe.evaluation.kind == "procedural":
+        logging.warning("no pictures are given: PROCEDURAL ones are used, which resemble no photograph; give --images")
 
 
 def _workers(request: Request) -> Workers:
@@ -177,16 +182,15 @@ def _range_method(request: Request) -> str:
 
 
 def _pictures(
-    request: Request, chosen: int | Sequence[Picture], calibrated: Sequence[str], progress: Progress, warn: bool
+    request: Request, chosen: int | Sequence[Picture], calibrated: Sequence[str], progress: Progress
 ) -> tuple[Source, Selection]:
     """The source, and what calibrates and evaluates of it.
 
     Args:
         chosen: how many calibrate, or which.
         calibrated: digests of pictures that calibrated before.
-        warn: whether it matters that procedural pictures resemble no photograph.
     """
-    wanted = _folder_or_procedural(warn) if request.images == "auto" else request.images
+    wanted = _folder_or_procedural() if request.images == "auto" else request.images
     if wanted == "procedural":
         given = {name: getattr(request, name) for name in ("labels", "label_base", "split")}
         refuse("procedural pictures, which have no labels and no splits", **given)
@@ -197,11 +201,9 @@ def _pictures(
     return source, selection
 
 
-def _folder_or_procedural(warn: bool) -> str:
+def _folder_or_procedural() -> str:
     wanted = os.environ.get("IMAGENET_DIR") or "procedural"
-    if wanted == "procedural" and warn:
-        logging.warning("no pictures are given; PROCEDURAL ones are used, which resemble no photograph. Give --images")
-    elif wanted != "procedural" and not wanted.startswith(TFDS) and not Path(wanted).exists():
+    if wanted != "procedural" and not wanted.startswith(TFDS) and not Path(wanted).exists():
         raise InputError(
             expected=f"the environment variable IMAGENET_DIR to name pictures, or a data set as {TFDS}NAME",
             found=f"nothing at {wanted}",

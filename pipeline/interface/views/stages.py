@@ -10,7 +10,9 @@ from absl import logging
 from pipeline.engine.runner import Freshness, Outcome
 from pipeline.interface.views import results
 from pipeline.request.opened import Opened
+from pipeline.request.resolve import warn_of_procedural
 
+_LOOKING = ("evaluate", "platforms")  # stages that use pictures; calibrate does, unless it is given ranges
 _NAMED = 60  # characters of names in a line of stages that are up to date; more are counted
 
 
@@ -26,11 +28,17 @@ class StageLines:
         self._show = show
         self._unchanged: list[str] = []
         self._start = 0.0
+        self._warned = False
 
     def begins(self, freshness: Freshness) -> None:
         """A stage is about to run."""
         self.flush()
         announce(freshness)
+        measured = self._build.recipe.calibration.kind != "ranges"
+        looks = freshness.stage in _LOOKING or (freshness.stage == "calibrate" and measured)
+        if looks and not self._warned:
+            warn_of_procedural(self._build.recipe, self._build.request)
+            self._warned = True
         self._start = time.monotonic()
 
     def ends(self, outcome: Outcome) -> None:
