@@ -20,7 +20,7 @@ from absl import logging
 if TYPE_CHECKING:
     from rich.console import Console
 
-# Columns of a terminal that shows whole digests; a narrower one shows so many of their digits.
+# Columns of a terminal that shows whole digests; a narrower one shows as many of their digits.
 WIDE = 140
 SHORT_DIGEST = 10
 # A line, or a table: its title, its columns and its rows. A column whose name ends in `>` is aligned to the right and
@@ -175,9 +175,14 @@ def _widths(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -
     short = [width if width <= _NARROW else 0 for width in natural]
     starts = [list(map(max, short, whole)), whole, list(map(max, short, least)), least]
     shared = [found for start in starts if sum(start) <= room for found in _shares(start, natural, room)]
-    # The one that takes the fewest lines.
-    tried = rows[:_TRIED]
-    return min(shared, key=lambda widths: sum(len(_row(row, columns, widths)) for row in tried), default=None)
+    return min(shared, key=lambda widths: _cost(widths, natural, columns, rows[:_TRIED]), default=None)
+
+
+def _cost(widths: Sequence[int], natural: Sequence[int], columns: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
+    """The lines of the table, and one more for each cell that is wrapped in a narrow column."""
+    narrow = [index for index, width in enumerate(natural) if width <= _NARROW]
+    wrapped = sum(_cells(row[index]) > widths[index] for row in rows for index in narrow)
+    return wrapped + sum(len(_row(row, columns, widths)) for row in rows)
 
 
 def _shares(narrowest: Sequence[int], natural: Sequence[int], room: int) -> Iterator[list[int]]:

@@ -1,4 +1,4 @@
-"""What `prove` works on, and what it says."""
+"""What `prove` works on, and what it prints."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from recreate_model.support.digest import Json
 from recreate_model.support.errors import CheckError, PipelineError, ResourceError
 
 _SHOWN = 8  # of refutations
-_NO_BACKGROUND = "class 0, which the checkpoint does not have: its numbers are taken from the file itself"
+_NO_BACKGROUND = "class 0, which the checkpoint does not have; its numbers are taken from the file itself"
 _NO_GRAPH = "the checkpoint has no frozen graph that a toolchain could convert"
 
 
@@ -84,7 +84,8 @@ def blocks(found: Json) -> list[Block]:
     published, numbers, ranges = found["published"], found["numbers"], found["ranges"]
     checkpoint = found["checkpoint"]
     rows = [
-        ("published", f"{printable(published['path'])}, {published['bytes']:,} bytes, SHA-1 {published['sha1']}"),
+        ("published", printable(published["path"])),
+        ("", f"{published['bytes']:,} bytes, SHA-1 {published['sha1']}"),
         (
             "checkpoint",
             f"{found['model']}, {checkpoint.get('form') or checkpoint['kind']} {checkpoint['sha256'][:16]}".strip(),
@@ -102,25 +103,25 @@ def blocks(found: Json) -> list[Block]:
             ("INT32 biases", _explained(numbers["biases"] - unscaled, numbers["biases_on_a_tie"])),
             (
                 "tolerance",
-                f"one folding factor a channel, at most {numbers['factor_ulps']} units in the last place off",
+                f"one folding factor for each channel, at most {numbers['factor_ulps']} units in the last place off",
             ),
         ]
         if unscaled:
-            rows.append(("not looked at", f"{unscaled:,} biases of channels whose scale is 0"))
+            rows.append(("not checked", f"{unscaled:,} biases of channels whose scale is 0"))
     if not found["has_background"]:
-        rows.append(("not looked at", _NO_BACKGROUND))
+        rows.append(("not checked", _NO_BACKGROUND))
     said: list[Block] = [("", ("", ""), rows)]
     if found["rebuilt"]:
         table = [(each["with"], each["verdict"] or "not made", _remark(each)) for each in found["rebuilt"]]
         said.append(("made again", ("with", "verdict", "remark"), table))
     if found["verdict"] == "CONSISTENT" and not found["has_frozen_graph"]:
-        said.append(f"No other was tried: {_NO_GRAPH}.")
+        said.append(f"No toolchain was run: {_NO_GRAPH}.")
     if refutations := found["refutations"]:
         said.append(_table(f"refuted by {_numbers(len(refutations))}", "the checkpoint gives", refutations))
     if remarks := found["remarks"]:
         said.append(_table(f"{_numbers(len(remarks))} that no calibration gives", "a calibration gives", remarks))
     if found["verdict"] == "CONSISTENT" and any(each["failure"] for each in found["rebuilt"]):
-        said.append("A converter that could have made the file could not be tried, so IDENTICAL is not ruled out.")
+        said.append("A converter that may have made the file could not be run, so IDENTICAL is not ruled out.")
     if found["refutations"]:
         return [*said, f"Refuted: the checkpoint does not give this file ({found['verdict']})."]
     but = ", but no pictures give such ranges" if found["remarks"] else ""
@@ -140,7 +141,7 @@ def _numbers(count: int) -> str:
 
 
 def _explained(count: int, on_a_tie: int) -> str:
-    return f"all {count:,} explained; {on_a_tie:,} of them would be another number in exact arithmetic"
+    return f"all {count:,} explained; {on_a_tie:,} of them differ from exact arithmetic"
 
 
 def _remark(attempt: Json) -> str:

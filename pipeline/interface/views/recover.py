@@ -6,8 +6,9 @@ import shlex
 from pathlib import Path
 
 from calibration.ranges.range_table import Ranges
-from pipeline.console import Block
+from pipeline.console import Block, Verbatim
 from pipeline.engine.work import Machine
+from pipeline.request.request import Request
 from recreate_model.compare.verdict import printable
 from recreate_model.prove.membership import check_member
 from recreate_model.prove.recover import Recovered, recover
@@ -82,15 +83,14 @@ def check(recovered: Recovered, source: str, target: Path) -> None:
 
 def blocks(found: Json, machine: Machine, recipe: Recipe) -> list[Block]:
     """The same for people, and the command that builds with the table."""
-    said: list[Block] = [
-        f"{found['recovered']} ranges recovered, quantised as {Generation(found['arithmetic']).converter} does: "
-        f"{found['table']}"
-    ]
+    converter = Generation(found["arithmetic"]).converter
+    said: list[Block] = [f"{found['recovered']} ranges recovered, quantized as by {converter}: {found['table']}"]
     if found["left_out"]:
         rows = [(printable(name), printable(why)) for name, why in found["left_out"].items()]
         said.append(("left out", ("activation", "why"), rows))
     said += [
-        f"{printable(name)}: no range gives its scale in today's converter; with this one it is off in the last bit."
+        f"{printable(name)}: no range gives this scale in today's converter; the recovered range gives one "
+        "that differs in the last bit."
         for name in found["not_todays"]
     ]
     if found["missing"]:
@@ -98,4 +98,6 @@ def blocks(found: Json, machine: Machine, recipe: Recipe) -> list[Block]:
     options = f"--model {recipe.model.width}_{recipe.model.resolution}"
     checkpoint, table = (shlex.quote(str(each)) for each in (machine.checkpoint or "seeded", found["table"]))
     options += f" --checkpoint {checkpoint} --ranges {table}"
-    return [*said, f"Build with them: python -m pipeline quantize {options}"]
+    if machine.out != Request().out:
+        options += f" --out {shlex.quote(str(machine.out))}"
+    return [*said, "Build with them:", Verbatim(f"  python -m pipeline quantize {options}")]
