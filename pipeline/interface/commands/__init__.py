@@ -60,7 +60,7 @@ def add_published_and_checkpoint(parser: argparse.ArgumentParser) -> None:
 def bring_up_to_date(
     names: Collection[str], build: Opened, arguments: argparse.Namespace, required: Collection[str] | None = None
 ) -> list[Outcome]:
-    """Runs stages and what they need, with one line on standard error for each; returns what became of all of them.
+    """Runs stages and what they need, and returns what became of all of them; says each as it ends.
 
     Args:
         names: of the stages; with `--force` they run whether they are up to date or not.

@@ -1,4 +1,4 @@
-"""What `firmware` says of a board's run: its comparison with the reference kernels, as rows, JSON and tables."""
+"""What `firmware` prints of a board's run: its comparison with the reference kernels, as rows, JSON and tables."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def document(board: Board, run: Run, subject: Subject, table: Sequence[Row]) -> 
 
 def blocks(document: Json) -> list[Block]:
     """Tables for people."""
-    title = f"{document['build']} on {document['board']} ({document['core']}), emulated: {', '.join(document['tools'])}"
+    said = f"{document['build']} on {document['board']} ({document['core']}), emulated: {', '.join(document['tools'])}"
     compared = [[row["what"], row["verdict"], row["found"], row["why"]] for row in document["rows"]]
     best = [
         [str(number) * (place == 0), f"{one['number']}", f"{one['score']}", one["label"]]
@@ -66,9 +66,10 @@ def blocks(document: Json) -> list[Block]:
     ]
     counts = ", ".join(f"{run['instructions']:,}" for run in document["runs"])
     return [
-        (title, ("property", "verdict", "value", "why"), compared),
+        said,
+        ("", ("property", "verdict", "value", "why"), compared),
         (f"five best of each picture ({document['pictures']})", ("picture", "class>", "score>", "label"), best),
-        f"Instructions: {counts}. An emulator counts them, and knows nothing of cycles.",
+        f"Instructions: {counts}. The emulator counts instructions, not cycles.",
     ]
 
 

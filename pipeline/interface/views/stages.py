@@ -1,4 +1,7 @@
-"""One line on standard error for each stage of a build as it ends, and one for those that were up to date."""
+"""One line for each stage of a build as it ends, and one for those that were up to date.
+
+They are progress: on standard error where that is a terminal, and nowhere else, so that an error is one line there.
+"""
 
 from __future__ import annotations
 
@@ -17,15 +20,15 @@ _NAMED = 60  # characters of names in a line of stages that are up to date; more
 
 
 class StageLines:
-    """What a run of stages calls as it goes.
+    """The callbacks of `runner.build`.
 
     Args:
-        show: whether the lines are printed; that a stage is made again with other options is said in any case.
+        show: whether lines are printed at all. Warnings are printed in any case.
     """
 
     def __init__(self, build: Opened, show: bool) -> None:
         self._build = build
-        self._show = show
+        self._show = show and sys.stderr.isatty()
         self._unchanged: list[str] = []
         self._start = 0.0
         self._warned = False
