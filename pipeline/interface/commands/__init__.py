@@ -1,4 +1,4 @@
-"""The commands that are no stage, and the options that replace a stage's build, one module each.
+"""The commands that run no stage, and the options that make a stage's command do something else, one module each.
 
 To add one, add a module and its row in `pipeline.interface.cli`.
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Command(Protocol):
-    """What each of the modules has."""
+    """The interface of each of these modules."""
 
     SUMMARY: str
 
@@ -60,14 +61,14 @@ def add_published_and_checkpoint(parser: argparse.ArgumentParser) -> None:
 def bring_up_to_date(
     names: Collection[str], build: Opened, arguments: argparse.Namespace, required: Collection[str] | None = None
 ) -> list[Outcome]:
-    """Runs stages and what they need, and returns what became of all of them; says each as it ends.
+    """Runs stages and the stages they need, with one line for each as it ends; returns the outcome of all of them.
 
     Args:
-        names: of the stages; with `--force` they run whether they are up to date or not.
+        names: of the stages; with `--force` these run even if they are up to date.
         required: stages that must not be left out of the build; by default those of `names`.
 
     Raises:
-        InputError: the model is none that a required stage can work on.
+        InputError: a required stage cannot work on the model.
     """
     from pipeline import console
     from pipeline.engine import runner
@@ -101,6 +102,17 @@ def answer(arguments: argparse.Namespace, document: Callable[[], Json], blocks: 
         print_blocks(blocks())
 
 
+def announcer(arguments: argparse.Namespace) -> Callable[[str], None]:
+    """A function that says on standard error what a long step does: as JSON with `--json`, nothing with `--quiet`."""
+
+    def announce(sentence: str) -> None:
+        if not arguments.quiet:
+            line = json.dumps({"progress": sentence}) if arguments.json else sentence
+            print(line, file=sys.stderr, flush=True)
+
+    return announce
+
+
 def files_of(build: Opened, outcomes: Iterable[Outcome]) -> dict[str, Path]:
     """The files of the stages, by their path in the build."""
     return {path: build.folder / path for outcome in outcomes for path in outcome.outputs}
@@ -109,15 +121,15 @@ def files_of(build: Opened, outcomes: Iterable[Outcome]) -> dict[str, Path]:
 def check_no_build_options(
     arguments: argparse.Namespace, option: str, why: str, done: str, but: Collection[str] = ()
 ) -> None:
-    """Refuses options of a build beside one that makes the command do something else.
+    """Refuses options of a build where an option makes the command do something else.
 
     Args:
-        option: that one, as it is typed.
+        option: the option that does so, as it is typed.
         done: what was done, for the error.
-        but: fields of a request that mean something beside it.
+        but: fields of a request that may be given with it.
 
     Raises:
-        UsageError: one of the others was given.
+        UsageError: another option of a build was given.
     """
     from pipeline.request.request import flag, typed
     from recreate_model.support.errors import UsageError

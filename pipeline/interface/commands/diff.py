@@ -1,4 +1,4 @@
-"""Command `diff`: how far two `.tflite` files agree, and where they part."""
+"""Command `diff`: how far two `.tflite` files agree, and where they differ."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="VERDICT",
         help=f"weakest verdict that ends with status 0: {', '.join(ACCEPTED)} (default IDENTICAL)",
     )
-    parser.add_argument("--all", action="store_true", help="every difference in the table, not the weightiest alone")
+    parser.add_argument("--all", action="store_true", help="list every difference, not only the most significant ones")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-_LONGEST = 86_400  # seconds, a day; of much larger numbers no clock is made
+_LONGEST = 86_400  # seconds: a day; timers refuse much larger numbers
 SUMMARY = "build a bare-metal Cortex-M image of a build, run it under QEMU and compare its outputs"
 
 
@@ -14,7 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--board", required=True, metavar="NAME", help="mps3-an547 (M55), mps2-an500 (M7) or mps2-an386 (M4)")
     add("--pictures", type=int, default=1, metavar="N", help="pictures to run (default 1)")
     add("--time-limit", type=int, default=120, metavar="SECONDS", help="for the emulator (default 120)")
-    add("--keep", type=Path, metavar="FOLDER", help="leave image and sources there")
+    add("--keep", type=Path, metavar="FOLDER", help="keep the image and its sources in this folder")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
-from pipeline.interface.commands import add_published_and_checkpoint, answer
+from pipeline.interface.commands import add_published_and_checkpoint, announcer, answer
 
 SUMMARY = "whether a published INT8 model is what a checkpoint gives, without its calibration pictures"
 
-# The weaker verdicts refute.
+# A weaker verdict says that the checkpoint does not give the file.
 ACCEPTED = ("IDENTICAL", "CONSISTENT")
 
 
@@ -20,14 +19,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--toolchain",
         metavar="NAME[,NAME...]",
-        help="to make it again with: 2.5.0, 2.6.0, 2.4.4 or today, each also with -old; or none (default: what fits)",
+        help="what to rebuild it with: 2.5.0, 2.6.0, 2.4.4 or today, each also with -old; or none (default: what fits)",
     )
-    add("--keep", type=Path, metavar="FOLDER", help="write the models that are made again there, for `diff`")
+    add("--keep", type=Path, metavar="FOLDER", help="write the rebuilt models to this folder, for `diff`")
     add(
         "--record",
         type=Path,
         metavar="FILE",
-        help="write the folding factors of a file proved IDENTICAL there; of the published model, for `--moves`",
+        help="write the folding factors of a file proved IDENTICAL; those of the published model are for `--moves`",
     )
     add(
         "--accept",
@@ -56,10 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
     recipe, machine = resolve(Request.given(arguments, images="procedural"), progress, may_fetch=True)
     cache = resources.cache_folder()
 
-    def announce(sentence: str) -> None:
-        if not arguments.quiet:
-            print(sentence, file=sys.stderr, flush=True)
-
+    announce = announcer(arguments)
     checkpoint = prove_view.checkpoint(recipe, machine)
     with progress.bar("proving"):
         found = prove(published, str(path), checkpoint, chains, lambda chain: toolchain.ensure(chain, cache, announce))

@@ -1,4 +1,4 @@
-"""The commands that run stages, and those that say what running them would do."""
+"""The commands that run stages, and `status` and `explain`, which say what would run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pipeline.engine.runner import Outcome
     from pipeline.request.opened import Opened
 
-# Commands that look at a model, and make or change none.
+# Commands that examine a model and never make one.
 _CHECKING = ("verify", "evaluate", "platforms")
 
 
@@ -53,7 +53,7 @@ def build(arguments: argparse.Namespace) -> int:
 
 
 def _behind(build: Opened, outcomes: Sequence[Outcome]) -> list[str]:
-    """What the rest of the build lacks, now that these stages are up to date."""
+    """Warnings of other stages of the build that are not up to date."""
     from pipeline.engine import runner
 
     ran = [outcome.stage for outcome in outcomes]

@@ -33,7 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
     progress = console.progress(arguments.quiet or arguments.json)
     build = open_build(arguments, TRYING, progress, may_fetch=True)
     recipe, machine, request = build.recipe, build.machine, build.request
-    # What is only tried has nothing to do with the variants that the build has.
+    # A trial does not depend on the variants that the build has.
     tried = parse_targets(request.targets, arguments.optimise or "both", machine.vela_config)
     targets = fit.candidates(tried, machine.vela_config)
     bring_up_to_date((build.model_stage,), build, arguments)

@@ -1,4 +1,4 @@
-"""What `diff` says: a comparison as lines and tables, or as JSON."""
+"""What `diff` prints: a comparison as lines and tables, or as JSON."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from recreate_model.compare.verdict import printable
 from recreate_model.quantize.convert import activation_name
 from recreate_model.support.digest import Json, digest_bytes
 
-_ROWS = 20  # of the table of differences, unless all are asked for
-_NAME = 120  # most characters of a tensor's name
+_ROWS = 20  # of the table of differences without --all
+_NAME = 120  # characters of a tensor's name, at most
 
 
 def identity(path: Path, data: bytes) -> dict[str, str | int]:
-    """What a file is: SHA-1 beside SHA-256, as published collections name their files by it."""
+    """Path, size and digests of a file; SHA-1 is among them because model collections publish it."""
     digests = {algorithm: digest_bytes(data, algorithm) for algorithm in ("sha1", "sha256")}
     return {"path": str(path), "bytes": len(data), **digests}
 
@@ -39,7 +39,7 @@ def document(comparison: Comparison, asked: Verdict, files: Sequence[Mapping[str
 def blocks(
     comparison: Comparison, asked: Verdict, files: Sequence[Mapping[str, str | int]], all_rows: bool
 ) -> list[Block]:
-    """The two files, the verdict, how many differences there are of each kind, and the weightiest of them."""
+    """The two files, the verdict, how many differences there are of each kind, and the most significant ones."""
     titles = {"file": "path", "bytes": "bytes", "SHA-1": "sha1", "SHA-256": "sha256"}
     rows = [
         (name, title, _cell(file[key])) for name, file in zip("AB", files, strict=True) for title, key in titles.items()
@@ -69,6 +69,6 @@ def _cell(value: str | int) -> str:
 
 
 def _row(difference: Difference) -> tuple[str, str, str]:
-    """The tensor by the first of its names: the converter joins those of all nodes it fused."""
+    """One row; a tensor has the first of its names, as the converter joins the names of all nodes it fused."""
     where = "\n".join(filter(None, (difference.where, activation_name(difference.name)[:_NAME])))
     return difference.kind.label, "\n".join(map(printable, where.split("\n"))), printable(difference.what)

@@ -17,7 +17,7 @@ from recreate_model.support.digest import Json
 
 
 def rows(run: Run, subject: Subject, labels: Sequence[str]) -> list[Row]:
-    """What the board computed against what this machine knows."""
+    """What the board computed, compared with what this machine computes."""
     found = bit_exact(run.outputs, subject.expected)
     best = [_best(scores, labels) for scores in subject.expected]
     agreeing = sum(one == other for one, other in zip(run.best, best, strict=True))
@@ -31,7 +31,7 @@ def rows(run: Run, subject: Subject, labels: Sequence[str]) -> list[Row]:
 
 
 def published_row(outputs: Array, published: Array) -> Row:
-    """The published output against what the board made of the published input; both int8 (classes)."""
+    """The published output, compared with what the board computed from the published input; both int8 (classes)."""
     equal, total = int((outputs == published).sum()), published.size
     why = "the published test vector, behind the other pictures"
     return claim("published output", f"{total} of {total} bytes", f"{equal} of {total} bytes", why)
@@ -56,7 +56,7 @@ def document(board: Board, run: Run, subject: Subject, table: Sequence[Row]) -> 
 
 
 def blocks(document: Json) -> list[Block]:
-    """Tables for people."""
+    """The same as lines and tables."""
     said = f"{document['build']} on {document['board']} ({document['core']}), emulated: {', '.join(document['tools'])}"
     compared = [[row["what"], row["verdict"], row["found"], row["why"]] for row in document["rows"]]
     best = [
@@ -74,6 +74,6 @@ def blocks(document: Json) -> list[Block]:
 
 
 def _best(scores: Array, labels: Sequence[str]) -> tuple[Best, ...]:
-    """Of equal scores the first is the better one."""
+    """The five best classes; of equal scores the first is better."""
     ranked = map(int, np.argsort(-scores.astype(np.int32), kind="stable")[:5])
     return tuple(Best(at, int(scores[at]), labels[at] if at < len(labels) else "no label") for at in ranked)

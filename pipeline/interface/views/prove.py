@@ -80,7 +80,7 @@ def _attempt(attempt: Attempt) -> Json:
 
 
 def blocks(found: Json) -> list[Block]:
-    """The same for people: the file, the numbers, how it was made again, the verdict."""
+    """The same as lines and tables: the file, the numbers, the rebuilt models, the verdict."""
     published, numbers, ranges = found["published"], found["numbers"], found["ranges"]
     checkpoint = found["checkpoint"]
     rows = [
@@ -112,8 +112,8 @@ def blocks(found: Json) -> list[Block]:
         rows.append(("not checked", _NO_BACKGROUND))
     said: list[Block] = [("", ("", ""), rows)]
     if found["rebuilt"]:
-        table = [(each["with"], each["verdict"] or "not made", _remark(each)) for each in found["rebuilt"]]
-        said.append(("made again", ("with", "verdict", "remark"), table))
+        table = [(each["with"], each["verdict"] or "failed", _remark(each)) for each in found["rebuilt"]]
+        said.append(("rebuilt", ("with", "verdict", "remark"), table))
     if found["verdict"] == "CONSISTENT" and not found["has_frozen_graph"]:
         said.append(f"No toolchain was run: {_NO_GRAPH}.")
     if refutations := found["refutations"]:
@@ -156,7 +156,7 @@ def _remark(attempt: Json) -> str:
 
 
 def keep(proof: Proof, folder: Path) -> None:
-    """Writes every model that was made again into a folder, so that `diff` can look at it.
+    """Writes every rebuilt model to a folder, for `diff`.
 
     Raises:
         ResourceError: the folder cannot be written.
@@ -173,7 +173,7 @@ def keep(proof: Proof, folder: Path) -> None:
 
 
 def record(proof: Proof, published: bytes, path: Path) -> PipelineError | None:
-    """Writes the table of moves of a published file that was made again; or why it could not."""
+    """Writes the table of moves of a published file that was rebuilt; returns the error if it cannot."""
     try:
         user_files.write_new(path.parent, {path.name: moves.to_json(table_of(published, proof))}, "--record")
     except PipelineError as error:
@@ -182,7 +182,7 @@ def record(proof: Proof, published: bytes, path: Path) -> PipelineError | None:
 
 
 def check(proof: Proof, recipe: Recipe, path: Path, asked: Verdict) -> None:
-    """Raises the error that the verdict deserves, unless it reaches the one asked for."""
+    """Raises an error unless the verdict is the one asked for, or a stronger one."""
     if not proof.verdict.reaches(asked):
         raise _unproved(proof, recipe, path, asked)
 
@@ -198,7 +198,7 @@ def _unproved(proof: Proof, recipe: Recipe, path: Path, asked: Verdict) -> Pipel
             f"{_numbers(len(proof.refutations))}",
             next_step="give the checkpoint the file was made from, or look at --json",
         )
-    # What could not be tried may have given the bytes.
+    # A toolchain that could not be run may give the bytes.
     for attempt in proof.attempts:
         if attempt.failure is not None:
             return attempt.failure

@@ -23,13 +23,13 @@ _FLOAT32_BITS = 24  # of mantissa: recovered ranges are not rounded
 
 
 def ranges_of(published: bytes, source: str, model: Model) -> Recovered:
-    """What is recovered from a published model.
+    """The ranges recovered from a published model.
 
     Args:
         source: what to call the file in an error.
 
     Raises:
-        InputError: no full-integer INT8 model, or another network's.
+        InputError: the file is not a full-integer INT8 model, or one of another network.
     """
     view = read_model(published, source)
     check_member(view, model, source)
@@ -37,7 +37,7 @@ def ranges_of(published: bytes, source: str, model: Model) -> Recovered:
 
 
 def as_table(recovered: Recovered, published: bytes, recipe: Recipe, float_model: bytes, graph_sha256: str) -> Ranges:
-    """The same by the names of our float model of the recipe's network; `graph_sha256` is of its float graph."""
+    """The recovered ranges by the names of our float model; `graph_sha256` is that of its float graph."""
     pairs = list(zip(convert.activations(float_model), recovered.activations, strict=True))
     return Ranges(
         spans={name: activation.span for name, activation in pairs if activation.span is not None},
@@ -71,7 +71,7 @@ def _missing(recovered: Recovered) -> list[str]:
 
 
 def check(recovered: Recovered, source: str, target: Path) -> None:
-    """Raises CheckError where a range that a build needs was not found."""
+    """Raises CheckError if a range that a build needs was not found."""
     if missing := _missing(recovered):
         raise CheckError(
             expected=f"a range for every activation of {source} whose range decides a byte",
@@ -82,7 +82,7 @@ def check(recovered: Recovered, source: str, target: Path) -> None:
 
 
 def blocks(found: Json, machine: Machine, recipe: Recipe) -> list[Block]:
-    """The same for people, and the command that builds with the table."""
+    """The same as lines and tables, with the command that builds from the range table."""
     converter = Generation(found["arithmetic"]).converter
     said: list[Block] = [f"{found['recovered']} ranges recovered, quantized as by {converter}: {found['table']}"]
     if found["left_out"]:
