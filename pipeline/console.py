@@ -28,7 +28,7 @@ SHORT_DIGEST = 10
 Block = str | tuple[str, Sequence[str], Sequence[Sequence[str]]]
 
 _GAP = "  "  # between columns
-_NARROW = 18  # a column that is no wider is not wrapped where others can be
+_NARROW = 20  # a column that is no wider is not wrapped where others can be
 _TRIED = 100  # rows of a table that are looked at to choose the widths of its columns
 _INDENT = 4  # of the columns of a row that is shown as a list
 _STYLES = {
