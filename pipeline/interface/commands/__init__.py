@@ -76,6 +76,11 @@ def bring_up_to_date(
     from pipeline.interface.views.stages import StageLines
 
     lines = StageLines(build, show=not (arguments.quiet or arguments.json))
+
+    def done(outcome: Outcome) -> None:
+        build.keep(outcome)
+        lines.ends(outcome)
+
     outcomes = runner.build(
         runner.with_needs(names, build.stages),
         build.recipe,
@@ -83,7 +88,7 @@ def bring_up_to_date(
         force=names if getattr(arguments, "force", False) else (),
         on_wait=lambda: console.waiting(build.folder),
         on_build=lines.begins,
-        on_done=lines.ends,
+        on_done=done,
     )
     lines.flush()
     for outcome in outcomes:
