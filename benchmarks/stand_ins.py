@@ -21,7 +21,7 @@ import emulator
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pipeline import console
-from pipeline.interface import proof
+from pipeline.interface.views import prove as prove_view
 from pipeline.request.request import Request
 from pipeline.request.resolve import resolve
 from recreate_model.network.spec import MOBILENET_V2
@@ -42,7 +42,7 @@ def checkpoint(archive: str) -> Checkpoint:
         SystemExit: the archive has no frozen graph.
     """
     recipe, machine = resolve(Request(checkpoint=archive, images="procedural"), console.NoBars(), may_fetch=True)
-    found = proof.checkpoint(recipe, machine)
+    found = prove_view.checkpoint(recipe, machine)
     if found.frozen_graph is None:
         raise SystemExit(
             f"error: expected an archive with a frozen graph; found none in {archive}; done: nothing was measured; "

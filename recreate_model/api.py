@@ -217,12 +217,12 @@ def recover_ranges(published: TfliteModel, floats: FloatNetwork) -> Ranges:
     Raises:
         InputError: no full-integer INT8 model, or another network.
     """
-    from pipeline.interface import recovery
+    from pipeline.interface.views import recover as view
 
     data, source = _model(published)
     recipe = floats.start.recipe
-    recovered = recovery.ranges_of(data, source, recipe.model)
-    return recovery.as_table(recovered, data, recipe, floats.model, floats.graph_sha256)
+    recovered = view.ranges_of(data, source, recipe.model)
+    return view.as_table(recovered, data, recipe, floats.model, floats.graph_sha256)
 
 
 def prove(published: TfliteModel, floats: FloatNetwork, *, toolchains: str | None = None) -> Proof:
@@ -243,14 +243,14 @@ def prove(published: TfliteModel, floats: FloatNetwork, *, toolchains: str | Non
     """
     from absl import logging
 
-    from pipeline.interface import proof
+    from pipeline.interface.views import prove as view
     from recreate_model.prove import prove as proving
     from recreate_model.prove import toolchain
     from recreate_model.support.resources import cache_folder
 
     data, source = _model(published)
     chains = None if toolchains is None else toolchain.parse(toolchains)
-    checkpoint = proof.checkpoint(*_resolved(floats, images="procedural"))
+    checkpoint = view.checkpoint(*_resolved(floats, images="procedural"))
     cache = cache_folder()
     announce = functools.partial(logging.info, "%s")
     return proving.prove(data, source, checkpoint, chains, lambda chain: toolchain.ensure(chain, cache, announce))

@@ -76,7 +76,6 @@ ARROWS = {
     "calibration.pictures": ("recreate_model.support", "recreate_model.recipe", "recreate_model.network"),
     "pipeline.ethos_u": (
         "recreate_model.support",
-        "pipeline.console",
         "recreate_model.recipe",
         "recreate_model.tflite",
         "calibration.parallel",

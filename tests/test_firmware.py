@@ -24,8 +24,9 @@ from pipeline.cortex_m.firmware import image
 from pipeline.cortex_m.firmware.boards import BOARDS, Board, board
 from pipeline.cortex_m.standalone.emit import runtime_sources
 from pipeline.engine.work import LABELS_FILE, model_file
-from pipeline.interface import cli, firmware_text
+from pipeline.interface import cli
 from pipeline.interface.commands import firmware
+from pipeline.interface.views import firmware as firmware_view
 from pipeline.platforms import cortex_m
 from pipeline.platforms.evidence import Subject
 from pipeline.platforms.subject import subject
@@ -81,7 +82,7 @@ class Case:
 
     def differing(self, board: Board, folder: Path) -> list[str]:
         """The properties that are not as they should be."""
-        table = firmware_text.rows(self.ran(board, folder), self.subject, self.labels)
+        table = firmware_view.rows(self.ran(board, folder), self.subject, self.labels)
         return [row.what for row in table if row.verdict != "match"]
 
 
@@ -129,7 +130,7 @@ def whole_network(tmp_path_factory: pytest.TempPathFactory) -> Case:
 def test_the_small_network_is_bit_exact(name: str, small_network: Case, tmp_path: Path) -> None:
     """Array, scores, and the five best classes with their labels, of three pictures."""
     ran = small_network.ran(board(name), tmp_path)
-    table = firmware_text.rows(ran, small_network.subject, small_network.labels)
+    table = firmware_view.rows(ran, small_network.subject, small_network.labels)
     assert [(row.what, row.verdict) for row in table] == [
         ("CRC-32 of the array", "match"),
         ("scores", "match"),
@@ -148,7 +149,7 @@ def test_the_whole_network_is_bit_exact(name: str, whole_network: Case, tmp_path
     """The same at full size, where an inference takes less than 1.3e9 instructions."""
     assert whole_network.subject.inputs.shape == (3, 224, 224, 3)
     ran = whole_network.ran(board(name), tmp_path)
-    table = firmware_text.rows(ran, whole_network.subject, whole_network.labels)
+    table = firmware_view.rows(ran, whole_network.subject, whole_network.labels)
     assert [row.verdict for row in table] == ["match"] * 3
     assert max(ran.instructions) < 1.3e9
 
@@ -339,11 +340,11 @@ def test_tables_say_what_was_computed_and_by_what(finished_build: Request) -> No
         r"on mps3-an547 \(Cortex-M55\), emulated: arm-none-eabi-gcc \d+\.\S+, qemu-system-arm \d+\.",
         " ".join(result.stdout.split()),
     )
-    assert re.search(r"CRC-32 of the array +match +[0-9a-f]{8} ", result.stdout)
-    assert re.search(r"scores +match +2 of 2 bit-exact", result.stdout)
-    assert re.search(r"five best +match +2 of 2 pictures", result.stdout)
-    assert len(re.findall(r"^ *[01]? +\d+ +-?\d+ +\S", result.stdout, re.MULTILINE)) == 10
-    assert "An emulator counts them, and knows nothing of cycles." in result.stdout
+    assert re.search(r"CRC-32 of the array\tmatch\t[0-9a-f]{8}\t", result.stdout)
+    assert re.search(r"scores\tmatch\t2 of 2 bit-exact", result.stdout)
+    assert re.search(r"five best\tmatch\t2 of 2 pictures", result.stdout)
+    assert len(re.findall(r"^[01]?\t\d+\t-?\d+\t\S", result.stdout, re.MULTILINE)) == 10
+    assert "The emulator counts instructions, not cycles." in result.stdout
 
 
 @needs_tools

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from pipeline.console import NoBars
-from pipeline.interface import proof
+from pipeline.interface.views import prove as prove_view
 from pipeline.provenance import check as provenance_check
 from pipeline.provenance.read import read_statement
 from pipeline.request.find_checkpoint import find_checkpoint
@@ -211,7 +211,7 @@ def test_the_int8_model_of_another_form_is_that_of_the_variables(name: str, slim
 def checkpoint(path: Path) -> Checkpoint:
     """As the command line takes it."""
     request = Request(model="0.35_96", checkpoint=str(path), images="procedural", calib=1, limit=0)
-    return proof.checkpoint(*resolve(request, NoBars(), may_fetch=False))
+    return prove_view.checkpoint(*resolve(request, NoBars(), may_fetch=False))
 
 
 def proved(model: bytes, given: Checkpoint) -> Proof:

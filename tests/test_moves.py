@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from pipeline.console import NoBars
-from pipeline.interface import proof
+from pipeline.interface.views import prove as prove_view
 from pipeline.request.request import Request
 from pipeline.request.resolve import resolve
 from recreate_model.compare.verdict import Verdict
@@ -40,7 +40,7 @@ def checkpoint(small_weights: dict[str, Array], tmp_path_factory: pytest.TempPat
     archive = tmp_path_factory.mktemp("archive") / f"{SMALL.name}.tgz"
     official_layout.write_archive(archive, SMALL, small_weights, graph=graph)
     request = Request(model="0.35_96", checkpoint=str(archive), images="procedural", calib=1, limit=0)
-    return proof.checkpoint(*resolve(request, NoBars(), may_fetch=False))
+    return prove_view.checkpoint(*resolve(request, NoBars(), may_fetch=False))
 
 
 @pytest.fixture(scope="module")

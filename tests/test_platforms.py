@@ -356,7 +356,7 @@ def test_a_second_look_that_finds_something_else_makes_the_card_again(
     build(small_build)
     checks["cortex_m"] = lambda *_: []
     assert command("platforms", small_build) == 0
-    assert "not up to date: card, attest. `all` brings them up to date." in capsys.readouterr().out
+    assert "stale: card, attest; `all` brings them up to date" in capsys.readouterr().out
     build(small_build)
     assert card_row(small_build, "Cortex-M") == ["analysed", HOST.sentence]
     assert attested(small_build)
@@ -369,7 +369,10 @@ def test_evidence_of_another_model_is_not_believed(
     build(small_build, ("platforms",))
     build(small_build)
     assert command("all", small_build, calib=7) == 0
-    assert "the card has none of it: platforms. Run it again, then `all`." in capsys.readouterr().out
+    assert (
+        "platforms ran on other files, so the card leaves it out; run platforms again, then `all`"
+        in capsys.readouterr().out
+    )
     assert card_row(small_build, "Cortex-A") == ["not measured", ""]
     assert "platforms" not in chain(small_build)
     assert attested(small_build)
@@ -397,7 +400,7 @@ def test_a_file_that_was_changed_by_hand_is_not_believed(
     assert command("status", small_build) == 0
     assert f"{PLATFORMS_FILE} is missing or changed" in capsys.readouterr().out
     assert command("all", small_build) == 0
-    assert "the card has none of it: platforms" in capsys.readouterr().out
+    assert "platforms ran on other files, so the card leaves it out" in capsys.readouterr().out
     assert card_row(small_build, "Mali GPU") == ["not measured", ""]
     assert "platforms" not in chain(small_build)
     assert attested(small_build)
@@ -430,7 +433,7 @@ def test_outputs_that_part_are_a_row_without_a_tick(
     said = capsys.readouterr()
     (line,) = said.err.splitlines()
     assert line.startswith("error: expected every claim of `platforms` to hold")
-    assert "ran, FAILED" in said.out
+    assert f"Cortex-M\tfailed\t{PARTED.what}" in said.out
     document = platforms(small_build)
     assert not document["holds"]
     boards = [each for each in document["rows"] if each["platform"] == "Cortex-M" and each["status"] == "ran"]
@@ -479,7 +482,7 @@ def test_json_has_every_column_of_the_table(
     small_build: Request, checks: dict[str, Check], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Platform, evidence, what ran where and with what, agreement, time, and what it does not show."""
-    full = replace(EMULATED, note="slow there", missing="more RAM", seconds=1.25)
+    full = replace(EMULATED, note="slow there", missing="more RAM", pictures=20, seconds=1.25)
     checks["cortex_a"] = lambda *_: [full]
     assert command("platforms", small_build, "--json") == 0
     document = json.loads(capsys.readouterr().out)
@@ -490,12 +493,11 @@ def test_json_has_every_column_of_the_table(
     assert shown == {**asdict(full), "tools": ["LiteRT 9.9"], "holds": True, "ticks": True}
     assert command("platforms", small_build) == 0
     text = capsys.readouterr().out
-    assert f"platforms {NAME}, on procedural pictures" in text
-    (line,) = [line for line in text.splitlines() if line.split()[:1] == ["Cortex-A"]]
-    for cell in ("ran", "emulated kernels; qemu (emulated)", "LiteRT 9.9", "20 of 20 bit-exact", "1.250", "slow there"):
-        assert cell in line
-    assert "missing: more RAM" in " ".join(text.split())
-    assert "most of them emulated: never of the real one." in text
+    assert "platform\tevidence\twhat ran\tagreement\n" in text
+    assert "Cortex-A\tran\temulated kernels; qemu (emulated) [1]\t20 of 20 bit-exact\n" in text
+    assert "[1]\tLiteRT 9.9; 20 pictures, 1.250 s; slow there; missing: more RAM\n" in text
+    assert "Pictures: procedural." in text
+    assert "No figure is that of a real device." in text
 
 
 # The real checks

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.console import NoBars
-from pipeline.interface import proof
+from pipeline.interface.views import prove as prove_view
 from pipeline.request.request import Request
 from pipeline.request.resolve import resolve
 from recreate_model.compare.verdict import Verdict
@@ -53,7 +53,7 @@ def checkpoint(small_archive: Path) -> Checkpoint:
     """The archive in the official layout, as the command line takes it."""
     request = Request(model="0.35_96", checkpoint=str(small_archive), images="procedural", calib=1, limit=0)
     recipe, machine = resolve(request, NoBars(), may_fetch=False)
-    return proof.checkpoint(recipe, machine)
+    return prove_view.checkpoint(recipe, machine)
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +138,7 @@ def test_a_range_that_no_calibration_gives_is_remarked_beside_identical_bytes(
     document = told(*flags(tmp_path / "published.tflite", small_archive, "--accept", "identical"))
     assert (document["status"], document["verdict"], document["refutations"]) == (0, "IDENTICAL", [])
     assert document["remarks"] == [asdict(remark)]
-    said = str(proof.blocks(document))
+    said = str(prove_view.blocks(document))
     assert "1 number that no calibration gives" in said
     assert "IDENTICAL: byte for byte the same, but no pictures give such ranges." in said
     assert proved(convert.quantize(small_float, spans), Checkpoint(SMALL, small_weights, None)).remarks == ()
@@ -762,7 +762,7 @@ def test_a_refuted_file_is_status_1_with_its_first_refutation(
     assert len(found["refutations"]) == 1
     assert "bias of channel 7" in found["refutations"][0]["what"]
     assert "bias of channel 7" in found["error"]
-    said = str(proof.blocks(found))
+    said = str(prove_view.blocks(found))
     assert "refuted by 1 number" in said
     assert "the checkpoint does not give this file" in said
 

@@ -12,7 +12,7 @@ import pytest
 from pipeline.claims.published_files import _INPUT_PATH, _OUTPUT_PATH
 from pipeline.claims.rows import holds
 from pipeline.console import NoBars
-from pipeline.interface import firmware_text
+from pipeline.interface.views import firmware as firmware_view
 from pipeline.platforms import published_vector
 from pipeline.platforms.evidence import Subject
 from tests.test_bad_input import run
@@ -57,8 +57,8 @@ def test_one_byte_off_the_published_output_fails_the_boards_row() -> None:
     wanted = np.arange(1001).astype(np.int8)
     off = wanted.copy()
     off[500] += 1
-    assert holds([firmware_text.published_row(wanted, wanted)])
-    row = firmware_text.published_row(off, wanted)
+    assert holds([firmware_view.published_row(wanted, wanted)])
+    row = firmware_view.published_row(off, wanted)
     assert not holds([row])
     assert row.found == "1000 of 1001 bytes"
 

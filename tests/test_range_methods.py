@@ -29,7 +29,7 @@ from calibration.selection import select
 from pipeline import console
 from pipeline.engine import golden, runner
 from pipeline.engine.stages import STAGES
-from pipeline.interface import build_text
+from pipeline.interface.views import build as build_view
 from pipeline.request import resolve
 from pipeline.request.request import Request
 from recreate_model.quantize import convert
@@ -390,9 +390,7 @@ def test_input_and_logits_keep_their_range(method: str, found: Distributions, sm
     assert (spans[:, 1] <= found.spans[:, 1]).all()
 
 
-def test_a_build_says_its_method_and_claims_no_golden_bytes(
-    small_build: Request, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_build_says_its_method_and_claims_no_golden_bytes(small_build: Request) -> None:
     """In its table of ranges, on its card, in the terminal; with any number of processes. `verify` claims no bytes."""
     folder = small_build.out / NAME
     before = digest_file(folder / f"{NAME}.tflite")
@@ -406,8 +404,8 @@ def test_a_build_says_its_method_and_claims_no_golden_bytes(
     assert rows["SHA-256"] == "not claimed"
     assert rows["activation scales"] == "match"
     recipe, _ = resolve.resolve(request, console.NoBars(), may_fetch=False)
-    build_text.print_build(folder, recipe, outcomes, ("card",))
-    assert "ranges     by percentile:90; golden.json claims bytes of min-max alone" in capsys.readouterr().out
+    (summary,) = build_view.blocks(folder, recipe, outcomes, "card", files=False)
+    assert ("ranges", "by percentile:90; golden.json claims bytes of min-max alone") in summary[2]
     assert build(replace(request, jobs=3), ("calibrate",), ("calibrate",))[-1].outputs == outcomes[2].outputs
 
 

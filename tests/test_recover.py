@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calibration.ranges import range_table as range_tables
-from pipeline.interface import recovery
+from pipeline.interface.views import recover as recover_view
 from pipeline.request.request import Request
 from recreate_model.network import architecture
 from recreate_model.network.spec import MOBILENET_V2
@@ -65,8 +65,8 @@ def random_spans(float_model: bytes, seed: int) -> Spans:
 
 def table_of(published: bytes, float_model: bytes) -> range_tables.Ranges:
     """What `recover` writes."""
-    recovered = recovery.ranges_of(published, "the model", SMALL)
-    return recovery.as_table(recovered, published, RECIPE, float_model, "0" * 64)
+    recovered = recover_view.ranges_of(published, "the model", SMALL)
+    return recover_view.as_table(recovered, published, RECIPE, float_model, "0" * 64)
 
 
 def scales(model: bytes) -> list[object]:

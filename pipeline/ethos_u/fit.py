@@ -7,14 +7,12 @@ the variant that fits; the result has the options that build it.
 from __future__ import annotations
 
 import math
-import shlex
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from calibration.parallel.workers import Workers
-from pipeline.console import Block
 from pipeline.ethos_u.config import MODE, VelaConfig
 from pipeline.ethos_u.report import OPTIMISED
 from pipeline.ethos_u.targets import check_target, config_of
@@ -137,35 +135,3 @@ def _options(target: Target, config_path: Path | None) -> list[str]:
     text = f"{target.accelerator}:{target.system_config}:{target.memory_mode}"
     options = ["--targets", text, "--optimise", OPTIMISED[target.optimise]]
     return options + (["--vela-config", str(config_path)] if config_path else [])
-
-
-def blocks(found: Json) -> list[Block]:
-    """The result of `document` for the terminal: all plans, then for each accelerator the fastest that fits."""
-    columns = ("target", "memory mode", "optimised for", "SRAM KiB>", "DRAM KiB>", "inferences/s>", "fits")
-    rows = [
-        (
-            row["accelerator"],
-            plan["memory_mode"],
-            plan["optimise"],
-            f"{plan['sram_needed_kib']:,.1f}",
-            f"{plan['dram_kib']:,.0f}",
-            f"{plan['inferences_per_second']:,.1f}",
-            "yes" if plan["fits"] else f"over by {plan['over_by_kib']:,.1f} KiB",
-        )
-        for row in found["accelerators"]
-        for plan in row["plans"]
-    ]
-    output: list[Block] = [(f"{found['build']} in {found['sram_kib']:,} KiB of SRAM", columns, rows)]
-    for row in found["accelerators"]:
-        plan = row["recommended"]
-        if plan is None:
-            output.append(f"{row['accelerator']}: nothing fits")
-        else:
-            rate = f"{plan['inferences_per_second']:,.1f} inferences/s"
-            summary = f"{plan['memory_mode']} for {plan['optimise']}, {rate}"
-            output.append(f"{row['accelerator']}: {summary}: {shlex.join(plan['options'])}")
-    output.append(
-        f"These are estimates of Vela {found['vela']}, without the SRAM that the runtime itself needs. Weights are "
-        "included if the memory mode keeps them in SRAM."
-    )
-    return output

@@ -53,6 +53,7 @@ _EXIT_STATUS = (
     "exit status: 0 done, 1 a check failed, 2 invalid usage, 3 bad input, "
     "4 a resource is not available, 5 a tool failed"
 )
+_RUNS_STAGES = ("all", *(stage.name for stage in STAGES))  # commands that make files
 _FEW = 8  # choices that an error lists itself
 _FORCE = "run the named stage, or with `all` every stage, even if it is up to date or other options made the build"
 
@@ -187,6 +188,8 @@ def parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
             variants = VARIANTS.get(name, ())
             for variant in variants:
                 variant.add_arguments(parser)
+            if name in _RUNS_STAGES:
+                parser.add_argument("--files", action="store_true", help="list all files, with size and SHA-1")
             _add_build_arguments(parser, name, without={variant.REPLACES for variant in variants})
         _add_output_arguments(parser, default=argparse.SUPPRESS)
         arguments = [str(action.metavar or action.dest) for action in parser._actions if not action.option_strings]

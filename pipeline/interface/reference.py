@@ -11,8 +11,8 @@ from pipeline.request.request import GROUPS, OPTIONS, Group, default_text, flags
 _INTRODUCTION = """# The command line
 
 A command line is the program, a command and its options: `python -m pipeline quantize --calib 500`, or
-`recreate-model quantize --calib 500` for an installed copy. `--help` behind a command shows the options that concern it,
-with an example. This page is written by `make reference`.
+`recreate-model quantize --calib 500` for an installed copy. `--help` behind a command shows the options that concern
+it, with an example. This page is written by `make reference`.
 """
 _BUILD = """## Options of a build
 

@@ -19,16 +19,15 @@ from recreate_model.support.errors import InputError
 
 
 def find_pictures(
-    request: Request, chosen: int | Sequence[Picture], calibrated: Sequence[str], progress: Progress, warn: bool
+    request: Request, chosen: int | Sequence[Picture], calibrated: Sequence[str], progress: Progress
 ) -> tuple[Source, Selection]:
     """The source, and the pictures of it to calibrate and to evaluate on.
 
     Args:
         chosen: number of pictures to calibrate on, or the pictures themselves.
         calibrated: SHA-256 of pictures on which a given range table was measured.
-        warn: whether to warn that procedural pictures resemble no photograph.
     """
-    wanted = _folder_or_procedural(warn) if request.images == "auto" else request.images
+    wanted = _folder_or_procedural() if request.images == "auto" else request.images
     if wanted == "procedural":
         given = {name: getattr(request, name) for name in ("labels", "label_base", "split")}
         refuse("procedural pictures, which have no labels and no splits", **given)
@@ -39,13 +38,9 @@ def find_pictures(
     return source, selection
 
 
-def _folder_or_procedural(warn: bool) -> str:
+def _folder_or_procedural() -> str:
     wanted = os.environ.get("IMAGENET_DIR") or "procedural"
-    if wanted == "procedural" and warn:
-        logging.warning(
-            "no pictures are given: PROCEDURAL ones are used, which resemble no photograph; give --images for real ones"
-        )
-    elif wanted != "procedural" and not wanted.startswith(TFDS) and not Path(wanted).exists():
+    if wanted != "procedural" and not wanted.startswith(TFDS) and not Path(wanted).exists():
         raise InputError(
             expected=f"IMAGENET_DIR to name a path with pictures, or a data set as {TFDS}NAME",
             found=f"nothing at {wanted}",
@@ -64,3 +59,10 @@ def warn_of_evaluation(recipe: Recipe, request: Request) -> None:
         logging.warning(
             "which pictures calibrated %s is not recorded; some of them may be among those to evaluate on", what
         )
+
+
+def warn_of_procedural(recipe: Recipe, request: Request) -> None:
+    """Warns if pictures are procedural because none were given; not for seeded weights, which claim no accuracy."""
+    is_claimed = recipe.model.resolution > 0 and recipe.checkpoint.kind != "seeded"
+    if is_claimed and request.images == "auto" and recipe.evaluation.kind == "procedural":
+        logging.warning("no pictures are given: PROCEDURAL ones are used, which resemble no photograph; give --images")

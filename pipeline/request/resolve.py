@@ -94,12 +94,10 @@ def complete(request: Request, start: Start, progress: Progress) -> tuple[Recipe
     targets = parse_targets(request.targets, request.optimize, custom)
     range_method = find_range_method(request)
     table, ranges_sha256 = find_table(request)
-    checkpoint = start.recipe.checkpoint
     measured = not (table or start.recipe.given)
     chosen = 0 if not measured else read_manifest(request.manifest) if request.manifest else request.calib
     calibrated = table.pictures if table else ()
-    shown = checkpoint.kind != "seeded" and start.recipe.model.resolution > 0
-    source, selection = find_pictures(request, chosen, calibrated, progress, warn=shown)
+    source, selection = find_pictures(request, chosen, calibrated, progress)
     calibration = Calibration(source.kind, selection.calibration, range_method=range_method)
     if table:
         calibration = Calibration("ranges", ranges_sha256=ranges_sha256, range_method=table.range_method)

@@ -1,4 +1,4 @@
-"""The commands that are no stage, and the options that replace a stage's build, one module each.
+"""The commands that run no stage, and the options that make a stage's command do something else, one module each.
 
 To add one, add a module and its row in `pipeline.interface.arguments`.
 
@@ -8,17 +8,21 @@ What a command needs is imported inside its `run`, as `--help` reads every one o
 from __future__ import annotations
 
 import argparse
-from collections.abc import Collection, Iterable
+import json
+import sys
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from pipeline.console import Block
     from pipeline.engine.runner import Outcome
     from pipeline.request.opened import Opened
+    from recreate_model.support.digest import Json
 
 
 class Command(Protocol):
-    """What each of the modules has."""
+    """The interface of each of these modules."""
 
     SUMMARY: str
     EXAMPLE: str  # what is typed behind the program's name
@@ -56,32 +60,64 @@ def add_published_and_checkpoint(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def bring_up_to_date(names: tuple[str, ...], build: Opened, force: bool) -> list[Outcome]:
-    """Runs stages and what they need as their own commands would; what became of all of them.
+def bring_up_to_date(
+    names: Collection[str], build: Opened, arguments: argparse.Namespace, required: Collection[str] | None = None
+) -> list[Outcome]:
+    """Runs stages and the stages they need, with one line for each as it ends; returns the outcome of all of them.
 
     Args:
-        force: whether the named stages are run whatever is up to date.
+        names: of the stages; with `--force` these run even if they are up to date.
+        required: stages that must not be left out of the build; by default those of `names`.
 
     Raises:
-        InputError: the model is none that a named stage can work on.
+        InputError: a required stage cannot work on the model.
     """
     from pipeline import console
     from pipeline.engine import runner
-    from pipeline.interface import build_text
+    from pipeline.interface.views import build as build_view
+    from pipeline.interface.views.stages import StageLines
+
+    lines = StageLines(build, show=not (arguments.quiet or arguments.json))
+
+    def done(outcome: Outcome) -> None:
+        build.keep(outcome)
+        lines.ends(outcome)
 
     outcomes = runner.build(
         runner.with_needs(names, build.stages),
         build.recipe,
         build.machine,
-        force=names if force else (),
+        force=names if getattr(arguments, "force", False) else (),
         on_wait=lambda: console.waiting(build.folder),
-        on_build=build_text.announce,
-        on_done=build.keep,
+        on_build=lines.begins,
+        on_done=done,
     )
+    lines.flush()
     for outcome in outcomes:
-        if outcome.state == "left out" and outcome.stage in names:
-            raise build_text.left_out_error(outcome, build.folder)
+        if outcome.state == "left out" and outcome.stage in (names if required is None else required):
+            raise build_view.left_out_error(outcome, build.folder)
     return outcomes
+
+
+def answer(arguments: argparse.Namespace, document: Callable[[], Json], blocks: Callable[[], Sequence[Block]]) -> None:
+    """Prints a command's result: JSON with `--json`, nothing with `--quiet`, lines and tables otherwise."""
+    from pipeline.console import print_blocks
+
+    if arguments.json:
+        print(json.dumps(document(), indent=2, allow_nan=False))
+    elif not arguments.quiet:
+        print_blocks(blocks())
+
+
+def announcer(arguments: argparse.Namespace) -> Callable[[str], None]:
+    """A function that says on standard error what a long step does: as JSON with `--json`, nothing with `--quiet`."""
+
+    def announce(sentence: str) -> None:
+        if not arguments.quiet:
+            line = json.dumps({"progress": sentence}) if arguments.json else sentence
+            print(line, file=sys.stderr, flush=True)
+
+    return announce
 
 
 def files_of(build: Opened, outcomes: Iterable[Outcome]) -> dict[str, Path]:
@@ -92,15 +128,15 @@ def files_of(build: Opened, outcomes: Iterable[Outcome]) -> dict[str, Path]:
 def check_no_build_options(
     arguments: argparse.Namespace, option: str, why: str, done: str, but: Collection[str] = ()
 ) -> None:
-    """Refuses options of a build beside one that makes the command do something else.
+    """Refuses options of a build where an option makes the command do something else.
 
     Args:
-        option: that one, as it is typed.
+        option: the option that does so, as it is typed.
         done: what was done, for the error.
-        but: fields of a request that mean something beside it.
+        but: fields of a request that may be given with it.
 
     Raises:
-        UsageError: one of the others was given.
+        UsageError: another option of a build was given.
     """
     from pipeline.request.request import flag, typed
     from recreate_model.support.errors import UsageError

@@ -1,34 +1,32 @@
-"""Command `aarch64`: what runs the model as AArch64 code on this machine, into the cache. `make aarch64` calls it."""
+"""Command `aarch64`: sets up in the cache what runs the model as AArch64 code. `make aarch64` calls it."""
 
 from __future__ import annotations
 
 import argparse
-import json
-import sys
+
+from pipeline.interface.commands import announcer, answer
 
 SUMMARY = "set up AArch64 code under qemu-aarch64, in the cache and not in the system"
 EXAMPLE = "aarch64"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """It takes nothing: what is set up is fixed by this version of the program."""
+    """Adds nothing: the version of this program fixes what is set up."""
 
 
 def run(arguments: argparse.Namespace) -> int:
     from pipeline.platforms import aarch64, aarch64_setup
     from recreate_model.support import resources
 
-    def announce(sentence: str) -> None:
-        if not arguments.quiet:
-            print(sentence, file=sys.stderr, flush=True)
-
+    announce = announcer(arguments)
     if aarch64.native():
         announce("this machine runs AArch64 code itself: nothing to set up")
         return 0
     root = aarch64_setup.ensure(resources.cache_folder(), announce)
-    if arguments.json:
-        print(json.dumps({"folder": str(root.folder), "packages": root.packages, "wheels": root.wheels}, indent=2))
-    elif not arguments.quiet:
-        armnn = "with Arm NN" if root.has_armnn else "without Arm NN, which this distribution does not have"
-        print(f"AArch64 root: {root.folder}, Python {root.python}, {armnn}")
+    armnn = "with Arm NN" if root.has_armnn else "without Arm NN, which this distribution does not have"
+    answer(
+        arguments,
+        lambda: {"folder": str(root.folder), "packages": root.packages, "wheels": root.wheels},
+        lambda: [f"AArch64 root: {root.folder}, Python {root.python}, {armnn}"],
+    )
     return 0

@@ -20,11 +20,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    import json
-
     from pipeline.claims.rows import holds, raise_unless_holds
-    from pipeline.interface import tables
-    from pipeline.interface.commands import check_no_build_options
+    from pipeline.interface.commands import answer, check_no_build_options
+    from pipeline.interface.views import rows as rows_view
     from pipeline.provenance import check as provenance_check
     from pipeline.provenance.read import read_statement
 
@@ -34,11 +32,9 @@ def run(arguments: argparse.Namespace) -> int:
     statement = read_statement(path)
     named = arguments.checkpoint not in (None, "auto", "official", "seeded")
     table = provenance_check.rows(statement, path.parent, Path(arguments.checkpoint) if named else None)
-    if arguments.json:
-        found = {"build": statement.recipe.name, "recipe": statement.recipe.id, "holds": holds(table)}
-        print(json.dumps({**found, "rows": [vars(row) for row in table]}, indent=2))
-    elif not arguments.quiet:
-        tables.print_rows(f"attest --check {path}", table)
+    rows = [vars(row) for row in table]
+    found = {"build": statement.recipe.name, "recipe": statement.recipe.id, "holds": holds(table), "rows": rows}
+    answer(arguments, lambda: found, lambda: rows_view.blocks(f"attest --check {path}", rows, statement.recipe.network))
     next_step = "get the files of one and the same build, or build again: python -m pipeline all"
     raise_unless_holds(table, "all files were left as they are", next_step)
     return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-_LONGEST = 86_400  # seconds, a day; of much larger numbers no clock is made
+_LONGEST = 86_400  # seconds: a day; timers refuse much larger numbers
 SUMMARY = "build a bare-metal Cortex-M image of a build, run it under QEMU and compare its outputs"
 EXAMPLE = "firmware --board mps3-an547"
 
@@ -15,12 +15,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--board", required=True, metavar="NAME", help="mps3-an547 (M55), mps2-an500 (M7) or mps2-an386 (M4)")
     add("--pictures", type=int, default=1, metavar="N", help="pictures to run (default 1)")
     add("--time-limit", type=int, default=120, metavar="SECONDS", help="for the emulator (default 120)")
-    add("--keep", type=Path, metavar="FOLDER", help="leave image and sources there")
+    add("--keep", type=Path, metavar="FOLDER", help="keep the image and its sources in this folder")
 
 
 def run(arguments: argparse.Namespace) -> int:
     import contextlib
-    import json
     import tempfile
 
     from pipeline import console
@@ -28,8 +27,8 @@ def run(arguments: argparse.Namespace) -> int:
     from pipeline.cortex_m.firmware import image
     from pipeline.cortex_m.firmware.boards import board as find_board
     from pipeline.engine.work import LABELS_FILE, model_file
-    from pipeline.interface import firmware_text
-    from pipeline.interface.commands import bring_up_to_date, files_of
+    from pipeline.interface.commands import answer, bring_up_to_date, files_of
+    from pipeline.interface.views import firmware as firmware_view
     from pipeline.platforms import published_vector
     from pipeline.platforms.subject import subject
     from pipeline.request.opened import open_build
@@ -49,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
     image.check_tools()
     progress = console.progress(arguments.quiet or arguments.json)
     build = open_build(arguments, "firmware", progress, may_fetch=True)
-    recipe, files = build.recipe, files_of(build, bring_up_to_date(image.STAGES_NEEDED, build, arguments.force))
+    recipe, files = build.recipe, files_of(build, bring_up_to_date(image.STAGES_NEEDED, build, arguments))
     model = files[model_file(recipe)].read_bytes()
     checked = subject(recipe, build.machine, model, arguments.pictures)
     vector: published_vector.Vector | str = ""
@@ -71,13 +70,10 @@ def run(arguments: argparse.Namespace) -> int:
             next_step=f"free some space there, or give another {option}",
         ) from error
     labels = files[LABELS_FILE].read_text(encoding="utf-8").splitlines() if LABELS_FILE in files else ()
-    table = firmware_text.rows(found, checked, labels)
+    table = firmware_view.rows(found, checked, labels)
     if isinstance(vector, published_vector.Vector):
-        table.append(firmware_text.published_row(found.outputs[-1], vector.output[0]))
-    document = firmware_text.document(board, found, checked, table)
-    if arguments.json:
-        print(json.dumps(document, indent=2))
-    elif not arguments.quiet:
-        console.print_blocks(firmware_text.blocks(document))
+        table.append(firmware_view.published_row(found.outputs[-1], vector.output[0]))
+    document = firmware_view.document(board, found, checked, table)
+    answer(arguments, lambda: document, lambda: firmware_view.blocks(document))
     raise_unless_holds(table, "the build is kept", f"run it again with --keep FOLDER, and look at {board.name}.elf")
     return 0

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from pathlib import Path
 
-from pipeline.interface.commands import add_published_and_checkpoint
+from pipeline.interface.commands import add_published_and_checkpoint, announcer, answer
 
 SUMMARY = "whether a published INT8 model is what a checkpoint gives, without its calibration pictures"
 EXAMPLE = "prove published.tflite --checkpoint mobilenet_v2_1.0_224.tgz"
 
-# The weaker verdicts refute.
+# A weaker verdict says that the checkpoint does not give the file.
 ACCEPTED = ("IDENTICAL", "CONSISTENT")
 
 
@@ -22,14 +20,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--toolchain",
         metavar="NAME[,NAME...]",
-        help="to make it again with: 2.5.0, 2.6.0, 2.4.4 or today, each also with -old; or none (default: what fits)",
+        help="what to rebuild it with: 2.5.0, 2.6.0, 2.4.4 or today, each also with -old; or none (default: what fits)",
     )
-    add("--keep", type=Path, metavar="FOLDER", help="write the models that are made again there, for `diff`")
+    add("--keep", type=Path, metavar="FOLDER", help="write the rebuilt models to this folder, for `diff`")
     add(
         "--record",
         type=Path,
         metavar="FILE",
-        help="write the folding factors of a file proved IDENTICAL there; of the published model, for `--moves`",
+        help="write the folding factors of a file proved IDENTICAL; those of the published model are for `--moves`",
     )
     add(
         "--accept",
@@ -44,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from pipeline import console
     from pipeline.claims import published_files
-    from pipeline.interface import proof
+    from pipeline.interface.views import prove as prove_view
     from pipeline.request.request import Request
     from pipeline.request.resolve import resolve_floats
     from recreate_model.compare.verdict import Verdict
@@ -58,25 +56,21 @@ def run(arguments: argparse.Namespace) -> int:
     recipe, machine = resolve_floats(Request.given(arguments), progress, may_fetch=True)
     cache = resources.cache_folder()
 
-    def announce(sentence: str) -> None:
-        if not arguments.quiet:
-            print(sentence, file=sys.stderr, flush=True)
-
-    checkpoint = proof.checkpoint(recipe, machine)
+    announce = announcer(arguments)
+    checkpoint = prove_view.checkpoint(recipe, machine)
     with progress.bar("proving"):
         found = prove(published, str(path), checkpoint, chains, lambda chain: toolchain.ensure(chain, cache, announce))
     if arguments.keep:
-        proof.keep(found, arguments.keep)
+        prove_view.keep(found, arguments.keep)
     asked = Verdict[arguments.accept]
-    document = proof.document(found, recipe, path, published, asked)
-    failure = proof.record(found, published, arguments.record) if arguments.record and not document["status"] else None
+    document = prove_view.document(found, recipe, path, published, asked)
+    failure = (
+        prove_view.record(found, published, arguments.record) if arguments.record and not document["status"] else None
+    )
     if failure:
         document["status"] = failure.status
-    if arguments.json:
-        print(json.dumps(document, indent=2))
-    elif not arguments.quiet:
-        console.print_blocks(proof.blocks(document))
-    proof.check(found, recipe, path, asked)
+    answer(arguments, lambda: document, lambda: prove_view.blocks(document))
+    prove_view.check(found, recipe, path, asked)
     if failure:
         raise failure
     return 0

@@ -22,12 +22,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    import json
-
     from pipeline import console
     from pipeline.claims import published, published_files
     from pipeline.claims.rows import holds, raise_unless_holds
-    from pipeline.interface import tables
+    from pipeline.interface.commands import answer
+    from pipeline.interface.views import rows as rows_view
     from pipeline.request.opened import open_build
     from recreate_model.support.resources import cache_folder
 
@@ -38,12 +37,10 @@ def run(arguments: argparse.Namespace) -> int:
     files = files or published_files.fetched(cache_folder(), progress)
     table = published.rows(build.model(), files)
     missing = list(files.missing())
-    if arguments.json:
-        found = {"holds": holds(table), "complete": not missing}
-        build_names = {"build": build.recipe.name, "recipe": build.recipe.id}
-        print(json.dumps({**build_names, **found, "rows": [vars(row) for row in table]}, indent=2))
-    elif not arguments.quiet:
-        tables.print_rows(f"verify --published, with {build.folder}", table)
+    rows = [vars(row) for row in table]
+    names = {"build": build.recipe.name, "recipe": build.recipe.id}
+    found = {**names, "holds": holds(table), "complete": not missing, "rows": rows}
+    answer(arguments, lambda: found, lambda: rows_view.blocks(f"verify --published, with {build.folder}", rows))
     done = "the published files and the build are as they were"
     raise_unless_holds(table, done, "get the published files again, or leave PATH out to fetch them")
     if missing:

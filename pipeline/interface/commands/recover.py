@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from pipeline.interface.commands import add_published_and_checkpoint
+from pipeline.interface.commands import add_published_and_checkpoint, answer, bring_up_to_date
 
 SUMMARY = "find the activation ranges of a published INT8 model, as a table for --ranges"
 EXAMPLE = "recover published.tflite --checkpoint mobilenet_v2_1.0_224.tgz"
@@ -28,29 +28,26 @@ def run(arguments: argparse.Namespace) -> int:
     from calibration.ranges import range_table
     from pipeline import console
     from pipeline.claims import published_files
-    from pipeline.engine import runner, user_files
-    from pipeline.engine.stages import STAGES
+    from pipeline.engine import user_files
     from pipeline.engine.work import FREEZE_FILE, float_model_file
-    from pipeline.interface import recovery
+    from pipeline.interface.views import recover as recover_view
+    from pipeline.request.opened import Opened
     from pipeline.request.request import Request
     from pipeline.request.resolve import resolve_floats
 
     progress = console.progress(arguments.quiet or arguments.json)
     published, path = published_files.model(arguments.published, progress)
-    recipe, machine = resolve_floats(Request.given(arguments), progress, may_fetch=True)
-    recovered = recovery.ranges_of(published, str(path), recipe.model)
+    request = Request.given(arguments)
+    recipe, machine = resolve_floats(request, progress, may_fetch=True)
+    recovered = recover_view.ranges_of(published, str(path), recipe.model)
     folder = machine.out / recipe.folder
-    needed = runner.with_needs(("freeze",), STAGES)
-    runner.build(needed, recipe, machine, force=(), on_wait=lambda: console.waiting(folder))
+    bring_up_to_date(("freeze",), Opened(request, recipe, machine), arguments)
     float_model = (folder / float_model_file(recipe)).read_bytes()
     graph_sha256 = json.loads((folder / FREEZE_FILE).read_text())["graph_sha256"]
-    table = recovery.as_table(recovered, published, recipe, float_model, graph_sha256)
+    table = recover_view.as_table(recovered, published, recipe, float_model, graph_sha256)
     target = arguments.output or Path(path.name).with_suffix(".ranges.json")
     user_files.write_new(target.parent, {target.name: range_table.to_json(table)}, "--output")
-    found = recovery.document(recovered, table, target)
-    if arguments.json:
-        print(json.dumps(found, indent=2))
-    elif not arguments.quiet:
-        console.print_blocks(recovery.blocks(found, machine, recipe))
-    recovery.check(recovered, str(path), target)
+    found = recover_view.document(recovered, table, target)
+    answer(arguments, lambda: found, lambda: recover_view.blocks(found, machine, recipe))
+    recover_view.check(recovered, str(path), target)
     return 0

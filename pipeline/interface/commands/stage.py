@@ -1,19 +1,21 @@
-"""The commands that run stages, and those that say what running them would do."""
+"""The commands that run stages, and `status` and `explain`, which say what would run."""
 
 from __future__ import annotations
 
 import argparse
-import json
-import sys
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from pipeline.engine.stages import STAGES
+from pipeline.interface.commands import answer, bring_up_to_date
 
 if TYPE_CHECKING:
     from pipeline.engine.runner import Outcome
+    from pipeline.request.opened import Opened
 
-# Commands that look at a model, and make or change none.
+# Commands that examine a model and never make one.
 _CHECKING = ("verify", "evaluate", "platforms")
 
 
@@ -21,58 +23,61 @@ def build(arguments: argparse.Namespace) -> int:
     """Runs a stage, or all of them, and returns the exit status."""
     from pipeline import console
     from pipeline.engine import runner
-    from pipeline.interface import build_text
+    from pipeline.interface.views import build as build_view
     from pipeline.request.find_pictures import warn_of_evaluation
     from pipeline.request.opened import open_build
 
     command = arguments.command
     progress = console.progress(arguments.quiet or arguments.json)
     build = open_build(arguments, command, progress, may_fetch=command != "labels")
-    ours, folder = build.stages, build.folder
-    everything = tuple(stage for stage in ours if not stage.on_demand)
-    wanted = tuple(stage.name for stage in everything) if command == "all" else (command,)
-    stages = runner.with_needs(wanted, ours)
+    everything = tuple(stage.name for stage in build.stages if not stage.on_demand)
+    wanted = everything if command == "all" else (command,)
     if command in _CHECKING and not arguments.force:
         build.refuse_to_make()
-    if any(stage.name == "evaluate" for stage in stages):
+    if any(stage.name == "evaluate" for stage in runner.with_needs(wanted, build.stages)):
         warn_of_evaluation(build.recipe, build.request)
-    outcomes = runner.build(
-        stages,
-        build.recipe,
-        build.machine,
-        force=wanted if arguments.force else (),
-        on_wait=lambda: console.waiting(folder),
-        on_build=build_text.announce,
-        on_done=build.keep,
-    )
-    for outcome in outcomes:
-        if outcome.state == "left out" and outcome.stage == command:
-            raise build_text.left_out_error(outcome, folder)
+    outcomes = bring_up_to_date(wanted, build, arguments, required=(command,))
     failed = [outcome for outcome in outcomes if not outcome.holds]
     status = 1 if failed else 0
-    if arguments.json:
-        print(json.dumps(build_text.build_json(folder, build.recipe, outcomes, wanted, status), indent=2))
-    elif not arguments.quiet:
-        build_text.print_build(folder, build.recipe, outcomes, wanted)
-        # After `all` nothing else can be stale, and looking would hash every file once more.
-        left = () if stages == everything else runner.inspect(everything, build.recipe, build.machine)
-        stale = [row.stage for row in left if row.state == "stale"]
-        if stale:
-            print(f"Made from something else and not up to date: {', '.join(stale)}. `all` brings them up to date.")
-        elif unused := runner.left_out(stages, build.recipe, build.machine):
-            names = ", ".join(unused)
-            print(f"Not of this build as it is, so the card has none of it: {names}. Run it again, then `all`.")
-    for outcome in failed:
-        _print_failed(outcome, folder)
+    answer(
+        arguments,
+        lambda: build_view.document(build.folder, build.recipe, outcomes, wanted, status),
+        lambda: build_view.blocks(
+            build.folder, build.recipe, outcomes, command, arguments.files, _behind(build, outcomes)
+        ),
+    )
+    if failed:
+        _raise_failed(failed, build.folder)
     return status
 
 
-def _print_failed(outcome: Outcome, folder: Path) -> None:
-    verdict = next(stage.verdict for stage in STAGES if stage.name == outcome.stage)
-    print(
-        f"error: expected every claim of `{outcome.stage}` to hold; found one that does not; "
-        f"done: the files are kept; next: look at {folder / verdict}",
-        file=sys.stderr,
+def _behind(build: Opened, outcomes: Sequence[Outcome]) -> list[str]:
+    """Warnings of other stages of the build that are not up to date."""
+    from pipeline.engine import runner
+
+    ran = [outcome.stage for outcome in outcomes]
+    everything = tuple(stage for stage in build.stages if not stage.on_demand)
+    # After `all` nothing else can be stale, and looking would hash every file once more.
+    rest = () if {stage.name for stage in everything} <= set(ran) else everything
+    stale = [row.stage for row in runner.inspect(rest, build.recipe, build.machine) if row.state == "stale"]
+    if stale:
+        return [f"stale: {', '.join(stale)}; `all` brings them up to date"]
+    stages = tuple(stage for stage in build.stages if stage.name in ran)
+    if unused := runner.left_out(stages, build.recipe, build.machine):
+        names = ", ".join(unused)
+        return [f"{names} ran on other files, so the card leaves it out; run {names} again, then `all`"]
+    return []
+
+
+def _raise_failed(failed: Sequence[Outcome], folder: Path) -> NoReturn:
+    from recreate_model.support.errors import CheckError
+
+    verdicts = [stage.verdict for stage in STAGES if stage.name in {outcome.stage for outcome in failed}]
+    raise CheckError(
+        expected=f"every claim of {', '.join(f'`{outcome.stage}`' for outcome in failed)} to hold",
+        found="one that does not",
+        done="the files are kept",
+        next_step=f"look at {', '.join(str(folder / verdict) for verdict in verdicts)}",
     )
 
 
@@ -80,15 +85,15 @@ def inspect(arguments: argparse.Namespace) -> int:
     """Says what is up to date and why, for `status` and `explain`; returns the exit status."""
     from pipeline import console
     from pipeline.engine import runner
-    from pipeline.interface import tables
+    from pipeline.interface.views import status as status_view
     from pipeline.request.opened import open_build
 
     build = open_build(arguments, arguments.command, console.NoBars(), may_fetch=False)
     rows = runner.inspect(build.stages, build.recipe, build.machine)
     if arguments.command == "explain":
         rows = [row for row in rows if row.stage == arguments.stage]
-    if arguments.json:
-        print(json.dumps([{"stage": r.stage, "state": r.state, "reasons": r.reasons} for r in rows], indent=2))
-    elif not arguments.quiet:
-        (tables.print_status if arguments.command == "status" else tables.print_explanation)(rows)
+        blocks = partial(status_view.explain_blocks, rows)
+    else:
+        blocks = partial(status_view.status_blocks, build.folder, rows)
+    answer(arguments, lambda: status_view.document(rows), blocks)
     return 0

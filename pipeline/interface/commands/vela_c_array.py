@@ -25,21 +25,24 @@ def run(arguments: argparse.Namespace) -> int:
     from pipeline.engine import user_files
     from pipeline.engine.work import VELA_FILE
     from pipeline.ethos_u import sources
-    from pipeline.interface import build_text
-    from pipeline.interface.commands import bring_up_to_date
+    from pipeline.interface.commands import answer, bring_up_to_date
+    from pipeline.interface.views import build as build_view
     from pipeline.request.opened import open_build
 
     progress = console.progress(arguments.quiet or arguments.json)
     build = open_build(arguments, "vela", progress, may_fetch=True)
     recipe, folder = build.recipe, build.folder
-    outcomes = bring_up_to_date(("vela",), build, arguments.force)
+    outcomes = bring_up_to_date(("vela",), build, arguments)
     variants = json.loads((folder / VELA_FILE).read_text(encoding="utf-8"))["variants"]
     texts = sources.sources((folder / VELA_FILE).parent, recipe.name, variants)
     user_files.write_new(arguments.c_array, texts, "--c-array", "the build is kept")
-    if arguments.json:
-        built = build_text.build_json(folder, recipe, outcomes, ("vela",), 0)
-        print(json.dumps({**built, "c_array": [str(arguments.c_array / path) for path in texts]}, indent=2))
-    elif not arguments.quiet:
-        build_text.print_build(folder, recipe, outcomes, ("vela",))
-        console.print_blocks([f"C source   {arguments.c_array / path}" for path in texts])
+    written = [str(arguments.c_array / path) for path in texts]
+    answer(
+        arguments,
+        lambda: {**build_view.document(folder, recipe, outcomes, ("vela",), 0), "c_array": written},
+        lambda: [
+            *build_view.blocks(folder, recipe, outcomes, "vela", arguments.files),
+            ("", ("C source",), [[path] for path in written]),
+        ],
+    )
     return 0

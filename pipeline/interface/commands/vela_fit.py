@@ -18,13 +18,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    import json
-
     from pipeline import console
     from pipeline.engine.work import model_file
     from pipeline.ethos_u import fit
     from pipeline.ethos_u.targets import parse_targets
-    from pipeline.interface.commands import bring_up_to_date
+    from pipeline.interface.commands import answer, bring_up_to_date
+    from pipeline.interface.views import vela_fit as vela_fit_view
     from pipeline.request.opened import TRYING, open_build
     from recreate_model.support.errors import UsageError
 
@@ -35,16 +34,13 @@ def run(arguments: argparse.Namespace) -> int:
     progress = console.progress(arguments.quiet or arguments.json)
     build = open_build(arguments, TRYING, progress, may_fetch=True)
     recipe, machine, request = build.recipe, build.machine, build.request
-    # What is only tried has nothing to do with the variants that the build has.
+    # A trial does not depend on the variants that the build has.
     tried = parse_targets(request.targets, arguments.optimize or "both", machine.vela_config)
     targets = fit.candidates(tried, machine.vela_config)
-    bring_up_to_date((build.model_stage,), build, arguments.force)
+    bring_up_to_date((build.model_stage,), build, arguments)
     model = (build.folder / model_file(recipe)).read_bytes()
     with progress.bar("compiling for Ethos-U", len(targets)) as advance:
         plans = fit.plans(model, recipe.name, targets, machine.workers, advance, machine.vela_config)
     found = fit.document(recipe.name, plans, arguments.sram, request.vela_config)
-    if arguments.json:
-        print(json.dumps(found, indent=2))
-    elif not arguments.quiet:
-        console.print_blocks(fit.blocks(found))
+    answer(arguments, lambda: found, lambda: vela_fit_view.blocks(found))
     return 0

@@ -1,4 +1,4 @@
-"""What `diff` says: a comparison as lines and tables, or as JSON."""
+"""What `diff` prints: a comparison as lines and tables, or as JSON."""
 
 from __future__ import annotations
 
@@ -11,27 +11,41 @@ from recreate_model.compare.verdict import printable
 from recreate_model.quantize.convert import activation_name
 from recreate_model.support.digest import Json, digest_bytes
 
-_ROWS = 20  # of the table of differences, unless all are asked for
-_NAME = 120  # most characters of a tensor's name
+_ROWS = 20  # of the table of differences without --all
+_NAME = 120  # characters of a tensor's name, at most
 
 
 def identity(path: Path, data: bytes) -> dict[str, str | int]:
-    """What a file is: SHA-1 beside SHA-256, as published collections name their files by it."""
+    """Path, size and digests of a file; SHA-1 is among them because model collections publish it."""
     digests = {algorithm: digest_bytes(data, algorithm) for algorithm in ("sha1", "sha256")}
     return {"path": str(path), "bytes": len(data), **digests}
 
 
+def status(comparison: Comparison, asked: Verdict) -> int:
+    """Exit status: 0 where the verdict is the one asked for or a stronger one, else 1."""
+    return 0 if comparison.verdict.reaches(asked) else 1
+
+
 def document(comparison: Comparison, asked: Verdict, files: Sequence[Mapping[str, str | int]]) -> Json:
     """All of it as plain JSON."""
-    status = 0 if comparison.verdict.reaches(asked) else 1
-    return {"status": status, "asked": asked.name, "files": list(files), **comparison_json(comparison)}
+    return {
+        "status": status(comparison, asked),
+        "asked": asked.name,
+        "files": list(files),
+        **comparison_json(comparison),
+    }
 
 
-def blocks(comparison: Comparison, files: Sequence[Mapping[str, str | int]], all_rows: bool) -> list[Block]:
-    """The two files, the verdict, how many differences there are of each kind, and the weightiest of them."""
+def blocks(
+    comparison: Comparison, asked: Verdict, files: Sequence[Mapping[str, str | int]], all_rows: bool
+) -> list[Block]:
+    """The two files, the verdict, how many differences there are of each kind, and the most significant ones."""
     titles = {"file": "path", "bytes": "bytes", "SHA-1": "sha1", "SHA-256": "sha256"}
-    rows = [(title, *(_cell(file[key]) for file in files)) for title, key in titles.items()]
-    said: list[Block] = [("", ("", "A", "B"), rows), f"{comparison.verdict.name}: {comparison.verdict.meaning}."]
+    rows = [
+        (name, title, _cell(file[key])) for name, file in zip("AB", files, strict=True) for title, key in titles.items()
+    ]
+    verdict = comparison.verdict.name
+    said: list[Block] = [("", ("", "", ""), rows), f"{verdict}: {comparison.verdict.meaning}."]
     if comparison.apart_from_ends is not None:
         said.append(f"Apart from the operators at the ends: {comparison.apart_from_ends.name}.")
     said.append(f"Compared: {comparison.operators:,} pairs of operators, {comparison.tensors:,} of tensors.")
@@ -45,6 +59,8 @@ def blocks(comparison: Comparison, files: Sequence[Mapping[str, str | int]], all
     said.append(("", ("kind", "where", "A against B"), [_row(each) for each in shown]))
     if left := len(sorted_differences) - len(shown):
         said.append(f"{left:,} more: --all shows them, --json holds them.")
+    if status(comparison, asked):
+        said.append(f"The verdict asked for is {asked.name}. To accept this one: --accept {verdict}")
     return said
 
 
@@ -53,6 +69,6 @@ def _cell(value: str | int) -> str:
 
 
 def _row(difference: Difference) -> tuple[str, str, str]:
-    """The tensor by the first of its names: the converter joins those of all nodes it fused."""
+    """One row; a tensor has the first of its names, as the converter joins the names of all nodes it fused."""
     where = "\n".join(filter(None, (difference.where, activation_name(difference.name)[:_NAME])))
     return difference.kind.label, "\n".join(map(printable, where.split("\n"))), printable(difference.what)

@@ -1,4 +1,4 @@
-"""What `prove` works on, and what it says."""
+"""What `prove` works on, and what it prints."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from pipeline.console import Block
 from pipeline.engine import user_files
 from pipeline.engine.work import Machine
-from pipeline.interface import diff_text
+from pipeline.interface.views import diff as diff_view
 from pipeline.request.published_recipe import moved_sentence
 from recreate_model.compare.verdict import Verdict, printable
 from recreate_model.floats.float_forms import read_weights
@@ -23,7 +23,7 @@ from recreate_model.support.digest import Json
 from recreate_model.support.errors import CheckError, PipelineError, ResourceError
 
 _SHOWN = 8  # of refutations
-_NO_BACKGROUND = "class 0, which the checkpoint does not have: its numbers are taken from the file itself"
+_NO_BACKGROUND = "class 0, which the checkpoint does not have; its numbers are taken from the file itself"
 _NO_GRAPH = "the checkpoint has no frozen graph that a toolchain could convert"
 
 
@@ -43,7 +43,7 @@ def document(proof: Proof, recipe: Recipe, path: Path, published: bytes, asked: 
         "verdict": proof.verdict.name,
         "meaning": proof.verdict.meaning,
         "asked": asked.name,
-        "published": diff_text.identity(path, published),
+        "published": diff_view.identity(path, published),
         "model": recipe.model.name,
         "checkpoint": as_json(recipe.checkpoint),
         "ranges": {
@@ -80,11 +80,12 @@ def _attempt(attempt: Attempt) -> Json:
 
 
 def blocks(found: Json) -> list[Block]:
-    """The same for people: the file, the numbers, how it was made again, the verdict."""
+    """The same as lines and tables: the file, the numbers, the rebuilt models, the verdict."""
     published, numbers, ranges = found["published"], found["numbers"], found["ranges"]
     checkpoint = found["checkpoint"]
     rows = [
-        ("published", f"{printable(published['path'])}, {published['bytes']:,} bytes, SHA-1 {published['sha1']}"),
+        ("published", printable(published["path"])),
+        ("", f"{published['bytes']:,} bytes, SHA-1 {published['sha1']}"),
         (
             "checkpoint",
             f"{found['model']}, {checkpoint.get('form') or checkpoint['kind']} {checkpoint['sha256'][:16]}".strip(),
@@ -102,25 +103,25 @@ def blocks(found: Json) -> list[Block]:
             ("INT32 biases", _explained(numbers["biases"] - unscaled, numbers["biases_on_a_tie"])),
             (
                 "tolerance",
-                f"one folding factor a channel, at most {numbers['factor_ulps']} units in the last place off",
+                f"one folding factor for each channel, at most {numbers['factor_ulps']} units in the last place off",
             ),
         ]
         if unscaled:
-            rows.append(("not looked at", f"{unscaled:,} biases of channels whose scale is 0"))
+            rows.append(("not checked", f"{unscaled:,} biases of channels whose scale is 0"))
     if not found["has_background"]:
-        rows.append(("not looked at", _NO_BACKGROUND))
+        rows.append(("not checked", _NO_BACKGROUND))
     said: list[Block] = [("", ("", ""), rows)]
     if found["rebuilt"]:
-        table = [(each["with"], each["verdict"] or "not made", _remark(each)) for each in found["rebuilt"]]
-        said.append(("made again", ("with", "verdict", "remark"), table))
+        table = [(each["with"], each["verdict"] or "failed", _remark(each)) for each in found["rebuilt"]]
+        said.append(("rebuilt", ("with", "verdict", "remark"), table))
     if found["verdict"] == "CONSISTENT" and not found["has_frozen_graph"]:
-        said.append(f"No other was tried: {_NO_GRAPH}.")
+        said.append(f"No toolchain was run: {_NO_GRAPH}.")
     if refutations := found["refutations"]:
         said.append(_table(f"refuted by {_numbers(len(refutations))}", "the checkpoint gives", refutations))
     if remarks := found["remarks"]:
         said.append(_table(f"{_numbers(len(remarks))} that no calibration gives", "a calibration gives", remarks))
     if found["verdict"] == "CONSISTENT" and any(each["failure"] for each in found["rebuilt"]):
-        said.append("A converter that could have made the file could not be tried, so IDENTICAL is not ruled out.")
+        said.append("A converter that may have made the file could not be run, so IDENTICAL is not ruled out.")
     if found["refutations"]:
         return [*said, f"Refuted: the checkpoint does not give this file ({found['verdict']})."]
     but = ", but no pictures give such ranges" if found["remarks"] else ""
@@ -140,7 +141,7 @@ def _numbers(count: int) -> str:
 
 
 def _explained(count: int, on_a_tie: int) -> str:
-    return f"all {count:,} explained; {on_a_tie:,} of them would be another number in exact arithmetic"
+    return f"all {count:,} explained; {on_a_tie:,} of them differ from exact arithmetic"
 
 
 def _remark(attempt: Json) -> str:
@@ -155,7 +156,7 @@ def _remark(attempt: Json) -> str:
 
 
 def keep(proof: Proof, folder: Path) -> None:
-    """Writes every model that was made again into a folder, so that `diff` can look at it.
+    """Writes every rebuilt model to a folder, for `diff`.
 
     Raises:
         ResourceError: the folder cannot be written.
@@ -172,7 +173,7 @@ def keep(proof: Proof, folder: Path) -> None:
 
 
 def record(proof: Proof, published: bytes, path: Path) -> PipelineError | None:
-    """Writes the table of moves of a published file that was made again; or why it could not."""
+    """Writes the table of moves of a published file that was rebuilt; returns the error if it cannot."""
     try:
         user_files.write_new(path.parent, {path.name: moves.to_json(table_of(published, proof))}, "--record")
     except PipelineError as error:
@@ -181,7 +182,7 @@ def record(proof: Proof, published: bytes, path: Path) -> PipelineError | None:
 
 
 def check(proof: Proof, recipe: Recipe, path: Path, asked: Verdict) -> None:
-    """Raises the error that the verdict deserves, unless it reaches the one asked for."""
+    """Raises an error unless the verdict is the one asked for, or a stronger one."""
     if not proof.verdict.reaches(asked):
         raise _unproved(proof, recipe, path, asked)
 
@@ -197,7 +198,7 @@ def _unproved(proof: Proof, recipe: Recipe, path: Path, asked: Verdict) -> Pipel
             f"{_numbers(len(proof.refutations))}",
             next_step="give the checkpoint the file was made from, or look at --json",
         )
-    # What could not be tried may have given the bytes.
+    # A toolchain that could not be run may give the bytes.
     for attempt in proof.attempts:
         if attempt.failure is not None:
             return attempt.failure

@@ -6,8 +6,9 @@ import shlex
 from pathlib import Path
 
 from calibration.ranges.range_table import Ranges
-from pipeline.console import Block
+from pipeline.console import Block, Verbatim
 from pipeline.engine.work import Machine
+from pipeline.request.request import Request
 from recreate_model.compare.verdict import printable
 from recreate_model.network.spec import Model
 from recreate_model.prove.membership import check_member
@@ -23,13 +24,13 @@ _FLOAT32_BITS = 24  # of mantissa: recovered ranges are not rounded
 
 
 def ranges_of(published: bytes, source: str, model: Model) -> Recovered:
-    """What is recovered from a published model.
+    """The ranges recovered from a published model.
 
     Args:
         source: what to call the file in an error.
 
     Raises:
-        InputError: no full-integer INT8 model, or another network's.
+        InputError: the file is not a full-integer INT8 model, or one of another network.
     """
     view = read_model(published, source)
     check_member(view, model, source)
@@ -37,7 +38,7 @@ def ranges_of(published: bytes, source: str, model: Model) -> Recovered:
 
 
 def as_table(recovered: Recovered, published: bytes, recipe: Recipe, float_model: bytes, graph_sha256: str) -> Ranges:
-    """The same by the names of our float model of the recipe's network; `graph_sha256` is of its float graph."""
+    """The recovered ranges by the names of our float model; `graph_sha256` is that of its float graph."""
     pairs = list(zip(convert.activations(float_model), recovered.activations, strict=True))
     return Ranges(
         spans={name: activation.span for name, activation in pairs if activation.span is not None},
@@ -71,7 +72,7 @@ def _missing(recovered: Recovered) -> list[str]:
 
 
 def check(recovered: Recovered, source: str, target: Path) -> None:
-    """Raises CheckError where a range that a build needs was not found."""
+    """Raises CheckError if a range that a build needs was not found."""
     if missing := _missing(recovered):
         raise CheckError(
             expected=f"a range for every activation of {source} whose range decides a byte",
@@ -82,16 +83,15 @@ def check(recovered: Recovered, source: str, target: Path) -> None:
 
 
 def blocks(found: Json, machine: Machine, recipe: Recipe) -> list[Block]:
-    """The same for people, and the command that builds with the table."""
-    said: list[Block] = [
-        f"{found['recovered']} ranges recovered, quantised as {Generation(found['arithmetic']).converter} does: "
-        f"{found['table']}"
-    ]
+    """The same as lines and tables, with the command that builds from the range table."""
+    converter = Generation(found["arithmetic"]).converter
+    said: list[Block] = [f"{found['recovered']} ranges recovered, quantized as by {converter}: {found['table']}"]
     if found["left_out"]:
         rows = [(printable(name), printable(why)) for name, why in found["left_out"].items()]
         said.append(("left out", ("activation", "why"), rows))
     said += [
-        f"{printable(name)}: no range gives its scale in today's converter; with this one it is off in the last bit."
+        f"{printable(name)}: no range gives this scale in today's converter; the recovered range gives one "
+        "that differs in the last bit."
         for name in found["not_todays"]
     ]
     if found["missing"]:
@@ -99,4 +99,6 @@ def blocks(found: Json, machine: Machine, recipe: Recipe) -> list[Block]:
     options = f"--model {recipe.model.width}_{recipe.model.resolution}"
     checkpoint, table = (shlex.quote(str(each)) for each in (machine.checkpoint or "seeded", found["table"]))
     options += f" --checkpoint {checkpoint} --ranges {table}"
-    return [*said, f"Build with them: python -m pipeline quantize {options}"]
+    if machine.out != Request().out:
+        options += f" --out {shlex.quote(str(machine.out))}"
+    return [*said, "Build with them:", Verbatim(f"  python -m pipeline quantize {options}")]

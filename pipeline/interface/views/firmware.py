@@ -1,4 +1,4 @@
-"""What `firmware` says of a board's run: its comparison with the reference kernels, as rows, JSON and tables."""
+"""What `firmware` prints of a board's run: its comparison with the reference kernels, as rows, JSON and tables."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from recreate_model.support.digest import Json
 
 
 def rows(run: Run, subject: Subject, labels: Sequence[str]) -> list[Row]:
-    """What the board computed against what this machine knows."""
+    """What the board computed, compared with what this machine computes."""
     found = bit_exact(run.outputs, subject.expected)
     best = [_best(scores, labels) for scores in subject.expected]
     agreeing = sum(one == other for one, other in zip(run.best, best, strict=True))
@@ -31,7 +31,7 @@ def rows(run: Run, subject: Subject, labels: Sequence[str]) -> list[Row]:
 
 
 def published_row(outputs: Array, published: Array) -> Row:
-    """The published output against what the board made of the published input; both int8 (classes)."""
+    """The published output, compared with what the board computed from the published input; both int8 (classes)."""
     equal, total = int((outputs == published).sum()), published.size
     why = "the published test vector, behind the other pictures"
     return claim("published output", f"{total} of {total} bytes", f"{equal} of {total} bytes", why)
@@ -56,8 +56,8 @@ def document(board: Board, run: Run, subject: Subject, table: Sequence[Row]) -> 
 
 
 def blocks(document: Json) -> list[Block]:
-    """Tables for people."""
-    title = f"{document['build']} on {document['board']} ({document['core']}), emulated: {', '.join(document['tools'])}"
+    """The same as lines and tables."""
+    said = f"{document['build']} on {document['board']} ({document['core']}), emulated: {', '.join(document['tools'])}"
     compared = [[row["what"], row["verdict"], row["found"], row["why"]] for row in document["rows"]]
     best = [
         [str(number) * (place == 0), f"{one['number']}", f"{one['score']}", one["label"]]
@@ -66,13 +66,14 @@ def blocks(document: Json) -> list[Block]:
     ]
     counts = ", ".join(f"{run['instructions']:,}" for run in document["runs"])
     return [
-        (title, ("property", "verdict", "value", "why"), compared),
+        said,
+        ("", ("property", "verdict", "value", "why"), compared),
         (f"five best of each picture ({document['pictures']})", ("picture", "class>", "score>", "label"), best),
-        f"Instructions: {counts}. An emulator counts them, and knows nothing of cycles.",
+        f"Instructions: {counts}. The emulator counts instructions, not cycles.",
     ]
 
 
 def _best(scores: Array, labels: Sequence[str]) -> tuple[Best, ...]:
-    """Of equal scores the first is the better one."""
+    """The five best classes; of equal scores the first is better."""
     ranked = map(int, np.argsort(-scores.astype(np.int32), kind="stable")[:5])
     return tuple(Best(at, int(scores[at]), labels[at] if at < len(labels) else "no label") for at in ranked)

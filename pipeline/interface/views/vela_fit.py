@@ -1,0 +1,45 @@
+"""What `vela --sram` says: the plans of each accelerator, and the options that build the fastest that fits."""
+
+from __future__ import annotations
+
+import shlex
+
+from pipeline.console import Block, Verbatim, is_wide
+from recreate_model.support.digest import Json
+
+_COLUMNS = ("memory mode", "for", "SRAM KiB>", "DRAM KiB>", "inferences/s>", "fits")
+
+
+def blocks(found: Json) -> list[Block]:
+    """The plans of each accelerator, then the fastest of each that fits and the options that build it."""
+    said: list[Block] = [f"{found['build']} in {found['sram_kib']:,} KiB of SRAM"]
+    plans = {each["accelerator"]: [_row(plan) for plan in each["plans"]] for each in found["accelerators"]}
+    if is_wide():
+        rows = [(accelerator, *row) for accelerator, table in plans.items() for row in table]
+        said.append(("", ("target", *_COLUMNS), rows))
+    else:
+        said += [(accelerator, _COLUMNS, table) for accelerator, table in plans.items()]
+    for each in found["accelerators"]:
+        plan = each["recommended"]
+        if plan is None:
+            said.append(f"{each['accelerator']}: nothing fits")
+        else:
+            rate = f"{plan['inferences_per_second']:,.1f} inferences/s"
+            said.append(f"{each['accelerator']}: {plan['memory_mode']} for {plan['optimise']}, {rate}:")
+            said.append(Verbatim(f"  {shlex.join(plan['options'])}"))
+    said.append(
+        f"These are estimates of Vela {found['vela']}, without the SRAM that the runtime itself needs. Weights count "
+        "where the memory mode keeps them in SRAM, too."
+    )
+    return said
+
+
+def _row(plan: Json) -> tuple[str, ...]:
+    return (
+        plan["memory_mode"],
+        plan["optimise"],
+        f"{plan['sram_needed_kib']:,.1f}",
+        f"{plan['dram_kib']:,.0f}",
+        f"{plan['inferences_per_second']:,.1f}",
+        "yes" if plan["fits"] else f"over by {plan['over_by_kib']:,.1f}",
+    )

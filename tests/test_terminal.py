@@ -1,0 +1,298 @@
+"""What the commands print: on terminals of several widths, and into a pipe."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pty
+import re
+import shutil
+import struct
+import sys
+import termios
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.console import Block, Verbatim, plain_lines, terminal_lines
+from pipeline.engine.runner import Freshness, Outcome
+from pipeline.engine.store import LOCK_FILE
+from pipeline.engine.work import PLATFORMS_FILE, PROVENANCE_FILE
+from pipeline.interface import cli
+from pipeline.interface.views import results, status
+from pipeline.interface.views import rows as rows_view
+from pipeline.interface.views.stages import StageLines
+from pipeline.platforms.evidence import Agreement, Evidence, as_json
+from pipeline.request.opened import Opened
+from pipeline.request.request import Request
+from pipeline.request.resolve import resolve
+from tests.conftest import NoBars
+from tests.test_bad_input import run, small
+
+WIDTHS = (80, 120)
+NAME = "mobilenet_v2_0.35_96_seeded_INT8"
+ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+# The layout of a table
+
+words = st.text("abcdefghij", min_size=1, max_size=16)
+paths = st.lists(words, min_size=1, max_size=6).map("/".join)
+cells = st.lists(st.one_of(words, paths), max_size=12).map(" ".join)
+tables = st.integers(1, 5).flatmap(
+    lambda count: st.tuples(
+        st.lists(words, min_size=count, max_size=count),
+        st.lists(st.lists(cells, min_size=count, max_size=count), max_size=4),
+    )
+)
+
+
+@given(tables, st.sampled_from((40, 80, 120)))
+def test_no_table_is_wider_than_the_terminal_and_no_word_is_split(
+    table: tuple[list[str], list[list[str]]], width: int
+) -> None:
+    """A piece of a word is a whole word, or a part of a path that ends in a slash or is the last."""
+    columns, rows = table
+    lines = terminal_lines(("", columns, rows), width)
+    assert max(map(len, lines), default=0) <= width
+    whole = {word for cell in (*columns, *(cell for row in rows for cell in row)) for word in cell.split()}
+    pieces = {
+        "/".join(parts[first:last]) + ("/" if last < len(parts) else "")
+        for parts in (word.split("/") for word in whole)
+        for first in range(len(parts))
+        for last in range(first + 1, len(parts) + 1)
+    }
+    for line in lines:
+        for piece in line.split():
+            # In a list, a colon stands behind the name of a column.
+            assert piece in pieces or piece.strip("-") == "" or piece.removesuffix(":") in columns
+
+
+def test_every_row_of_a_pipe_is_one_line_of_cells_between_tabs() -> None:
+    """A header line, no title and no rule; what would break a line or a cell is a space."""
+    table: Block = ("a title", ("name", "bytes>"), [("one\nor two", "1,000"), ("a\ttab", "")])
+    assert plain_lines(table) == ["name\tbytes", "one or two\t1,000", "a tab\t"]
+    assert plain_lines(("", ("", ""), [("build", "here")])) == ["build\there"]
+    assert plain_lines("a line " * 50) == ["a line " * 50]
+
+
+def test_a_table_that_is_wider_than_the_terminal_is_a_list() -> None:
+    """Each row by its first cell, then each column that has a value."""
+    digest = "0" * 64
+    lines = terminal_lines(("", ("file", "left", "right"), [("a.c", digest, digest), ("b.c", "", digest)]), 80)
+    assert lines == ["a.c", f"    left: {digest}", f"    right: {digest}", "b.c", f"    right: {digest}"]
+
+
+def test_a_command_to_copy_is_never_wrapped() -> None:
+    """Any other line is, at a space."""
+    command = "python -m pipeline " + "option " * 20
+    assert terminal_lines(Verbatim(command), 80) == [command]
+    assert max(map(len, terminal_lines(command, 80))) <= 80
+
+
+# The commands
+
+
+def screen(width: int, *arguments: object) -> tuple[str, int]:
+    """What a command shows on a terminal of that width, without colors, and its exit status."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, width, 0, 0))
+    shown: list[bytes] = []
+
+    def read() -> None:
+        while True:
+            try:
+                data = os.read(ours, 65536)
+            except OSError:
+                return
+            if not data:
+                return
+            shown.append(data)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    with pytest.MonkeyPatch.context() as patch, os.fdopen(theirs, "w", encoding="utf-8") as stream:
+        patch.setattr(sys, "stdout", stream)
+        patch.setenv("COLUMNS", str(width))
+        patch.setenv("TERM", "xterm")
+        found = cli._dispatch(cli._parse(["pipeline", *map(str, arguments)]))
+    reader.join()
+    os.close(ours)
+    return ESCAPE.sub("", b"".join(shown).decode()).replace("\r\n", "\n"), found
+
+
+def of(command: str, request: Request, *more: object) -> list[object]:
+    """A command line about a small build."""
+    same = {"calib": request.calib, "limit": request.limit, "targets": request.targets}
+    return [*small(command, request.out, **same), *more]
+
+
+def _model(request: Request) -> Path:
+    return request.out / NAME / f"{NAME}.tflite"
+
+
+def _about_a_file(command: str, request: Request) -> list[object]:
+    # Not in the folder of builds, which other tests list.
+    table = request.out.parent / "table.json"
+    more = ["--out", request.out, "--output", table] if command == "recover" else []
+    return [command, _model(request), "--model", request.model, "--checkpoint", "seeded", *more]
+
+
+COMMANDS: dict[str, Callable[[Request], list[object]]] = {
+    "all": lambda request: of("all", request),
+    "all --files": lambda request: of("all", request, "--files"),
+    "status": lambda request: of("status", request),
+    "explain": lambda request: ["explain", "card", *of("status", request)[1:]],
+    "verify": lambda request: of("verify", request),
+    "evaluate": lambda request: of("evaluate", request),
+    "vela": lambda request: of("vela", request),
+    "vela --sram": lambda request: [*of("vela", request), "--sram", 400],
+    "attest --check": lambda request: ["attest", "--check", request.out / NAME / PROVENANCE_FILE],
+    "diff": lambda request: ["diff", _model(request), _model(request).parent / "float" / f"{NAME[:-5]}_float.tflite"],
+    "recover": lambda request: _about_a_file("recover", request),
+    "prove": lambda request: _about_a_file("prove", request),
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_fits_the_terminal(name: str, finished_build: Request) -> None:
+    """No line is wider than it, but for commands to copy; and a piece of a path ends in a slash."""
+    for width in WIDTHS:
+        shown, found = screen(width, *COMMANDS[name](finished_build))
+        assert found == (1 if name == "diff" else 0)
+        lines = [line for line in shown.splitlines() if not line.startswith(("  --targets", "  python"))]
+        assert lines
+        assert [line for line in lines if len(line) > width] == []
+
+
+@pytest.mark.skipif(shutil.which("qemu-system-arm") is None, reason="no qemu-system-arm here")
+@pytest.mark.skipif(shutil.which("arm-none-eabi-gcc") is None, reason="no arm-none-eabi-gcc here")
+def test_firmware_fits_the_terminal(finished_build: Request) -> None:
+    """Its labels wrap at spaces."""
+    shown, _ = screen(80, *of("firmware", finished_build, "--board", "mps3-an547"))
+    assert max(map(len, shown.splitlines())) <= 80
+
+
+LONG = Evidence(
+    "Cortex-A",
+    "ran",
+    "LiteRT with XNNPACK as AArch64 code, held against XNNPACK on this machine",
+    "qemu-aarch64, cortex-a53 (emulated)",
+    ("ai-edge-litert 2.3.0", "qemu-aarch64 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18+b3)"),
+    Agreement(1, 1, "same class", undecided=19, difference=0.0),
+    20,
+    0.08,
+    note="seconds are the emulator's",
+    missing="a board",
+)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_platforms_has_four_columns_and_a_note_for_each_row(width: int, small_build: Request) -> None:
+    """Tools that an earlier note names are not listed again."""
+    recipe, machine = resolve(small_build, NoBars(), may_fetch=False)
+    folder = machine.out / recipe.folder
+    failed = Evidence("Mali GPU", "not run", "the delegate", fault="a crash")
+    document = {"pictures": "procedural", "rows": [as_json(LONG), as_json(LONG), as_json(failed)]}
+    (folder / PLATFORMS_FILE).write_text(json.dumps(document))
+    table, notes, _ = results.blocks("platforms", folder, recipe)
+    for block in (table, notes):
+        assert max(map(len, terminal_lines(block, width))) <= width
+    assert table[1] == ("platform", "evidence", "what ran", "agreement")
+    said = dict(notes[2])  # type: ignore[arg-type]
+    assert said["[1]"].startswith("ai-edge-litert 2.3.0, qemu-aarch64 7.2.22")
+    assert said["[2]"] == "tools as [1]; 20 pictures, 0.080 s; seconds are the emulator's; missing: a board"
+    assert said["[3]"] == "failed: a crash"
+    figure = results.figure("platforms", folder, recipe, {PLATFORMS_FILE: ""})
+    assert figure == "1 failed, 2 ran"
+
+
+def test_a_build_ends_with_what_a_user_asks_first(finished_build: Request) -> None:
+    """Model, size, SHA-1, top-1, the fastest Ethos-U, the card; the files only when asked for."""
+    result = run(*of("all", finished_build))
+    assert (result.returncode, result.stderr) == (0, "")
+    summary = [line.split("\t") for line in result.stdout.splitlines()]
+    assert all(len(row) == 2 for row in summary)
+    assert [name for name, _ in summary] == [
+        "build", "model", "SHA-1", "top-1", "Ethos-U", "card", "provenance", "files", "state", "warning",
+    ]  # fmt: skip
+    found = dict(summary)
+    assert found["top-1"] == "none claimed: the weights are untrained"
+    assert re.fullmatch(r"fastest ethos-u55-128: [\d.,]+ inferences/s, as Vela estimates", found["Ethos-U"])
+    assert found["files"].endswith("; --files lists them")
+    listed = run(*of("all", finished_build, "--files")).stdout.splitlines()
+    assert listed[0] == "stage\tfile\tbytes\tSHA-1"
+    assert [row.split("\t")[3] for row in listed if row.split("\t")[1] == f"{NAME}.tflite"] == [found["SHA-1"]]
+
+
+def test_the_results_of_a_stage_are_shown_where_it_was_named(finished_build: Request) -> None:
+    """`all` has their figures alone."""
+    assert "property\tverdict\tvalue\twhy\n" in run(*of("verify", finished_build)).stdout
+    assert "property\t" not in run(*of("all", finished_build)).stdout
+
+
+def test_a_build_that_does_not_exist_is_one_line(finished_build: Request, tmp_path: Path) -> None:
+    """With the names of the builds beside it."""
+    other = of("status", finished_build)
+    other[other.index("0.35_96")] = "0.5_96"
+    result = run(*other)
+    assert result.returncode == 0
+    (line,) = result.stdout.splitlines()
+    assert line.startswith("There is no build in ")
+    assert f"Builds in {finished_build.out}: {NAME}." in line
+    rows = [Freshness("fetch", "missing", ("never built",))]
+    (line,) = status.status_blocks(tmp_path / "build", rows)
+    assert str(line).endswith("has no builds. Make one: python -m pipeline all")
+    (tmp_path / "build").mkdir()
+    (tmp_path / "build" / LOCK_FILE).write_text("{}")
+    assert status.status_blocks(tmp_path / "build", rows) == [
+        ("", ("stage", "state", "why"), [("fetch", "missing", "never built")])
+    ]
+
+
+def test_the_command_that_builds_with_recovered_ranges_names_the_folder(finished_build: Request) -> None:
+    """As it was typed."""
+    shown = run(*_about_a_file("recover", finished_build)).stdout
+    assert shown.splitlines()[-1].endswith(f"--out {finished_build.out}")
+
+
+def test_stages_that_ran_have_a_line_each_and_the_others_share_one(
+    finished_build: Request, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the figure of the stage; one that was up to date and fails has its own."""
+    recipe, machine = resolve(finished_build, NoBars(), may_fetch=False)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    lines = StageLines(Opened(finished_build, recipe, machine), show=True)
+    for name in ("fetch", "freeze", "calibrate"):
+        lines.ends(Outcome(name, "reused", "", {}, holds=True))
+    lines.begins(Freshness("quantize", "stale", ()))
+    model = {f"{NAME}.tflite": ""}
+    lines.ends(Outcome("quantize", "built", "", model, holds=True))
+    lines.ends(Outcome("verify", "reused", "", {"verify.json": ""}, holds=False))
+    lines.flush()
+    first, second, third = capsys.readouterr().err.splitlines()
+    assert first == "fetch, freeze, calibrate: up to date"
+    assert re.fullmatch(r"quantize +built +[\d,]+ bytes +0\.\d s", second)
+    assert re.fullmatch(r"verify +failed +12 match, 5 not claimed +up to date", third)
+    assert max(map(len, (first, second, third))) <= 80
+
+
+def row(verdict: str, found: str, expected: str) -> dict[str, str]:
+    return {"what": f"{NAME}.tflite", "verdict": verdict, "found": found, "expected": expected, "why": "the file"}
+
+
+def test_digests_that_differ_are_said_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The table of a narrow terminal has their first digits."""
+    rows: Sequence[dict[str, str]] = [row("match", "a" * 64, "a" * 64), row("differs", "a" * 64, "a" * 63 + "b")]
+    monkeypatch.setattr(rows_view, "is_wide", lambda: False)
+    table, line = rows_view.blocks("a title", rows, NAME)
+    assert [cells[:3] for cells in table[2]] == [
+        ("*.tflite", "match", "a" * 10),
+        ("*.tflite", "differs", f"{'a' * 10}, expected {'a' * 10}"),
+    ]
+    assert line == f"{NAME}.tflite: found {'a' * 64}, expected {'a' * 63}b"
+    assert rows_view.counts(rows) == "1 differs, 1 match"
