@@ -30,7 +30,7 @@ from recreate_model.prove.prove import OURS, Checkpoint, Proof, prove
 from recreate_model.prove.recover import recover
 from recreate_model.prove.toolchain import Edits, Job, Toolchain
 from recreate_model.quantize import convert
-from recreate_model.quantize.quantiser import Generation
+from recreate_model.quantize.quantizer import Generation
 from recreate_model.support.arrays import Array
 from recreate_model.support.digest import digest_file
 from recreate_model.support.errors import InputError

@@ -33,7 +33,7 @@ from pipeline.interface.views import build as build_view
 from pipeline.request import resolve
 from pipeline.request.request import Request
 from recreate_model.quantize import convert
-from recreate_model.quantize.quantiser import activation_parameters
+from recreate_model.quantize.quantizer import activation_parameters
 from recreate_model.recipe import Picture, Preprocess
 from recreate_model.support.arrays import Array
 from recreate_model.support.digest import digest_file

@@ -19,7 +19,7 @@ from recreate_model.network import architecture
 from recreate_model.network.spec import MOBILENET_V2
 from recreate_model.prove.recover import network_operators, recover
 from recreate_model.quantize import convert
-from recreate_model.quantize.quantiser import Generation
+from recreate_model.quantize.quantizer import Generation
 from recreate_model.recipe import Calibration, Checkpoint, Evaluation, Preprocess, Recipe
 from recreate_model.support.arrays import Array
 from recreate_model.support.errors import InputError

@@ -28,7 +28,7 @@ from recreate_model.prove.channels import FACTOR_ULPS, convolutions
 from recreate_model.prove.prove import Checkpoint, Proof, prove
 from recreate_model.prove.recover import generation_of, network_operators
 from recreate_model.prove.toolchain import TOOLCHAINS, Edits, Job, Toolchain
-from recreate_model.quantize.quantiser import Generation, activation_parameters
+from recreate_model.quantize.quantizer import Generation, activation_parameters
 from recreate_model.support import resources
 from recreate_model.support.arrays import Array
 from recreate_model.support.errors import InputError, ResourceError, ToolError

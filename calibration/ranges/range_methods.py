@@ -16,7 +16,7 @@ from fractions import Fraction
 import numpy as np
 
 from calibration.ranges.histogram import Histogram
-from recreate_model.quantize.quantiser import LEVELS
+from recreate_model.quantize.quantizer import LEVELS
 from recreate_model.recipe import MIN_MAX
 from recreate_model.support.arrays import Array
 

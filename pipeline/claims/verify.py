@@ -17,7 +17,7 @@ from recreate_model.network.spec import MOBILENET_V2, PUBLISHED_MODEL, Model
 from recreate_model.prove import consistency
 from recreate_model.prove.channels import FACTOR_ULPS
 from recreate_model.prove.rederive import Agreement, Rederivation, rederive, rederive_activations
-from recreate_model.quantize.quantiser import Generation
+from recreate_model.quantize.quantizer import Generation
 from recreate_model.recipe import Recipe
 from recreate_model.support.arrays import Array
 from recreate_model.support.digest import Json, digest_bytes

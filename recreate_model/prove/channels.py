@@ -13,7 +13,7 @@ import numpy as np
 
 from recreate_model.network.layer import Layer, folding_factor, is_folded
 from recreate_model.prove.recover import CONVOLUTIONS, network_operators
-from recreate_model.quantize.quantiser import scales_of
+from recreate_model.quantize.quantizer import scales_of
 from recreate_model.support.arrays import Array
 from recreate_model.tflite.model_view import ModelView, Operator, Tensor
 

@@ -18,7 +18,7 @@ from recreate_model.compare.verdict import printable
 from recreate_model.network.layer import Layer
 from recreate_model.prove.channels import Channels, Factors, channel_axis, channels, convolutions, factors
 from recreate_model.prove.recover import recorded_span
-from recreate_model.quantize.quantiser import (
+from recreate_model.quantize.quantizer import (
     LARGEST_WEIGHT,
     SMALLEST_HALF_RANGE,
     SMALLEST_SCALE,

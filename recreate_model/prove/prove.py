@@ -28,7 +28,7 @@ from recreate_model.prove.rebuild import OF_CONSTANTS, Corrections, rebuild, rec
 from recreate_model.prove.recover import Recovered, by_todays_converter, network_operators, recover
 from recreate_model.prove.toolchain import TOOLCHAINS, Toolchain
 from recreate_model.quantize import convert
-from recreate_model.quantize.quantiser import (
+from recreate_model.quantize.quantizer import (
     LEVELS,
     SOFTMAX,
     WITHOUT_RANGE,

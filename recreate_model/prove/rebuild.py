@@ -27,7 +27,7 @@ from recreate_model.prove.channels import (
 from recreate_model.prove.consistency import LayerComparison
 from recreate_model.prove.conversion import Constants, Conversion
 from recreate_model.prove.toolchain import Converted
-from recreate_model.quantize.quantiser import LARGEST_WEIGHT
+from recreate_model.quantize.quantizer import LARGEST_WEIGHT
 from recreate_model.support.arrays import Array
 from recreate_model.support.errors import CheckError, InputError
 from recreate_model.tflite.model_view import ModelView, Operator, read_model

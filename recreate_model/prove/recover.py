@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recreate_model.quantize.quantiser import (
+from recreate_model.quantize.quantizer import (
     LARGEST_WEIGHT,
     LEVELS,
     SMALLEST_HALF_RANGE,

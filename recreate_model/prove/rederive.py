@@ -16,7 +16,7 @@ import numpy as np
 from recreate_model.prove.channels import by_channel, values_of
 from recreate_model.prove.recover import CONVOLUTIONS
 from recreate_model.quantize.convert import activation_name
-from recreate_model.quantize.quantiser import (
+from recreate_model.quantize.quantizer import (
     LARGEST_WEIGHT,
     SMALLEST_HALF_RANGE,
     SOFTMAX,

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from recreate_model.network.spec import MOBILENET_V2
-from recreate_model.quantize.quantiser import WITHOUT_RANGE
+from recreate_model.quantize.quantizer import WITHOUT_RANGE
 from recreate_model.support.arrays import Array
 from recreate_model.support.capture import captured
 from recreate_model.support.errors import InputError, ToolError

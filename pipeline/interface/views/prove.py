@@ -17,7 +17,7 @@ from recreate_model.network import seeded
 from recreate_model.prove import moves
 from recreate_model.prove.channels import FACTOR_ULPS
 from recreate_model.prove.prove import Attempt, Checkpoint, Proof, table_of
-from recreate_model.quantize.quantiser import Generation
+from recreate_model.quantize.quantizer import Generation
 from recreate_model.recipe import Recipe, as_json
 from recreate_model.support.digest import Json
 from recreate_model.support.errors import CheckError, PipelineError, ResourceError

@@ -14,7 +14,7 @@ from recreate_model.network.spec import Model
 from recreate_model.prove.membership import check_member
 from recreate_model.prove.recover import Recovered, recover
 from recreate_model.quantize import convert
-from recreate_model.quantize.quantiser import Generation
+from recreate_model.quantize.quantizer import Generation
 from recreate_model.recipe import Recipe
 from recreate_model.support.digest import Json, digest_bytes
 from recreate_model.support.errors import CheckError

@@ -8,7 +8,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from recreate_model.prove.recover import generation_of, recover, span_for
-from recreate_model.quantize.quantiser import LARGEST_WEIGHT, LEVELS, Generation, activation_parameters
+from recreate_model.quantize.quantizer import LARGEST_WEIGHT, LEVELS, Generation, activation_parameters
 from recreate_model.tflite.model_view import ModelView, Operator, Quantisation, Tensor
 
 # The old quantizer writes ranges into the file, so that its scales are never inverted.
