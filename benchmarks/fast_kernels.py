@@ -79,8 +79,8 @@ def _procedural(model: bytes, count: int) -> Array:
 
 def _inputs(model: bytes, source: Any, pictures: Any) -> Array:
     tensor = read_model(model).input
-    assert tensor.quantisation is not None  # of an int8 input
-    (scale,), (zero_point,) = tensor.quantisation.scales, tensor.quantisation.zero_points
+    assert tensor.quantization is not None  # of an int8 input
+    (scale,), (zero_point,) = tensor.quantization.scales, tensor.quantization.zero_points
     loader = Inputs(source, Preprocess(), tensor.shape[1])
     return np.concatenate([quantize_input(loader.load(picture)[0], scale, zero_point) for picture in pictures])
 

@@ -95,9 +95,9 @@ class _Pair:
         view = read_model(int8_model)
         tensors = [view.input, *(view.tensors[operator.outputs[0]] for operator in view.operators)]
         self.parameters = [
-            (tensor.quantisation.scales[0], tensor.quantisation.zero_points[0])
+            (tensor.quantization.scales[0], tensor.quantization.zero_points[0])
             for tensor in tensors
-            if tensor.quantisation
+            if tensor.quantization
         ]
 
 

@@ -300,8 +300,8 @@ def _literal(data: bytes) -> str:
 
 def _tensor_macros(source: str, prefix: str, tensor: Tensor) -> list[str]:
     """Macros that a program needs to write or read a tensor: name, shape, size, scale and zero point."""
-    scales = tensor.quantisation.scales if tensor.quantisation else ()
-    zero_points = tensor.quantisation.zero_points if tensor.quantisation else ()
+    scales = tensor.quantization.scales if tensor.quantization else ()
+    zero_points = tensor.quantization.zero_points if tensor.quantization else ()
     one_scale = len(scales) == len(zero_points) == 1 and math.isfinite(scales[0])
     if tensor.dtype != "int8" or not one_scale or min(tensor.shape, default=0) <= 0:
         raise _unsupported(source, f"{tensor.dtype} {tensor.shape} with {len(scales)} scales in {tensor.name!r}")

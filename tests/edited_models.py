@@ -61,7 +61,7 @@ def insert(tree: Any, at: int, opcode: int, inputs: list[int], outputs: list[int
 
 
 def new_tensor(tree: Any, like: Any, dtype: int, name: bytes) -> int:
-    """Index of a new activation of the same shape, without quantisation."""
+    """Index of a new activation of the same shape, without quantization."""
     tensor = schema.TensorT()
     tensor.shape, tensor.type, tensor.name, tensor.buffer, tensor.hasRank = like.shape, dtype, name, 0, like.hasRank
     tree.subgraphs[0].tensors.append(tensor)

@@ -146,7 +146,7 @@ def _constant(name: str, values: Mapping[str, Array]) -> object:
 
 
 def run_graph(graph: bytes, value: Array) -> Array:
-    """Runs a serialised graph in TensorFlow: the softmax for one input."""
+    """Runs a serialized graph in TensorFlow: the softmax for one input."""
     import tensorflow as tf
 
     definition = tf.compat.v1.GraphDef()

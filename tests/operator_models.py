@@ -1,6 +1,6 @@
 """INT8 models of the six operators in all their variety, made on the spot by TensorFlow's converter, once in a process.
 
-Random weights with a fixed seed; each model ends in a softmax, and none recognises anything.
+Random weights with a fixed seed; each model ends in a softmax, and none recognizes anything.
 """
 
 from __future__ import annotations

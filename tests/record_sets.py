@@ -12,7 +12,7 @@ Value = bytes | int | float
 
 
 def example(features: Mapping[str, Value | Sequence[Value]]) -> bytes:
-    """A serialised `tf.train.Example`."""
+    """A serialized `tf.train.Example`."""
     import tensorflow as tf
 
     made = tf.train.Example()

@@ -197,7 +197,7 @@ def test_the_array_can_be_placed_in_a_section(tmp_path: Path, model: bytes, lang
 def test_a_program_links_both_arrays(
     tmp_path: Path, model: bytes, arrays: tuple[str, ...], program: tuple[str, ...]
 ) -> None:
-    """C and C++ can be mixed in both ways; the program sees the file, its quantisation and the labels."""
+    """C and C++ can be mixed in both ways; the program sees the file, its quantization and the labels."""
     write(tmp_path, {**model_sources(model, "tiny"), **label_sources(HARD_LABELS), "main.c": PROGRAM})
     for source, language in (("tiny", arrays), ("labels", arrays), ("main", program)):
         compile_c(tmp_path, language, f"{source}.c", output=f"{source}.o")
@@ -205,12 +205,12 @@ def test_a_program_links_both_arrays(
     finished = run(tmp_path, str(tmp_path / "program"))
     assert finished.stdout == model
     view = read_model(model)
-    assert view.input.quantisation
-    assert view.output.quantisation
+    assert view.input.quantization
+    assert view.output.quantization
     first, second, third, labels = finished.stderr.decode().split("\n", 3)
-    scale = f"{view.input.quantisation.scales[0]:.9g}"
+    scale = f"{view.input.quantization.scales[0]:.9g}"
     assert first == f"{len(model)} 0"
-    assert second == f"{view.input.name} 1 3 192 {scale} {view.input.quantisation.zero_points[0]}"
+    assert second == f"{view.input.name} 1 3 192 {scale} {view.input.quantization.zero_points[0]}"
     assert third == f"{view.output.name} 5 5 0.00390625 -128"
     assert labels == "".join(f"{label}\0" for label in HARD_LABELS)
 
@@ -235,7 +235,7 @@ def test_the_text_depends_on_the_model_and_the_name_alone(tmp_path: Path, model:
 
 
 def test_a_float_model_is_refused() -> None:
-    """It has no quantisation to tell of."""
+    """It has no quantization to tell of."""
     with pytest.raises(InputError, match="float32"):
         model_sources(tiny_model("float"), "tiny")
 

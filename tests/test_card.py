@@ -306,7 +306,7 @@ def test_agreement_is_shown_as_it_was_measured(model: bytes) -> None:
 
 
 def test_compiled_variants_have_a_table(model: bytes) -> None:
-    """One row for each target with Vela's estimates, size-optimised ones told apart, and no table without any."""
+    """One row for each target with Vela's estimates, size-optimized ones told apart, and no table without any."""
     target = Target("ethos-u55-128", "Ethos_U55_High_End_Embedded", "Shared_Sram")
     row = {
         "target": dataclasses.asdict(target),
@@ -326,7 +326,7 @@ def test_compiled_variants_have_a_table(model: bytes) -> None:
 
 @pytest.mark.parametrize(
     ("status", "mark"),
-    [("ran", TICK), ("compiled", TICK), ("analysed", "analysed"), ("not run", "not measured")],
+    [("ran", TICK), ("compiled", TICK), ("analyzed", "analyzed"), ("not run", "not measured")],
 )
 @pytest.mark.parametrize("platform", PLATFORMS)
 def test_only_what_ran_or_was_compiled_has_a_tick(model: bytes, platform: str, status: str, mark: str) -> None:
@@ -350,8 +350,8 @@ def test_all_published_platforms_are_listed_without_evidence(model: bytes) -> No
 
 def test_the_strongest_of_several_pieces_of_evidence_decides(model: bytes) -> None:
     """Several Ethos-U configurations share a row: the tick is earned by one, and all are told."""
-    evidence = [Evidence("Ethos U", "analysed", "U65"), Evidence("Ethos U", "compiled", "U55 | 128\nMACs")]
-    line = rf"| Ethos U | {TICK} | compiled: U55 \| 128 MACs<br>analysed: U65 |"
+    evidence = [Evidence("Ethos U", "analyzed", "U65"), Evidence("Ethos U", "compiled", "U55 | 128\nMACs")]
+    line = rf"| Ethos U | {TICK} | compiled: U55 \| 128 MACs<br>analyzed: U65 |"
     assert line in readme(model, evidence=evidence).splitlines()
 
 

@@ -121,20 +121,20 @@ def test_the_model_is_as_the_published_card_says(small_float: bytes, spans: Span
     view = read_model(convert.quantize(small_float, spans))
     assert (view.input.name, view.input.shape, view.input.dtype) == ("tfl.quantize", (1, 96, 96, 3), "int8")
     assert (view.output.name, view.output.shape) == ("MobilenetV2/Predictions/Reshape_11", (1, 1001))
-    assert view.output.quantisation is not None
-    assert (view.output.quantisation.scales, view.output.quantisation.zero_points) == ((1 / 256,), (-128,))
+    assert view.output.quantization is not None
+    assert (view.output.quantization.scales, view.output.quantization.zero_points) == ((1 / 256,), (-128,))
     assert not [tensor.name for tensor in view.tensors if tensor.dtype == "float32"]
 
 
-def test_every_convolution_is_quantised_per_channel(small_float: bytes, spans: Spans) -> None:
+def test_every_convolution_is_quantized_per_channel(small_float: bytes, spans: Spans) -> None:
     """Each weight tensor has one scale for each of its output channels, and zero points of zero."""
     view = read_model(convert.quantize(small_float, spans))
     weights = [view.tensors[op.inputs[1]] for op in view.operators if op.name.endswith("CONV_2D")]
     assert len(weights) == 53
     for tensor in weights:
-        assert tensor.quantisation is not None
-        assert len(tensor.quantisation.scales) == tensor.shape[tensor.quantisation.axis]
-        assert set(tensor.quantisation.zero_points) == {0}
+        assert tensor.quantization is not None
+        assert len(tensor.quantization.scales) == tensor.shape[tensor.quantization.axis]
+        assert set(tensor.quantization.zero_points) == {0}
 
 
 def test_one_range_moves_the_bytes(small_float: bytes, spans: Spans) -> None:

@@ -154,11 +154,11 @@ def test_what_ran_is_aarch64_code(root: Sysroot) -> None:
 
 
 def test_code_of_this_machine_is_no_cortex_a(subject: Subject, tmp_path: Path, no_armnn: None) -> None:
-    """On another CPU it is `analysed` and says so; on an aarch64 machine it is what ran."""
+    """On another CPU it is `analyzed` and says so; on an aarch64 machine it is what ran."""
     rows = [row for row in cortex_a.check(subject, tmp_path) if row.status != "not run"]
     assert len(rows) == 2
     for row in rows:
-        assert row.status == ("ran" if aarch64.native() else "analysed")
+        assert row.status == ("ran" if aarch64.native() else "analyzed")
         assert ("nothing of a Cortex-A ran" in row.note) is not aarch64.native()
         assert row.device.startswith("this machine (")
 
@@ -285,7 +285,7 @@ def test_the_systems_arm_nn_is_a_second_opinion(subject: Subject, tmp_path: Path
     if armnn.find() is None:
         pytest.skip(f"no Arm NN: apt-get install {armnn.PACKAGES}")
     row = cortex_a.check(subject, tmp_path)[-1]
-    assert row.status == ("ran" if aarch64.native() else "analysed")
+    assert row.status == ("ran" if aarch64.native() else "analyzed")
     assert "second opinion" in row.note
     assert row.tools[0].startswith("pyarmnn ")
     assert row.seconds is not None

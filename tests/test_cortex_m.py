@@ -174,7 +174,7 @@ def reshaped(shape: list[int]) -> bytes:
         (lambda: tiny_model("float"), "float32"),
         (lambda: tiny_model("int8")[:-2000], "damaged or truncated"),
     ],
-    ids=["operator", "custom operator", "batch", "not square", "no size", "four colours", "cannot run", "float", "cut"],
+    ids=["operator", "custom operator", "batch", "not square", "no size", "four colors", "cannot run", "float", "cut"],
 )
 def test_what_cannot_be_expressed_or_run_is_refused_by_name(make: object, named: str) -> None:
     """One error, before anything is handed out to be written."""

@@ -226,8 +226,8 @@ def test_a_changed_weight_is_noticed_by_the_scores(tiny: Case, tmp_path: Path) -
 def test_a_wrong_label_is_noticed_by_the_five_best(tiny: Case, tmp_path: Path) -> None:
     """One letter of the best class's label."""
     label = tiny.labels[int(tiny.subject.expected[0].argmax())]
-    mislabelled = tiny.edited("labels.c", lambda text: text.replace(f'"{label}"', f'"{label}?"'))
-    assert mislabelled.differing(BOARDS[0], tmp_path) == ["five best"]
+    mislabeled = tiny.edited("labels.c", lambda text: text.replace(f'"{label}"', f'"{label}?"'))
+    assert mislabeled.differing(BOARDS[0], tmp_path) == ["five best"]
 
 
 @needs_tools
@@ -244,11 +244,11 @@ def test_a_difference_ends_the_command_with_status_1(
     """The table says what differs, the error what to do; the build itself is right, and kept."""
     honest = image.sources_of
 
-    def mislabelled(files: Mapping[str, Path]) -> dict[str, str]:
+    def mislabeled(files: Mapping[str, Path]) -> dict[str, str]:
         sources = honest(files)
         return {**sources, "labels.c": re.sub(r'",$', '?",', sources["labels.c"], flags=re.MULTILINE)}
 
-    monkeypatch.setattr(image, "sources_of", mislabelled)
+    monkeypatch.setattr(image, "sources_of", mislabeled)
     arguments = [str(part) for part in of(finished_build, "--json")]
     with pytest.raises(CheckError, match=r"expected five best to be 1 of 1 pictures; found 0 of 1.*--keep FOLDER"):
         firmware.run(cli._parse(["pipeline", *arguments]))

@@ -174,7 +174,7 @@ def test_a_build_says_from_what_it_was_made(slim: Path, keras_files: tuple[Path,
 def test_class_0_can_be_that_of_a_published_file(
     keras_files: tuple[Path, object], published: bytes, small_weights: Values, tmp_path: Path
 ) -> None:
-    """Dequantised, so within half a level of the variables; the build says from which file it is."""
+    """Dequantized, so within half a level of the variables; the build says from which file it is."""
     (tmp_path / "published.tflite").write_bytes(published)
     model = str(keras_files[0] / "model.keras")
     request = replace(SMALL_REQUEST, checkpoint=model, background=tmp_path / "published.tflite", out=tmp_path / "out")
@@ -443,7 +443,7 @@ def unfrozen() -> bytes:
         (lambda: tiny_model("float"), "to have 1000 or 1001 classes; found"),
         (unfrozen, "it is not frozen"),
     ],
-    ids=["quantised", "another network", "unfrozen"],
+    ids=["quantized", "another network", "unfrozen"],
 )
 def test_a_model_that_is_no_float_mobilenet_is_refused(data: Callable[[], bytes], words: str, tmp_path: Path) -> None:
     """A quantized model, a float one of another network, a graph that still has variables."""

@@ -143,7 +143,7 @@ def test_options_of_making_a_model_are_refused(flags: tuple[str, ...], model: Pa
 
 
 def test_accuracy_is_that_of_the_file(model: Path, picture_folder: Path, tmp_path: Path) -> None:
-    """With labelled pictures the top-1 of the file is measured; a float model's is not, as there is none."""
+    """With labeled pictures the top-1 of the file is measured; a float model's is not, as there is none."""
     assert typed("evaluate", model, tmp_path, "--images", picture_folder, "--limit", "6") == 0
     found = json.loads((folder_of(model, tmp_path) / "evaluate.json").read_text())
     assert found["int8_top1"]["n"] == 6
@@ -235,12 +235,12 @@ def test_a_network_without_a_background_begins_with_the_first_class(tmp_path: Pa
     source = FolderSource(picture_folder, None, None)
     inputs = Inputs(source, Preprocess(), 8)
     data = path.read_bytes()
-    quantisation = read_model(data).input.quantisation
-    assert quantisation is not None
+    quantization = read_model(data).input.quantization
+    assert quantization is not None
     pictures = []
     for picture in source.pictures()[:4]:
         value, _ = inputs.load(picture)
-        levels = quantize_input(value, quantisation.scales[0], quantisation.zero_points[0])
+        levels = quantize_input(value, quantization.scales[0], quantization.zero_points[0])
         winner = int(np.argmax(Runner(data, "xnnpack").run(levels)[0]))
         pictures.append(type(picture)(picture.id, picture.sha256, winner + 1))
     found = evaluate(None, data, inputs, pictures, Workers(1), lambda count: None)
@@ -256,7 +256,7 @@ def several_subgraphs(model: bytes) -> bytes:
 
 
 def legacy(model: bytes) -> bytes:
-    """Marks every int8 tensor as uint8, as the files of TensorFlow's first quantiser are."""
+    """Marks every int8 tensor as uint8, as the files of TensorFlow's first quantizer are."""
 
     def change(tree: object) -> None:
         for tensor in tree.subgraphs[0].tensors:  # type: ignore[attr-defined]

@@ -19,15 +19,15 @@ def test_each_level_is_what_the_build_makes_of_a_picture_of_it(finished_build: R
     """A picture of one level throughout has one input byte throughout, and the table has that byte."""
     recipe, machine = resolve(finished_build, NoBars(), may_fetch=False)
     model = (machine.out / recipe.name / model_file(recipe)).read_bytes()
-    quantisation = read_model(model).input.quantisation
-    assert quantisation is not None
+    quantization = read_model(model).input.quantization
+    assert quantization is not None
     (numbers,) = re.findall(r"\{\n(.*?)\n\};", levels_header(model, "small"), re.DOTALL)
     table = [int(number) for number in numbers.split(",")]
     assert len(table) == 256
     for level, expected in enumerate(table):
         pixels = np.full((8, 8, 3), level, np.uint8)
         value = normalize(pixels, recipe.preprocess, 8)
-        found = quantize_input(value, quantisation.scales[0], quantisation.zero_points[0])
+        found = quantize_input(value, quantization.scales[0], quantization.zero_points[0])
         assert set(found.ravel().tolist()) == {expected}
 
 
@@ -37,10 +37,10 @@ def test_the_table_is_not_what_rounding_away_from_zero_gives(finished_build: Req
     model = (machine.out / recipe.name / model_file(recipe)).read_bytes()
     (numbers,) = re.findall(r"\{\n(.*?)\n\};", levels_header(model, "small"), re.DOTALL)
     table = np.asarray([int(number) for number in numbers.split(",")])
-    quantisation = read_model(model).input.quantisation
-    assert quantisation is not None
-    values = (np.arange(256, dtype=np.float32) / np.float32(127.5) - np.float32(1)) / np.float32(quantisation.scales[0])
-    away = np.copysign(np.floor(np.abs(values) + np.float32(0.5)), values) + quantisation.zero_points[0]
+    quantization = read_model(model).input.quantization
+    assert quantization is not None
+    values = (np.arange(256, dtype=np.float32) / np.float32(127.5) - np.float32(1)) / np.float32(quantization.scales[0])
+    away = np.copysign(np.floor(np.abs(values) + np.float32(0.5)), values) + quantization.zero_points[0]
     differing = np.abs(np.clip(away, -128, 127) - table)
     assert differing.max() == 1
     assert np.count_nonzero(differing) > 20

@@ -103,8 +103,8 @@ def refused(result: subprocess.CompletedProcess[str], status: int, *words: str) 
 def inputs(model: bytes, files: list[Path]) -> Array:
     """The pipeline's own inputs, int8 (n, height, width, 3)."""
     view = read_model(model).input
-    assert view.quantisation is not None
-    (scale,), (zero,) = view.quantisation.scales, view.quantisation.zero_points
+    assert view.quantization is not None
+    (scale,), (zero,) = view.quantization.scales, view.quantization.zero_points
     values = [normalize(decode(file.read_bytes(), file.name), Preprocess(), view.shape[1]) for file in files]
     return np.concatenate([quantize_input(value, scale, zero) for value in values])
 

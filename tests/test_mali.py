@@ -25,7 +25,7 @@ from pipeline.request.request import Request
 from pipeline.request.resolve import resolve
 from recreate_model.quantize import convert
 from recreate_model.tflite.interpret import Runner
-from recreate_model.tflite.model_view import ModelView, Quantisation, read_model
+from recreate_model.tflite.model_view import ModelView, Quantization, read_model
 from tests import conftest, edited_models, vulkan_drivers
 from tests.tiny_models import tiny_model
 
@@ -108,7 +108,7 @@ def test_mobilenet_is_fully_accelerated(software_device: Path, small: bytes) -> 
 def test_a_model_that_the_gpu_runs_in_part_is_not_accelerated(software_device: Path, small: bytes) -> None:
     """The evidence is lowered, and says which operator is left to the CPU and why."""
     row = only(mali.check(noise(mali.control_model(small), 2)))
-    assert row.status == "analysed"
+    assert row.status == "analyzed"
     assert "not fully accelerated: SOFTMAX: Softmax.beta != 1 is not supported." in row.note
     assert "65 operations will run on the GPU, and the remaining 1 operations will run on the CPU" in row.note
 
@@ -120,7 +120,7 @@ def test_a_control_that_is_accelerated_takes_the_evidence_away(
     """If a delegate called everything fully accelerated, the words would mean nothing."""
     monkeypatch.setattr(mali, "control_model", lambda model: model)
     row = only(mali.check(noise(tiny_model("int8"), 2)))
-    assert row.status == "analysed"
+    assert row.status == "analyzed"
     assert "the control failed, so that `fully accelerated` says nothing: it was fully accelerated too" in row.note
 
 
@@ -131,7 +131,7 @@ def test_a_control_that_does_not_run_takes_the_evidence_away(
     """No answer is no answer that it was not accelerated."""
     monkeypatch.setattr(mali, "control_model", lambda model: model[:100])
     row = only(mali.check(noise(tiny_model("int8"), 2)))
-    assert row.status == "analysed"
+    assert row.status == "analyzed"
     assert "the control failed, so that `fully accelerated` says nothing: " in row.note
 
 
@@ -182,10 +182,10 @@ def test_arms_own_driver_is_told_from_mesas() -> None:
 def test_without_a_driver_the_operator_list_speaks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small: bytes
 ) -> None:
-    """Status `analysed`, and the packages that bring a software device."""
+    """Status `analyzed`, and the packages that bring a software device."""
     monkeypatch.setenv("VK_DRIVER_FILES", str(tmp_path))
     row = only(mali.check(noise(small, 1)))
-    assert (row.status, row.agreement, row.device) == ("analysed", None, "")
+    assert (row.status, row.agreement, row.device) == ("analyzed", None, "")
     assert "all 66 operators, with types and options, are in the documented support" in row.note
     assert "the control, an operator that the list has not, was found" in row.note
     assert "nothing ran on a GPU; Mali's own driver was not used" in row.note
@@ -200,7 +200,7 @@ def test_without_the_loader_the_operator_list_speaks(
     monkeypatch.setenv("LD_LIBRARY_PATH", str(tmp_path))
     monkeypatch.setenv("VK_DRIVER_FILES", str(vulkan_drivers.manifest(tmp_path, "libnone.so")))
     row = only(mali.check(noise(small, 1)))
-    assert row.status == "analysed"
+    assert row.status == "analyzed"
     assert row.missing == "the Vulkan loader libvulkan.so.1 (apt-get install libvulkan1 chromium-common)"
 
 
@@ -221,8 +221,8 @@ def test_a_broken_manifest_is_named(
     if text is not None:
         path.write_text(text)
     monkeypatch.setenv("VK_ICD_FILENAMES", str(path))
-    failed, analysed = mali.check(noise(small, 1))
-    assert (failed.status, analysed.status) == ("not run", "analysed")
+    failed, analyzed = mali.check(noise(small, 1))
+    assert (failed.status, analyzed.status) == ("not run", "analyzed")
     assert f"broken_icd.json: no driver manifest: {words}" in failed.note
     assert "Mali's own driver was not used" in failed.note
 
@@ -230,8 +230,8 @@ def test_a_broken_manifest_is_named(
 def test_a_driver_that_crashes_becomes_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small: bytes) -> None:
     """The signal that ended it is named, and the operator list still speaks."""
     monkeypatch.setenv("VK_DRIVER_FILES", str(vulkan_drivers.acting_on_load(tmp_path, "abort();")))
-    failed, analysed = mali.check(noise(small, 1))
-    assert (failed.status, analysed.status) == ("not run", "analysed")
+    failed, analyzed = mali.check(noise(small, 1))
+    assert (failed.status, analyzed.status) == ("not run", "analyzed")
     assert "test_icd.json: ended by SIGABRT" in failed.note
 
 
@@ -328,8 +328,8 @@ def test_types_outside_the_documented_support_are_found(small: bytes) -> None:
     tensor = view.tensors[index]
     for change, fault in (
         ({"dtype": "int16"}, "an activation of int16"),
-        ({"quantisation": Quantisation((1.0, 2.0), (0, 0), 3)}, "an 8-bit activation without one scale"),
-        ({"quantisation": None}, "an 8-bit activation without one scale"),
+        ({"quantization": Quantization((1.0, 2.0), (0, 0), 3)}, "an 8-bit activation without one scale"),
+        ({"quantization": None}, "an 8-bit activation without one scale"),
     ):
         tensors = (*view.tensors[:index], dataclasses.replace(tensor, **change), *view.tensors[index + 1 :])
         found = unsupported(replace(view, tensors=tensors))
@@ -337,7 +337,7 @@ def test_types_outside_the_documented_support_are_found(small: bytes) -> None:
         assert all(fault in line for line in found)
 
 
-def test_a_model_outside_the_documented_support_is_not_analysed_as_fit(
+def test_a_model_outside_the_documented_support_is_not_analyzed_as_fit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small: bytes
 ) -> None:
     """The evidence falls to its lowest, and says which operator."""

@@ -121,8 +121,8 @@ def _endless_shape(tree: Any) -> None:
 
 
 def _missing_scale(tree: Any) -> None:
-    quantisation = operand(tree, "CONV_2D", 1).quantization
-    quantisation.scale = quantisation.scale[:-1]
+    quantization = operand(tree, "CONV_2D", 1).quantization
+    quantization.scale = quantization.scale[:-1]
 
 
 def _missing_zero_points(tree: Any) -> None:

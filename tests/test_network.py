@@ -44,7 +44,7 @@ def test_ten_blocks_have_a_residual_connection() -> None:
 
 
 def test_folding_gives_what_batch_norm_gives(small_weights: dict[str, Array]) -> None:
-    """Weights times factor plus bias equals normalising after the convolution, to float32 precision."""
+    """Weights times factor plus bias equals normalizing after the convolution, to float32 precision."""
     layer = architecture.layers(SMALL)[0]
     folded = fold(layer, small_weights)
     gamma, beta, mean, variance = (
@@ -69,7 +69,7 @@ def test_the_graph_agrees_with_tensorflows_own_batch_norm(small_weights: dict[st
 
 
 def test_the_graphs_bytes_are_the_same_every_time(small_weights: dict[str, Array]) -> None:
-    """Serialising twice gives one digest; protobuf alone would order its maps by chance."""
+    """Serializing twice gives one digest; protobuf alone would order its maps by chance."""
     digests = {digest_bytes(architecture.frozen_graph(SMALL, small_weights)) for _ in range(3)}
     assert len(digests) == 1
 

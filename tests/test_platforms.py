@@ -58,7 +58,7 @@ EMULATED = Evidence(
     "Cortex-A", "ran", "emulated kernels", "qemu (emulated)", ("LiteRT 9.9",), Agreement(20, 20, "bit-exact"), 1.5
 )
 BOARD = Evidence("Cortex-M", "ran", "bare-metal code", "a board", ("gcc 9.9", "qemu 9.9"), Agreement(3, 3, "bit-exact"))
-HOST = Evidence("Cortex-M", "analysed", "TFLM", "this machine", agreement=Agreement(20, 20, "bit-exact"))
+HOST = Evidence("Cortex-M", "analyzed", "TFLM", "this machine", agreement=Agreement(20, 20, "bit-exact"))
 NO_GPU = Evidence("Mali GPU", "not run", "the delegate", missing="a Vulkan device: `apt-get install it`")
 PARTED = replace(BOARD, device="another board", agreement=Agreement(2, 3, "bit-exact"))
 
@@ -196,7 +196,7 @@ def test_what_is_close_is_said_in_a_few_words() -> None:
 
 
 def test_a_subject_is_the_pictures_that_evaluate(finished_build: Request) -> None:
-    """The first of them, quantised; beside them what the reference kernels make of each."""
+    """The first of them, quantized; beside them what the reference kernels make of each."""
     recipe, machine = resolve(finished_build, NoBars(), may_fetch=False)
     model = (folder(finished_build) / model_file(recipe)).read_bytes()
     few, all_of_them = (subject(recipe, machine, model, count) for count in (3, 5))
@@ -266,12 +266,12 @@ def test_a_tick_takes_code_that_ran_or_was_compiled_and_agrees(one: Evidence) ->
         assert one.agreement is None or one.agreement.holds
         assert not replace(one, fault="it broke").ticks
         assert not replace(one, agreement=Agreement(4, 5, "same class")).ticks
-        assert not replace(one, status="analysed").ticks
+        assert not replace(one, status="analyzed").ticks
 
 
-@given(st.lists(evidence("Mali GPU", ("analysed", "not run")), max_size=4), st.lists(evidence("Ethos U"), max_size=2))
+@given(st.lists(evidence("Mali GPU", ("analyzed", "not run")), max_size=4), st.lists(evidence("Ethos U"), max_size=2))
 def test_the_card_has_no_tick_without_evidence(weak: list[Evidence], other: list[Evidence]) -> None:
-    """Whatever is known of another platform, analysed and not run are never enough."""
+    """Whatever is known of another platform, analyzed and not run are never enough."""
     assert row(readme(tiny_model(), evidence=[*other, *weak]), "Mali GPU")[0] != TICK
 
 
@@ -358,7 +358,7 @@ def test_a_second_look_that_finds_something_else_makes_the_card_again(
     assert command("platforms", small_build) == 0
     assert "stale: card, attest; `all` brings them up to date" in capsys.readouterr().out
     build(small_build)
-    assert card_row(small_build, "Cortex-M") == ["analysed", HOST.sentence]
+    assert card_row(small_build, "Cortex-M") == ["analyzed", HOST.sentence]
     assert attested(small_build)
 
 
@@ -389,14 +389,14 @@ def test_a_file_that_was_changed_by_hand_is_not_believed(
     damage: str, small_build: Request, checks: dict[str, Check], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The card is written without it, and `all` and `status` say so."""
-    checks["mali"] = lambda *_: [replace(NO_GPU, missing="", status="analysed")]
+    checks["mali"] = lambda *_: [replace(NO_GPU, missing="", status="analyzed")]
     build(small_build, ("platforms",))
     build(small_build)
     path = folder(small_build) / PLATFORMS_FILE
     if damage == "gone":
         path.unlink()
     else:
-        path.write_text(path.read_text().replace('"analysed"', '"ran"'))
+        path.write_text(path.read_text().replace('"analyzed"', '"ran"'))
     assert command("status", small_build) == 0
     assert f"{PLATFORMS_FILE} is missing or changed" in capsys.readouterr().out
     assert command("all", small_build) == 0

@@ -1,4 +1,4 @@
-"""Pictures to inputs: decoding, cropping, scaling and the one quantisation expression."""
+"""Pictures to inputs: decoding, cropping, scaling and the one quantization expression."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_a_decompression_bomb_is_refused() -> None:
 
 
 def test_one_pixel_is_a_picture() -> None:
-    """JPEG and PNG of 1 x 1 fill the whole input with their one colour."""
+    """JPEG and PNG of 1 x 1 fill the whole input with their one color."""
     for data in (pictures.jpeg(1, (1, 1)), pictures.png(1, (1, 1))):
         for crop in Preprocess.CROPS:
             value = normalize(decode(data, "x"), Preprocess(crop), 96)
@@ -169,8 +169,8 @@ def test_all_256_levels_quantise_as_documented() -> None:
     assert np.array_equal(quantize_input(value, float(scale), zero_point), expected.astype(np.int8))
 
 
-def test_quantised_values_come_back_within_half_a_step() -> None:
-    """Dequantising gives the input to half a scale, inside the range."""
+def test_quantized_values_come_back_within_half_a_step() -> None:
+    """Dequantizing gives the input to half a scale, inside the range."""
     value = np.linspace(-0.9, 0.9, 1001, dtype=np.float32)
     back = (quantize_input(value, 1 / 128, 3).astype(np.float64) - 3) / 128
     assert np.abs(back - value).max() <= 1 / 256 + 1e-6

@@ -156,7 +156,7 @@ def test_our_own_build_with_a_widened_scale_is_proved_without_a_remark(small_wei
 
 
 def folded_elsewhere(checkpoint: Checkpoint, model: bytes, shifts: list[Callable[[int], Array]]) -> list[bytes]:
-    """Published files as from other CPUs: today's quantiser on constants whose factors are some ulps off."""
+    """Published files as from other CPUs: today's quantizer on constants whose factors are some ulps off."""
     view = read_model(model)
     spans = np.array([each.span or (0.0, 1.0) for each in recover(view, "the model").activations], np.float32)
     attempts = []
@@ -276,9 +276,9 @@ def test_one_weight_off_by_one_is_refuted_or_lies_on_a_tie(
     folded = fold(LAYERS[number], checkpoint.values).weights.astype(np.float64)
     if convolution.name != "DEPTHWISE_CONV_2D":
         folded = np.moveaxis(folded, 3, 0)
-    assert tensor.quantisation is not None
-    channel = np.unravel_index(position, tensor.shape)[tensor.quantisation.axis]
-    exact = folded.ravel()[position] / tensor.quantisation.scales[channel]
+    assert tensor.quantization is not None
+    channel = np.unravel_index(position, tensor.shape)[tensor.quantization.axis]
+    exact = folded.ravel()[position] / tensor.quantization.scales[channel]
     halfway = (before + int(levels[position])) / 2
     assert abs(exact - halfway) <= abs(exact) * (FACTOR_ULPS + 4) * 2.0**-23
 
@@ -679,7 +679,7 @@ def nearly_dead(small_weights: Values) -> Checkpoint:
 
 @pytest.mark.parametrize("quantizer", ["new", pytest.param("old", marks=pytest.mark.slow)])
 def test_channels_next_to_dead_are_explained(quantizer: str, nearly_dead: Checkpoint, tmp_path: Path) -> None:
-    """Scales that a quantiser widened, and channels of zeros, refute nothing; the bytes are made again."""
+    """Scales that a quantizer widened, and channels of zeros, refute nothing; the bytes are made again."""
     assert nearly_dead.frozen_graph is not None
     order = Order("blocks", "int8", quantizer)
     model = publish(nearly_dead.frozen_graph, SMALL, [order], tmp_path)[order]

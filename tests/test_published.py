@@ -301,16 +301,16 @@ def test_without_a_build_ours_is_not_checked(
 def test_the_input_is_requantized_to_our_scale(pinned: StandIn) -> None:
     """Where the two models scale their inputs differently ours sees the same real values, and the row says so."""
     changed = convert.parse(pinned.model)
-    quantisation = changed.subgraphs[0].tensors[changed.subgraphs[0].inputs[0]].quantization
-    quantisation.scale = quantisation.scale * np.float32(0.5)
+    quantization = changed.subgraphs[0].tensors[changed.subgraphs[0].inputs[0]].quantization
+    quantization.scale = quantization.scale * np.float32(0.5)
     row = table(pinned.model, replace(pinned, model=convert.pack(changed)))[f"{OURS}: scores"]
     assert "requantized to our scale" in row.why
     assert not row.found.startswith("1001 of 1001")
     ours = edited(pinned.model, filler=b"another file")
     assert "requantized to our scale" not in table(ours, pinned)[f"{OURS}: scores"].why
     value = np.arange(-128, 128).astype(np.int8).reshape(1, 1, 256)
-    source = published.Quantisation((0.5,), (-128,), 0)
-    assert published._requantized(value, source, published.Quantisation((1.0,), (0,), 0)).max() == 127
+    source = published.Quantization((0.5,), (-128,), 0)
+    assert published._requantized(value, source, published.Quantization((1.0,), (0,), 0)).max() == 127
 
 
 @pytest.mark.parametrize("what", ["float model", "other resolution", "other name"])

@@ -1,4 +1,4 @@
-"""The quantiser's arithmetic, and its inversion: from a scale and a zero point back to a range that gives them."""
+"""The quantizer's arithmetic, and its inversion: from a scale and a zero point back to a range that gives them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from recreate_model.prove.recover import generation_of, recover, span_for
 from recreate_model.quantize.quantizer import LARGEST_WEIGHT, LEVELS, Generation, activation_parameters
-from recreate_model.tflite.model_view import ModelView, Operator, Quantisation, Tensor
+from recreate_model.tflite.model_view import ModelView, Operator, Quantization, Tensor
 
 # The old quantizer writes ranges into the file, so that its scales are never inverted.
 INVERTED = (Generation.TODAY, Generation.SCALE_FLOOR, Generation.DOUBLE)
@@ -52,11 +52,11 @@ def test_a_range_found_for_a_scale_gives_the_same_scale(generation: Generation, 
 
 def _activation(name: str, scale: float, zero_point: int, span: tuple[float, float] | None = None) -> Tensor:
     recorded = () if span is None else ((span[0],), (span[1],))
-    return Tensor(name, (1, 4, 4, 2), "int8", 0, b"", Quantisation((scale,), (zero_point,), 0), *recorded)
+    return Tensor(name, (1, 4, 4, 2), "int8", 0, b"", Quantization((scale,), (zero_point,), 0), *recorded)
 
 
 def _one_convolution(span: tuple[float, float], largest: list[float], generation: Generation) -> ModelView:
-    """An INT8 model of one convolution, with the scales that a quantiser gives these weights and this input range."""
+    """An INT8 model of one convolution, with the scales that a quantizer gives these weights and this input range."""
     low, high = span
     scale, zero_point = activation_parameters(low, high, generation)
     exact = np.array(largest, np.float32).astype(np.float64) / LARGEST_WEIGHT
@@ -71,8 +71,8 @@ def _one_convolution(span: tuple[float, float], largest: list[float], generation
         description="",
         tensors=(
             _activation("input", scale, zero_point, span if generation is Generation.STORED else None),
-            Tensor("weights", (channels, 1, 1, 2), "int8", 1, b"", Quantisation(_tuple(weights), (0,) * channels, 0)),
-            Tensor("bias", (channels,), "int32", 2, b"", Quantisation(_tuple(bias), (0,) * channels, 0)),
+            Tensor("weights", (channels, 1, 1, 2), "int8", 1, b"", Quantization(_tuple(weights), (0,) * channels, 0)),
+            Tensor("bias", (channels,), "int32", 2, b"", Quantization(_tuple(bias), (0,) * channels, 0)),
             _activation("output", 0.5, 0, (-64.0, 63.5) if generation is Generation.STORED else None),
         ),
         operators=(Operator("CONV_2D", (0, 1, 2), (3,)),),
@@ -92,7 +92,7 @@ _LARGEST = st.lists(st.floats(2**-10, 8, width=32), min_size=8, max_size=64, uni
 def _bias_ulps(span: tuple[float, float], largest: list[float], found: tuple[float, float]) -> int:
     """By how many units in the last place the bias scales of two ranges of 2.4 differ at most."""
     one, two = (
-        np.array(view.tensors[2].quantisation.scales, np.float32).view(np.int32)  # type: ignore[union-attr]
+        np.array(view.tensors[2].quantization.scales, np.float32).view(np.int32)  # type: ignore[union-attr]
         for view in (_one_convolution(each, largest, Generation.DOUBLE) for each in (span, found))
     )
     return int(np.abs(one - two).max())

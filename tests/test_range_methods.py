@@ -147,7 +147,7 @@ def _plain_error(histogram: Histogram, span: tuple[float, float], low: float, hi
 
 
 @pytest.mark.parametrize("bounds", [(-4.5, 4.5), (-2.0, 3.0), (-1.0, 1.0)])
-def test_the_error_is_that_of_quantising(bounds: tuple[float, float]) -> None:
+def test_the_error_is_that_of_quantizing(bounds: tuple[float, float]) -> None:
     """On 50,000 numbers, within 2 % of what rounding to the 256 levels and back really loses."""
     values = bell(50_000)
     scale, zero_point = activation_parameters(*bounds)
@@ -263,15 +263,15 @@ def _plain_divergence(counts: Array, inside: slice, size: int) -> float:
     true = list(counts[inside])
     true[0] += sum(counts[: inside.start])
     true[-1] += sum(counts[inside.stop :])
-    quantised = [0.0] * size
+    quantized = [0.0] * size
     for _, group in itertools.groupby(range(size), lambda i: i * 256 // size):
         members = list(group)
         occupied = [i for i in members if true[i] > 0]
         for i in occupied:
-            quantised[i] = max(sum(counts[inside][members]) / len(occupied), 1e-4)
-    all_true, all_quantised = sum(true), sum(quantised)
+            quantized[i] = max(sum(counts[inside][members]) / len(occupied), 1e-4)
+    all_true, all_quantized = sum(true), sum(quantized)
     return sum(
-        p / all_true * math.log(p / all_true / (q / all_quantised)) for p, q in zip(true, quantised, strict=True) if p
+        p / all_true * math.log(p / all_true / (q / all_quantized)) for p, q in zip(true, quantized, strict=True) if p
     )
 
 

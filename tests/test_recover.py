@@ -44,7 +44,7 @@ LEFT_OUT = {
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory, small_weights: dict[str, Array]) -> dict[Order, bytes]:
-    """The smallest network as today's TensorFlow quantises it, with every kind of ends and both quantizers."""
+    """The smallest network as today's TensorFlow quantizes it, with every kind of ends and both quantizers."""
     graph = architecture.frozen_graph(SMALL, small_weights)
     return publish(graph, SMALL, ORDERS, tmp_path_factory.mktemp("published"))
 
@@ -73,7 +73,7 @@ def scales(model: bytes) -> list[object]:
     """Scale and zero point of the input and of each operator's output, without conversions at the ends."""
     view = read_model(model)
     operators = network_operators(view)
-    return [view.tensors[index].quantisation for index in (operators[0].inputs[0], *(o.outputs[0] for o in operators))]
+    return [view.tensors[index].quantization for index in (operators[0].inputs[0], *(o.outputs[0] for o in operators))]
 
 
 @pytest.mark.parametrize("order", ORDERS, ids=str)

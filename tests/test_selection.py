@@ -120,9 +120,9 @@ def test_backwards_takes_the_other_end_of_every_class(found: list[Picture], seed
 @given(IDS)
 def test_the_order_does_not_depend_on_the_folders_or_shards(found: list[Picture]) -> None:
     """With classes known, the same file names in other folders, or in none, are taken in the same order."""
-    labelled = [replace(p, label=ord(p.id[0]), id=f"{p.id[0]}/{p.id.replace('/', '_')}") for p in found]
-    moved = [replace(p, id=p.id.rpartition("/")[2]) for p in labelled]
-    assert [p.id for p in spread(moved)] == [p.id.rpartition("/")[2] for p in spread(labelled)]
+    labeled = [replace(p, label=ord(p.id[0]), id=f"{p.id[0]}/{p.id.replace('/', '_')}") for p in found]
+    moved = [replace(p, id=p.id.rpartition("/")[2]) for p in labeled]
+    assert [p.id for p in spread(moved)] == [p.id.rpartition("/")[2] for p in spread(labeled)]
 
 
 def test_overlap_is_counted(picture_folder: Path) -> None:

@@ -183,7 +183,7 @@ def test_flat_scores_have_an_end(small_model: bytes, tmp_path: Path, equal: int)
 def test_the_sources_compile_without_a_warning(
     tmp_path: Path, kind: str, compiler: str, flags: tuple[str, ...]
 ) -> None:
-    """Strict C99 of every optimisation and core."""
+    """Strict C99 of every optimization and core."""
     files = write(runtime_sources(operator_model(kind), kind), tmp_path)
     for file in files:
         compile_with(compiler, (*flags, "-c"), [file], tmp_path, f"{file}.o")

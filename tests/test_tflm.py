@@ -115,7 +115,7 @@ def test_the_arena_is_exactly_enough(tmp_path: Path, small_model: bytes) -> None
 
 
 @needs_tflm
-def test_the_head_is_what_two_neighbouring_activations_take(small_model: bytes) -> None:
+def test_the_head_is_what_two_neighboring_activations_take(small_model: bytes) -> None:
     """At the widest place of the network, by the shapes in the file."""
     view = read_model(small_model)
     sizes = [
@@ -129,13 +129,13 @@ def test_the_head_is_what_two_neighbouring_activations_take(small_model: bytes) 
 
 @needs_tflm
 def test_weights_with_one_scale_are_run_as_the_reference_kernels_run_them(small_model: bytes) -> None:
-    """TFLM takes weights quantised by tensor; so they are not refused here."""
+    """TFLM takes weights quantized by tensor; so they are not refused here."""
 
     def by_tensor(tree: object) -> None:
         for name in ("CONV_2D", "DEPTHWISE_CONV_2D"):
             for position in (1, 2):
-                quantisation = edited_models.operand(tree, name, position).quantization
-                quantisation.scale, quantisation.zeroPoint = quantisation.scale[:1], quantisation.zeroPoint[:1]
+                quantization = edited_models.operand(tree, name, position).quantization
+                quantization.scale, quantization.zeroPoint = quantization.scale[:1], quantization.zeroPoint[:1]
 
     model = edited_models.edited(small_model, by_tensor)
     vector = golden_vector(model, "by tensor")
@@ -198,10 +198,10 @@ def test_a_trained_model_is_bit_exact_on_photographs(shared: Path, tmp_path: Pat
 
 
 @needs_tflm
-def test_the_evidence_is_analysed_and_says_why(twenty: Subject) -> None:
+def test_the_evidence_is_analyzed_and_says_why(twenty: Subject) -> None:
     """No code of a Cortex-M ran, so there is no tick in it; the arena and the version are."""
     (evidence,) = cortex_m_tflm.check(twenty)
-    assert (evidence.platform, evidence.status) == ("Cortex-M", "analysed")
+    assert (evidence.platform, evidence.status) == ("Cortex-M", "analyzed")
     assert str(evidence.agreement) == "20 of 20 bit-exact"
     assert evidence.holds
     assert evidence.tools == (f"tflite-micro {importlib.metadata.version('tflite-micro')}",)
@@ -242,7 +242,7 @@ def test_the_files_of_a_build(finished_build: Request) -> None:
 
 
 @needs_tflm
-def test_the_example_names_the_classes_of_a_labelled_build(finished_build: Request) -> None:
+def test_the_example_names_the_classes_of_a_labeled_build(finished_build: Request) -> None:
     """A build has labels, and its example prints them."""
     folder = finished_build.out / NAME / FOLDER
     assert '#include "labels.h"' in (folder / "example.cc").read_text()

@@ -116,7 +116,7 @@ def test_the_largest_common_member_is_proved_on_the_command_line(calibration: st
 
 
 def special_ranges() -> list[tuple[float, float]]:
-    """Ranges that quantisers treat each in its own way, and random ones: across zero, of equal ends, of any size."""
+    """Ranges that quantizers treat each in its own way, and random ones: across zero, of equal ends, of any size."""
     spans: list[tuple[float, float]] = [
         (0, 0), (0, 1e-10), (-1e-8, 1e-8), (-1e-9, 1e-9), (-2e-9, 1e-9), (0, 9e-7), (0, 1.1e-6), (-5.1e-7, 5.1e-7),
         (1, 2), (-2, -1), (3, 3), (-3, -3), (1e-3, 1e-3), (0, 6), (-1, 1), (0, 1e10), (-1e10, 0), (-1e10, 1e10),
@@ -132,7 +132,7 @@ def special_ranges() -> list[tuple[float, float]]:
 @pytest.mark.slow
 @pytest.mark.parametrize("chain", TOOLCHAINS, ids=lambda chain: chain.option)
 def test_scales_are_what_the_toolchain_computes(chain: Toolchain, checkpoint: Checkpoint) -> None:
-    """Each range is given to its quantiser: scale and zero point are those of our formula, to the last bit."""
+    """Each range is given to its quantizer: scale and zero point are those of our formula, to the last bit."""
     spans = special_ranges()
     if chain.quantizer == "old":
         # Of an empty input it makes infinite scales.
@@ -156,9 +156,9 @@ def test_scales_are_what_the_toolchain_computes(chain: Toolchain, checkpoint: Ch
         operators = network_operators(view)
         assert generation_of(view) is generation
         for index in [operators[0].inputs[0], *(one.outputs[0] for one in operators)][:places]:
-            quantisation = view.tensors[index].quantisation
-            assert quantisation is not None
-            found.append((quantisation.scales[0], quantisation.zero_points[0]))
+            quantization = view.tensors[index].quantization
+            assert quantization is not None
+            found.append((quantization.scales[0], quantization.zero_points[0]))
     expected = [activation_parameters(*span, generation) for span in spans]
     assert list(zip(spans, found[: len(spans)], strict=True)) == list(zip(spans, expected, strict=True))
 

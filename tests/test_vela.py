@@ -163,7 +163,7 @@ def test_choosing_targets_does_not_import_vela() -> None:
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
-def test_a_target_can_be_optimised_for_speed_for_size_or_both() -> None:
+def test_a_target_can_be_optimized_for_speed_for_size_or_both() -> None:
     """Speed unless asked otherwise; both lie beside each other, in folders of their own."""
     speed, size = (parse_targets("ethos-u55-128", how) for how in ("speed", "size"))
     assert speed == parse_targets("ethos-u55-128") == (U55,)

@@ -42,7 +42,7 @@ def test_the_plot_is_a_picture(variants: tuple[Variant, ...]) -> None:
 
 
 def test_every_variant_has_a_mark_and_a_label(variants: tuple[Variant, ...]) -> None:
-    """The label names the accelerator, and what is optimised for size."""
+    """The label names the accelerator, and what is optimized for size."""
     with vela_plot._matplotlib():
         (axes,) = vela_plot.figure("tiny", variants).axes
         texts = [text.get_text() for text in axes.texts]

@@ -101,17 +101,17 @@ def test_one_changed_number_is_noticed(kind: str, what: str, recipe: Recipe, mod
     else:
         # Of an addition, which no bias scale depends on.
         addition = next(op for op in graph.operators if type(op.builtinOptions).__name__ == "AddOptionsT")
-        quantisation = graph.tensors[addition.outputs[0]].quantization
+        quantization = graph.tensors[addition.outputs[0]].quantization
         if kind == "scale":
-            quantisation.scale = np.nextafter(quantisation.scale, np.float32(1))
+            quantization.scale = np.nextafter(quantization.scale, np.float32(1))
         else:
-            quantisation.zeroPoint = quantisation.zeroPoint + 1
+            quantization.zeroPoint = quantization.zeroPoint + 1
     table = verify.rows(recipe, convert.pack(changed), *origin, None, EXACT)
     assert what in {row.what for row in table if row.verdict == "differs"}
 
 
 def test_another_ranges_model_is_noticed(recipe: Recipe, model: bytes, origin: Origin) -> None:
-    """A model does not follow from ranges it was not quantised with."""
+    """A model does not follow from ranges it was not quantized with."""
     name = "MobilenetV2/expanded_conv_2/add"
     small_float, spans = origin
     wider = {**spans, name: (spans[name][0] * 1.01, spans[name][1])}
@@ -149,7 +149,7 @@ def test_a_frozen_graph_in_which_nothing_is_found_is_no_match(recipe: Recipe, mo
 
 
 def test_channels_that_are_all_but_dead_are_derived_too(small_weights: dict[str, Array]) -> None:
-    """Training leaves channels whose weights are far below their bias: the quantiser widens their scales."""
+    """Training leaves channels whose weights are far below their bias: the quantizer widens their scales."""
     random = np.random.default_rng(3)
     values = dict(small_weights)
     for layer in architecture.layers(SMALL):
@@ -208,7 +208,7 @@ def test_accuracy_needs_labels(finished_build: Request) -> None:
     assert document["agreement"]["n"] == SMALL_REQUEST.limit
 
 
-def test_accuracy_is_counted_on_labelled_pictures(small_build: Request, picture_folder: Path) -> None:
+def test_accuracy_is_counted_on_labeled_pictures(small_build: Request, picture_folder: Path) -> None:
     """With synset folders both models have a top-1, on as many pictures as were left over."""
     build(replace(small_build, images=str(picture_folder), calib=4, limit=100), ("evaluate",))
     document = json.loads((small_build.out / NAME / "evaluate.json").read_text())

@@ -23,10 +23,10 @@ from recreate_model.tflite.model_view import ModelView, Tensor, read_model
 
 _TICK = ":heavy_check_mark:"
 _FAILED = "check failed"
-_MARKS = {"ran": _TICK, "compiled": _TICK, "analysed": "analysed", "not run": "not measured"}
+_MARKS = {"ran": _TICK, "compiled": _TICK, "analyzed": "analyzed", "not run": "not measured"}
 _KEY = {
     _TICK: "Ran on what the evidence names, an emulator or a software device too, or was compiled for this platform.",
-    "analysed": "Examined without running or compiling it, as the evidence says.",
+    "analyzed": "Examined without running or compiling it, as the evidence says.",
     "not measured": "Neither run nor compiled here: no claim that it works on this platform, nor that it does not.",
     _FAILED: "A check of this platform failed, as the evidence says.",
 }
@@ -79,8 +79,8 @@ def card_readme(
     """
     view = _checked_view(recipe, model)
     measured = [figure for figure in (accuracy, agreement) if figure]
-    labelled = any(path == LABELS_FILE for path, _ in files)
-    words = words_of(recipe, model, tools or {}, labelled, conversion)
+    labeled = any(path == LABELS_FILE for path, _ in files)
+    words = words_of(recipe, model, tools or {}, labeled, conversion)
     failed = f"Verification failed: {', '.join(refuted)}." * bool(refuted)
     warnings = [words.warning, *warnings_of(recipe), *remarks, failed]
     platforms = "\n".join(_platform_row(platform, evidence) for platform in PLATFORMS)
@@ -115,7 +115,7 @@ def card_definition(recipe: Recipe, model: bytes, accuracy: Measured | None, fil
     import yaml  # only a card needs it
 
     view = _checked_view(recipe, model)
-    words = words_of(recipe, model, {}, labelled=True)
+    words = words_of(recipe, model, {}, labeled=True)
     input_nodes = [
         {
             "description": description_of(view, tensor, recipe),
@@ -160,11 +160,11 @@ def _checked_view(recipe: Recipe, model: bytes) -> ModelView:
         return view
     interface = [view.tensors[index] for index in (*view.inputs, *view.outputs)]
     picture = (1, recipe.model.resolution, recipe.model.resolution, 3)
-    int8 = all(tensor.dtype == "int8" and tensor.quantisation for tensor in interface)
+    int8 = all(tensor.dtype == "int8" and tensor.quantization for tensor in interface)
     ranks = [len(tensor.shape) for tensor in interface]
     if not (int8 and ranks == [4, 2] and len(view.inputs) == 1 and view.input.shape == picture):
         raise CheckError(
-            expected=f"one quantised int8 {picture} in and one int8 (1, classes) out, for the recipe {recipe.name}",
+            expected=f"one quantized int8 {picture} in and one int8 (1, classes) out, for the recipe {recipe.name}",
             found=", ".join(f"{tensor.dtype} {tensor.shape}" for tensor in interface) or "no inputs or outputs",
             done="no card was written",
             next_step="python -m pipeline quantize",
@@ -228,13 +228,13 @@ def _node_tables(heading: str, view: ModelView, indices: Sequence[int], recipe: 
 
 
 def _node_table(heading: str, tensor: Tensor, description: str) -> str:
-    assert tensor.quantisation is not None  # _checked_view checks it
+    assert tensor.quantization is not None  # _checked_view checks it
     columns = (
         (heading, 200, tensor.name),
         ("Shape", 100, str(tensor.shape)),
         ("Type", 100, tensor.dtype),
-        ("Scale", 100, f"{tensor.quantisation.scales[0]:.9g}"),  # nine digits identify a float32
-        ("Zero Point", 100, str(tensor.quantisation.zero_points[0])),
+        ("Scale", 100, f"{tensor.quantization.scales[0]:.9g}"),  # nine digits identify a float32
+        ("Zero Point", 100, str(tensor.quantization.zero_points[0])),
         ("Description", 300, description),
     )
     heads = "".join(f'        <th width="{width}">{name}</th>\n' for name, width, _ in columns)

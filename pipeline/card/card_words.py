@@ -39,19 +39,19 @@ class Words:
     paper: str
 
 
-def words_of(recipe: Recipe, model: bytes, tools: Mapping[str, str], labelled: bool, conversion: str = "") -> Words:
+def words_of(recipe: Recipe, model: bytes, tools: Mapping[str, str], labeled: bool, conversion: str = "") -> Words:
     """The words for a model.
 
     Args:
         model: the bytes of the INT8 model.
         tools: name -> version of the tools that made the model.
-        labelled: whether labels.txt is beside the card.
+        labeled: whether labels.txt is beside the card.
         conversion: how a pinned toolchain converted the checkpoint; empty if the installed one did.
     """
     labels = (
         "The class labels associated with this model are in [labels.txt](labels.txt); the script `get_class_labels.sh` "
         "of the recreation code writes them too."
-        if labelled
+        if labeled
         else "No labels fit the classes of this model."
     )
     if recipe.given:
@@ -77,7 +77,7 @@ def words_of(recipe: Recipe, model: bytes, tools: Mapping[str, str], labelled: b
 def _of_given(recipe: Recipe, model: bytes, tools: Mapping[str, str], labels: str) -> Words:
     published = digest_bytes(model, "sha1") == _SPEC.published.sha1
     warning = f"Given, SHA-256 {recipe.checkpoint.sha256}: the model was not built here."
-    description = "A full-integer INT8 model. How it was trained and quantised is not known to this build."
+    description = "A full-integer INT8 model. How it was trained and quantized is not known to this build."
     if published:
         warning += f" {_IDENTICAL}"
         description = f"{_SPEC.description} Trained on ImageNet."
@@ -138,8 +138,8 @@ def _origin(recipe: Recipe, tools: Mapping[str, str], conversion: str) -> str:
     if recipe.toolchain:
         ranges += ", which were recovered from the published file"
     converted = f" Converted {conversion}." if conversion else ""
-    quantised = f"Float weights from {weights}, quantised after training. Activation ranges {ranges}."
-    return f"{quantised}{converted}{_made_with(tools)}"
+    quantized = f"Float weights from {weights}, quantized after training. Activation ranges {ranges}."
+    return f"{quantized}{converted}{_made_with(tools)}"
 
 
 def _made_with(tools: Mapping[str, str]) -> str:

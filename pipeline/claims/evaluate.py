@@ -82,10 +82,10 @@ def evaluate(
     for chunk in workers.run(setup, _predict_chunk, chunks(pictures)):
         predictions.extend(chunk)
         progress(len(chunk))
-    labelled = [row for row in predictions if row.label is not None]
+    labeled = [row for row in predictions if row.label is not None]
     return Evaluation(
-        float_top1=_proportion([row.label == row.float_class for row in labelled if row.float_class is not None]),
-        int8_top1=_proportion([row.label == row.int8_class for row in labelled]),
+        float_top1=_proportion([row.label == row.float_class for row in labeled if row.float_class is not None]),
+        int8_top1=_proportion([row.label == row.int8_class for row in labeled]),
         agreement=_proportion(
             [row.float_class == row.int8_class for row in predictions if row.float_class is not None]
         ),
@@ -106,9 +106,9 @@ class _State:
 
 
 def _setup(float_model: bytes | None, int8_model: bytes, inputs: Inputs) -> _State:
-    quantisation = read_model(int8_model).input.quantisation
-    assert quantisation is not None  # the input of an int8 model
-    (scale,), (zero_point,) = quantisation.scales, quantisation.zero_points
+    quantization = read_model(int8_model).input.quantization
+    assert quantization is not None  # the input of an int8 model
+    (scale,), (zero_point,) = quantization.scales, quantization.zero_points
     float_runner = None if float_model is None else Runner(float_model, "xnnpack")
     return _State(float_runner, Runner(int8_model, "xnnpack"), scale, zero_point, inputs)
 

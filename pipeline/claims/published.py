@@ -20,7 +20,7 @@ from recreate_model.support.arrays import Array
 from recreate_model.support.digest import digest_bytes
 from recreate_model.support.errors import InputError
 from recreate_model.tflite.interpret import Kernels, Runner
-from recreate_model.tflite.model_view import ModelView, Quantisation, read_model
+from recreate_model.tflite.model_view import ModelView, Quantization, read_model
 
 CARD = MOBILENET_V2.published
 _OUTPUT_SHAPE = (1, MOBILENET_V2.classes)
@@ -52,7 +52,7 @@ def _read(model: bytes, where: str) -> ModelView:
     """The model's view, whose inputs and outputs are known to be among its tensors."""
     view = read_model(model, where)
     interface = (*view.inputs, *view.outputs)
-    scaled = [view.tensors[index].quantisation for index in interface if 0 <= index < len(view.tensors)]
+    scaled = [view.tensors[index].quantization for index in interface if 0 <= index < len(view.tensors)]
     if not interface or len(scaled) != len(interface) or any(q and len(q.zero_points) != len(q.scales) for q in scaled):
         raise InputError(
             expected=f"{where} to have inputs and outputs among its tensors",
@@ -86,7 +86,7 @@ def _interface(view: ModelView) -> Iterator[Row]:
         found = "; ".join(f"{view.tensors[i].name}, {view.tensors[i].dtype} {view.tensors[i].shape}" for i in indices)
         yield claim(f"published model: {side}", expected, found or "none", why)
     if view.outputs:
-        found = quantization_text(view.output.quantisation)
+        found = quantization_text(view.output.quantization)
         yield claim("published model: output scale", CARD.output_quantization, found, "a softmax is at most 1")
 
 
@@ -122,7 +122,7 @@ def _our_run(
         why = f"our model is the published one; {_REFERENCE}"
         yield claim(f"{what}: scores", _distance(wanted, wanted), _distance(found, wanted), why)
         return
-    own, theirs = view.input.quantisation, published.input.quantisation if published and published.inputs else None
+    own, theirs = view.input.quantization, published.input.quantization if published and published.inputs else None
     how = "reference kernels"
     if own and theirs and (own.scales, own.zero_points) != (theirs.scales, theirs.zero_points):
         value = _requantized(value, theirs, own)
@@ -155,7 +155,7 @@ def _distance(found: Array, wanted: Array) -> str:
     return f"{int((difference == 0).sum())} of {len(wanted)} bytes equal, {int(difference.max())} levels apart at most"
 
 
-def _requantized(value: Array, source: Quantisation, target: Quantisation) -> Array:
+def _requantized(value: Array, source: Quantization, target: Quantization) -> Array:
     real = (value.astype(np.float32) - np.float32(source.zero_points[0])) * np.float32(source.scales[0])
     return quantize_input(real, target.scales[0], target.zero_points[0])
 

@@ -21,7 +21,7 @@ from recreate_model.quantize.quantizer import Generation
 from recreate_model.recipe import Recipe
 from recreate_model.support.arrays import Array
 from recreate_model.support.digest import Json, digest_bytes
-from recreate_model.tflite.model_view import ModelView, Quantisation, read_model
+from recreate_model.tflite.model_view import ModelView, Quantization, read_model
 
 _CARD, _MODEL = "the published card", "the published model"
 _PUBLISHED = MOBILENET_V2.published
@@ -137,7 +137,7 @@ def _interface(model: Model, view: ModelView, input_quantization: str = "") -> I
     yield claim("input name", MOBILENET_V2.int8_input_name, view.input.name, card)
     yield claim("input shape", str((1, resolution, resolution, 3)), str(view.input.shape), card)
     yield claim("input type", "int8", view.input.dtype, card)
-    what, found = "input quantization", quantization_text(view.input.quantisation)
+    what, found = "input quantization", quantization_text(view.input.quantization)
     if input_quantization:
         yield claim(what, input_quantization, found, _MODEL)
     else:
@@ -146,7 +146,7 @@ def _interface(model: Model, view: ModelView, input_quantization: str = "") -> I
     yield claim("output shape", str((1, MOBILENET_V2.classes)), str(view.output.shape), card)
     yield claim("output type", "int8", view.output.dtype, card)
     yield claim(
-        "output quantization", _PUBLISHED.output_quantization, quantization_text(view.output.quantisation), _MODEL
+        "output quantization", _PUBLISHED.output_quantization, quantization_text(view.output.quantization), _MODEL
     )
 
 
@@ -205,7 +205,7 @@ def _weights(recipe: Recipe, frozen_graph: Json) -> Row:
     return claim(what, expected, f"not {other}" if other else expected, why)
 
 
-def quantization_text(value: Quantisation | None) -> str:
+def quantization_text(value: Quantization | None) -> str:
     """Scales and zero points of a tensor as text."""
     if value is None:
         return "none"

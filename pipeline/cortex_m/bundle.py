@@ -16,7 +16,7 @@ from recreate_model.tflite.full_integer import picture_fault
 from recreate_model.tflite.model_view import read_model
 
 
-def tflm_files(model: bytes, name: str, labelled: bool = True) -> dict[str, str]:
+def tflm_files(model: bytes, name: str, labeled: bool = True) -> dict[str, str]:
     """File name -> text: arena size, operators, input levels, test vector, example, `CMakeLists.txt`.
 
     The input levels are left out if the model does not take pictures in the form that this program prepares. If TFLM is
@@ -25,7 +25,7 @@ def tflm_files(model: bytes, name: str, labelled: bool = True) -> dict[str, str]
     Args:
         model: bytes of the `.tflite` file.
         name: the model's file name, the same as for `c_array.model_sources`.
-        labelled: whether the classes have labels.
+        labeled: whether the classes have labels.
 
     Raises:
         InputError: the model has an operator that is not in the resolver's table, or more than one input or output, or
@@ -43,7 +43,7 @@ def tflm_files(model: bytes, name: str, labelled: bool = True) -> dict[str, str]
         f"{c_name}_ops.h": operators,
         **({} if picture_fault(view) else {f"{c_name}_input_levels.h": levels_header(model, name)}),
         **vector_sources(vector, name),
-        **example_files(name, labelled),
+        **example_files(name, labeled),
     }
 
 

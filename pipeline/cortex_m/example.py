@@ -25,22 +25,22 @@ _LABEL_TEXT = {
 }
 
 
-def example_files(name: str, labelled: bool = True) -> dict[str, str]:
+def example_files(name: str, labeled: bool = True) -> dict[str, str]:
     """File name -> text.
 
     Args:
         name: the model's file name.
-        labelled: whether the classes have labels; if not, the example prints class numbers only.
+        labeled: whether the classes have labels; if not, the example prints class numbers only.
     """
     texts = {file: files(templates).joinpath(file).read_text(encoding="utf-8") for file in FILES}
-    if not labelled:
+    if not labeled:
         texts = {file: _without_labels(text) for file, text in texts.items()}
     return {file: _filled(text, name) for file, text in texts.items()}
 
 
 def _without_labels(text: str) -> str:
-    for labelled, unlabelled in _LABEL_TEXT.items():
-        text = text.replace(labelled, unlabelled)
+    for labeled, unlabeled in _LABEL_TEXT.items():
+        text = text.replace(labeled, unlabeled)
     assert "labels" not in text.lower(), "a template mentions labels in text that _LABEL_TEXT does not list"
     return text
 

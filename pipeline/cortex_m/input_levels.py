@@ -24,9 +24,9 @@ def levels_header(model: bytes, name: str) -> str:
         model: bytes of an INT8 `.tflite` file whose input has one scale.
         name: the model's file name.
     """
-    quantisation = read_model(model, name).input.quantisation
-    assert quantisation is not None  # the input of an int8 model
-    (scale,), (zero_point,) = quantisation.scales, quantisation.zero_points
+    quantization = read_model(model, name).input.quantization
+    assert quantization is not None  # the input of an int8 model
+    (scale,), (zero_point,) = quantization.scales, quantization.zero_points
     levels = quantize_input(scaled(np.arange(256, dtype=np.float32)), scale, zero_point)
     c_name = identifier(name)
     guard = f"{c_name.upper()}_INPUT_LEVELS_H"

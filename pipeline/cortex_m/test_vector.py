@@ -73,11 +73,11 @@ def input_value(view: ModelView, name: str) -> Array:
     Raises:
         InputError: the model does not have one int8 input (1, ...) and one int8 output (1, classes).
     """
-    shape, scores, quantisation = view.input.shape, view.output.shape, view.input.quantisation
+    shape, scores, quantization = view.input.shape, view.output.shape, view.input.quantization
     # A batch larger than 1 does not fit the array of one input, even if a runtime accepts it.
     single = len(view.inputs) == len(view.outputs) == 1 and len(shape) > 1 and shape[0] == 1 and min(shape) > 0
     one_row = len(scores) == 2 and scores[0] == 1
-    if not (single and one_row and view.input.dtype == view.output.dtype == "int8" and quantisation):
+    if not (single and one_row and view.input.dtype == view.output.dtype == "int8" and quantization):
         raise InputError(
             expected=f"{name} to have one input, int8 (1, ...), and one output, int8 (1, classes)",
             found=f"input {view.input.dtype} {shape} and output {view.output.dtype} {scores}",
@@ -87,7 +87,7 @@ def input_value(view: ModelView, name: str) -> Array:
         return noise(view, _NUMBER)
     pixels = procedural.picture(_SEED, _NUMBER, size=shape[1])
     value = normalize(pixels, Preprocess("squash"), shape[1])
-    return quantize_input(value, quantisation.scales[0], quantisation.zero_points[0])
+    return quantize_input(value, quantization.scales[0], quantization.zero_points[0])
 
 
 def noise(view: ModelView, number: int) -> Array:

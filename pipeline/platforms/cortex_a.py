@@ -2,7 +2,7 @@
 
 For: comparing the outputs of several kernels with those of the reference kernels. AArch64 code runs on an AArch64
 machine, or under `qemu-aarch64` after `make aarch64`; other code is no evidence for Cortex-A and has the status
-`analysed`. Not for: speed, as an emulator's run time says nothing about a device.
+`analyzed`. Not for: speed, as an emulator's run time says nothing about a device.
 """
 
 from __future__ import annotations
@@ -231,7 +231,7 @@ def _device() -> str:
 
 def _status() -> Status:
     """The status of evidence from code of this machine."""
-    return "ran" if aarch64.native() else "analysed"
+    return "ran" if aarch64.native() else "analyzed"
 
 
 def _host_code_note() -> str:

@@ -1,7 +1,7 @@
 """Evidence for Cortex-M: the standalone runtime compiled for this machine.
 
 For: showing that its C99 gives the same bytes with another processor and compiler. Not for: a tick on the card. No
-Cortex-M code is compiled or run here, so the status is `analysed`.
+Cortex-M code is compiled or run here, so the status is `analyzed`.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def check(subject: Subject, build: Mapping[str, Path]) -> list[Evidence]:
     return [
         Evidence(
             _PLATFORM,
-            "analysed",
+            "analyzed",
             _WHAT,
             device="this machine",
             tools=(f"{compiler} {version}",),

@@ -1,7 +1,7 @@
 """Evidence for Cortex-M: the model under TensorFlow Lite Micro, compiled for this machine.
 
 For: showing that TFLM supports every operator and gives the reference kernels' bytes, and how large an arena it needs.
-Not for: a tick on the card. No Cortex-M code is compiled or run here, so the status is `analysed`.
+Not for: a tick on the card. No Cortex-M code is compiled or run here, so the status is `analyzed`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def check(subject: Subject) -> list[Evidence]:
     measured = tflm.measure(subject.model, subject.inputs, subject.name)
     evidence = Evidence(
         _PLATFORM,
-        "analysed",
+        "analyzed",
         _WHAT,
         device="this machine",
         tools=(f"{tflm.DISTRIBUTION} {measured.version}",),

@@ -1,7 +1,7 @@
 """Evidence that the model works on a platform: the common form of every check, for the table, the JSON and the card.
 
 For: stating how strong the evidence is. `ran`: the platform's code ran on a device, an emulator or a software device,
-and the evidence names it. `compiled`: the platform's own compiler compiled the model. `analysed`: the model was only
+and the evidence names it. `compiled`: the platform's own compiler compiled the model. `analyzed`: the model was only
 inspected, or run as code of this machine. Not for: the speed of a device; no check runs on one.
 """
 
@@ -17,10 +17,10 @@ from recreate_model.support.arrays import Array
 from recreate_model.support.digest import Json
 from recreate_model.support.errors import InputError, PipelineError
 
-Status = Literal["ran", "compiled", "analysed", "not run"]
+Status = Literal["ran", "compiled", "analyzed", "not run"]
 
 PLATFORMS = ("Cortex-A", "Cortex-M", "Mali GPU", "Ethos U")  # as the published card spells them
-STATUSES: tuple[Status, ...] = ("ran", "compiled", "analysed", "not run")  # strongest first
+STATUSES: tuple[Status, ...] = ("ran", "compiled", "analyzed", "not run")  # strongest first
 
 
 # Fast kernels round differently from the reference kernels, so the order of classes with close scores can change. These

@@ -71,5 +71,5 @@ def _faults(view: ModelView, operator: Operator) -> Iterator[str]:
 def _activation_faults(tensor: Tensor) -> Iterator[str]:
     if tensor.dtype not in _ACTIVATION_TYPES:
         yield f"an activation of {tensor.dtype}"
-    elif tensor.dtype in ("int8", "uint8") and (tensor.quantisation is None or len(tensor.quantisation.scales) != 1):
+    elif tensor.dtype in ("int8", "uint8") and (tensor.quantization is None or len(tensor.quantization.scales) != 1):
         yield "an 8-bit activation without one scale"

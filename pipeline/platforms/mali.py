@@ -181,7 +181,7 @@ def _evidence_of_run(subject: Subject, run: Run, device: Device, control: Run | 
     ]
     return Evidence(
         PLATFORM,
-        "ran" if full else "analysed",
+        "ran" if full else "analyzed",
         "LiteRT's GPU delegate",
         device=str(device),
         tools=_tools(),
@@ -225,7 +225,7 @@ def _documented_support(subject: Subject, loader: bool) -> Evidence:
     ]
     return Evidence(
         PLATFORM,
-        "analysed" if control_found and not faults else "not run",
+        "analyzed" if control_found and not faults else "not run",
         "operators against the documented support of LiteRT's GPU delegate",
         note="; ".join(notes),
         missing=f"{'a Vulkan device' if loader else 'the Vulkan loader libvulkan.so.1'} ({PACKAGES})",

@@ -41,9 +41,9 @@ def int8_inputs(recipe: Recipe, machine: Machine, model: bytes, count: int) -> t
     view = read_model(model)
     if not picture_size(view):
         return np.concatenate([noise(view, number) for number in range(count)]), "noise"
-    quantisation = view.input.quantisation
-    assert quantisation is not None  # the input of an int8 model
-    (scale,), (zero_point,) = quantisation.scales, quantisation.zero_points
+    quantization = view.input.quantization
+    assert quantization is not None  # the input of an int8 model
+    (scale,), (zero_point,) = quantization.scales, quantization.zero_points
     pictures, source = recipe.evaluation.pictures[:count], machine.pictures
     if len(pictures) < count:
         source = ProceduralSource()

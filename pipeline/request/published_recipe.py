@@ -153,7 +153,7 @@ def make(graph: bytes, ranges: Ranges, names: Collection[str], steering: Steerin
     """Makes the published model.
 
     Args:
-        graph: the checkpoint's frozen graph, serialised.
+        graph: the checkpoint's frozen graph, serialized.
         names: of the activations, in the order of the graph; one without a range in the table needs none.
 
     Raises:

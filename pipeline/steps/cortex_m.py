@@ -8,7 +8,7 @@ from pipeline.engine.work import CORTEX_M_FOLDER, Work, model_file
 
 def run(work: Work) -> None:
     with work.machine.progress.bar("measuring the arena"):
-        labelled = f"{CORTEX_M_FOLDER}/labels.h" in work.inputs
-        sources = tflm_files(work.model, model_file(work.recipe), labelled)
+        labeled = f"{CORTEX_M_FOLDER}/labels.h" in work.inputs
+        sources = tflm_files(work.model, model_file(work.recipe), labeled)
     for name, text in sources.items():
         work.write(f"{CORTEX_M_FOLDER}/{name}", text)

@@ -12,7 +12,7 @@ _NOTES = {
     "official": "the official archive, verified by size and SHA-256",
     "archive": "an archive given by its path; it is not the official one",
     "file": "a file given by its path; it is not the official archive",
-    "seeded": "seeded weights: the network is not trained, and recognises nothing",
+    "seeded": "seeded weights: the network is not trained, and recognizes nothing",
 }
 
 

@@ -37,7 +37,7 @@ _RUNTIME_METADATA = (
 )
 # LiteRT's operator for a program that a vendor's compiler made. The program follows the flatbuffer.
 _APPENDED_PROGRAMS = ("DISPATCH_OP",)
-# Field of `Quantisation` -> what messages call it.
+# Field of `Quantization` -> what messages call it.
 _FIELD_NAMES = {"scales": "scale", "zero_points": "zero point", "axis": "axis"}
 
 
@@ -139,7 +139,7 @@ def _tensor(a: Tensor, b: Tensor, where: str) -> Iterator[Difference]:
 def _values(a: Tensor, b: Tensor, where: str, place: Place, constant: bool) -> Iterator[Difference]:
     """The difference in scale and zero point, and in the elements of a constant."""
     elements = compare_elements(a, b)
-    scaling = [vars(tensor.quantisation) if tensor.quantisation else {} for tensor in (a, b)]
+    scaling = [vars(tensor.quantization) if tensor.quantization else {} for tensor in (a, b)]
     unequal = list(_fields(*scaling))
     if not unequal and not elements:
         return
@@ -162,7 +162,7 @@ def _values(a: Tensor, b: Tensor, where: str, place: Place, constant: bool) -> I
 
 def _channel_of(elements: Elements, a: Tensor, b: Tensor) -> str:
     """` in channel 3` for the first element that differs, if the tensor has a scale for each channel; else nothing."""
-    quantization = a.quantisation
+    quantization = a.quantization
     if elements.largest is None or a.shape != b.shape or quantization is None or len(quantization.scales) < 2:
         return ""
     if not 0 <= quantization.axis < len(a.shape) or math.prod(a.shape) != elements.total:
@@ -173,7 +173,7 @@ def _channel_of(elements: Elements, a: Tensor, b: Tensor) -> str:
 
 def _requantized(one: ModelView, two: ModelView, pairing: Pairing, place: Place, a: Tensor, b: Tensor) -> bool:
     """Whether two biases quantize the same real bias with different scales."""
-    if place.operator is None or a.quantisation is None or same(a.quantisation, b.quantisation):
+    if place.operator is None or a.quantization is None or same(a.quantization, b.quantization):
         return False
     operands = []
     for view, bias, number in zip((one, two), (a, b), pairing.operators[place.operator], strict=True):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recreate_model.tflite.model_view import Quantisation, Tensor
+from recreate_model.tflite.model_view import Quantization, Tensor
 
 _Array = NDArray[Any]
 _INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
@@ -109,7 +109,7 @@ def is_bias_requantized(one: Sequence[Tensor], two: Sequence[Tensor]) -> bool:
     if any(tensors[0].rest.get("sparsity") is not None for tensors in (one, two)):
         return False  # the data of a sparse tensor is not a plain array
     scales = [scale for tensors in (one, two) if (scale := _bias_scales(*tensors[:3])) is not None]
-    output_scales = [scale for tensors in (one, two) if (q := tensors[3].quantisation) for scale in q.scales]
+    output_scales = [scale for tensors in (one, two) if (q := tensors[3].quantization) for scale in q.scales]
     values = [np.frombuffer(tensors[0].data, "<i4").astype(np.float64) for tensors in (one, two)]
     if len(scales) < 2 or any(len(array) not in (1, len(values[0])) for array in (*scales, values[1])):
         return False
@@ -124,7 +124,7 @@ def is_bias_requantized(one: Sequence[Tensor], two: Sequence[Tensor]) -> bool:
 
 def _bias_scales(bias: Tensor, source: Tensor, weights: Tensor) -> _Array | None:
     """The bias scales, float64 (channels,); None where they are not input scale times weight scales."""
-    quantizations: list[Quantisation] = [q for tensor in (bias, source, weights) if (q := tensor.quantisation)]
+    quantizations: list[Quantization] = [q for tensor in (bias, source, weights) if (q := tensor.quantization)]
     if len(quantizations) != 3 or any(quantizations[0].zero_points) or len(quantizations[1].scales) != 1:
         return None
     bias_scales, input_scale, weight_scales = (np.array(q.scales, np.float64) for q in quantizations)

@@ -156,7 +156,7 @@ def _layer(view: ModelView, operator: Operator, given: Factors, generation: Gene
 
 
 def _count_scales(tensor: Tensor) -> int:
-    return len(tensor.quantisation.scales) if tensor.quantisation else 0
+    return len(tensor.quantization.scales) if tensor.quantization else 0
 
 
 def _scale_origins(
@@ -237,7 +237,7 @@ def _refuted_quantization(view: ModelView, operator: Operator, count: int) -> It
     """Weights and biases are quantized symmetrically, so their zero point is 0, with a scale for each channel."""
     for index, axis in zip(operator.inputs[1:], (channel_axis(operator), 0), strict=True):
         tensor = view.tensors[index]
-        quantization = tensor.quantisation
+        quantization = tensor.quantization
         for channel, zero_point in enumerate(quantization.zero_points if quantization else ()):
             if zero_point:
                 yield Refutation(tensor.name, f"zero point of channel {channel}", "0", f"{zero_point}")

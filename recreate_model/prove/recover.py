@@ -127,7 +127,7 @@ def generation_of(view: ModelView) -> Generation:
     if by_todays_converter(view):
         return Generation.TODAY
     scales = [
-        min(tensor.quantisation.scales) for tensor in view.tensors if tensor.dtype == "int8" and tensor.quantisation
+        min(tensor.quantization.scales) for tensor in view.tensors if tensor.dtype == "int8" and tensor.quantization
     ]
     if scales and min(scales) < np.float32(SMALLEST_SCALE):
         return Generation.DOUBLE  # of the two without metadata, only this one allows smaller scales
@@ -280,7 +280,7 @@ def _scales(view: ModelView, operators: tuple[Operator, ...]) -> Iterator[tuple[
 
 
 def _check_int8(tensor: Tensor, source: str) -> None:
-    quantization = tensor.quantisation
+    quantization = tensor.quantization
     if tensor.dtype != "int8" or quantization is None:
         hint = ", as in dynamic-range and float16 models" if tensor.dtype.startswith("float") else ""
         raise _not_int8(source, f"tensor {tensor.name} of type {tensor.dtype}{hint}")

@@ -56,13 +56,13 @@ class Generation(Enum):
 
 def parameters_of(tensor: Tensor) -> tuple[float, int] | None:
     """Return an activation's scale and zero point; None if it is not quantized."""
-    quantization = tensor.quantisation
+    quantization = tensor.quantization
     return (quantization.scales[0], quantization.zero_points[0]) if quantization else None
 
 
 def scales_of(tensor: Tensor) -> Array:
     """Return a tensor's scales, float32: one, or one per channel; empty if it is not quantized."""
-    return np.array(tensor.quantisation.scales if tensor.quantisation else (), np.float32)
+    return np.array(tensor.quantization.scales if tensor.quantization else (), np.float32)
 
 
 def activation_parameters(low: float, high: float, generation: Generation = Generation.TODAY) -> tuple[float, int]:

@@ -7,7 +7,7 @@ another scale the kernel rejects the model or computes something else. The opera
 
 from __future__ import annotations
 
-from recreate_model.tflite.model_view import ModelView, Operator, Quantisation
+from recreate_model.tflite.model_view import ModelView, Operator, Quantization
 
 _OMITTED = -1  # index of an optional tensor that is omitted
 # Operators with a fixed output scale, such as 1/256 for SOFTMAX and LOGISTIC.
@@ -38,5 +38,5 @@ def prescribed_difference(one: tuple[ModelView, Operator], two: tuple[ModelView,
     return ""
 
 
-def _quantizations(view: ModelView, indices: tuple[int, ...]) -> tuple[Quantisation | None, ...]:
-    return tuple(view.tensors[index].quantisation for index in indices if index != _OMITTED)
+def _quantizations(view: ModelView, indices: tuple[int, ...]) -> tuple[Quantization | None, ...]:
+    return tuple(view.tensors[index].quantization for index in indices if index != _OMITTED)

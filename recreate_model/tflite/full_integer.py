@@ -54,7 +54,7 @@ def _other_kind(view: ModelView) -> str:
             kind = "a dynamic-range model, in which only the weights are int8"
         return f"{kind}: {floating.dtype} in tensor {floating.name!r}"
     for tensor in inputs_and_outputs:
-        quantization = tensor.quantisation
+        quantization = tensor.quantization
         if tensor.dtype != "int8" or quantization is None or len(quantization.scales) != 1:
             scales = len(quantization.scales) if quantization else 0
             return f"{tensor.dtype} with {scales} scales in the input or output tensor {tensor.name!r}"
@@ -74,7 +74,7 @@ def picture_size(view: ModelView) -> int:
 
 def picture_fault(view: ModelView) -> str:
     """Return why a model's input is not a square RGB image in -1..1, as this program prepares; empty if it is one."""
-    quantization = view.input.quantisation
+    quantization = view.input.quantization
     if not picture_size(view) or quantization is None:
         return described(view, view.inputs)
     (scale,), (zero_point,) = quantization.scales, quantization.zero_points

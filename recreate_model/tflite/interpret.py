@@ -82,7 +82,7 @@ class Runner:
 def _check_softmax(model: bytes) -> None:
     view = read_model(model)
     for operator in view.operators:
-        quantization = view.tensors[operator.inputs[0]].quantisation if operator.name == "SOFTMAX" else None
+        quantization = view.tensors[operator.inputs[0]].quantization if operator.name == "SOFTMAX" else None
         scale = quantization.scales[0] * operator.options.get("beta", 1.0) if quantization else 1.0
         if scale <= _SMALLEST_SOFTMAX_SCALE:
             raise InputError(

@@ -23,7 +23,7 @@ _SHOWN = 60  # longest name from the file in a message, in characters
 
 
 @dataclass(frozen=True)
-class Quantisation:
+class Quantization:
     """Affine quantization: real = scale * (q - zero_point).
 
     Attributes:
@@ -45,7 +45,7 @@ class Tensor:
         dtype: the schema's name in lower case, such as `int8` or `float32`; `type 99` for a type that the schema lacks.
         buffer: index of the tensor's buffer; tensors may share a buffer.
         data: the constant's bytes, little-endian; empty for an activation.
-        quantisation: scales and zero points; None if the tensor has no scale.
+        quantization: scales and zero points; None if the tensor has no scale.
         minimum, maximum: range that calibration wrote, in real units; one entry per tensor or per channel, usually
             empty.
         is_variable: the tensor keeps its value between inferences.
@@ -58,7 +58,7 @@ class Tensor:
     dtype: str
     buffer: int
     data: bytes
-    quantisation: Quantisation | None
+    quantization: Quantization | None
     minimum: tuple[float, ...] = ()
     maximum: tuple[float, ...] = ()
     is_variable: bool = False
@@ -266,7 +266,7 @@ def _tensor(number: int, record: Record, buffers: Sequence[bytes]) -> Tensor:
         dtype=dtype,
         buffer=record["buffer"],
         data=data,
-        quantisation=quantization,
+        quantization=quantization,
         minimum=parameters.get("min") or (),
         maximum=parameters.get("max") or (),
         is_variable=record["is_variable"],
@@ -275,13 +275,13 @@ def _tensor(number: int, record: Record, buffers: Sequence[bytes]) -> Tensor:
     )
 
 
-def _quantization(parameters: Record, shape: tuple[int, ...], what: str) -> Quantisation | None:
+def _quantization(parameters: Record, shape: tuple[int, ...], what: str) -> Quantization | None:
     scales, zero_points = parameters.get("scale") or (), parameters.get("zero_point") or ()
     if not scales:
         return None
     axis = parameters["quantized_dimension"]
     check_quantization(what, scales, zero_points, axis, shape)
-    return Quantisation(scales, zero_points, axis)
+    return Quantization(scales, zero_points, axis)
 
 
 def _operator(reader: Reader, number: int, record: Record, codes: Sequence[OperatorCode], tensors: int) -> Operator:

@@ -12,7 +12,7 @@ import math
 import numpy as np
 
 from recreate_model.support.arrays import Array
-from recreate_model.tflite.model_view import Quantisation
+from recreate_model.tflite.model_view import Quantization
 
 INT8_MIN, INT8_MAX = -128, 127
 ADD_LEFT_SHIFT = 20  # bits by which ADD scales up both operands before the sum
@@ -36,7 +36,7 @@ def multiplier(real: float) -> tuple[int, int]:
     return (0, 0) if shift < -31 else (mantissa, shift)
 
 
-def bounds(activation: str, output: Quantisation) -> tuple[int, int]:
+def bounds(activation: str, output: Quantization) -> tuple[int, int]:
     """The smallest and the largest int8 output of an operator with this fused activation.
 
     Args:

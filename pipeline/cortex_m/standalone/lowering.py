@@ -16,7 +16,7 @@ from pipeline.cortex_m.standalone import fixed_point
 from pipeline.cortex_m.standalone.layers import Activation, Layer, Program, Window
 from recreate_model.support.arrays import Array
 from recreate_model.support.errors import InputError
-from recreate_model.tflite.model_view import ModelView, Operator, Quantisation, Tensor, read_model
+from recreate_model.tflite.model_view import ModelView, Operator, Quantization, Tensor, read_model
 
 OPERATORS = ("ADD", "AVERAGE_POOL_2D", "CONV_2D", "DEPTHWISE_CONV_2D", "RESHAPE", "SOFTMAX")
 _LARGEST_SUM = 2**31 - 1 - 256  # leaves room to add a zero point
@@ -108,12 +108,12 @@ class _Lowering:
         return self._numbers[tensor]
 
     def _one_scale(self, tensor: Tensor) -> tuple[float, int]:
-        quantisation = tensor.quantisation
-        if tensor.dtype != "int8" or tensor.data or quantisation is None or len(quantisation.scales) != 1:
+        quantization = tensor.quantization
+        if tensor.dtype != "int8" or tensor.data or quantization is None or len(quantization.scales) != 1:
             raise self._refuse(f"{tensor.dtype} {tensor.name!r}, which is not an int8 activation with one scale")
-        if not (_FINEST < quantisation.scales[0] < math.inf and -128 <= quantisation.zero_points[0] <= 127):
-            raise self._refuse(f"scale {quantisation.scales[0]:g} of {tensor.name!r}")
-        return quantisation.scales[0], quantisation.zero_points[0]
+        if not (_FINEST < quantization.scales[0] < math.inf and -128 <= quantization.zero_points[0] <= 127):
+            raise self._refuse(f"scale {quantization.scales[0]:g} of {tensor.name!r}")
+        return quantization.scales[0], quantization.zero_points[0]
 
     def _operands(self, operator: Operator) -> tuple[int, Activation, int, Activation]:
         """Index and activation of the first input, and of the output, which is added."""
@@ -124,7 +124,7 @@ class _Lowering:
     def _bounds(self, operator: Operator, output: Activation) -> tuple[int, int]:
         activation = self._option(operator, "fused_activation_function")
         try:
-            return fixed_point.bounds(activation, Quantisation((output.scale,), (output.zero_point,), 0))
+            return fixed_point.bounds(activation, Quantization((output.scale,), (output.zero_point,), 0))
         except KeyError:
             raise self._refuse(f"the fused activation {activation}") from None
 
@@ -144,14 +144,14 @@ class _Lowering:
 
     def _constants(self, operator: Operator, channels: int, input_scale: float, output_scale: float) -> _Constants:
         weights = self._view.tensors[operator.inputs[1]]
-        quantisation = weights.quantisation
-        if weights.dtype != "int8" or not weights.data or quantisation is None:
+        quantization = weights.quantization
+        if weights.dtype != "int8" or not weights.data or quantization is None:
             raise self._refuse(f"weights that are not an int8 constant ({weights.dtype} {weights.name!r})")
-        if len(quantisation.scales) != channels:
-            raise self._refuse(f"per-tensor weights: {len(quantisation.scales)} scales for {channels} channels")
-        if any(quantisation.zero_points):
+        if len(quantization.scales) != channels:
+            raise self._refuse(f"per-tensor weights: {len(quantization.scales)} scales for {channels} channels")
+        if any(quantization.zero_points):
             raise self._refuse("weights with a zero point")
-        if not all(0 <= scale < math.inf for scale in quantisation.scales):
+        if not all(0 <= scale < math.inf for scale in quantization.scales):
             raise self._refuse("weights with a scale that is negative or not finite")
         if len(weights.shape) != 4:
             raise self._refuse(f"weights of shape {weights.shape}")
@@ -162,7 +162,7 @@ class _Lowering:
                 raise self._refuse(f"a bias of {tensor.dtype} {tensor.shape}")
             bias = np.frombuffer(tensor.data, "<i4").astype(np.int32)
         pairs = [
-            fixed_point.multiplier(float(input_scale) * scale / float(output_scale)) for scale in quantisation.scales
+            fixed_point.multiplier(float(input_scale) * scale / float(output_scale)) for scale in quantization.scales
         ]
         mantissas, shifts = np.asarray(pairs, np.int64).T
         return _Constants(
