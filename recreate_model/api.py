@@ -306,12 +306,12 @@ def compile_for_ethos_u(
     """
     from calibration.parallel.workers import Workers
     from pipeline.ethos_u.config import read_config
-    from pipeline.ethos_u.targets import OPTIMISE, parse_targets
+    from pipeline.ethos_u.targets import OPTIMIZE, parse_targets
     from pipeline.ethos_u.vela import compile_all
 
-    if optimize not in OPTIMISE:
+    if optimize not in OPTIMIZE:
         raise UsageError(
-            expected=f"optimize to be one of {', '.join(OPTIMISE)}", found=repr(optimize), next_step="give speed"
+            expected=f"optimize to be one of {', '.join(OPTIMIZE)}", found=repr(optimize), next_step="give speed"
         )
     data, source = _model(model)
     stem = name or (Path(source).stem if not isinstance(model, bytes) else "model")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
+from enum import Enum
 
 from recreate_model.network.spec import Model
 from recreate_model.support.digest import Json, digest_json
@@ -126,6 +127,18 @@ class Evaluation:
     overlap: int | None = 0
 
 
+class Optimization(Enum):
+    """What Vela optimizes for. The values are those of Vela's own option."""
+
+    SPEED = "Performance"
+    SIZE = "Size"
+
+    @property
+    def word(self) -> str:
+        """The value of `--optimize`."""
+        return self.name.lower()
+
+
 @dataclass(frozen=True)
 class Target:
     """One Ethos-U configuration.
@@ -134,15 +147,25 @@ class Target:
         accelerator: Vela's accelerator name, such as `ethos-u55-128`.
         system_config: section of the Vela configuration file that describes the system.
         memory_mode: section of the Vela configuration file that describes the memory mode.
-        optimise: `Performance` or `Size`.
+        optimize: what Vela optimizes for.
         config_sha256: digest of the user's Vela configuration file; empty for Vela's own `Arm/vela.ini`.
     """
 
     accelerator: str
     system_config: str
     memory_mode: str
-    optimise: str = "Performance"
+    optimize: Optimization = field(default=Optimization.SPEED, metadata={"json": "optimise"})  # as Vela spells it
     config_sha256: str = field(default="", metadata=_OMIT_IF_EMPTY)
+
+    @classmethod
+    def from_json(cls, value: Json) -> Target:
+        """Parse what `as_json` returns.
+
+        Raises:
+            TypeError, KeyError, ValueError: the value is not that of a target.
+        """
+        rest = dict(value)
+        return cls(optimize=Optimization(rest.pop("optimise")), **rest)
 
 
 @dataclass(frozen=True)
@@ -201,8 +224,8 @@ def as_json(value: object) -> Json:
         return [as_json(item) for item in value]
     if dataclasses.is_dataclass(value):
         return {
-            part.name: as_json(getattr(value, part.name))
+            part.metadata.get("json", part.name): as_json(getattr(value, part.name))
             for part in dataclasses.fields(value)
             if getattr(value, part.name) or "omit_if_empty" not in part.metadata
         }
-    return value
+    return value.value if isinstance(value, Enum) else value

@@ -12,7 +12,7 @@ import yaml
 
 from pipeline.card.card import PLATFORMS, Evidence, Measured, card_definition, card_readme
 from recreate_model.network.spec import Model
-from recreate_model.recipe import Calibration, Checkpoint, Picture, Preprocess, Recipe, Target
+from recreate_model.recipe import Calibration, Checkpoint, Optimization, Picture, Preprocess, Recipe, Target, as_json
 from recreate_model.support.digest import digest_bytes
 from recreate_model.support.errors import CheckError, InputError
 
@@ -309,7 +309,7 @@ def test_compiled_variants_have_a_table(model: bytes) -> None:
     """One row for each target with Vela's estimates, size-optimized ones told apart, and no table without any."""
     target = Target("ethos-u55-128", "Ethos_U55_High_End_Embedded", "Shared_Sram")
     row = {
-        "target": dataclasses.asdict(target),
+        "target": as_json(target),
         "sram_kib": 999.0,
         "sram_needed_kib": 1474.2,
         "dram_kib": 0.0,
@@ -317,7 +317,7 @@ def test_compiled_variants_have_a_table(model: bytes) -> None:
         "flash_needed_kib": 3360.0,
         "inferences_per_second": 65.31,
     }
-    small = {**row, "target": dataclasses.asdict(dataclasses.replace(target, optimise="Size"))}
+    small = {**row, "target": as_json(dataclasses.replace(target, optimize=Optimization.SIZE))}
     card = card_readme(OFFICIAL, model, None, None, (), (), variants=[row, small])
     assert "| ethos-u55-128 | Shared_Sram | 1,474 | 0 | 3,360 | 65.3 |" in card
     assert "| ethos-u55-128_size | Shared_Sram | 1,474 | 0 | 3,360 | 65.3 |" in card

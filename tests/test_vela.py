@@ -19,7 +19,7 @@ from pipeline.ethos_u.config import packaged
 from pipeline.ethos_u.targets import TARGETS, check_target, parse_targets, variant_name
 from pipeline.ethos_u.variant import _CONFIG_WORDS, checked_variant, layers
 from pipeline.ethos_u.vela import compile_all, compile_target, vela_table
-from recreate_model.recipe import Target, as_json
+from recreate_model.recipe import Optimization, Target, as_json
 from recreate_model.support.capture import captured
 from recreate_model.support.digest import canonical_json, digest_file
 from recreate_model.support.errors import InputError, ToolError, UsageError
@@ -167,7 +167,7 @@ def test_a_target_can_be_optimized_for_speed_for_size_or_both() -> None:
     """Speed unless asked otherwise; both lie beside each other, in folders of their own."""
     speed, size = (parse_targets("ethos-u55-128", how) for how in ("speed", "size"))
     assert speed == parse_targets("ethos-u55-128") == (U55,)
-    assert size == (replace(U55, optimise="Size"),)
+    assert size == (replace(U55, optimize=Optimization.SIZE),)
     assert parse_targets("ethos-u55-128", "both") == speed + size
     assert [variant_name(target) for target in speed + size] == ["ethos-u55-128", "ethos-u55-128_size"]
 
@@ -257,7 +257,7 @@ def test_a_name_with_a_comma_stays_one_cell() -> None:
 
 def test_the_configuration_is_told_to_the_last_value(tmp_path: Path, int8_model: bytes) -> None:
     """Both sections with what they inherit, the memories behind the ports, and what Vela made of it."""
-    target = Target("ethos-u85-256", "Ethos_U85_SYS_DRAM_Low", "Dedicated_Sram_384KB", "Size")
+    target = Target("ethos-u85-256", "Ethos_U85_SYS_DRAM_Low", "Dedicated_Sram_384KB", Optimization.SIZE)
     variant = compile_target(int8_model, "tiny", target, tmp_path)
     told = json.loads((tmp_path / variant.config).read_text())
     assert (told["accelerator"], told["optimise"], told["vela"]) == ("ethos-u85-256", "Size", variant.vela_version)
@@ -271,10 +271,10 @@ def test_the_configuration_is_told_to_the_last_value(tmp_path: Path, int8_model:
     assert told["as_vela_read_it"]["peak_gib_per_s"]["dram"] == pytest.approx(0.46875 * 5e8 * 16 / 2**30)
 
 
-@pytest.mark.parametrize("optimise", ["Performance", "Size"])
-def test_the_options_told_give_the_same_file(tmp_path: Path, int8_model: bytes, optimise: str) -> None:
+@pytest.mark.parametrize("optimize", Optimization)
+def test_the_options_told_give_the_same_file(tmp_path: Path, int8_model: bytes, optimize: Optimization) -> None:
     """Vela's own command with the options of config.json writes the variant byte for byte."""
-    variant = compile_target(int8_model, "tiny", replace(U55, optimise=optimise), tmp_path)
+    variant = compile_target(int8_model, "tiny", replace(U55, optimize=optimize), tmp_path)
     told = json.loads((tmp_path / variant.config).read_text())
     (tmp_path / "tiny.tflite").write_bytes(int8_model)
     command = [sys.executable, "-m", "ethosu.vela", "tiny.tflite", "--output-dir", "again", *told["options"]]

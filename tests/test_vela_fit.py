@@ -17,7 +17,7 @@ from pipeline.ethos_u.variant import Variant
 from pipeline.interface.views import vela_fit as vela_fit_view
 from pipeline.platforms import ethos_u
 from pipeline.request.request import Request
-from recreate_model.recipe import Target
+from recreate_model.recipe import Optimization, Target
 from recreate_model.support.digest import Json
 from recreate_model.support.errors import InputError
 from tests.conftest import contents
@@ -57,7 +57,7 @@ def test_modes_of_the_users_own_file_are_tried(tmp_path: Path) -> None:
     (tmp_path / "a.ini").write_text(MY_SOC)
     config = read_config(tmp_path / "a.ini")
     found = candidates(parse_targets("ethos-u55-128:My_SoC:Shared", "both", config), config)
-    assert [(target.memory_mode, target.optimise) for target in found] == [
+    assert [(target.memory_mode, target.optimize.value) for target in found] == [
         *(("Shared", "Performance"), ("Shared_400KB", "Performance")),
         *(("Shared", "Size"), ("Shared_400KB", "Size")),
     ]
@@ -122,7 +122,7 @@ def test_the_command_says_what_fits_and_builds_no_variant(small_build: Request) 
     assert result.returncode == 0, result.stderr
     (row,) = json.loads(result.stdout)["accelerators"]
     assert row["recommended"]["memory_mode"] == "Shared_Sram"
-    assert row["recommended"]["optimise"] == "size"
+    assert row["recommended"]["optimize"] == "size"
     assert contents(small_build.out) == before
     shown = run(*arguments("vela", small_build, sram=200, optimise="speed", targets="ethos-u65-256"))
     assert "Dedicated_Sram_256KB" in shown.stdout
@@ -238,7 +238,7 @@ def test_the_evidence_says_who_compiled_it_and_that_no_npu_ran() -> None:
 def test_a_variant_is_named_after_its_accelerator() -> None:
     """The same name for its folder, its row and its mark."""
     target = Target("ethos-u55-64", "Ethos_U55_Deep_Embedded", "Shared_Sram")
-    assert [variant_name(replace(target, optimise=how)) for how in ("Performance", "Size")] == [
+    assert [variant_name(replace(target, optimize=how)) for how in Optimization] == [
         "ethos-u55-64",
         "ethos-u55-64_size",
     ]

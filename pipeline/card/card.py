@@ -205,7 +205,7 @@ def _figures(measured: Measured | None) -> str:
 
 def _ethos_u_section(variants: Sequence[Json]) -> str:
     rows = "".join(
-        f"| {variant_name(Target(**row['target']))} | {row['target']['memory_mode']} | "
+        f"| {variant_name(Target.from_json(row['target']))} | {row['target']['memory_mode']} | "
         f"{row['sram_needed_kib']:,.0f} | {row['dram_kib']:,.0f} | {row['flash_needed_kib']:,.0f} | "
         f"{row['inferences_per_second']:,.1f} |\n"
         for row in variants

@@ -14,7 +14,6 @@ from pathlib import Path
 
 from calibration.parallel.workers import Workers
 from pipeline.ethos_u.config import MODE, VelaConfig
-from pipeline.ethos_u.report import OPTIMIZED
 from pipeline.ethos_u.targets import check_target, config_of
 from pipeline.ethos_u.variant import Variant
 from pipeline.ethos_u.vela import compile_all
@@ -74,7 +73,7 @@ def document(name: str, variants: Sequence[Variant], sram_kib: int, config_path:
         raise InputError(
             expected=f"a plan of {name} that needs no more than {sram_kib:,} KiB of SRAM",
             found=f"none of {len(variants)}, by Vela's estimates; the smallest is {target.accelerator} in "
-            f"{target.memory_mode} for {OPTIMIZED[target.optimise]}, with {smallest.sram_needed_kib:,.1f} KiB",
+            f"{target.memory_mode} for {target.optimize.word}, with {smallest.sram_needed_kib:,.1f} KiB",
             done="the INT8 model is kept, and no variant was built",
             next_step=f"give --sram {math.ceil(smallest.sram_needed_kib)} or more, a smaller --model, or your own "
             "memory mode with --vela-config",
@@ -120,7 +119,7 @@ def _plan(plan: Variant, sram_kib: int) -> dict[str, Json]:
     return {
         "system_config": plan.target.system_config,
         "memory_mode": plan.target.memory_mode,
-        "optimise": OPTIMIZED[plan.target.optimise],
+        "optimize": plan.target.optimize.word,
         "fits": _fits(plan, sram_kib),
         "sram_needed_kib": plan.sram_needed_kib,
         "over_by_kib": max(0.0, plan.sram_needed_kib - sram_kib),
@@ -133,5 +132,5 @@ def _plan(plan: Variant, sram_kib: int) -> dict[str, Json]:
 def _options(target: Target, config_path: Path | None) -> list[str]:
     """The options that build this target."""
     text = f"{target.accelerator}:{target.system_config}:{target.memory_mode}"
-    options = ["--targets", text, "--optimise", OPTIMIZED[target.optimise]]
+    options = ["--targets", text, "--optimize", target.optimize.word]
     return options + (["--vela-config", str(config_path)] if config_path else [])

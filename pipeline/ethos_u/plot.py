@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.ethos_u.targets import variant_name
 from pipeline.ethos_u.variant import Variant
+from recreate_model.recipe import Optimization
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -171,7 +172,7 @@ def figure(build: str, variants: Sequence[Variant]) -> Figure:
         family = variant.target.accelerator.split("-")[1]
         point = Point(across.at(variant.sram_needed_kib), up.at(variant.inferences_per_second), _label(variant))
         points.append(point)
-        filled = _COLORS[family] if variant.target.optimise == "Performance" else "white"
+        filled = _COLORS[family] if variant.target.optimize is Optimization.SPEED else "white"
         axes.plot(
             point.x,
             point.y,
@@ -186,7 +187,7 @@ def figure(build: str, variants: Sequence[Variant]) -> Figure:
         axes.text(label.x, label.y, label.point.text, verticalalignment="center_baseline")
 
     entries = [Line2D([], [], color="#555555", marker=marker[mode], linestyle="", label=mode) for mode in modes]
-    if any(variant.target.optimise == "Size" for variant in variants):
+    if any(variant.target.optimize is Optimization.SIZE for variant in variants):
         entries.append(
             Line2D([], [], color="#555555", marker="o", markerfacecolor="white", linestyle="", label="hollow: for size")
         )

@@ -7,9 +7,6 @@ from collections.abc import Sequence
 from pipeline.ethos_u.targets import variant_name
 from pipeline.ethos_u.variant import Variant
 
-# The values of Vela's --optimise -> those of this program.
-OPTIMIZED = {"Performance": "speed", "Size": "size"}
-
 _TEXT = """\
 # {build} on Ethos-U
 
@@ -43,7 +40,7 @@ def _row(variant: Variant) -> str:
     target, name = variant.target, variant_name(variant.target)
     cells = (
         f"[{name}]({name}/)",
-        OPTIMIZED[target.optimise],
+        target.optimize.word,
         target.system_config,
         target.memory_mode,
         *(f"{kib:,.0f}" for kib in (variant.sram_needed_kib, variant.dram_kib, variant.flash_needed_kib)),

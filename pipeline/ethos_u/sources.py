@@ -27,7 +27,7 @@ def sources(folder: Path, build: str, variants: Sequence[Json]) -> dict[str, str
     """
     texts: dict[str, str] = {}
     for variant in variants:
-        name = variant_name(Target(**variant["target"]))
+        name = variant_name(Target.from_json(variant["target"]))
         model = (folder / name / variant["file"]).read_bytes()
         texts |= {f"{name}/{file}": text for file, text in model_sources(model, f"{build}_{name}").items()}
     return texts

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from pipeline.ethos_u.config import MODE, SYSTEM, VelaConfig, packaged
-from recreate_model.recipe import Target
+from recreate_model.recipe import Optimization, Target
 from recreate_model.support.errors import InputError, UsageError
 
 TARGETS: tuple[Target, ...] = (
@@ -33,8 +33,8 @@ TARGETS: tuple[Target, ...] = (
 _DEFAULTS = {target.accelerator: target for target in reversed(TARGETS)}
 _ACCELERATORS = tuple(dict.fromkeys(target.accelerator for target in TARGETS))
 
-# The values of --optimise -> the values of Vela's option of the same name.
-OPTIMISE = {"speed": ("Performance",), "size": ("Size",), "both": ("Performance", "Size")}
+# The values of --optimize.
+OPTIMIZE = {**{each.word: (each,) for each in Optimization}, "both": tuple(Optimization)}
 _SIMILAR = 0.65  # smallest ratio of difflib at which one name is suggested for another
 
 
@@ -51,16 +51,16 @@ def variant_name(target: Target) -> str:
     if (target.system_config, target.memory_mode) != (default.system_config, default.memory_mode):
         parts.append(target.memory_mode)
     named = [parts[0], *(re.sub("[^a-z0-9]+", "-", part.lower()).strip("-") for part in parts[1:])]
-    return "_".join([*named, *(["size"] if target.optimise == "Size" else [])])
+    return "_".join([*named, *(["size"] if target.optimize is Optimization.SIZE else [])])
 
 
-def parse_targets(text: str, optimise: str = "speed", custom: VelaConfig | None = None) -> tuple[Target, ...]:
+def parse_targets(text: str, optimize: str = "speed", custom: VelaConfig | None = None) -> tuple[Target, ...]:
     """The targets of a text: `all`, or comma-separated targets such as `ethos-u55-128,ethos-u85-256`.
 
     A target is an accelerator, which means its row in TARGETS, or `accelerator:system_config:memory_mode`.
 
     Args:
-        optimise: a key of OPTIMISE; with `both`, the two targets of an accelerator are adjacent.
+        optimize: a key of OPTIMIZE; with `both`, the two targets of an accelerator are adjacent.
         custom: the configuration file with the named sections, instead of Vela's own.
 
     Raises:
@@ -77,7 +77,7 @@ def parse_targets(text: str, optimise: str = "speed", custom: VelaConfig | None 
                 found=f"{name} {names.count(name)} times in {text!r}",
                 next_step="name it once",
             )
-    return tuple(replace(target, optimise=how) for target in targets for how in OPTIMISE[optimise])
+    return tuple(replace(target, optimize=how) for target in targets for how in OPTIMIZE[optimize])
 
 
 def spell(targets: Sequence[Target]) -> str:
@@ -116,7 +116,7 @@ def _parse_target(text: str, custom: VelaConfig | None) -> Target:
             found=repr(text),
             next_step=f"give --targets {_nearest_target(accelerator, names, custom)}",
         )
-    target = Target(accelerator, *names) if names else default
+    target = Target(accelerator, names[0], names[1]) if names else default
     if custom:
         target = replace(target, config_sha256=custom.sha256)
     check_target(target, custom)

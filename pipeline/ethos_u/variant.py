@@ -183,7 +183,7 @@ def options(target: Target, config_file: str) -> list[str]:
         *("--accelerator-config", target.accelerator),
         *("--system-config", target.system_config),
         *("--memory-mode", target.memory_mode),
-        *("--optimise", target.optimise),
+        *("--optimise", target.optimize.value),
     ]
 
 
@@ -199,7 +199,7 @@ def configuration(variant: Variant, row: dict[str, str], config: VelaConfig) -> 
     config_file = CUSTOM_CONFIG if target.config_sha256 else PACKAGED
     return {
         "accelerator": target.accelerator,
-        "optimise": target.optimise,
+        "optimise": target.optimize.value,
         "vela": variant.vela_version,
         "config_word": variant.config_word,
         "config_file": {"name": config_file, "sha256": config.sha256},

@@ -230,7 +230,7 @@ def _recipe(value: Json) -> Recipe:
         calibration=Calibration(**{**value["calibration"], "pictures": _pictures(value["calibration"])}),
         evaluation=Evaluation(**{**value["evaluation"], "pictures": _pictures(value["evaluation"])}),
         preprocess=Preprocess(**value["preprocess"]),
-        targets=tuple(Target(**target) for target in value["targets"]),
+        targets=tuple(Target.from_json(target) for target in value["targets"]),
         toolchain=value.get("toolchain", ""),
         given=value.get("given", ""),
     )

@@ -132,7 +132,7 @@ def _targets(records: Mapping[str, Record]) -> tuple[Target, ...]:
     record = records.get("vela")
     if record is None or record.parts is None:
         return ()
-    return tuple(Target(**target) for target in record.parts.recipe["targets"])
+    return tuple(Target.from_json(target) for target in record.parts.recipe["targets"])
 
 
 def _chosen(

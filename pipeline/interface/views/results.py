@@ -73,7 +73,7 @@ def top1(recipe: Recipe, document: Json) -> str:
 def fastest(document: Json) -> str:
     """The fastest Ethos-U variant and its estimate, from `vela.json`."""
     best = max(document["variants"], key=lambda row: row["inferences_per_second"])
-    return f"{variant_name(Target(**best['target']))}: {best['inferences_per_second']:,.1f} inferences/s"
+    return f"{variant_name(Target.from_json(best['target']))}: {best['inferences_per_second']:,.1f} inferences/s"
 
 
 def _verify_figure(document: Json) -> str:
@@ -134,7 +134,7 @@ def _vela(recipe: Recipe, document: Json) -> list[Block]:
     for row in document["variants"]:
         target = row["target"]
         cells = [
-            variant_name(Target(**target)),
+            variant_name(Target.from_json(target)),
             f"{row['npu_operators']} of {row['npu_operators'] + len(row['cpu_operators'])}",
             *(f"{row[area]:,.0f}" for area in ("sram_kib", "dram_kib", "flash_kib")),
             f"{row['inferences_per_second']:,.1f}",

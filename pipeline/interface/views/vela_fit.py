@@ -25,7 +25,7 @@ def blocks(found: Json) -> list[Block]:
             said.append(f"{each['accelerator']}: nothing fits")
         else:
             rate = f"{plan['inferences_per_second']:,.1f} inferences/s"
-            said.append(f"{each['accelerator']}: {plan['memory_mode']} for {plan['optimise']}, {rate}:")
+            said.append(f"{each['accelerator']}: {plan['memory_mode']} for {plan['optimize']}, {rate}:")
             said.append(Verbatim(f"  {shlex.join(plan['options'])}"))
     said.append(
         f"These are estimates of Vela {found['vela']}, without the SRAM that the runtime itself needs. Weights count "
@@ -37,7 +37,7 @@ def blocks(found: Json) -> list[Block]:
 def _row(plan: Json) -> tuple[str, ...]:
     return (
         plan["memory_mode"],
-        plan["optimise"],
+        plan["optimize"],
         f"{plan['sram_needed_kib']:,.1f}",
         f"{plan['dram_kib']:,.0f}",
         f"{plan['inferences_per_second']:,.1f}",
