@@ -202,7 +202,7 @@ def test_two_runs_at_once_do_not_harm_each_other(tmp_path: Path, finished_build:
         ]
         for run in runs:
             assert run.stderr is not None
-            assert "another run is at work" in run.stderr.readline()
+            assert "another run is using" in run.stderr.readline()
     for run in runs:
         run.communicate(timeout=300)
     assert [run.returncode for run in runs] == [0, 0]

@@ -218,9 +218,10 @@ def test_a_build_ends_with_what_a_user_asks_first(finished_build: Request) -> No
     summary = [line.split("\t") for line in result.stdout.splitlines()]
     assert all(len(row) == 2 for row in summary)
     assert [name for name, _ in summary] == [
-        "build", "model", "SHA-1", "top-1", "Ethos-U", "card", "provenance", "files", "state", "warning",
+        "build", "model", "SHA-1", "verify", "top-1", "Ethos-U", "card", "provenance", "files", "state", "warning",
     ]  # fmt: skip
     found = dict(summary)
+    assert found["verify"] == "12 match, 5 not claimed"
     assert found["top-1"] == "none claimed: the weights are untrained"
     assert re.fullmatch(r"fastest ethos-u55-128: [\d.,]+ inferences/s, as Vela estimates", found["Ethos-U"])
     assert found["files"].endswith("; --files lists them")

@@ -11,8 +11,10 @@ from pipeline.engine.runner import Outcome
 from pipeline.engine.work import (
     CONVERSION_FILE,
     EVALUATE_FILE,
+    PLATFORMS_FILE,
     PROVENANCE_FILE,
     VELA_FILE,
+    VERIFY_FILE,
     model_file,
 )
 from pipeline.interface.views import results
@@ -71,10 +73,14 @@ def _summary(folder: Path, recipe: Recipe, made: set[str]) -> list[tuple[str, st
             ("model", f"{model.name}, {model.stat().st_size:,} bytes"),
             ("SHA-1", digest_file(model, "sha1")),
         ]
+    if VERIFY_FILE in made:
+        rows.append(("verify", results.figure("verify", folder, recipe, {VERIFY_FILE: ""})))
     if EVALUATE_FILE in made:
         rows.append(("top-1", results.top1(recipe, results.load(folder, EVALUATE_FILE))))
     if VELA_FILE in made:
         rows.append(("Ethos-U", f"fastest {results.fastest(results.load(folder, VELA_FILE))}, as Vela estimates"))
+    if PLATFORMS_FILE in made:
+        rows.append(("platforms", results.figure("platforms", folder, recipe, {PLATFORMS_FILE: ""})))
     if recipe.calibration.cuts_outliers:
         rows.append(("ranges", f"by {recipe.calibration.range_method}; golden.json claims bytes of {MIN_MAX} alone"))
     if CONVERSION_FILE in made:
