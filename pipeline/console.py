@@ -11,14 +11,20 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Protocol
+from typing import IO, TYPE_CHECKING
 
 from absl import logging
 
+from pipeline.progress import Progress
+
 if TYPE_CHECKING:
     from rich.console import Console
+
+# Messages name the program as a checkout starts it. An installed copy has a command of its own, as `pipeline` is a part
+# of another package there.
+CHECKOUT_PROGRAM, INSTALLED_PROGRAM = "python -m pipeline", "recreate-model"
+PROGRAM = CHECKOUT_PROGRAM if __name__.split(".")[0] == "pipeline" else INSTALLED_PROGRAM
 
 # Columns of a terminal that shows whole digests; a narrower one shows as many of their digits.
 WIDE = 140
@@ -42,13 +48,6 @@ class Verbatim(str):
     """A line to copy, such as a command: it is never wrapped."""
 
     __slots__ = ()
-
-
-class Progress(Protocol):
-    """Shows how far a long step is."""
-
-    def bar(self, description: str, total: int | None = None) -> AbstractContextManager[Callable[[int], None]]:
-        """A bar over `total` items, or a spinner where the number is unknown; the function given advances it."""
 
 
 class Bars:
@@ -102,7 +101,7 @@ def print_blocks(blocks: Sequence[Block]) -> None:
     """Prints lines and tables from top to bottom."""
     if not sys.stdout.isatty():
         for line in (line for block in blocks for line in plain_lines(block)):
-            print(line)
+            print(for_this_program(line))
         return
     from rich.text import Text
 
@@ -113,7 +112,7 @@ def print_blocks(blocks: Sequence[Block]) -> None:
         if number and not (isinstance(block, str) and isinstance(before, str)):
             console.print()
         for line in lines:
-            text = Text(line)
+            text = Text(for_this_program(line))
             for style, words in _STYLES.items():
                 # A whole cell, and no word of a sentence.
                 text.highlight_regex(rf"(?:^|(?<=  ))(?:{'|'.join(words)})(?=  |$)", style)
@@ -277,3 +276,8 @@ def _screen(stream: IO[str] | None = None) -> Console:
 
     # File names are shown as they are, whatever brackets or colons they have.
     return Console(file=stream, highlight=False, markup=False, emoji=False)
+
+
+def for_this_program(text: str) -> str:
+    """A text with the program's name as it was started here."""
+    return text.replace(CHECKOUT_PROGRAM, PROGRAM)

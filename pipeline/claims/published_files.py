@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.console import Progress
+from pipeline.progress import Progress
 from recreate_model.network.spec import MOBILENET_V2, RESOURCES
 from recreate_model.support import resources
 from recreate_model.support.archive import placeholder

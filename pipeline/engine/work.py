@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.console import Progress
+from pipeline.progress import Progress
 from recreate_model.recipe import Recipe
 from recreate_model.support.digest import Json
 

@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 
 from absl.flags import argparse_flags
 
+from pipeline.console import PROGRAM
 from pipeline.engine.stages import MAKING, STAGES
 from pipeline.interface.commands import (
     Command,
@@ -47,8 +48,6 @@ from pipeline.request.request import (
 )
 from recreate_model.support.errors import UsageError
 
-# In a checkout; an installed copy has a command of its own, as `pipeline` is inside another package there.
-PROGRAM = "python -m pipeline" if __name__.split(".")[0] == "pipeline" else "recreate-model"
 _EXIT_STATUS = (
     "exit status: 0 done, 1 a check failed, 2 invalid usage, 3 bad input, "
     "4 a resource is not available, 5 a tool failed"

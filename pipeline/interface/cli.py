@@ -15,13 +15,12 @@ from typing import Any, NoReturn
 
 from absl import app, logging
 
-from pipeline.interface.arguments import BUILD_COMMANDS, COMMANDS, PROGRAM, VARIANTS, parse
+from pipeline.console import for_this_program
+from pipeline.interface.arguments import BUILD_COMMANDS, COMMANDS, VARIANTS, parse
 from pipeline.interface.commands import stage
 from recreate_model.support.errors import PipelineError, ToolError, UsageError
 
 _TRACEBACK = "RECREATE_MODEL_TRACEBACK"
-# How texts name the program, whichever way it was started.
-_CHECKOUT_PROGRAM = "python -m pipeline"
 
 
 def main() -> None:
@@ -70,15 +69,10 @@ def _run(arguments: argparse.Namespace) -> int:
 def _report(error: PipelineError, as_json: bool) -> int:
     """Prints an error on standard error, and returns the exit status."""
     if as_json:
-        print(_for_this_program(json.dumps({"error": error.document()})), file=sys.stderr)
+        print(for_this_program(json.dumps({"error": error.document()})), file=sys.stderr)
     else:
-        print(_for_this_program(f"error: {error}"), file=sys.stderr)
+        print(for_this_program(f"error: {error}"), file=sys.stderr)
     return error.status
-
-
-def _for_this_program(text: str) -> str:
-    """A text with the commands in it as they are typed here."""
-    return text.replace(_CHECKOUT_PROGRAM, PROGRAM)
 
 
 def _stop(number: int, frame: object) -> NoReturn:
@@ -89,14 +83,14 @@ class _Formatter(logging.PythonFormatter):
     """`warning: text`, without time and place."""
 
     def format(self, record: Any) -> str:
-        return _for_this_program(f"{record.levelname.lower()}: {record.getMessage()}")
+        return for_this_program(f"{record.levelname.lower()}: {record.getMessage()}")
 
 
 class _JsonFormatter(logging.PythonFormatter):
     """The same as a JSON object, so that with `--json` all of standard error is one object a line."""
 
     def format(self, record: Any) -> str:
-        return _for_this_program(json.dumps({record.levelname.lower(): record.getMessage()}))
+        return for_this_program(json.dumps({record.levelname.lower(): record.getMessage()}))
 
 
 def _dispatch(arguments: argparse.Namespace) -> int:

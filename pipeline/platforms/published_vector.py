@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.claims.published_files import File, pinned_array, vector_beside, vector_fetched
-from pipeline.console import Progress
 from pipeline.platforms import cortex_a, cortex_m, cortex_m_host, cortex_m_tflm
 from pipeline.platforms.evidence import Evidence, Subject, checked
+from pipeline.progress import Progress
 from recreate_model.network.spec import RESOURCES
 from recreate_model.support.arrays import Array
 from recreate_model.support.digest import digest_bytes

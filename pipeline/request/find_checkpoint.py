@@ -8,7 +8,7 @@ from pathlib import Path
 
 from absl import logging
 
-from pipeline.console import Progress
+from pipeline.progress import Progress
 from pipeline.request.request import meant
 from recreate_model.floats import float_forms
 from recreate_model.network.seeded import SEED

@@ -12,7 +12,7 @@ from calibration.pictures.opening import Reading, open_source, refuse
 from calibration.pictures.sources import ProceduralSource, Source
 from calibration.pictures.tfds_source import PREFIX as TFDS
 from calibration.selection import Selection, select, select_procedural
-from pipeline.console import Progress
+from pipeline.progress import Progress
 from pipeline.request.request import Request
 from recreate_model.recipe import Picture, Recipe
 from recreate_model.support.errors import InputError

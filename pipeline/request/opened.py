@@ -10,12 +10,12 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pipeline.console import Progress
 from pipeline.engine import runner
 from pipeline.engine.stages import GIVEN, MAKING, MODEL_STAGE, stages_of
 from pipeline.engine.store import Record, Store
 from pipeline.engine.work import Machine, Stage, model_file
 from pipeline.ethos_u.targets import merged, spell
+from pipeline.progress import Progress
 from pipeline.request import published_recipe
 from pipeline.request.given import check_options
 from pipeline.request.options import keep_options, kept_options, settle, warn_of_pictures

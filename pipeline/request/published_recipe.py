@@ -18,8 +18,8 @@ from absl import logging
 from calibration.ranges import range_table
 from calibration.ranges.range_table import Ranges, from_json
 from pipeline.claims import published_files
-from pipeline.console import Progress
 from pipeline.engine import user_files
+from pipeline.progress import Progress
 from pipeline.request.request import CALIBRATION, OPTIONS, PUBLISHED, Request, flag
 from recreate_model.compare.verdict import Verdict, printable
 from recreate_model.floats.frozen_graph import as_values, read_layers

@@ -12,10 +12,10 @@ from pathlib import Path
 from calibration.manifest import read_manifest
 from calibration.parallel.cluster import check_address
 from calibration.parallel.workers import Workers
-from pipeline.console import Progress
 from pipeline.engine.work import Machine
 from pipeline.ethos_u.config import read_config
 from pipeline.ethos_u.targets import parse_targets
+from pipeline.progress import Progress
 from pipeline.request import published_recipe
 from pipeline.request.find_checkpoint import find_checkpoint, with_background
 from pipeline.request.find_pictures import find_pictures

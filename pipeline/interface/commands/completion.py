@@ -7,8 +7,6 @@ import argparse
 SUMMARY = "print a script that completes the installed command in a shell"
 EXAMPLE = "completion bash > ~/.local/share/bash-completion/completions/recreate-model"
 
-_INSTALLED = "recreate-model"  # a shell completes by the name of a program, which `python -m pipeline` has not
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("shell", choices=("bash", "zsh", "tcsh"), help="which shell it is for")
@@ -17,10 +15,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     import shtab
 
+    from pipeline.console import INSTALLED_PROGRAM
     from pipeline.interface.arguments import parsers
 
     top, _ = parsers()
-    top.prog = _INSTALLED
+    top.prog = INSTALLED_PROGRAM  # shells complete by the name of a program
     for action in top._actions:
         if action.dest == "command":
             action.help = ""  # help lists the commands by itself, and what help does not list is not completed either
