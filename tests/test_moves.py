@@ -18,7 +18,7 @@ from pipeline.request.resolve import resolve
 from recreate_model.compare.verdict import Verdict
 from recreate_model.floats.frozen_graph import as_values, read_layers
 from recreate_model.network import architecture
-from recreate_model.prove import moves, toolchain
+from recreate_model.prove import corrections, toolchain
 from recreate_model.prove.channels import FACTOR_ULPS
 from recreate_model.prove.prove import Checkpoint, Proof, prove, table_of
 from recreate_model.prove.rebuild import by_table
@@ -67,18 +67,18 @@ def proved(elsewhere: bytes, checkpoint: Checkpoint) -> Proof:
 
 
 @pytest.fixture(scope="module")
-def table(elsewhere: bytes, proved: Proof) -> moves.CorrectionTable:
+def table(elsewhere: bytes, proved: Proof) -> corrections.CorrectionTable:
     """What is recorded of it."""
     return table_of(elsewhere, proved)
 
 
 def test_a_recorded_table_makes_the_file_without_it(
-    table: moves.CorrectionTable, proved: Proof, elsewhere: bytes
+    table: corrections.CorrectionTable, proved: Proof, elsewhere: bytes
 ) -> None:
     """Written, read again and applied, on nothing but the graph and the ranges."""
     conversion = proved.attempts[-1].conversion
     assert conversion is not None
-    read = moves.from_json(moves.to_json(table), "the table")
+    read = corrections.from_json(corrections.to_json(table), "the table")
     model, moved = by_table(read.shifts, conversion)
     assert model == elsewhere
     assert moved == proved.attempts[-1].corrections
@@ -86,7 +86,7 @@ def test_a_recorded_table_makes_the_file_without_it(
 
 
 def test_a_table_holds_a_shift_for_each_channel_that_the_converter_folds(
-    table: moves.CorrectionTable, checkpoint: Checkpoint, elsewhere: bytes
+    table: corrections.CorrectionTable, checkpoint: Checkpoint, elsewhere: bytes
 ) -> None:
     """Layers that were folded before the graph was frozen are not in it, and no weight is."""
     assert checkpoint.frozen_graph is not None
@@ -96,10 +96,10 @@ def test_a_table_holds_a_shift_for_each_channel_that_the_converter_folds(
     assert table.graph_sha256 == digest_bytes(checkpoint.frozen_graph)
     assert table.model_sha256 == digest_bytes(elsewhere)
     assert table.toolchain == "today"
-    assert len(moves.to_json(table)) < 3 * sum(layer.outputs for layer in LAYERS if layer.depthwise) + 3000
+    assert len(corrections.to_json(table)) < 3 * sum(layer.outputs for layer in LAYERS if layer.depthwise) + 3000
 
 
-def test_one_shift_changed_makes_another_file(table: moves.CorrectionTable, proved: Proof, elsewhere: bytes) -> None:
+def test_one_shift_changed_makes_another_file(table: corrections.CorrectionTable, proved: Proof, elsewhere: bytes) -> None:
     """So a table that was tampered with does not pass for the recorded one."""
     conversion = proved.attempts[-1].conversion
     assert conversion is not None
@@ -108,7 +108,7 @@ def test_one_shift_changed_makes_another_file(table: moves.CorrectionTable, prov
     assert by_table(changed, conversion)[0] != elsewhere
 
 
-def test_a_table_of_another_network_is_refused_by_its_first_layer(table: moves.CorrectionTable, proved: Proof) -> None:
+def test_a_table_of_another_network_is_refused_by_its_first_layer(table: corrections.CorrectionTable, proved: Proof) -> None:
     """A layer that is missing, or one channel more."""
     conversion = proved.attempts[-1].conversion
     assert conversion is not None
@@ -145,12 +145,12 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_malformed_table_is_refused_in_one_line(fault: str, table: moves.CorrectionTable) -> None:
+def test_a_malformed_table_is_refused_in_one_line(fault: str, table: corrections.CorrectionTable) -> None:
     """With the format it should have, and the command that writes one."""
-    document = json.loads(moves.to_json(table))
+    document = json.loads(corrections.to_json(table))
     FAULTS[fault](document)
     with pytest.raises(InputError, match=r"folding-moves/1.*prove --record") as raised:
-        moves.from_json(json.dumps(document), "the table")
+        corrections.from_json(json.dumps(document), "the table")
     assert "\n" not in str(raised.value)
 
 

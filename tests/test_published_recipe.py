@@ -20,7 +20,7 @@ from pipeline.request.published_recipe import recorded_ranges
 from recreate_model.floats import frozen_graph
 from recreate_model.network.layer import EPSILON
 from recreate_model.network.spec import MOBILENET_V2, PUBLISHED_MODEL, RESOURCES
-from recreate_model.prove import moves, toolchain
+from recreate_model.prove import corrections, toolchain
 from recreate_model.prove.channels import add_ulps, factors
 from recreate_model.support.arrays import Array
 from recreate_model.support.digest import digest_bytes, digest_file
@@ -324,7 +324,7 @@ def other_statistics(graph: Any, table: Path) -> None:
     scale: no CPU would have made the file of it.
     """
     generator = np.random.default_rng(7)
-    shifts = moves.from_json(table.read_text(), "the table").shifts
+    shifts = corrections.from_json(table.read_text(), "the table").shifts
     layers = frozen_graph.read_layers(graph.SerializeToString(), PUBLISHED_MODEL, "the graph")
     values = frozen_graph.as_values(layers)
     nodes = {node.name: node for node in graph.node}

@@ -24,9 +24,9 @@ from pipeline.request.request import CALIBRATION, OPTIONS, PUBLISHED, Request, f
 from recreate_model.compare.verdict import Verdict, printable
 from recreate_model.floats.frozen_graph import as_values, read_layers
 from recreate_model.network.spec import MOBILENET_V2, PUBLISHED_MODEL, RESOURCES, Model
-from recreate_model.prove import moves, toolchain
+from recreate_model.prove import corrections, toolchain
 from recreate_model.prove.conversion import ANY_SPAN, Conversion, conversion_of
-from recreate_model.prove.moves import CorrectionTable
+from recreate_model.prove.corrections import CorrectionTable
 from recreate_model.prove.prove import Checkpoint, Proof, prove
 from recreate_model.prove.rebuild import Corrections, by_table
 from recreate_model.prove.toolchain import Toolchain
@@ -146,7 +146,7 @@ def _read_moves(path: Path) -> tuple[CorrectionTable, str]:
     """The table of moves in a file, and the file's SHA-256; raises InputError where it is none."""
     wanted = f"--moves {path} to be a table of moves"
     text = user_files.read_text(path, wanted, "give one that `python -m pipeline prove --record` wrote")
-    return moves.from_json(text, str(path)), digest_bytes(text.encode())
+    return corrections.from_json(text, str(path)), digest_bytes(text.encode())
 
 
 def make(graph: bytes, ranges: Ranges, names: Collection[str], steering: Steering, progress: Progress) -> Made:

@@ -118,7 +118,7 @@ def rebuild(published: bytes, conversion: Conversion, compared: Sequence[LayerCo
 
 
 def record(published: bytes, conversion: Conversion, compared: Sequence[LayerComparison]) -> dict[str, Array]:
-    """The smallest correction of every folding factor that gives a published file, for `moves.CorrectionTable`.
+    """The smallest correction of every folding factor that gives a published file, for `corrections.CorrectionTable`.
 
     Args:
         compared: as for `rebuild`.
@@ -148,7 +148,7 @@ def by_table(shifts: Mapping[str, Array], conversion: Conversion) -> tuple[bytes
     """The model that a table's corrections give, and their effect compared with the model without them.
 
     Args:
-        shifts: as in `moves.CorrectionTable`.
+        shifts: as in `corrections.CorrectionTable`.
 
     Raises:
         InputError: the table does not have the layers or channels of the graph.

@@ -14,7 +14,7 @@ from pipeline.request.published_recipe import moved_sentence
 from recreate_model.compare.verdict import Verdict, printable
 from recreate_model.floats.float_forms import read_weights
 from recreate_model.network import seeded
-from recreate_model.prove import moves
+from recreate_model.prove import corrections
 from recreate_model.prove.channels import FACTOR_ULPS
 from recreate_model.prove.prove import Attempt, Checkpoint, Proof, table_of
 from recreate_model.quantize.quantizer import Generation
@@ -175,7 +175,7 @@ def keep(proof: Proof, folder: Path) -> None:
 def record(proof: Proof, published: bytes, path: Path) -> PipelineError | None:
     """Writes the table of moves of a published file that was rebuilt; returns the error if it cannot."""
     try:
-        user_files.write_new(path.parent, {path.name: moves.to_json(table_of(published, proof))}, "--record")
+        user_files.write_new(path.parent, {path.name: corrections.to_json(table_of(published, proof))}, "--record")
     except PipelineError as error:
         return error
     return None
