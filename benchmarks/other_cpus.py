@@ -52,9 +52,9 @@ def main() -> None:
                 seconds = time.perf_counter() - start
                 sha1 = digest_bytes(published, "sha1")[:8]
                 row = f"{chain.name:33}{cpu or 'this CPU':13}{made:6.1f} s  {sha1:10}{proof.verdict.name:12}"
-                if moves := proof.attempts[-1].corrections:
-                    factors = f"{moves.channels:,} of {moves.of:,}"
-                    corrected = f"{factors:>18}{moves.weights:9,}{moves.scales:8,}{moves.biases:8,}{moves.ulps:6}"
+                if found := proof.attempts[-1].corrections:
+                    factors = f"{found.channels:,} of {found.of:,}"
+                    corrected = f"{factors:>18}{found.weights:9,}{found.scales:8,}{found.biases:8,}{found.ulps:6}"
                 else:
                     corrected = f"{'none':>18}"
                 print(f"{row}{seconds:6.1f} s{corrected}", flush=True)

@@ -99,7 +99,9 @@ def test_a_table_holds_a_shift_for_each_channel_that_the_converter_folds(
     assert len(corrections.to_json(table)) < 3 * sum(layer.outputs for layer in LAYERS if layer.depthwise) + 3000
 
 
-def test_one_shift_changed_makes_another_file(table: corrections.CorrectionTable, proved: Proof, elsewhere: bytes) -> None:
+def test_one_shift_changed_makes_another_file(
+    table: corrections.CorrectionTable, proved: Proof, elsewhere: bytes
+) -> None:
     """So a table that was tampered with does not pass for the recorded one."""
     conversion = proved.attempts[-1].conversion
     assert conversion is not None
@@ -108,7 +110,9 @@ def test_one_shift_changed_makes_another_file(table: corrections.CorrectionTable
     assert by_table(changed, conversion)[0] != elsewhere
 
 
-def test_a_table_of_another_network_is_refused_by_its_first_layer(table: corrections.CorrectionTable, proved: Proof) -> None:
+def test_a_table_of_another_network_is_refused_by_its_first_layer(
+    table: corrections.CorrectionTable, proved: Proof
+) -> None:
     """A layer that is missing, or one channel more."""
     conversion = proved.attempts[-1].conversion
     assert conversion is not None

@@ -183,7 +183,7 @@ def test_a_file_of_options_that_cannot_be_read_keeps_nothing(out: Path) -> None:
         typed("verify", out, "--images", "procedural")
 
 
-@pytest.mark.parametrize("options", [{"moves": 5}, {"published": ["x"]}, {"limit": "abc"}, {"calib": True}])
+@pytest.mark.parametrize("options", [{"corrections": 5}, {"published": ["x"]}, {"limit": "abc"}, {"calib": True}])
 def test_kept_options_of_the_wrong_type_keep_nothing(options: dict[str, object], out: Path) -> None:
     """Anybody may have written the file."""
     folder = out / NAME
@@ -232,5 +232,5 @@ def test_an_option_takes_the_place_of_those_that_say_the_same() -> None:
 def test_the_published_model_takes_the_place_of_a_kept_table_of_moves() -> None:
     """Both show how the publisher's CPU folded, and the one that is typed is meant."""
     typed_now = Request(published=Path("model.tflite"))
-    found = settle(typed_now, ("published",), {"moves": Path("moves.json"), "limit": 3}, None)
-    assert (found.moves, found.published, found.limit) == (None, Path("model.tflite"), 3)
+    found = settle(typed_now, ("published",), {"corrections": Path("corrections.json"), "limit": 3}, None)
+    assert (found.corrections, found.published, found.limit) == (None, Path("model.tflite"), 3)

@@ -43,7 +43,7 @@ def typed(*words: object) -> int:
 @pytest.mark.parametrize(
     ("words", "named"),
     [
-        (("--moves", "table.json"), "--moves"),
+        (("--corrections", "table.json"), "--corrections"),
         (("--recipe", "published", "--calib", 5), "--calib"),
         (("--recipe", "published", "--range-method", "mse"), "--range-method"),
         (("--recipe", "published", "--model", "0.35_96"), "--model 0.35_96"),
@@ -56,7 +56,7 @@ def test_an_option_that_contradicts_the_recipe_is_bad_usage(words: tuple[object,
         typed("all", *words)
 
 
-@pytest.mark.parametrize("flag", ["--moves", "--published"])
+@pytest.mark.parametrize("flag", ["--corrections", "--published"])
 def test_a_file_that_is_not_there_is_told_at_once(flag: str, tmp_path: Path) -> None:
     """Even where the build would not need it, so that none is kept."""
     archive = tmp_path / "mobilenet_v2_1.0_224.tgz"
@@ -132,10 +132,10 @@ def test_what_was_moved_makes_only_reports_stale(table: Path, shared: Path, tmp_
     assert build("all", shared / ARCHIVE, tmp_path, *flags, "--published", shared / PUBLISHED).returncode == 0
     path = folder_of(tmp_path) / "conversion.json"
     document = json.loads(path.read_text())
-    if document["moved"] is None:
+    if document["corrections"] is None:
         pytest.skip("this CPU folds as the publisher's did")
-    assert build("quantize", shared / ARCHIVE, tmp_path, "--moves", table, "--force").returncode == 0
-    assert json.loads(path.read_text())["moved_by"] == "table of moves"
+    assert build("quantize", shared / ARCHIVE, tmp_path, "--corrections", table, "--force").returncode == 0
+    assert json.loads(path.read_text())["corrected_by"] == "recorded table"
     done = run("status", "--recipe", "published", "--checkpoint", shared / ARCHIVE, "--out", tmp_path, "--json")
     stale = {row["stage"] for row in json.loads(done.stdout) if row["state"] == "stale"}
     assert stale == {"card", "attest"}
@@ -148,7 +148,7 @@ def test_a_statement_with_other_moves_is_refused(shared: Path, tmp_path: Path) -
     assert build("all", shared / ARCHIVE, tmp_path, *flags).returncode == 0
     path = folder_of(tmp_path) / "provenance.intoto.json"
     document = json.loads(path.read_text())
-    document["predicate"]["buildDefinition"]["internalParameters"]["conversion"]["sha1_untouched"] = (
+    document["predicate"]["buildDefinition"]["internalParameters"]["conversion"]["sha1_uncorrected"] = (
         MOBILENET_V2.published.sha1[::-1]
     )
     path.write_text(json.dumps(document))
@@ -177,7 +177,7 @@ def test_a_second_cpu_reaches_the_bytes_by_the_recorded_table(table: Path, share
         "quantize",
         shared / ARCHIVE,
         tmp_path / "out",
-        "--moves",
+        "--corrections",
         table,
         RECREATE_MODEL_CACHE=str(tmp_path / "cache"),
     )
@@ -187,8 +187,8 @@ def test_a_second_cpu_reaches_the_bytes_by_the_recorded_table(table: Path, share
     assert digest_file(model, "sha1") == MOBILENET_V2.published.sha1
     conversion = json.loads((folder / "conversion.json").read_text())
     # The emulator's 1/sqrt is exact, and no real CPU's is.
-    assert conversion["moved_by"] == "table of moves"
-    assert conversion["moved"]["channels"] > 0
+    assert conversion["corrected_by"] == "recorded table"
+    assert conversion["corrections"]["channels"] > 0
 
 
 @pytest.mark.shared
@@ -199,14 +199,14 @@ def test_a_second_cpu_without_a_table_says_what_would_help(shared: Path, tmp_pat
     other_cpu(tmp_path / "cache")
     environment = {"RECREATE_MODEL_CACHE": str(tmp_path / "cache"), "https_proxy": "http://localhost:9"}
     done = build("quantize", shared / ARCHIVE, tmp_path / "out", **environment)
-    assert_one_error(done, 4, MOBILENET_V2.published.sha1, "--published", "--moves", "no model was made")
+    assert_one_error(done, 4, MOBILENET_V2.published.sha1, "--published", "--corrections", "no model was made")
 
 
 @pytest.mark.shared
 def test_a_table_of_another_graph_is_refused(table: Path, shared: Path, tmp_path: Path) -> None:
     """The stand-in archive with the table of the official form: two digests in one line."""
     found = digest_bytes(graph_of(shared / STAND_IN))
-    done = build("quantize", shared / STAND_IN, tmp_path, "--moves", table)
+    done = build("quantize", shared / STAND_IN, tmp_path, "--corrections", table)
     assert_one_error(done, 3, found, json.loads(table.read_text())["graph_sha256"], "--record FILE")
 
 

@@ -32,7 +32,7 @@ class Machine:
         workers: the processes that measure, evaluate and compile.
         vela_config: the user's configuration file for Vela; None if Vela's own is used.
         published: the published model, or a folder that may hold the published files; None for none.
-        moves: a file with recorded corrections of folding factors; None for none.
+        corrections: a file with recorded corrections of folding factors; None for none.
     """
 
     out: Path
@@ -43,7 +43,7 @@ class Machine:
     progress: Progress
     vela_config: VelaConfig | None = None
     published: Path | None = None
-    moves: Path | None = None
+    corrections: Path | None = None
     background: Path | None = None
 
     @property

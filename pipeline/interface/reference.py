@@ -50,7 +50,7 @@ An error is one line: what was expected, what was found, what was done about it,
 
 ## Other spellings
 
-`quantise` is `quantize`, and `--optimise` is `--optimize`.
+`quantise` is `quantize`, `--optimise` is `--optimize`, and `--moves` is `--corrections`.
 """
 
 

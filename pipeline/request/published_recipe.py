@@ -1,8 +1,8 @@
 """`--recipe published`: the published model from its checkpoint, by the publisher's converter and recorded ranges.
 
-For: the published bytes. The archive's own frozen graph is converted as it is, and where this CPU folds BatchNorm to
-other last bits than the publisher's did, the folding factors are moved: by a recorded table, or as the published file
-shows. Every constant comes from the checkpoint. Not for: another member of the family, or a calibration of one's own.
+For: the published bytes. The archive's own frozen graph is converted as it is. If this CPU folds BatchNorm to other
+last bits than the publisher's, the folding factors are corrected: by a recorded table, or so that the result equals the
+published file. Every constant comes from the checkpoint. Not for: another member of the family, or another calibration.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ _SOURCE = "the checkpoint's frozen graph"
 
 
 @dataclass(frozen=True, eq=False)
-class Steering:
-    """What shows how the publisher's CPU folded, where this one folds otherwise.
+class CorrectionSource:
+    """Where the corrections come from, if this CPU folds differently than the publisher's.
 
     Attributes:
-        table: a file with recorded moves; None for none.
+        table: a file with recorded corrections; None for none.
         published: path of the published model, or of a folder with it; None for the cache or a mirror.
     """
 
@@ -58,27 +58,27 @@ class Made:
     """The published model, made from a checkpoint.
 
     Attributes:
-        sha1_untouched: of what the converter gives where this CPU folds.
-        moved_by: `table of moves` or `published model`; empty where nothing was moved.
-        steering_sha256: of the table's or the published model's file; empty where nothing was moved.
+        sha1_uncorrected: SHA-1 of what the converter gives on this CPU.
+        corrected_by: `recorded table` or `published model`; empty if nothing was corrected.
+        source_sha256: of the table's or the published model's file; empty if nothing was corrected.
     """
 
     model: bytes
     graph_sha256: str
-    sha1_untouched: str
-    moved_by: str = ""
-    steering_sha256: str = ""
-    moves: Corrections | None = None
+    sha1_uncorrected: str
+    corrected_by: str = ""
+    source_sha256: str = ""
+    corrections: Corrections | None = None
 
     def document(self) -> Json:
         """All but the model as plain JSON."""
         return {
             "converter": toolchain.parse(TOOLCHAIN)[0].name,
             "graph_sha256": self.graph_sha256,
-            "sha1_untouched": self.sha1_untouched,
-            "moved_by": self.moved_by,
-            "steering_sha256": self.steering_sha256,
-            "moved": self.moves and asdict(self.moves),
+            "sha1_uncorrected": self.sha1_uncorrected,
+            "corrected_by": self.corrected_by,
+            "source_sha256": self.source_sha256,
+            "corrections": self.corrections and asdict(self.corrections),
         }
 
 
@@ -92,11 +92,11 @@ def check_options(request: Request, names: Collection[str]) -> None:
         UsageError: one of them was.
     """
     if request.recipe != PUBLISHED:
-        if "moves" in names:
+        if "corrections" in names:
             raise UsageError(
-                expected=f"--moves beside --recipe {PUBLISHED}, whose folding factors it records",
+                expected=f"--corrections beside --recipe {PUBLISHED}, whose folding factors they correct",
                 found=f"--recipe {request.recipe}",
-                next_step=f"give --recipe {PUBLISHED}, or leave --moves out",
+                next_step=f"give --recipe {PUBLISHED}, or leave --corrections out",
             )
         return
     if found := [flag(name) for name, option in OPTIONS.items() if option.group is CALIBRATION and name in names]:
@@ -124,10 +124,10 @@ def check_files(request: Request, names: Collection[str]) -> None:
     """Looks at files that were typed, so that a build never keeps one that is nothing.
 
     Raises:
-        InputError: `--moves` is no table, or `--published` names nothing.
+        InputError: `--corrections` is no table, or `--published` names nothing.
     """
-    if "moves" in names and request.moves:
-        _read_moves(request.moves)
+    if "corrections" in names and request.corrections:
+        _read_table(request.corrections)
     if "published" in names and request.published and not request.published.exists():
         raise InputError(
             expected="--published to name the published model, or a folder with it",
@@ -142,14 +142,14 @@ def recorded_ranges() -> tuple[Ranges, str]:
     return from_json(data.decode(), _RANGES.name), digest_bytes(data)
 
 
-def _read_moves(path: Path) -> tuple[CorrectionTable, str]:
-    """The table of moves in a file, and the file's SHA-256; raises InputError where it is none."""
-    wanted = f"--moves {path} to be a table of moves"
+def _read_table(path: Path) -> tuple[CorrectionTable, str]:
+    """The table of corrections in a file, and the file's SHA-256; raises InputError for another file."""
+    wanted = f"--corrections {path} to be a table of corrections"
     text = user_files.read_text(path, wanted, "give one that `python -m pipeline prove --record` wrote")
     return corrections.from_json(text, str(path)), digest_bytes(text.encode())
 
 
-def make(graph: bytes, ranges: Ranges, names: Collection[str], steering: Steering, progress: Progress) -> Made:
+def make(graph: bytes, ranges: Ranges, names: Collection[str], source: CorrectionSource, progress: Progress) -> Made:
     """Makes the published model.
 
     Args:
@@ -159,7 +159,7 @@ def make(graph: bytes, ranges: Ranges, names: Collection[str], steering: Steerin
     Raises:
         InputError: a graph of another network, or a table of another graph.
         CheckError: the checkpoint does not give the published model, or the table does not.
-        ResourceError: this CPU folds otherwise, and nothing is at hand that shows how the publisher's did.
+        ResourceError: this CPU folds differently, and neither a table nor the published model is available.
         ToolError: the converter failed.
     """
     (chain,) = toolchain.parse(TOOLCHAIN)
@@ -169,11 +169,11 @@ def make(graph: bytes, ranges: Ranges, names: Collection[str], steering: Steerin
     conversion = conversion_of(chain, python, graph, PUBLISHED_MODEL, values, spans)
     untouched = conversion.untouched.models[0]
     made = Made(untouched, digest_bytes(graph), digest_bytes(untouched, "sha1"))
-    if made.sha1_untouched == MOBILENET_V2.published.sha1:
+    if made.sha1_uncorrected == MOBILENET_V2.published.sha1:
         return made
-    if steering.table:
-        return _by_table(made, *_read_moves(steering.table), conversion)
-    published = _published(steering.published, made.sha1_untouched, progress)
+    if source.table:
+        return _by_table(made, *_read_table(source.table), conversion)
+    published = _published(source.published, made.sha1_uncorrected, progress)
     return _by_model(made, published, Checkpoint(PUBLISHED_MODEL, values, graph), chain, python)
 
 
@@ -185,21 +185,23 @@ def _by_table(untouched: Made, table: CorrectionTable, table_sha256: str, conver
     ):
         if expected != found:
             raise InputError(
-                expected=f"a table of moves for {what} {expected}",
+                expected=f"a table of corrections for {what} {expected}",
                 found=f"one for {printable(found)}",
                 done="no model was made",
                 next_step="record one from the published model and this checkpoint: `python -m pipeline prove MODEL "
                 "--checkpoint PATH --record FILE`",
             )
-    model, moved = by_table(table.shifts, conversion)
+    model, corrected = by_table(table.shifts, conversion)
     if (found := digest_bytes(model, "sha1")) != MOBILENET_V2.published.sha1:
         raise CheckError(
-            expected=f"the table of moves to give SHA-1 {MOBILENET_V2.published.sha1}",
-            found=f"{found}: a shift was changed, or the table was recorded with another converter",
+            expected=f"the table of corrections to give SHA-1 {MOBILENET_V2.published.sha1}",
+            found=f"{found}: a correction was changed, or the table was recorded with another converter",
             done="no model was made",
             next_step="record the table again with `python -m pipeline prove --record FILE`",
         )
-    return replace(untouched, model=model, moved_by="table of moves", steering_sha256=table_sha256, moves=moved)
+    return replace(
+        untouched, model=model, corrected_by="recorded table", source_sha256=table_sha256, corrections=corrected
+    )
 
 
 def _published(path: Path | None, sha1: str, progress: Progress) -> bytes:
@@ -213,7 +215,7 @@ def _published(path: Path | None, sha1: str, progress: Progress) -> bytes:
                 "which shows whether this CPU folds BatchNorm to other last bits",
                 found=f"SHA-1 {sha1}, and no published model ({error.found})",
                 done="no model was made",
-                next_step="give the published model with --published PATH, or a recorded table with --moves FILE",
+                next_step="give the published model with --published PATH, or a recorded table with --corrections FILE",
             ) from error
         return data
     file = published_files.given(path).model
@@ -234,7 +236,7 @@ def _by_model(untouched: Made, published: bytes, checkpoint: Checkpoint, chain: 
         raise _unproved(found)
     last, sha256 = found.attempts[-1], digest_bytes(published)
     return replace(
-        untouched, model=last.model, moved_by="published model", steering_sha256=sha256, moves=last.corrections
+        untouched, model=last.model, corrected_by="published model", source_sha256=sha256, corrections=last.corrections
     )
 
 
@@ -256,19 +258,20 @@ def _unproved(found: Proof) -> PipelineError:
     )
 
 
-def moved_sentence(moves: Json) -> str:
-    """What a CPU that folds otherwise made necessary; `moves` is a `rebuild.Corrections` as JSON."""
-    units = f"{moves['ulps']} unit{'' if moves['ulps'] == 1 else 's'}"
+def corrections_sentence(corrections: Json) -> str:
+    """What was corrected, in a sentence; `corrections` is a `rebuild.Corrections` as JSON."""
+    units = f"{corrections['ulps']} unit{'' if corrections['ulps'] == 1 else 's'}"
     return (
-        f"this CPU folds BatchNorm to other last bits: {moves['channels']:,} of {moves['of']:,} folding factors moved, "
-        f"to within {units} in the last place of the exact ones, which changed {moves['weights']:,} weights, "
-        f"{moves['scales']:,} scales and {moves['biases']:,} biases"
+        f"this CPU folds BatchNorm to other last bits than the publisher's: {corrections['channels']:,} of "
+        f"{corrections['of']:,} folding factors corrected by up "
+        f"to {units} in the last place, which changed {corrections['weights']:,} weights, "
+        f"{corrections['scales']:,} scales and {corrections['biases']:,} biases"
     )
 
 
 def sentence(document: Json) -> str:
     """What `Made.document` says, for people."""
     said = f"by {document['converter']} from the checkpoint's own frozen graph"
-    if document["moved"] is None:
-        return f"{said}; no folding factor was moved"
-    return f"{said}; {moved_sentence(document['moved'])}; steered by the {document['moved_by']}"
+    if document["corrections"] is None:
+        return f"{said}; no folding factor was corrected"
+    return f"{said}; {corrections_sentence(document['corrections'])}; taken from the {document['corrected_by']}"

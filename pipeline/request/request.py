@@ -224,12 +224,13 @@ class Request:
             replaces=("ranges",),
         ),
     )
-    moves: Path | None = field(
+    corrections: Path | None = field(
         default=None,
         metadata=_option(
             "for --recipe published where this CPU folds BatchNorm differently: corrections from `prove --record`",
             PUBLISHED_BYTES,
             metavar="FILE",
+            flags=("--corrections", "--moves"),
             kept=True,
             makes_model=True,
         ),
@@ -242,7 +243,7 @@ class Request:
             metavar="PATH",
             default_text="fetched where needed",
             kept=True,
-            replaces=("moves",),  # the model shows what the table records
+            replaces=("corrections",),  # the model shows what the table records
         ),
     )
     limit: int = field(

@@ -120,7 +120,7 @@ def complete(request: Request, start: Start, progress: Progress) -> tuple[Recipe
         progress=progress,
         vela_config=custom,
         published=request.published or request.of,
-        moves=request.moves,
+        corrections=request.corrections,
         background=request.background,
     )
     return recipe, machine

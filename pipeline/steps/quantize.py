@@ -5,7 +5,7 @@ from __future__ import annotations
 from calibration.ranges import range_table
 from pipeline.engine.work import CONVERSION_FILE, RANGES_FILE, Work, archive_graph_file, float_model_file, model_file
 from pipeline.request import published_recipe
-from pipeline.request.published_recipe import Steering
+from pipeline.request.published_recipe import CorrectionSource
 from recreate_model.quantize import convert
 from recreate_model.support.digest import readable_json
 
@@ -28,7 +28,7 @@ def _published(work: Work, float_model: bytes, table: range_table.Ranges) -> byt
         work.inputs[archive_graph_file(work.recipe)].read_bytes(),
         table,
         convert.activations(float_model),
-        Steering(machine.moves, machine.published),
+        CorrectionSource(machine.corrections, machine.published),
         machine.progress,
     )
     work.write(CONVERSION_FILE, readable_json(made.document()))

@@ -22,8 +22,8 @@ from recreate_model.prove import consistency
 from recreate_model.prove.background_row import with_background_of
 from recreate_model.prove.consistency import LayerComparison, Refutation
 from recreate_model.prove.conversion import ANY_SPAN, Conversion, conversion_of
-from recreate_model.prove.membership import check_member
 from recreate_model.prove.corrections import CorrectionTable
+from recreate_model.prove.membership import check_member
 from recreate_model.prove.rebuild import OF_CONSTANTS, Corrections, rebuild, record
 from recreate_model.prove.recover import Recovered, by_todays_converter, network_operators, recover
 from recreate_model.prove.toolchain import TOOLCHAINS, Toolchain

@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--record",
         type=Path,
         metavar="FILE",
-        help="write the folding factors of a file proved IDENTICAL; those of the published model are for `--moves`",
+        help="write the corrections of a file proved IDENTICAL; those of the published model are for `--corrections`",
     )
     add(
         "--accept",

@@ -10,7 +10,7 @@ from pipeline.console import Block
 from pipeline.engine import user_files
 from pipeline.engine.work import Machine
 from pipeline.interface.views import diff as diff_view
-from pipeline.request.published_recipe import moved_sentence
+from pipeline.request.published_recipe import corrections_sentence
 from recreate_model.compare.verdict import Verdict, printable
 from recreate_model.floats.float_forms import read_weights
 from recreate_model.network import seeded
@@ -68,13 +68,13 @@ def document(proof: Proof, recipe: Recipe, path: Path, published: bytes, asked: 
 
 
 def _attempt(attempt: Attempt) -> Json:
-    compared, moves = attempt.comparison, attempt.corrections
+    compared, corrected = attempt.comparison, attempt.corrections
     return {
         "with": attempt.toolchain,
         "verdict": None if compared is None else compared.verdict.name,
         "apart_from_ends": compared.apart_from_ends.name if compared and compared.apart_from_ends is not None else None,
         "first_difference": attempt.first_difference or None,
-        "moved": None if moves is None else asdict(moves),
+        "corrections": None if corrected is None else asdict(corrected),
         "failure": None if attempt.failure is None else str(attempt.failure),
     }
 
@@ -148,10 +148,10 @@ def _remark(attempt: Json) -> str:
     if attempt["failure"]:
         return printable(attempt["failure"])
     remarks = [] if attempt["first_difference"] is None else [attempt["first_difference"]]
-    if attempt["moved"]:
-        remarks.append(moved_sentence(attempt["moved"]))
+    if attempt["corrections"]:
+        remarks.append(corrections_sentence(attempt["corrections"]))
     elif attempt["verdict"] == "IDENTICAL":
-        remarks.append("nothing was moved")
+        remarks.append("nothing was corrected")
     return "; ".join(remarks)
 
 
@@ -173,7 +173,7 @@ def keep(proof: Proof, folder: Path) -> None:
 
 
 def record(proof: Proof, published: bytes, path: Path) -> PipelineError | None:
-    """Writes the table of moves of a published file that was rebuilt; returns the error if it cannot."""
+    """Writes the corrections of a published file that was rebuilt; returns the error if it cannot."""
     try:
         user_files.write_new(path.parent, {path.name: corrections.to_json(table_of(published, proof))}, "--record")
     except PipelineError as error:
