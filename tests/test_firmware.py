@@ -438,7 +438,7 @@ def test_a_temporary_folder_that_is_full_is_one_error(finished_build: Request, t
         ),
         ({"board": "an386"}, ("'an386'", "give mps2-an386")),
         ({"board": "raspberry"}, ("'raspberry'", "give mps3-an547")),
-        ({"board": None}, ("the following arguments are required: --board",)),
+        ({"board": None}, ("a command line without --board",)),
         ({"pictures": 0}, ("--pictures to be at least 1", "found 0")),
         ({"pictures": "one"}, ("--pictures", "'one'")),
         ({"time-limit": 0}, ("--time-limit to be at least 1", "found 0")),

@@ -44,7 +44,7 @@ from pipeline.provenance.read import read_statement
 from pipeline.request.request import Request
 from pipeline.request.resolve import resolve
 from recreate_model.support.arrays import Array
-from recreate_model.support.errors import InputError, PipelineError, ResourceError, ToolError
+from recreate_model.support.errors import CheckError, InputError, PipelineError, ResourceError, ToolError
 from recreate_model.tflite.interpret import Runner
 from tests.conftest import build
 from tests.test_bad_input import run, small
@@ -429,10 +429,9 @@ def test_outputs_that_part_are_a_row_without_a_tick(
 ) -> None:
     """Status 1, one line of error; the board that agrees keeps its row, and the card says that a check failed."""
     checks["cortex_m"] = lambda *_: [BOARD, PARTED]
-    assert command("platforms", small_build) == 1
+    with pytest.raises(CheckError, match="every claim of `platforms` to hold"):
+        command("platforms", small_build)
     said = capsys.readouterr()
-    (line,) = said.err.splitlines()
-    assert line.startswith("error: expected every claim of `platforms` to hold")
     assert f"Cortex-M\tfailed\t{PARTED.what}" in said.out
     document = platforms(small_build)
     assert not document["holds"]

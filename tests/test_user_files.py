@@ -86,7 +86,7 @@ class InTheWay:
 OBSTACLES = [
     InTheWay("file", "a.h", r"expected no file at .*a\.h, or one with the same content; found other content"),
     InTheWay("file", "two/c.c", r"expected no file at .*c\.c, or one with the same content; found other content"),
-    InTheWay("folder", "two/c.c", r"c\.c, or the same content; found a folder;"),
+    InTheWay("folder", "two/c.c", r"c\.c, or one with the same content; found a folder;"),
     InTheWay("dangling link", "two/c.c", r"c\.c, or one with the same content; found something that is not a file"),
     InTheWay("file", "two", r"expected a folder at .*two; found something that is not a folder"),
     InTheWay("dangling link", "two", r"expected a folder at .*two; found something that is not a folder"),

@@ -17,7 +17,7 @@ FILES = ("example.cc", "CMakeLists.txt")
 # Text of the templates about labels -> its replacement for a model without labels.
 _LABEL_TEXT = {
     '#include "labels.h"\n': "",
-    'static_assert(LABELS_COUNT == MODEL_ID_OUTPUT_BYTES, "the labels are those of another model");\n': "",
+    'static_assert(LABELS_COUNT == MODEL_ID_OUTPUT_BYTES, "the labels belong to another model");\n': "",
     "LABELS_COUNT": "static_cast<int>(MODEL_ID_OUTPUT_BYTES)",
     '"class %d, %s, %d in a thousand\\n", best, labels[best],': '"class %d, %d in a thousand\\n", best,',
     "the model, its labels and its test vector": "the model and its test vector",
