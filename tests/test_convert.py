@@ -89,7 +89,7 @@ def through_the_public_interface(
 def test_the_bytes_equal_those_of_the_public_converter(
     through_the_public_interface: tuple[bytes, Spans], small_float: bytes
 ) -> None:
-    """With the calibrator's ranges, all bytes equal those of `convert()`, except for the two tensor names that we restore."""
+    """With the calibrator's ranges, all bytes equal those of `convert()`, except for the tensor names we restore."""
     expected, measured = through_the_public_interface
     model = convert.parse(expected)
     graph = model.subgraphs[0]
