@@ -108,8 +108,8 @@ def test_diff_and_prove_give_the_same_verdicts_as_the_commands(
     comparison = api.diff(model, path)
     assert comparison.verdict.name == "SAME_WEIGHTS"
     (tmp_path / "model.tflite").write_bytes(model)
-    said = run("diff", tmp_path / "model.tflite", path, "--accept", "DIFFERENT", "--json").stdout
-    assert len(json.loads(said)["differences"]) == len(comparison.differences)
+    printed = run("diff", tmp_path / "model.tflite", path, "--accept", "DIFFERENT", "--json").stdout
+    assert len(json.loads(printed)["differences"]) == len(comparison.differences)
 
 
 def test_options_of_measure_ranges_take_effect(floats: api.FloatNetwork, picture_folder: Path) -> None:

@@ -323,7 +323,7 @@ def _by_product_as_subject(document: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (_to_by_products, "README.md as a subject"),
         (lambda d: _to_by_products(d, MODEL), f"{MODEL} as a subject"),
@@ -331,12 +331,12 @@ def _by_product_as_subject(document: Any) -> None:
         (lambda d: [entry["digest"].pop("sha1", None) for entry in d["subject"]], f"{MODEL} with its SHA-1"),
     ],
 )
-def test_subjects_are_exactly_the_delivered_files(folder: Path, change: Edit, said: str) -> None:
+def test_subjects_are_exactly_the_delivered_files(folder: Path, change: Edit, message: str) -> None:
     """A statement that leaves one out, adds another file, or lacks the SHA-1 of the model does not pass."""
     edit(folder, change)
     (row,) = [row for row in check(folder) if row.verdict == "differs"]
     assert row.what == "subjects"
-    assert said in row.expected
+    assert message in row.expected
 
 
 @pytest.mark.parametrize("field", ["preprocess", "targets", "calibration"])

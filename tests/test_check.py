@@ -125,8 +125,8 @@ def test_one_changed_weight_fails_the_check(tmp_path: Path) -> None:
     """One weight is changed by a thousandth. The check ends with status 1 and names the float graph."""
     project = _copy_of_the_project(tmp_path)
     seeded = project / "recreate_model" / "network" / "seeded.py"
-    honest = "    _add_classifier(values, classifier, activation, seed)\n    return values\n"
-    assert honest in seeded.read_text()
+    original = "    _add_classifier(values, classifier, activation, seed)\n    return values\n"
+    assert original in seeded.read_text()
     change = '    values["MobilenetV2/Conv/weights"][0, 0, 0, 0] *= np.float32(1.001)\n    return values\n'
     seeded.write_text(seeded.read_text().replace("    return values\n", change, 1))
     command = [sys.executable, "-m", "pipeline", "check", "--model", "0.35_96"]
@@ -141,9 +141,9 @@ def test_a_build_that_depends_on_its_environment_fails_the_check(tmp_path: Path)
     """A label file that contains the time zone is found by comparing the two builds, not by golden.json."""
     project = _copy_of_the_project(tmp_path)
     step = project / "pipeline" / "steps" / "labels.py"
-    honest = "labels_text(names)"
-    assert honest in step.read_text()
-    step.write_text(step.read_text().replace(honest, honest + ' + __import__("os").environ["TZ"]'))
+    original = "labels_text(names)"
+    assert original in step.read_text()
+    step.write_text(step.read_text().replace(original, original + ' + __import__("os").environ["TZ"]'))
     command = [sys.executable, "-m", "pipeline", "check", "--model", "0.35_96"]
     result = subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=600, check=False)
     assert result.returncode == 1

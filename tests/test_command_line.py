@@ -80,7 +80,7 @@ def test_the_groups_of_every_command_are_the_first_and_the_last() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         ("evalute", "did you mean evaluate?"),
         ("quantize --calbi 4", "did you mean --calib?"),
@@ -90,11 +90,11 @@ def test_the_groups_of_every_command_are_the_first_and_the_last() -> None:
         ("quantize --label-base 3", "--label-base to be one of 0, 1; found 3"),
     ],
 )
-def test_the_error_for_a_mistyped_word_suggests_the_right_one(words: str, said: str) -> None:
+def test_the_error_for_a_mistyped_word_suggests_the_right_one(words: str, message: str) -> None:
     """Invalid values and missing arguments are named, too."""
     with pytest.raises(UsageError) as raised:
         parse(["pipeline", *words.split()])
-    assert said in str(raised.value)
+    assert message in str(raised.value)
     assert "done: nothing was run" in str(raised.value)
 
 

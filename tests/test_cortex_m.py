@@ -214,7 +214,7 @@ def test_the_example_fails_for_one_wrong_score(tmp_path: Path, sources: Mapping[
 
 
 @pytest.mark.parametrize(
-    ("file", "old", "new", "said"),
+    ("file", "old", "new", "message"),
     [
         ("tiny.h", "TINY_CRC32 0x", "TINY_CRC32 1 + 0x", "the model is not where it was linked to"),
         ("tiny_arena.h", "TINY_ARENA_SIZE 4096", "TINY_ARENA_SIZE 4080", "the arena is too small"),
@@ -223,7 +223,7 @@ def test_the_example_fails_for_one_wrong_score(tmp_path: Path, sources: Mapping[
     ],
 )
 def test_the_example_says_what_is_wrong(
-    tmp_path: Path, sources: Mapping[str, str], file: str, old: str, new: str, said: str
+    tmp_path: Path, sources: Mapping[str, str], file: str, old: str, new: str, message: str
 ) -> None:
     """The model is missing at its address, the arena or the resolver is too small, or a header is of another model."""
     assert old in sources[file]
@@ -231,7 +231,7 @@ def test_the_example_says_what_is_wrong(
     compile_example(tmp_path, CPP[0])
     finished = example(tmp_path)
     assert finished.returncode == 1
-    assert finished.stdout == f"FAIL: {said}\n"
+    assert finished.stdout == f"FAIL: {message}\n"
 
 
 def test_without_a_measured_arena_the_example_names_the_command(tmp_path: Path, sources: Mapping[str, str]) -> None:

@@ -171,7 +171,7 @@ def _scale_that_reshape_does_not_keep(tree: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "verdict", "kind", "said"),
+    ("change", "verdict", "kind", "message"),
     [
         (
             _weight,
@@ -213,14 +213,14 @@ def _scale_that_reshape_does_not_keep(tree: Any) -> None:
     ],
 )
 def test_a_change_of_the_computation_is_found_and_named(
-    change: Change, verdict: Verdict, kind: Kind, said: str
+    change: Change, verdict: Verdict, kind: Kind, message: str
 ) -> None:
     """One number, option or operator changes. The verdict fits, and the change is the first that decides it."""
     one = tiny_model("int8")
     comparison = compare(one, edited(one, change))
     assert comparison.verdict is verdict
     assert comparison.decisive[0].kind is kind
-    assert said in comparison.decisive[0].what
+    assert message in comparison.decisive[0].what
     assert compare(edited(one, change), one).verdict is verdict
 
 
@@ -438,7 +438,7 @@ def test_compiled_code_after_the_model_is_a_difference() -> None:
 
 
 def test_a_requantized_bias_is_the_same_within_half_a_step() -> None:
-    """Another input range gives the bias another scale, but it is the same weight. One that is off by two steps is not."""
+    """Another input range changes the scale of a bias, but not its weight. One that is off by two steps is another bias."""
 
     def rescaled(off: int) -> Change:
         def change(tree: Any) -> None:

@@ -242,10 +242,10 @@ def test_a_difference_ends_the_command_with_status_1(
     finished_build: Request, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The table names the difference, and the error the next step. The build itself is correct, and is kept."""
-    honest = image.sources_of
+    original = image.sources_of
 
     def mislabeled(files: Mapping[str, Path]) -> dict[str, str]:
-        sources = honest(files)
+        sources = original(files)
         return {**sources, "labels.c": re.sub(r'",$', '?",', sources["labels.c"], flags=re.MULTILINE)}
 
     monkeypatch.setattr(image, "sources_of", mislabeled)
@@ -277,10 +277,10 @@ def test_a_damaged_array_fails_the_check_of_the_platform(
 
 def patched(monkeypatch: pytest.MonkeyPatch, old: str, new: str) -> None:
     """Changes the source of the firmware."""
-    honest = image._package_file
+    original = image._package_file
 
     def data(file: str) -> str:
-        text = honest(file)
+        text = original(file)
         assert file != "firmware.c" or old in text
         return text.replace(old, new)
 

@@ -92,7 +92,7 @@ def model(kind: str, build: Request) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("data", "said"),
+    ("data", "message"),
     [
         (b"", "4 bytes at offset 0 of a file of 0 bytes"),
         (struct.pack("<I", 0xFFFFFFFF), "bytes at offset 4294967295"),
@@ -109,9 +109,9 @@ def model(kind: str, build: Request) -> bytes:
         (table([0, 0, 0, 0, 0, 4], struct.pack("<II", 4, 0x7FFFFFFF)), "Model.metadata_buffer"),
     ],
 )
-def test_an_offset_outside_the_file_is_refused(data: bytes, said: str) -> None:
+def test_an_offset_outside_the_file_is_refused(data: bytes, message: str) -> None:
     """The offset is that of a root, vtable, field, string or vector. The error names the field if there is one."""
-    with pytest.raises(FlatbufferError, match=said):
+    with pytest.raises(FlatbufferError, match=message):
         decode(Reader(data))
 
 
