@@ -438,7 +438,7 @@ def test_compiled_code_after_the_model_is_a_difference() -> None:
 
 
 def test_a_requantized_bias_is_the_same_within_half_a_step() -> None:
-    """Another input range changes the scale of a bias, but not its weight. One that is off by two steps is another bias."""
+    """Another input range changes the scale of a bias, but not its weight. A bias that is off by two steps differs."""
 
     def rescaled(off: int) -> Change:
         def change(tree: Any) -> None:
