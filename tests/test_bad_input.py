@@ -28,7 +28,7 @@ NAMESPACE = ["unshare", "--user", "--map-root-user", "--mount"]
 
 
 def run(*arguments: object, prefix: tuple[str, ...] = (), **environment: str) -> subprocess.CompletedProcess[str]:
-    """Runs `python -m pipeline` with a proxy that refuses connections, so only local servers are reachable."""
+    """Runs `python -m pipeline` with an HTTPS proxy that refuses connections, so that it reaches only local servers."""
     surroundings = {
         **os.environ,
         "HTTPS_PROXY": "http://127.0.0.1:9",

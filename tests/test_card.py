@@ -306,7 +306,7 @@ def test_agreement_is_shown_as_measured(model: bytes) -> None:
 
 
 def test_compiled_variants_have_a_table(model: bytes) -> None:
-    """Each target has a row with Vela's estimates. A variant optimized for size has its own row."""
+    """A target and its variant optimized for size each have a row of estimates. Without variants there is no table."""
     target = Target("ethos-u55-128", "Ethos_U55_High_End_Embedded", "Shared_Sram")
     row = {
         "target": as_json(target),

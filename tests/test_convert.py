@@ -21,8 +21,8 @@ from recreate_model.tflite.model_view import read_model
 from tests.conftest import SMALL
 
 Spans = dict[str, tuple[float, float]]
-# Largest allowed relative difference between the ranges of two correct kernels. Differences of 1e-5 were seen, and of
-# 9e-5 for the softmax, which amplifies those of its input. Leaving out one picture of twelve changes ranges by 0.02.
+# Largest allowed relative difference between the ranges of two correct kernels. 1e-5 was seen, and 9e-5 after softmax,
+# which makes relative differences of absolute ones. Leaving out one picture of twelve changes ranges by 0.02 and more.
 SAME = 1e-3
 
 

@@ -98,7 +98,7 @@ def flipped(model: bytes) -> bytes:
     return bytes(changed)
 
 
-def _pictures(row: Evidence) -> int:
+def _picture_count(row: Evidence) -> int:
     assert row.agreement is not None
     return row.agreement.n + row.agreement.undecided
 
@@ -108,12 +108,12 @@ def _pictures(row: Evidence) -> int:
 
 @pytest.mark.slow
 def test_the_reference_kernels_are_bit_exact_as_aarch64_code(subject: Subject, root: Sysroot) -> None:
-    """XNNPACK gives the same classes on both emulated CPUs as here, and every tool has its version."""
+    """XNNPACK gives the same results on both emulated CPUs as here, and every tool has its version."""
     rows = emulated(cortex_a.check(subject, resources.cache_folder()))
     reference, *others = rows
     assert str(reference.agreement) == "3 of 3 bit-exact"
     litert = [row for row in others if "XNNPACK" in row.what]
-    assert [(row.holds, _pictures(row)) for row in litert] == [(True, 3)] * 2
+    assert [(row.holds, _picture_count(row)) for row in litert] == [(True, 3)] * 2
     assert {row.device for row in litert} == {f"qemu-aarch64, {cpu.name} (emulated)" for cpu in CPUS}
     for row in rows:
         assert row.platform == "Cortex-A"
@@ -504,4 +504,4 @@ def test_the_trained_network_gives_the_same_results_as_aarch64_code(shared: Path
     rows = emulated(cortex_a.check(trained, resources.cache_folder()))
     assert len(rows) >= 3
     for row in rows:
-        assert (row.what, row.holds, _pictures(row)) == (row.what, True, 10)
+        assert (row.what, row.holds, _picture_count(row)) == (row.what, True, 10)
