@@ -19,8 +19,8 @@ CPUS = ("Haswell", "EPYC", "SandyBridge")
 
 
 @pytest.mark.parametrize("path", RECORDED, ids=lambda path: path.stem)
-def test_a_recorded_table_is_what_golden_json_measured(path: Path) -> None:
-    """So a build from the table gives the golden model, on CPUs where measuring would not."""
+def test_each_recorded_table_has_the_digest_in_golden_json(path: Path) -> None:
+    """A build from the table therefore gives the golden model, also on CPUs where measuring would not."""
     golden = json.loads((ROOT / "artifacts" / "golden.json").read_text())
     measured = {
         build["artifacts"]["calibration/ranges.json"]: name
@@ -34,7 +34,7 @@ def test_a_recorded_table_is_what_golden_json_measured(path: Path) -> None:
 
 
 def test_both_golden_recipes_have_a_recorded_table() -> None:
-    """One file for each."""
+    """There is one file for each of the two recipes."""
     assert [path.stem for path in RECORDED] == ["mobilenet_v2_0.35_96_seeded", "mobilenet_v2_1.0_224_seeded"]
 
 
@@ -42,7 +42,7 @@ def test_both_golden_recipes_have_a_recorded_table() -> None:
 @pytest.mark.skipif(shutil.which("qemu-x86_64") is None, reason="no qemu-x86_64 here; Debian's package is qemu-user")
 @pytest.mark.parametrize(("model", "sets"), [("0.35_96", 1), ("1.0_224", 0)])
 def test_recorded_ranges_give_the_same_bytes_on_other_cpus(model: str, sets: int) -> None:
-    """The INT8 model is built on this CPU and on three emulated ones: one SHA-1, that of golden.json."""
+    """The INT8 model built on this CPU and on three emulated ones has the SHA-1 in golden.json."""
     command = [sys.executable, "benchmarks/any_cpu.py", "--model", model, "--sets", str(sets), "--calib", "2"]
     done = subprocess.run(
         [*command, "--cpus", ",".join(CPUS)], cwd=ROOT, capture_output=True, text=True, timeout=3600, check=False

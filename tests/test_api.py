@@ -1,4 +1,4 @@
-"""The Python API: the bytes of the command line, and documentation that runs as it stands."""
+"""The Python API: it returns the bytes that the command line writes, and its documented examples run unchanged."""
 
 from __future__ import annotations
 
@@ -34,29 +34,29 @@ def floats() -> api.FloatNetwork:
 
 @pytest.fixture(scope="module")
 def built(finished_build: Request) -> Path:
-    """The folder of a small build that the stages made."""
+    """The folder of a small build, made by the stages."""
     return finished_build.out / NAME
 
 
 @pytest.fixture(scope="module")
 def ranges(floats: api.FloatNetwork, finished_build: Request) -> Ranges:
-    """Measured on the pictures of that build."""
+    """The ranges of the pictures in that build."""
     return api.measure_ranges(floats, "procedural", count=finished_build.calib)
 
 
 @pytest.fixture(scope="module")
 def model(floats: api.FloatNetwork, ranges: Ranges) -> bytes:
-    """The INT8 model of the API."""
+    """The INT8 model that the API returns."""
     return api.quantize(floats, ranges)
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder, by its path there."""
+    """Every file below a folder, by its relative path."""
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_model_has_the_bytes_of_the_command_line(floats: api.FloatNetwork, tmp_path: Path) -> None:
-    """And so have the float model and the range table."""
+def test_the_api_returns_the_same_bytes_as_the_command_line(floats: api.FloatNetwork, tmp_path: Path) -> None:
+    """This holds for the INT8 model, the float model and the range table."""
     options = ("--model", "0.35_96", "--checkpoint", "seeded", "--images", "procedural", "--calib", 4, "--limit", 2)
     assert run("quantize", *options, "--out", tmp_path, "--quiet").returncode == 0
     ranges = api.measure_ranges(floats, "procedural", count=4)
@@ -67,8 +67,8 @@ def test_a_model_has_the_bytes_of_the_command_line(floats: api.FloatNetwork, tmp
     assert floats.graph == (folder / "float" / f"{floats.name}_float.pb").read_bytes()
 
 
-def test_deployables_are_those_of_the_stages(model: bytes, built: Path, tmp_path: Path) -> None:
-    """C arrays, the standalone runtime and every file of Vela's, byte for byte."""
+def test_deployables_equal_those_of_the_stages(model: bytes, built: Path, tmp_path: Path) -> None:
+    """C arrays, the standalone runtime and every file from Vela are compared byte for byte."""
     path = built / f"{NAME}.tflite"
     assert model == path.read_bytes()
     found = api.c_arrays(path, labels=api.labels())
@@ -81,10 +81,10 @@ def test_deployables_are_those_of_the_stages(model: bytes, built: Path, tmp_path
     assert variant.file == f"{NAME}_vela.tflite"
 
 
-def test_ranges_come_back_from_a_file_and_from_a_model(
+def test_ranges_can_be_read_from_a_file_or_recovered_from_a_model(
     floats: api.FloatNetwork, ranges: Ranges, model: bytes, built: Path, tmp_path: Path
 ) -> None:
-    """The table of the build is the one measured; the one recovered is the command's, and gives the same model."""
+    """Read ranges equal the measured ones. Recovered ones equal those of `recover`, and give the same model."""
     assert api.read_ranges(built / "calibration" / "ranges.json") == ranges
     path = tmp_path / "published.tflite"
     path.write_bytes(model)
@@ -96,10 +96,10 @@ def test_ranges_come_back_from_a_file_and_from_a_model(
     assert api.quantize(floats, recovered) == model
 
 
-def test_comparing_and_proving_give_the_verdicts_of_the_commands(
+def test_diff_and_prove_give_the_same_verdicts_as_the_commands(
     floats: api.FloatNetwork, ranges: Ranges, model: bytes, tmp_path: Path
 ) -> None:
-    """Of the same model IDENTICAL; of one with other ranges SAME_WEIGHTS, which a proof need not refute."""
+    """The same model is IDENTICAL. A model with other ranges is SAME_WEIGHTS, which does not refute a proof."""
     assert api.diff(model, model).verdict.name == "IDENTICAL"
     assert api.prove(model, floats, toolchains="none").verdict.name == "IDENTICAL"
     wider = {name: (2 * low, 2 * high) for name, (low, high) in ranges.spans.items() if not name.endswith("Relu6")}
@@ -108,12 +108,12 @@ def test_comparing_and_proving_give_the_verdicts_of_the_commands(
     comparison = api.diff(model, path)
     assert comparison.verdict.name == "SAME_WEIGHTS"
     (tmp_path / "model.tflite").write_bytes(model)
-    said = run("diff", tmp_path / "model.tflite", path, "--accept", "DIFFERENT", "--json").stdout
-    assert len(json.loads(said)["differences"]) == len(comparison.differences)
+    printed = run("diff", tmp_path / "model.tflite", path, "--accept", "DIFFERENT", "--json").stdout
+    assert len(json.loads(printed)["differences"]) == len(comparison.differences)
 
 
-def test_ranges_are_measured_as_asked(floats: api.FloatNetwork, picture_folder: Path) -> None:
-    """Which pictures, how they are cut, which method, in how many processes: all of it is in the table or beside it."""
+def test_options_of_measure_ranges_take_effect(floats: api.FloatNetwork, picture_folder: Path) -> None:
+    """The options are the number of pictures, seed, preprocessing, method and number of processes."""
     options = {"count": 3, "preprocess": "squash", "method": "percentile:99.90"}
     table = api.measure_ranges(floats, picture_folder, jobs=2, **options)
     assert (len(table.pictures), table.preprocess, table.range_method) == (3, "squash", "percentile:99.9")
@@ -125,8 +125,8 @@ def test_ranges_are_measured_as_asked(floats: api.FloatNetwork, picture_folder: 
         api.measure_ranges(floats, picture_folder, method="max")
 
 
-def test_a_checkpoint_is_given_by_its_path(small_archive: Path, ranges: Ranges) -> None:
-    """Its network has its digest in the name, and a table of other weights does not fit."""
+def test_a_checkpoint_can_be_given_by_its_path(small_archive: Path, ranges: Ranges) -> None:
+    """The name of the network contains the archive's digest, and a range table of other weights is refused."""
     trained = api.load_floats(small_archive, "0.35_96")
     assert trained.name.startswith("mobilenet_v2_0.35_96_ckpt-")
     with pytest.raises(api.InputError, match=f"a range table for the network {trained.name}"):
@@ -135,8 +135,8 @@ def test_a_checkpoint_is_given_by_its_path(small_archive: Path, ranges: Ranges) 
     assert api.prove(model, trained, toolchains="none").verdict.name == "IDENTICAL"
 
 
-def test_errors_say_what_was_expected(floats: api.FloatNetwork, ranges: Ranges, model: bytes, tmp_path: Path) -> None:
-    """In four parts, whatever was wrong."""
+def test_errors_have_four_parts(floats: api.FloatNetwork, ranges: Ranges, model: bytes, tmp_path: Path) -> None:
+    """Each error says what was expected, what was found, what was done, and what to do next."""
     with pytest.raises(api.InputError, match="a range table for the float graph"):
         api.quantize(floats, replace(ranges, graph_sha256="0" * 64))
     with pytest.raises(api.InputError, match="one range for each of the network's 64 activations"):
@@ -153,12 +153,12 @@ def test_errors_say_what_was_expected(floats: api.FloatNetwork, ranges: Ranges, 
 
 
 def blocks(path: Path) -> list[str]:
-    """The Python examples of a Markdown file."""
+    """The Python code blocks of a Markdown file."""
     return re.findall(r"^```python\n(.*?)^```$", path.read_text(encoding="utf-8"), re.M | re.S)
 
 
-def assert_prints_what_it_says(code: str, folder: Path) -> None:
-    """Runs a script in an empty folder; behind each `print` stands, as a comment, the line that it prints."""
+def assert_prints_its_comments(code: str, folder: Path) -> None:
+    """Runs a script in an empty folder. The comment after each `print` has to equal the line that it prints."""
     (folder / "example.py").write_text(code, encoding="utf-8")
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
@@ -170,23 +170,23 @@ def assert_prints_what_it_says(code: str, folder: Path) -> None:
     assert done.stdout.splitlines() == expected
 
 
-def test_the_first_example_stands_alone(tmp_path: Path) -> None:
-    """Ten lines, which the README may show; then as they stand in docs/api.md."""
+def test_the_first_example_runs_alone(tmp_path: Path) -> None:
+    """It has at most ten lines, and an example of the API in the README has to be the same code."""
     first = blocks(DOCUMENT)[0]
     assert len(first.splitlines()) <= 10
-    assert_prints_what_it_says(first, tmp_path)
+    assert_prints_its_comments(first, tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"example.py", "model.tflite", "model.h", "model.c"}
     assert all(block == first for block in blocks(ROOT / "README.md") if "recreate_model" in block)
 
 
 @pytest.mark.slow
-def test_the_examples_of_the_reference_print_what_it_says(tmp_path: Path) -> None:
-    """One after the other, as a reader would type them."""
-    assert_prints_what_it_says("\n".join(blocks(DOCUMENT)), tmp_path)
+def test_the_examples_of_the_reference_print_their_comments(tmp_path: Path) -> None:
+    """The examples run one after the other, as a reader would type them."""
+    assert_prints_its_comments("\n".join(blocks(DOCUMENT)), tmp_path)
 
 
 def test_the_reference_lists_every_function() -> None:
-    """Those of `__all__`, with arguments that they have, and each says what it does."""
+    """Each function of `__all__` is listed with arguments that it has, and has a description."""
     rows = re.findall(r"^\| (`.*?`) \|", DOCUMENT.read_text(encoding="utf-8"), re.M)
     listed = dict(re.findall(r"(\w+)\(([^)]*)\)", " ".join(rows)))
     functions = {name for name in api.__all__ if name[0].islower()}
@@ -199,8 +199,8 @@ def test_the_reference_lists_every_function() -> None:
 
 
 @pytest.mark.slow
-def test_the_notebook_gives_the_outputs_that_are_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run from the start in a new kernel; it holds no timing, and nothing that depends on the machine."""
+def test_the_notebook_reproduces_its_stored_outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It runs from the start in a new kernel. It stores no timing, and nothing that depends on the machine."""
     import nbformat
     from nbclient import NotebookClient
 

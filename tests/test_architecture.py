@@ -1,4 +1,4 @@
-"""The shape of the code: arrows that go one way, nothing heavy at import, modules of a readable size."""
+"""The structure of the code: imports between rooms go one way, and importing a module loads nothing heavy."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ HEAVY = {
 
 
 def _names(path: Path, whole: bool) -> set[str]:
-    """What a module imports, as `module.name`; when not `whole`, only at its top."""
+    """What a module imports, as `module.name`. Unless `whole`, only imports at its top level count."""
     tree = ast.parse(path.read_text())
     names = set()
     for node in ast.walk(tree) if whole else tree.body:
@@ -51,11 +51,11 @@ def _names(path: Path, whole: bool) -> set[str]:
 
 
 def _imported(path: Path, whole: bool) -> set[str]:
-    """First parts of the names a module imports."""
+    """The top-level packages that a module imports."""
     return {name.split(".")[0] for name in _names(path, whole)}
 
 
-# Which room imports which, from the ground up. A new arrow is a decision: it stands here, or the test fails.
+# Which room imports which, from the lowest up. A new arrow is a design decision, so it must be added here.
 ARROWS = {
     "recreate_model.support": (),
     "pipeline.progress": (),
@@ -250,17 +250,17 @@ ARROWS = {
     ),
     "recreate_model.__main__": ("recreate_model.api",),
 }
-# The Python API uses all floors and stands on the lowest, as that has the name that users import.
+# The Python API uses all floors. It is on the lowest one because users import that package.
 API = ROOT / "recreate_model" / "api.py"
 
 
 def _room(module: str) -> str:
-    """The first two names of a module: a room, or a module that stands on its floor alone."""
+    """The first two names of a module: its room, or the module itself if it is in no room."""
     return ".".join(module.split(".")[:2])
 
 
 def _arrows() -> dict[str, set[str]]:
-    """Room -> rooms that its modules import, anywhere in their source, for the type checker alone too."""
+    """Room -> rooms that its modules import anywhere in their source, imports for the type checker included."""
     arrows: dict[str, set[str]] = {}
     for path in MODULES:
         own = _room(".".join(path.relative_to(ROOT).with_suffix("").parts))
@@ -270,14 +270,14 @@ def _arrows() -> dict[str, set[str]]:
     return arrows
 
 
-def test_rooms_import_what_is_listed_and_nothing_else() -> None:
-    """Every arrow is in the list, and every arrow of the list is there."""
+def test_rooms_import_exactly_what_is_listed() -> None:
+    """Every import is in the list, and every entry of the list is used."""
     found = {room: targets for room, targets in _arrows().items() if targets or room in ARROWS}
     assert {room: set(targets) for room, targets in ARROWS.items() if targets} == {r: t for r, t in found.items() if t}
 
 
-def test_rooms_form_no_circle() -> None:
-    """And the list is in the order in which they build on one another."""
+def test_imports_between_rooms_form_no_cycle() -> None:
+    """The list is in dependency order, too."""
     order = list(ARROWS)
     for room, targets in ARROWS.items():
         for target in targets:
@@ -285,8 +285,8 @@ def test_rooms_form_no_circle() -> None:
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_floors_import_downwards(path: Path) -> None:
-    """pipeline -> calibration -> recreate_model, and never back, but for the API."""
+def test_floors_import_only_from_floors_below(path: Path) -> None:
+    """pipeline -> calibration -> recreate_model, and never back. The API is the exception."""
     if path == API:
         return
     package = path.relative_to(ROOT).parts[0]
@@ -296,18 +296,18 @@ def test_floors_import_downwards(path: Path) -> None:
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_heavy_libraries_are_imported_where_they_are_used(path: Path) -> None:
-    """No module imports TensorFlow, Vela, LiteRT or a picture library at its top."""
+    """No module imports TensorFlow, Vela, LiteRT or a picture library at its top level."""
     assert not _imported(path, whole=False) & HEAVY
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_every_module_says_what_it_is_for(path: Path) -> None:
-    """In its first lines."""
+def test_every_module_has_a_docstring(path: Path) -> None:
+    """It says what the module is for."""
     assert path.name == "__init__.py" or ast.get_docstring(ast.parse(path.read_text()))
 
 
 def test_the_library_has_no_command_line_and_no_global_state() -> None:
-    """recreate_model and calibration take no arguments; of absl they use the log alone."""
+    """recreate_model and calibration parse no arguments, and use nothing of absl but its logging."""
     for path in MODULES:
         if path.relative_to(ROOT).parts[0] != "pipeline":
             names = _names(path, whole=True)
@@ -322,7 +322,7 @@ def test_messages_go_through_absl() -> None:
 
 
 def test_every_stage_has_its_module_and_needs_only_earlier_ones() -> None:
-    """The table is in order, and a row is all it takes; that of builds that start from a given model, too."""
+    """This holds for both tables: that of a normal build, and that of a build that starts from a given model."""
     given = Recipe(
         Model("", 96), Checkpoint("given"), Calibration("given"), Evaluation(""), Preprocess(), (), given="model"
     )
@@ -337,15 +337,15 @@ def _check_order(table: Sequence[Stage]) -> None:
     for index, stage in enumerate(table):
         assert set(stage.needs) <= set(names[:index])
         assert (ROOT / (stage.module.replace(".", "/") + ".py")).is_file()
-        # What a stage wants is made from nothing that it does not need itself, and is told of behind all that.
+        # A wanted stage is made on demand, comes earlier in the table, and needs nothing that this one does not need.
         for want in stage.wants:
             assert want.on_demand
             assert want in table[:index]
             assert set(want.needs) <= set(stage.needs)
 
 
-def test_an_installed_copy_has_every_module_and_every_file_they_read() -> None:
-    """Folders and kinds of file are listed by hand, and a list by hand forgets."""
+def test_an_installed_copy_has_every_module_and_data_file() -> None:
+    """pyproject.toml lists folders and kinds of file by hand, so an entry may be missing."""
     settings = (ROOT / "pyproject.toml").read_text()
     listed = set(re.findall(r'"([\w.]+)"', settings.split("\npackages = [")[1].split("]")[0]))
     data = settings.split("[tool.setuptools.package-data]")[1].split("\n[")[0]
@@ -365,7 +365,7 @@ def test_an_installed_copy_has_every_module_and_every_file_they_read() -> None:
 
 
 def _installed_name(folder: Path) -> str:
-    """Name of a package in an installed copy, where all are packages of `recreate_model`."""
+    """Name of a package in an installed copy, where every package is below `recreate_model`."""
     parts = folder.relative_to(ROOT).parts
     return ".".join(parts if parts[0] == "recreate_model" else ("recreate_model", *parts))
 
@@ -388,19 +388,19 @@ sys.stderr.write(" ".join(sorted({{name.split(".")[0] for name in sys.modules}})
 
 @pytest.mark.parametrize("arguments", [("--help",), ("all", "--help"), ("explain", "--help")])
 def test_help_imports_nothing_heavy(arguments: tuple[str, ...]) -> None:
-    """Neither TensorFlow nor numpy stands between a user and the help."""
+    """Neither TensorFlow nor numpy delays the help."""
     assert not _loaded(*arguments) & (HEAVY | {"numpy"})
 
 
 def test_the_api_imports_nothing_heavy() -> None:
-    """Nor do its own floors: each function imports what it needs."""
+    """It does not import the floors above either: each function imports what it needs."""
     code = "import sys, recreate_model.api; print(*{name.split('.')[0] for name in sys.modules})"
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert not set(result.stdout.split()) & (HEAVY | {"numpy", "calibration", "pipeline"})
 
 
 def test_a_cached_run_imports_no_tensorflow(small_build: object) -> None:
-    """An unchanged `all` reads and hashes, and needs neither TensorFlow nor LiteRT nor Vela."""
+    """An unchanged `all` only reads and hashes files. It imports neither TensorFlow nor LiteRT nor Vela."""
     from pipeline.request.request import Request
 
     assert isinstance(small_build, Request)

@@ -1,4 +1,4 @@
-"""Archives that are what they should be, and every way in which one can be hostile, damaged, or something else."""
+"""Unpacking archives: sound ones are unpacked; hostile, damaged and foreign ones are refused."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def written(folder: Path, tar: bytes) -> Path:
 
 
 def refusal(path: Path, out: Path) -> str:
-    """The one-line error with status 3 that both functions end with, nothing having been written."""
+    """What the error found. Both functions must raise the same one-line error with status 3, and write nothing."""
     with pytest.raises(InputError) as caught:
         unpack(path, out)
     with pytest.raises(InputError) as listed:
@@ -69,23 +69,23 @@ def out(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def good(tmp_path: Path) -> Path:
-    """An archive laid out as the network's."""
+    """An archive with the layout of the network's."""
     folder = member("./", type=tarfile.DIRTYPE)
     return written(tmp_path, tar_bytes(folder, *(member(name, content) for name, content in FILES.items())))
 
 
-# Archives to take
+# Archives that are accepted
 
 
-def test_every_file_comes_out_whole(good: Path, out: Path) -> None:
-    """Unpacking gives each file's content under its name without the leading dot, and nothing else."""
+def test_every_file_is_unpacked_whole(good: Path, out: Path) -> None:
+    """Each file gets its name without the leading `./`, and there are no other files."""
     paths = unpack(good, out)
     assert {f"./{name}": path.read_bytes() for name, path in paths.items()} == FILES
     assert sorted(out.iterdir()) == sorted(paths.values())
 
 
-def test_only_what_is_wanted_comes_out(good: Path, out: Path) -> None:
-    """Names that are not wanted are checked with the rest but not written."""
+def test_only_wanted_files_are_unpacked(good: Path, out: Path) -> None:
+    """The other members are checked, but not written."""
     assert list(unpack(good, out, lambda name: ".ckpt." in name)) == [
         f"{STEM}.ckpt.data-00000-of-00001",
         f"{STEM}.ckpt.index",
@@ -95,13 +95,13 @@ def test_only_what_is_wanted_comes_out(good: Path, out: Path) -> None:
 
 
 def test_members_are_listed_with_their_sizes(good: Path) -> None:
-    """The list has every file with its size in bytes, in the archive's order."""
+    """The list has every file with its size in bytes, in the order of the archive."""
     assert list(members(good).items()) == [(name[2:], len(content)) for name, content in FILES.items()]
 
 
 @pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
-def test_folders_are_made_as_needed(form: int, tmp_path: Path, out: Path) -> None:
-    """Files in folders, named before, after or not at all, and with long names, come out in every format."""
+def test_folders_are_created_as_needed(form: int, tmp_path: Path, out: Path) -> None:
+    """A folder may be a member before or after its files, or no member at all. Long names work in every tar format."""
     long = "/".join(["f" * 60] * 3) + "/x"
     tar = tar_bytes(
         member("a/b", type=tarfile.DIRTYPE),
@@ -116,8 +116,8 @@ def test_folders_are_made_as_needed(form: int, tmp_path: Path, out: Path) -> Non
     assert paths["a/b/c"] == out / "a" / "b" / "c"
 
 
-def test_a_folder_already_used_is_taken(good: Path, out: Path) -> None:
-    """Unpacking into a folder leaves what it held alone."""
+def test_an_existing_destination_is_accepted(good: Path, out: Path) -> None:
+    """Unpacking does not change the files that are already in the folder."""
     out.mkdir()
     (out / "mine").write_bytes(b"mine")
     unpack(good, out)
@@ -125,13 +125,13 @@ def test_a_folder_already_used_is_taken(good: Path, out: Path) -> None:
     assert len(list(out.iterdir())) == 1 + len(FILES)
 
 
-def test_no_file_can_be_run(tmp_path: Path, out: Path) -> None:
-    """Permissions and set-user bits of the archive are not taken over."""
+def test_unpacked_files_are_not_executable(tmp_path: Path, out: Path) -> None:
+    """Permissions and set-user-ID bits of the archive are ignored."""
     (path,) = unpack(written(tmp_path, tar_bytes(member("x", b"1", mode=0o6777))), out).values()
     assert path.stat().st_mode & 0o7111 == 0
 
 
-# Members to refuse
+# Members that are refused
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_no_file_can_be_run(tmp_path: Path, out: Path) -> None:
     ids=itertools.count(1),
 )
 def test_a_hostile_member_is_refused(entry: tuple[tarfile.TarInfo, bytes], why: str, tmp_path: Path, out: Path) -> None:
-    """A member that is no plain file inside the folder is named, and the good ones around it are not written."""
+    """The error names the member that is not a plain file inside the folder. No other member is written."""
     before = [member("ok", b"1"), member("folder/y", b"1"), member("empty", type=tarfile.DIRTYPE)]
     tar = tar_bytes(*before, entry, member("last", b"1"))
     found = refusal(written(tmp_path, tar), out)
@@ -168,14 +168,14 @@ def test_a_hostile_member_is_refused(entry: tuple[tarfile.TarInfo, bytes], why: 
     assert [path.name for path in tmp_path.iterdir()] == ["a.tgz"]
 
 
-def test_a_name_with_a_zero_byte_is_refused(tmp_path: Path, out: Path) -> None:
-    """A name the system cannot express is refused as such."""
+def test_a_name_with_a_nul_byte_is_refused(tmp_path: Path, out: Path) -> None:
+    """No file system accepts such a name."""
     tar = tar_bytes(member("ok", pax_headers={"path": "a\0b"}), form=tarfile.PAX_FORMAT)
     assert "a name that no file can have" in refusal(written(tmp_path, tar), out)
 
 
 def test_a_sparse_member_is_refused(tmp_path: Path, out: Path) -> None:
-    """A file with holes can be far larger than the archive says, and is not taken."""
+    """A file with holes can be far larger than the archive says."""
     holes = {"GNU.sparse.map": "0,1", "GNU.sparse.size": "1000000000000"}
     tar = tar_bytes(member("x", b"1", pax_headers=holes), form=tarfile.PAX_FORMAT)
     assert "only files and folders" in refusal(written(tmp_path, tar), out)
@@ -183,8 +183,8 @@ def test_a_sparse_member_is_refused(tmp_path: Path, out: Path) -> None:
     assert "damaged" in refusal(written(tmp_path, tar), out)
 
 
-def test_a_link_cannot_lead_outside(tmp_path: Path, out: Path) -> None:
-    """A link in the destination is not followed, even where the archive has the folder it stands for."""
+def test_a_link_in_the_destination_is_not_followed(tmp_path: Path, out: Path) -> None:
+    """This holds although the archive has a folder of the link's name."""
     outside = tmp_path / "outside"
     outside.mkdir()
     out.mkdir()
@@ -195,7 +195,7 @@ def test_a_link_cannot_lead_outside(tmp_path: Path, out: Path) -> None:
 
 
 def test_an_existing_file_is_not_replaced(good: Path, out: Path) -> None:
-    """A file of the same name in the destination stays, and none of the others is written."""
+    """The existing file stays, and none of the others is written."""
     out.mkdir()
     (out / f"{STEM}_info.txt").write_bytes(b"mine")
     with pytest.raises(InputError):
@@ -203,11 +203,11 @@ def test_an_existing_file_is_not_replaced(good: Path, out: Path) -> None:
     assert [path.read_bytes() for path in out.iterdir()] == [b"mine"]
 
 
-# Sizes to refuse
+# Sizes that are refused
 
 
-def test_an_absurd_total_is_refused(good: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The limit is on all members together, and the limit itself is allowed."""
+def test_a_total_size_above_the_limit_is_refused(good: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limit is for all members together. A total equal to the limit is allowed."""
     total = sum(map(len, FILES.values()))
     monkeypatch.setattr(module, "MAX_BYTES", total)
     assert len(members(good)) == len(FILES)
@@ -215,8 +215,8 @@ def test_an_absurd_total_is_refused(good: Path, out: Path, monkeypatch: pytest.M
     assert f"{total:,} bytes" in refusal(good, out)
 
 
-def test_a_declared_size_is_refused_unread(tmp_path: Path, out: Path) -> None:
-    """A member that claims a thousand gigabytes is refused for what it claims."""
+def test_a_huge_declared_size_is_refused_before_reading(tmp_path: Path, out: Path) -> None:
+    """A member that declares a thousand gigabytes is refused without reading its content."""
     tar = tar_bytes(member("ok", b"1"), member("x"))
     info, _ = member("x", size=10**12)
     header = info.tobuf(tarfile.GNU_FORMAT)
@@ -225,7 +225,7 @@ def test_a_declared_size_is_refused_unread(tmp_path: Path, out: Path) -> None:
 
 
 def test_a_negative_size_is_refused(tmp_path: Path, out: Path) -> None:
-    """A size below zero, which sends some readers round in circles and others to the end, is refused."""
+    """A size below zero makes some readers loop forever and others stop early."""
     header = member("x", size=-512)[0].tobuf(tarfile.GNU_FORMAT)
     assert "a negative size" in refusal(written(tmp_path, header + bytes(1024)), out)
     header = member("x", size=-512, type=tarfile.XHDTYPE)[0].tobuf(tarfile.GNU_FORMAT)
@@ -233,33 +233,33 @@ def test_a_negative_size_is_refused(tmp_path: Path, out: Path) -> None:
 
 
 def test_too_many_members_are_refused(good: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The limit counts folders too, and the limit itself is allowed."""
+    """The limit counts folders too. A number equal to the limit is allowed."""
     monkeypatch.setattr(module, "MAX_MEMBERS", len(FILES) + 1)
     assert len(members(good)) == len(FILES)
     monkeypatch.setattr(module, "MAX_MEMBERS", len(FILES))
     assert f"{len(FILES) + 1} members" in refusal(good, out)
 
 
-def test_an_absurd_header_is_refused(tmp_path: Path, out: Path) -> None:
+def test_a_huge_header_is_refused(tmp_path: Path, out: Path) -> None:
     """A name of many megabytes is refused before it fills the memory."""
     tar = tar_bytes(member("n" * (3 << 20), b"1"))
     assert "header of" in refusal(written(tmp_path, tar), out)
 
 
-def test_headers_without_end_are_refused(tmp_path: Path, out: Path) -> None:
-    """Thousands of long-name headers in a row are damage, not a crash."""
+def test_thousands_of_headers_in_a_row_are_refused(tmp_path: Path, out: Path) -> None:
+    """Repeated long-name headers are reported as damage, and cause no crash."""
     header = member("././@LongLink", type=tarfile.GNUTYPE_LONGNAME)[0].tobuf(tarfile.GNU_FORMAT)
     assert "damaged" in refusal(written(tmp_path, header * 5000 + bytes(1024)), out)
 
 
 def test_endless_padding_is_refused(tmp_path: Path, out: Path) -> None:
-    """Zeros behind the end are followed for a while only."""
+    """Only a limited number of zeros is read after the end of the archive."""
     tar = tar_bytes(member("x", b"1"))
     assert members(written(tmp_path, tar + bytes(100_000))) == {"x": 1}
     assert "behind the end" in refusal(written(tmp_path, tar + bytes(3 << 20)), out)
 
 
-# Files that are no archive
+# Files that are not archives
 
 
 @pytest.mark.parametrize(
@@ -278,21 +278,21 @@ def test_endless_padding_is_refused(tmp_path: Path, out: Path) -> None:
     ],
     ids=["empty", "html", "HTML", "lfs", "zip", "tar", "gzip of nothing", "gzip of text", "two bytes", "no deflate"],
 )
-def test_another_kind_of_file_is_told(content: bytes, what: str, tmp_path: Path, out: Path) -> None:
-    """A file that is no archive is called what it is."""
+def test_the_error_names_the_kind_of_file_found(content: bytes, what: str, tmp_path: Path, out: Path) -> None:
+    """A file that is not an archive is described as what it is."""
     path = tmp_path / "a.tgz"
     path.write_bytes(content)
     assert what in refusal(path, out)
 
 
-def test_other_content_is_not_suspicious() -> None:
-    """The first bytes of models, arrays and archives are no placeholder."""
+def test_real_content_is_not_taken_for_a_placeholder() -> None:
+    """The first bytes of models, arrays and archives are not those of a placeholder."""
     for head in (b"", b"\x1f\x8b\x08", b"\x93NUMPY", b"\x1c\x00\x00\x00TFL3", b"<?xml?>"):
         assert placeholder(head) is None
 
 
-def test_a_missing_archive_is_told(tmp_path: Path, out: Path) -> None:
-    """A path to nothing, to a folder, or to a pipe is refused without waiting for it."""
+def test_a_path_that_is_not_a_file_is_refused(tmp_path: Path, out: Path) -> None:
+    """Nothing, a folder, and a pipe, which is refused without waiting for it."""
     assert refusal(tmp_path / "none.tgz", out) == "No such file or directory"
     assert refusal(tmp_path, out) == "a folder"
     os.mkfifo(tmp_path / "pipe")
@@ -300,8 +300,8 @@ def test_a_missing_archive_is_told(tmp_path: Path, out: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_an_unreadable_archive_is_told(good: Path, out: Path) -> None:
-    """An archive without permission to read is refused as such."""
+def test_an_archive_without_read_permission_is_refused(good: Path, out: Path) -> None:
+    """The error is that of the operating system."""
     good.chmod(0)
     assert refusal(good, out) == "Permission denied"
 
@@ -309,8 +309,8 @@ def test_an_unreadable_archive_is_told(good: Path, out: Path) -> None:
 # Damage
 
 
-def test_an_archive_cut_off_anywhere_is_refused(tmp_path: Path, out: Path) -> None:
-    """No prefix of an archive passes for one."""
+def test_a_truncated_archive_is_refused(tmp_path: Path, out: Path) -> None:
+    """No prefix of an archive is accepted."""
     path = written(tmp_path, tar_bytes(member("a", b"1" * 700), member("b", b"2" * 700)))
     whole = path.read_bytes()
     for length in range(len(whole)):
@@ -318,8 +318,8 @@ def test_an_archive_cut_off_anywhere_is_refused(tmp_path: Path, out: Path) -> No
         refusal(path, out)
 
 
-def test_a_tar_cut_off_between_members_is_refused(tmp_path: Path, out: Path) -> None:
-    """An archive that lost its last members before it was compressed is not taken for a shorter one."""
+def test_a_tar_truncated_between_members_is_refused(tmp_path: Path, out: Path) -> None:
+    """An archive that lost its last members before compression is not taken for a shorter one."""
     tar = tar_bytes(member("a", b"1"), member("b", b"2"))
     for blocks in (1, 2, 3, 4):
         assert "damaged" in refusal(written(tmp_path, tar[: blocks * tarfile.BLOCKSIZE]), out)
@@ -327,14 +327,14 @@ def test_a_tar_cut_off_between_members_is_refused(tmp_path: Path, out: Path) -> 
 
 @pytest.mark.parametrize("where", [0, 100, 148, 156, 257])
 def test_a_damaged_header_does_not_end_the_archive(where: int, tmp_path: Path, out: Path) -> None:
-    """One wrong byte in the second header is damage, where tarfile alone would stop in silence."""
+    """One wrong byte in the second header is reported as damage. tarfile alone would stop without an error."""
     tar = bytearray(tar_bytes(member("a", b"1"), member("b")))
     tar[2 * tarfile.BLOCKSIZE + where] ^= 1
     assert "damaged" in refusal(written(tmp_path, bytes(tar)), out)
 
 
-def test_one_wrong_byte_anywhere_is_noticed(tmp_path: Path) -> None:
-    """A changed byte is refused, but for the few, as in gzip's header, that change nothing of what comes out."""
+def test_one_wrong_byte_is_refused_unless_the_content_is_unchanged(tmp_path: Path) -> None:
+    """A few bytes, as in the gzip header, have no effect on what is unpacked."""
     tar = tar_bytes(member("a", random.Random(3).randbytes(700)))
     path = written(tmp_path, tar)
     whole = path.read_bytes()
@@ -350,19 +350,19 @@ def test_one_wrong_byte_anywhere_is_noticed(tmp_path: Path) -> None:
     assert refused > 0.9 * len(whole)
 
 
-def test_a_wrong_check_sum_is_refused(good: Path, out: Path) -> None:
-    """Changed content is noticed by gzip's check sum before anything is written."""
+def test_a_wrong_checksum_is_refused(good: Path, out: Path) -> None:
+    """The gzip checksum is verified before anything is written."""
     content = bytearray(good.read_bytes())
     content[-8] ^= 1
     good.write_bytes(content)
     assert "damaged (CRC" in refusal(good, out)
 
 
-# Writing that fails
+# Write errors
 
 
-def test_a_full_disk_leaves_nothing(good: Path, out: Path) -> None:
-    """A write that fails half-way is an error with status 4, and no file of the archive is left."""
+def test_a_full_disk_leaves_no_file(good: Path, out: Path) -> None:
+    """A write that fails halfway is an error with status 4, and no file of the archive remains."""
     rlimits = pytest.importorskip("resource")
     old = rlimits.getrlimit(rlimits.RLIMIT_FSIZE)
     rlimits.setrlimit(rlimits.RLIMIT_FSIZE, (500_000, old[1]))
@@ -375,15 +375,15 @@ def test_a_full_disk_leaves_nothing(good: Path, out: Path) -> None:
     assert not list(out.iterdir())
 
 
-def test_a_destination_that_cannot_be_made_is_told(good: Path, tmp_path: Path) -> None:
-    """A destination below a file is an error about the destination, not about the archive."""
+def test_a_destination_that_cannot_be_created_is_refused(good: Path, tmp_path: Path) -> None:
+    """For a destination below a file, the error is about the destination, not about the archive."""
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(ResourceError, match="Not a directory"):
         unpack(good, tmp_path / "file" / "out")
 
 
-def test_an_interrupt_leaves_nothing(good: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ctrl-C after some files passes through and removes them."""
+def test_an_interrupt_leaves_no_file(good: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C after some files removes them, and is raised again."""
     taken = []
 
     def content(*args: object) -> list[bytes]:

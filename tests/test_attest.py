@@ -1,4 +1,4 @@
-"""The provenance statement: what it says, and that nothing in it or beside it can be changed without being noticed."""
+"""The provenance statement: its content, and that any change to it or to the files of the build is detected."""
 
 from __future__ import annotations
 
@@ -40,19 +40,19 @@ Edit = Callable[[Any], None]
 
 @pytest.fixture
 def folder(small_build: Request) -> Path:
-    """The folder of a complete small build of the test's own."""
+    """The folder of a complete small build that the test may change."""
     return small_build.out / NAME
 
 
 @pytest.fixture(scope="module")
 def finished(finished_build: Request) -> Path:
-    """The folder of a complete small build, to be read."""
+    """The folder of a complete small build, only for reading."""
     return finished_build.out / NAME
 
 
 @pytest.fixture(scope="module")
 def document(finished: Path) -> Any:
-    """Its statement."""
+    """The statement of that build."""
     return json.loads((finished / PROVENANCE_FILE).read_text())
 
 
@@ -69,7 +69,7 @@ def verdict(table: tuple[Row, ...], what: str) -> str:
 
 
 def edit(folder: Path, change: Edit) -> None:
-    """Changes the statement of a build."""
+    """Applies a change to the statement of a build."""
     path = folder / PROVENANCE_FILE
     document = json.loads(path.read_text())
     change(document)
@@ -92,18 +92,18 @@ def code(document: Any) -> dict[str, Any]:
     return {entry["name"]: entry["digest"] for entry in role(document, "code")}
 
 
-# What it says
+# The content of a statement
 
 
-def test_the_maintained_library_reads_every_field(document: Any) -> None:
-    """in-toto's own classes take the statement and the SLSA predicate, and know every field of both."""
+def test_the_in_toto_library_reads_every_field(document: Any) -> None:
+    """Its classes accept the statement and the SLSA predicate, and know every field of both."""
     from google.protobuf import json_format
     from in_toto_attestation.predicates.provenance.v1 import provenance_pb2
     from in_toto_attestation.v1 import statement_pb2
     from in_toto_attestation.v1.resource_descriptor import ResourceDescriptor
     from in_toto_attestation.v1.statement import Statement
 
-    # An unknown or misspelt field is a ParseError.
+    # An unknown or misspelled field is a ParseError.
     parsed = json_format.ParseDict(document, statement_pb2.Statement())
     Statement.copy_from_pb(parsed).validate()
     predicate = json_format.ParseDict(document["predicate"], provenance_pb2.Provenance())
@@ -118,7 +118,7 @@ def test_the_maintained_library_reads_every_field(document: Any) -> None:
 
 
 def test_every_file_is_a_subject_or_a_by_product(finished: Path, document: Any) -> None:
-    """Each file of the build stands once, with its SHA-256; the INT8 model has its SHA-1 too."""
+    """Each file of the build is listed once, with its SHA-256. The INT8 model has its SHA-1 too."""
     entries = [*document["subject"], *document["predicate"]["runDetails"]["byproducts"]]
     found = {entry["name"]: entry["digest"] for entry in entries}
     assert len(found) == len(entries)
@@ -128,8 +128,8 @@ def test_every_file_is_a_subject_or_a_by_product(finished: Path, document: Any) 
     assert found[MODEL]["sha1"] == digest_file(finished / MODEL, "sha1")
 
 
-def test_what_a_user_takes_away_is_a_subject(document: Any) -> None:
-    """The model, the compiled variants, labels, C sources and the card are; how they came to be is not."""
+def test_delivered_files_are_subjects(document: Any) -> None:
+    """These are the model, the compiled variants, labels, C sources and the card. Intermediate files are not."""
     names = [entry["name"] for entry in document["subject"]]
     assert {MODEL, "labels.txt", "README.md", "definition.yaml", "cortex_m/labels.c"} <= set(names)
     assert [name for name in names if name.startswith("cortex_m/standalone/") and name.endswith("_run.c")]
@@ -138,7 +138,7 @@ def test_what_a_user_takes_away_is_a_subject(document: Any) -> None:
 
 
 def test_the_chain_leads_from_the_checkpoint_to_the_deployables(document: Any) -> None:
-    """What a stage takes is what one before it made, by digest, up to the compiled model."""
+    """Every input of a stage is an output of an earlier stage, with the same digest, up to the compiled model."""
     made: dict[str, str] = {}
     for link in chain(document).values():
         assert link["inputs"].items() <= made.items()
@@ -150,8 +150,8 @@ def test_the_chain_leads_from_the_checkpoint_to_the_deployables(document: Any) -
     assert stages["quantize"]["outputs"] == stages["vela"]["inputs"]
 
 
-def test_nothing_of_this_machine_is_in_it(finished_build: Request) -> None:
-    """No clock, host, user or path; that two folders give the same bytes, `test_a_fresh_build...` holds."""
+def test_a_statement_contains_nothing_of_this_machine(finished_build: Request) -> None:
+    """It has no clock, host name, user name or path."""
     text = (finished_build.out / NAME / PROVENANCE_FILE).read_text()
     for private in (str(finished_build.out), socket.gethostname(), str(Path.home()), str(Path(__file__).parents[1])):
         assert private not in text
@@ -159,8 +159,8 @@ def test_nothing_of_this_machine_is_in_it(finished_build: Request) -> None:
     assert not [word for word in ("startedOn", "finishedOn", "invocationId", "metadata") if word in text]
 
 
-def test_seeded_weights_are_called_seeded(document: Any) -> None:
-    """There is no archive and so no digest; the seed stands in a URI that names the module making the weights."""
+def test_seeded_weights_are_named_seeded(document: Any) -> None:
+    """There is no archive, so there is no digest. A URI has the seed, and names the module that makes the weights."""
     first = definition(document)["resolvedDependencies"][0]
     assert first["annotations"]["role"] == "float weights, seeded and untrained"
     assert "?seed=20180113#recreate_model/network/seeded.py" in first["uri"]
@@ -168,10 +168,10 @@ def test_seeded_weights_are_called_seeded(document: Any) -> None:
     assert "recreate_model.network.seeded" in [entry["name"] for entry in role(document, "code")]
 
 
-def test_an_archive_and_a_range_table_stand_by_digest(
+def test_an_archive_and_a_range_table_are_listed_with_their_digests(
     finished: Path, small_archive: Path, picture_folder: Path, tmp_path: Path
 ) -> None:
-    """A local archive is a dependency by SHA-256, and so are its pictures, or the table given in their place."""
+    """A local archive is a dependency with its SHA-256. So are the pictures, or the range table that replaces them."""
     request = replace(SMALL_REQUEST, checkpoint=str(small_archive), images=str(picture_folder), out=tmp_path / "one")
     build(request)
     (one,) = (tmp_path / "one").iterdir()
@@ -182,7 +182,7 @@ def test_an_archive_and_a_range_table_stand_by_digest(
     assert len(pictures) == 6
     assert holds(check(one, small_archive))
     assert verdict(check(one, small_archive), "float archive") == "match"
-    # The same from the table that build recorded.
+    # The same build from the range table that the first one wrote.
     table = one / "calibration" / "ranges.json"
     build(replace(request, ranges=table, out=tmp_path / "two"))
     (two,) = (tmp_path / "two").iterdir()
@@ -193,8 +193,8 @@ def test_an_archive_and_a_range_table_stand_by_digest(
     assert (verdict(check(two), "range table given"), verdict(check(two), "float archive")) == ("match", "not checked")
 
 
-def test_other_code_gives_another_statement(small_build: Request, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stage that other code made stands with that code, although its files are the same."""
+def test_changed_code_changes_the_statement(small_build: Request, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stage is listed with the code that ran, even if its files are the same."""
     before = contents(small_build.out / NAME)
     original = keys._source_digest
     monkeypatch.setattr(
@@ -207,27 +207,27 @@ def test_other_code_gives_another_statement(small_build: Request, monkeypatch: p
     assert holds(check(small_build.out / NAME))
 
 
-# What is noticed
+# Changes that are detected
 
 
-def test_a_whole_build_holds(finished: Path) -> None:
-    """Every file, every stage and the lock agree; what is not at hand is said."""
+def test_an_unchanged_build_passes_the_check(finished: Path) -> None:
+    """Every file, every stage and the lock agree. Inputs that are not available are listed as not checked."""
     table = check(finished)
     assert holds(table)
     assert [row.what for row in table if row.verdict == "not checked"] == ["float archive", "pictures"]
     assert verdict(table, "chain") == verdict(table, "lock.json") == "match"
 
 
-def test_a_deployed_folder_needs_no_lock(folder: Path) -> None:
-    """Without lock.json all the rest is checked the same."""
+def test_the_check_works_without_a_lock_file(folder: Path) -> None:
+    """Everything else is still checked."""
     (folder / "lock.json").unlink()
     table = check(folder)
     assert holds(table)
     assert verdict(table, "lock.json") == "not checked"
 
 
-def test_one_byte_of_any_file_is_noticed(folder: Path) -> None:
-    """Changed by one bit, cut by one byte, or gone: the file is named, for every file there is."""
+def test_damage_to_any_file_is_detected(folder: Path) -> None:
+    """One flipped bit, one missing byte, or a missing file: for every file of the build, the row names it."""
     for name, data in contents(folder).items():
         if name == PROVENANCE_FILE:
             continue
@@ -242,8 +242,8 @@ def test_one_byte_of_any_file_is_noticed(folder: Path) -> None:
     assert holds(check(folder))
 
 
-def test_one_changed_label_is_noticed(folder: Path) -> None:
-    """A label that reads as well as the right one is not the right one."""
+def test_one_changed_label_is_detected(folder: Path) -> None:
+    """The changed label is a word, too, so only its digest shows the change."""
     path = folder / "labels.txt"
     path.write_text(path.read_text().replace("tabby", "tubby", 1))
     assert differing(check(folder)) == ["labels.txt"]
@@ -258,18 +258,18 @@ def _leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any,
 
 
 def _changed(value: Any) -> Any:
-    """The value with its last digit or letter changed."""
+    """The value with its last character changed, or the number plus one."""
     if isinstance(value, str):
         return value[:-1] + {"0": "1"}.get(value[-1:], "0")
     return value + 1 if isinstance(value, int) else "0"
 
 
-def test_no_value_of_the_statement_can_be_changed(
+def test_every_changed_value_of_a_statement_is_detected(
     folder: Path, document: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Every digest with one digit changed, and every name, version and number, is noticed without the lock."""
+    """Each digest, name, version and number is changed in turn. There is no lock to compare with."""
     (folder / "lock.json").unlink()
-    # The files stay the same, so each is hashed once.
+    # The files do not change, so hashing each of them once is enough.
     monkeypatch.setattr(provenance_check, "digest_file", functools.cache(digest_file))
     leaves = list(_leaves(document))
     assert sum(isinstance(value, str) and len(value) == 64 for _, value in leaves) > 130
@@ -306,8 +306,8 @@ def test_no_value_of_the_statement_can_be_changed(
         (lambda d: d["subject"].append({"name": "lock.json", "digest": {"sha256": "0" * 64}}), "lock.json"),
     ],
 )
-def test_what_is_wrong_is_named(folder: Path, change: Edit, what: str) -> None:
-    """The first row that differs says where."""
+def test_the_row_names_what_is_wrong(folder: Path, change: Edit, what: str) -> None:
+    """Each change makes the row of the part that it concerns differ."""
     edit(folder, change)
     assert what in differing(check(folder))
 
@@ -323,7 +323,7 @@ def _by_product_as_subject(document: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (_to_by_products, "README.md as a subject"),
         (lambda d: _to_by_products(d, MODEL), f"{MODEL} as a subject"),
@@ -331,17 +331,17 @@ def _by_product_as_subject(document: Any) -> None:
         (lambda d: [entry["digest"].pop("sha1", None) for entry in d["subject"]], f"{MODEL} with its SHA-1"),
     ],
 )
-def test_what_a_statement_is_about_cannot_be_taken_out_of_it(folder: Path, change: Edit, said: str) -> None:
-    """Its subjects are the delivered files and no others, and the model has both digests."""
+def test_subjects_are_exactly_the_delivered_files(folder: Path, change: Edit, message: str) -> None:
+    """A statement that leaves one out, adds another file, or lacks the SHA-1 of the model does not pass."""
     edit(folder, change)
     (row,) = [row for row in check(folder) if row.verdict == "differs"]
     assert row.what == "subjects"
-    assert said in row.expected
+    assert message in row.expected
 
 
 @pytest.mark.parametrize("field", ["preprocess", "targets", "calibration"])
-def test_a_recipe_that_no_stage_was_run_with_is_refused(field: str, folder: Path) -> None:
-    """Another recipe with an id that fits, while the stages keep the old one as parameters of their own."""
+def test_a_recipe_that_no_stage_ran_with_is_refused(field: str, folder: Path) -> None:
+    """The recipe is changed and its id fits, but the stages keep the old value among their own parameters."""
 
     def change(document: Any) -> None:
         recipe = definition(document)["externalParameters"]["recipe"]
@@ -361,8 +361,8 @@ def test_a_recipe_that_no_stage_was_run_with_is_refused(field: str, folder: Path
         check(folder)
 
 
-def test_a_chain_that_leaves_the_ranges_out_is_noticed(folder: Path) -> None:
-    """Even where every key is made to fit, the INT8 model must come from the ranges."""
+def test_a_chain_without_the_ranges_is_detected(folder: Path) -> None:
+    """The key of the stage is made to fit. The INT8 model still has to come from the ranges."""
 
     def leave_out(document: Any) -> None:
         link = chain(document)["quantize"]
@@ -375,8 +375,8 @@ def test_a_chain_that_leaves_the_ranges_out_is_noticed(folder: Path) -> None:
     assert differing(check(folder)) == ["chain"]
 
 
-def test_an_input_that_is_not_what_was_made_is_noticed(folder: Path) -> None:
-    """Even where the key is made to fit, a stage takes what the one before it made."""
+def test_an_input_that_no_stage_made_is_detected(folder: Path) -> None:
+    """The key of the stage is made to fit. Its input still has to be what the earlier stage made."""
     ranges = "calibration/ranges.json"
     edit(folder, lambda document: chain(document)["quantize"]["inputs"].update({ranges: "0" * 64}))
     fitting = read_statement(folder / PROVENANCE_FILE).chain[3].parts.key
@@ -387,8 +387,8 @@ def test_an_input_that_is_not_what_was_made_is_noticed(folder: Path) -> None:
     assert "as `calibrate` made it" in row.expected
 
 
-def test_a_lock_of_another_build_is_noticed(folder: Path) -> None:
-    """The lock beside the statement must tell the same of code and tools."""
+def test_a_lock_of_another_build_is_detected(folder: Path) -> None:
+    """The lock has to agree with the statement about code and tools."""
     path = folder / "lock.json"
     lock = json.loads(path.read_text())
     parts = lock["stages"]["labels"]["parts"]
@@ -400,8 +400,8 @@ def test_a_lock_of_another_build_is_noticed(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("change", ["text", "list", "number", "deep", "escape"])
-def test_a_hostile_lock_is_told(change: str, folder: Path) -> None:
-    """A lock of another form is not checked; one that fits its own keys is compared, and shown as plain text."""
+def test_a_malformed_lock_is_not_checked(change: str, folder: Path) -> None:
+    """A well-formed lock that fits its own keys is compared, and its text is shown without control characters."""
     path = folder / "lock.json"
     lock = json.loads(path.read_text())
     parts = lock["stages"]["labels"]["parts"]
@@ -425,10 +425,10 @@ def _archive_build(archive: Path, out: Path) -> Path:
     return folder
 
 
-def test_the_archive_is_checked_where_it_can_be_found(
+def test_the_archive_is_checked_if_it_is_given_or_in_the_cache(
     small_archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Named, or in the cache; another archive differs, one that is not there is bad input, none is said."""
+    """Another archive differs, and a missing one is bad input. Without an archive, the row says not checked."""
     folder = _archive_build(small_archive, tmp_path / "out")
     assert verdict(check(folder), "float archive") == "not checked"
     other = tmp_path / "other.tgz"
@@ -446,8 +446,8 @@ def test_the_archive_is_checked_where_it_can_be_found(
     assert verdict(check(folder), "float archive") == "match"
 
 
-def test_seeded_weights_have_no_archive(finished: Path, small_archive: Path) -> None:
-    """To name one is a mistake that is told."""
+def test_an_archive_given_for_seeded_weights_is_invalid_usage(finished: Path, small_archive: Path) -> None:
+    """A build from seeded weights has no archive to check."""
     with pytest.raises(UsageError, match="seeded weights"):
         check(finished, small_archive)
 
@@ -458,8 +458,8 @@ def test_seeded_weights_have_no_archive(finished: Path, small_archive: Path) -> 
 @pytest.mark.parametrize(
     "name", ["../outside.txt", "/etc/passwd", "a/../../outside.txt", "./labels.txt", ".", "", "a\0b"]
 )
-def test_a_name_that_leads_out_is_refused(name: str, folder: Path) -> None:
-    """Such a statement is refused as a whole, before any file is read."""
+def test_a_name_outside_the_folder_is_refused(name: str, folder: Path) -> None:
+    """The whole statement is refused before any file is read."""
     outside = folder.parent / "outside.txt"
     outside.write_text("secret")
     entry = {"name": name, "digest": {"sha256": digest_file(outside)}}
@@ -474,7 +474,7 @@ def test_a_name_that_leads_out_is_refused(name: str, folder: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["file", "folder above", "circle", "pipe", "folder"])
 def test_nothing_outside_the_folder_is_read(kind: str, folder: Path) -> None:
-    """A link that leaves is not followed, even to the very bytes; what is no file is not opened."""
+    """A link out of the folder is not followed, even if it leads to the right bytes. Only regular files are opened."""
     path = folder / "labels.txt"
     outside = folder.parent / "elsewhere"
     outside.mkdir()
@@ -498,15 +498,15 @@ def test_nothing_outside_the_folder_is_read(kind: str, folder: Path) -> None:
         assert found["cortex_m/labels.c"] == "a link that leads out of the folder"
 
 
-def test_a_link_inside_the_folder_is_a_file(folder: Path) -> None:
-    """Links are no fault in themselves."""
+def test_a_link_inside_the_folder_is_followed(folder: Path) -> None:
+    """A link to a file of the folder counts as that file."""
     (folder / "labels.txt").rename(folder / "real.txt")
     (folder / "labels.txt").symlink_to("real.txt")
     assert holds(check(folder))
 
 
-def test_a_lock_outside_is_not_read(folder: Path) -> None:
-    """lock.json is read below the same rule."""
+def test_a_lock_outside_the_folder_is_not_read(folder: Path) -> None:
+    """The rule for links holds for lock.json, too."""
     shutil.move(folder / "lock.json", folder.parent / "lock.json")
     (folder / "lock.json").symlink_to(folder.parent / "lock.json")
     assert verdict(check(folder), "lock.json") == "not checked"
@@ -527,8 +527,8 @@ _TEXTS = {
 
 
 @pytest.mark.parametrize("kind", _TEXTS)
-def test_another_file_is_bad_input(kind: str, tmp_path: Path) -> None:
-    """One line, and status 3."""
+def test_a_file_that_is_not_a_statement_is_bad_input(kind: str, tmp_path: Path) -> None:
+    """The status is 3, and nothing is checked."""
     path = tmp_path / "x.json"
     path.write_text(_TEXTS[kind])
     with pytest.raises(InputError) as caught:
@@ -538,15 +538,15 @@ def test_another_file_is_bad_input(kind: str, tmp_path: Path) -> None:
 
 
 def test_another_predicate_is_named(tmp_path: Path) -> None:
-    """An SPDX document is a sound statement, and not of this pipeline."""
+    """An SPDX document is a valid in-toto statement, but not one of this pipeline."""
     path = tmp_path / "x.json"
     path.write_text(_TEXTS["another predicate"])
     with pytest.raises(InputError, match=r"predicateType 'https://spdx.dev/Document' instead of"):
         read_statement(path)
 
 
-def test_a_field_that_in_toto_does_not_know_is_not_written(document: Any) -> None:
-    """A misspelled field would be ignored by every reader, so it is an error when it is written."""
+def test_writing_a_field_unknown_to_in_toto_is_an_error(document: Any) -> None:
+    """Readers would ignore a misspelled field."""
     predicate_message(document, strict=True)
     changed = copy.deepcopy(document)
     definition(changed)["resolvedDependency"] = []
@@ -581,8 +581,8 @@ def test_a_field_that_in_toto_does_not_know_is_not_written(document: Any) -> Non
         lambda d: d.update(subject=3),
     ],
 )
-def test_a_statement_of_another_form_is_bad_input(change: Edit, folder: Path) -> None:
-    """Fields that are missing, of another type or beyond what a recipe has are one line, with status 3."""
+def test_a_malformed_statement_is_bad_input(change: Edit, folder: Path) -> None:
+    """Missing fields, fields of another type and unknown fields of the recipe give a one-line error."""
     document = json.loads((folder / PROVENANCE_FILE).read_text())
     change(document)
     (folder / PROVENANCE_FILE).write_text(json.dumps(document))
@@ -591,8 +591,8 @@ def test_a_statement_of_another_form_is_bad_input(change: Edit, folder: Path) ->
     assert str(caught.value).isprintable()
 
 
-def test_fields_of_others_are_ignored(folder: Path) -> None:
-    """in-toto wants unknown fields and algorithms ignored; a zoo may add its own."""
+def test_unknown_fields_of_the_statement_are_ignored(folder: Path) -> None:
+    """in-toto requires readers to ignore unknown fields and digest algorithms, so that others can add their own."""
 
     def add(document: Any) -> None:
         document["predicate"]["zoo_reviewed"] = True
@@ -605,13 +605,15 @@ def test_fields_of_others_are_ignored(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder for one file after the other; the finished build is other tests' too."""
+    """A folder for the changed statements, because other tests use the finished build."""
     return tmp_path_factory.mktemp("scratch")
 
 
 @given(data=st.data())
-def test_no_byte_of_a_statement_makes_it_crash(data: st.DataObject, finished: Path, scratch: Path) -> None:
-    """Whatever is written over a piece of it, the answer is rows or one line."""
+def test_changed_bytes_of_a_statement_do_not_crash_the_check(
+    data: st.DataObject, finished: Path, scratch: Path
+) -> None:
+    """Whatever bytes replace a piece of the statement, the result is rows or a one-line error."""
     text = (finished / PROVENANCE_FILE).read_bytes()
     start = data.draw(st.integers(0, len(text) - 1))
     piece = data.draw(st.binary(max_size=8))
@@ -629,10 +631,10 @@ def test_no_byte_of_a_statement_makes_it_crash(data: st.DataObject, finished: Pa
         lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     ),
 )
-def test_no_value_in_place_of_another_makes_it_crash(
+def test_a_changed_value_of_a_statement_does_not_crash_the_check(
     data: st.DataObject, value: Any, finished: Path, scratch: Path
 ) -> None:
-    """JSON of any form in place of any part is one line, or rows."""
+    """Whatever JSON replaces a part of the statement, the result is rows or a one-line error."""
     document = json.loads((finished / PROVENANCE_FILE).read_text())
     path, _ = data.draw(st.sampled_from(list(_leaves(document))))
     path = path[: data.draw(st.integers(1, len(path)))]
@@ -650,7 +652,7 @@ def test_no_value_in_place_of_another_makes_it_crash(
 
 
 def test_the_command_checks_a_build(finished: Path) -> None:
-    """A table or JSON, status 0, and nothing on standard error."""
+    """It prints a table or JSON, nothing on standard error, and the status is 0."""
     result = run("attest", "--check", finished / PROVENANCE_FILE)
     assert (result.returncode, result.stderr) == (0, "")
     assert "not checked" in result.stdout
@@ -661,7 +663,7 @@ def test_the_command_checks_a_build(finished: Path) -> None:
 
 
 def test_the_command_names_the_first_file_that_differs(folder: Path) -> None:
-    """Status 1, one line with both digests; and what is no statement is status 3."""
+    """The status is 1, with one line that has both digests. A file that is not a statement gives status 3."""
     before, path = digest_file(folder / "labels.txt"), folder / "labels.txt"
     path.write_bytes(path.read_bytes() + b"\n")
     words = (f"labels.txt to be {before}", digest_bytes(path.read_bytes()))
@@ -684,6 +686,6 @@ def test_the_command_names_the_first_file_that_differs(folder: Path) -> None:
         ("--split", "train"),
     ],
 )
-def test_options_of_a_build_have_no_place_beside_check(options: tuple[str, ...], finished: Path) -> None:
-    """They would be ignored, while a user takes them for checked."""
+def test_options_of_a_build_are_refused_with_check(options: tuple[str, ...], finished: Path) -> None:
+    """They would have no effect, but a user would expect them to be checked."""
     assert_one_error(run("attest", "--check", finished / PROVENANCE_FILE, *options), 2, options[0], "leave them out")

@@ -1,4 +1,4 @@
-"""Bad input through the real command line: one line, a documented status, and nothing half-written."""
+"""Bad input on the real command line: a one-line error, the documented status, and no partial file."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NAMESPACE = ["unshare", "--user", "--map-root-user", "--mount"]
 
 
 def run(*arguments: object, prefix: tuple[str, ...] = (), **environment: str) -> subprocess.CompletedProcess[str]:
-    """Runs `python -m pipeline` with no proxy to the world: what it needs of the network it gets from here or not."""
+    """Runs `python -m pipeline` with an HTTPS proxy that refuses connections, so that it reaches only local servers."""
     surroundings = {
         **os.environ,
         "HTTPS_PROXY": "http://127.0.0.1:9",
@@ -40,7 +40,7 @@ def run(*arguments: object, prefix: tuple[str, ...] = (), **environment: str) ->
 
 
 def assert_one_error(result: subprocess.CompletedProcess[str], status: int, *words: str) -> None:
-    """One line on standard error in the four parts, nothing on standard output, and the status."""
+    """Requires one line of four parts on standard error, nothing on standard output, and the status."""
     assert result.returncode == status, result.stderr
     assert result.stdout == ""
     (line,) = result.stderr.splitlines()
@@ -51,12 +51,12 @@ def assert_one_error(result: subprocess.CompletedProcess[str], status: int, *wor
 
 
 def assert_nothing_written(out: Path) -> None:
-    """No build folder, or one without a single artifact."""
+    """Requires that there is no build folder, or one without a single artifact."""
     assert [path for path in out.rglob("*") if path.is_file() and not path.name.startswith(".")] == []
 
 
 def small(command: str, out: Path, **flags: object) -> list[object]:
-    """A command on the smallest network; keyword arguments replace or add flags, and None leaves one out."""
+    """A command on the smallest network. Keyword arguments replace or add flags, and None leaves a flag out."""
     values = {"model": "0.35_96", "checkpoint": "seeded", "images": "procedural", "calib": 4, "limit": 2, "jobs": 1}
     values |= {"out": out, **flags}
     given = {name.replace("_", "-"): value for name, value in values.items() if value is not None}
@@ -89,10 +89,10 @@ def small(command: str, out: Path, **flags: object) -> list[object]:
     ],
     ids=str,
 )
-def test_a_request_that_cannot_be_meant_is_bad_usage(
+def test_an_impossible_request_is_invalid_usage(
     flags: dict[str, object], words: tuple[str, ...], tmp_path: Path
 ) -> None:
-    """Numbers, names and combinations that do not exist end with status 2."""
+    """Invalid numbers, names and combinations end with status 2."""
     assert_one_error(run(*small("vela", tmp_path / "out", **flags)), 2, *words)
     assert_nothing_written(tmp_path)
 
@@ -100,8 +100,8 @@ def test_a_request_that_cannot_be_meant_is_bad_usage(
 @pytest.mark.parametrize(
     "arguments", [["frobnicate"], ["all", "--calib", "many"], ["explain", "nothing"], [], ["all", "--no"]]
 )
-def test_an_unknown_command_or_flag_is_bad_usage(arguments: list[str]) -> None:
-    """What the parser finds is one line too, and the status is 2."""
+def test_an_unknown_command_or_flag_is_invalid_usage(arguments: list[str]) -> None:
+    """An error of the parser is one line of four parts, too, with status 2."""
     assert_one_error(run(*arguments), 2, "--help")
 
 
@@ -151,15 +151,15 @@ def _bad_archive(kind: str, folder: Path, good: Path, weights: dict[str, Array])
 def test_a_bad_archive_is_bad_input(
     kind: str, words: tuple[str, ...], tmp_path: Path, small_archive: Path, small_weights: dict[str, Array]
 ) -> None:
-    """Missing, cut, foreign, escaping or with bad numbers: status 3, and no float model."""
+    """The status is 3, and no float model is written."""
     path = _bad_archive(kind, tmp_path, small_archive, small_weights)
     assert_one_error(run(*small("freeze", tmp_path / "out", checkpoint=path)), 3, *words)
     assert not list((tmp_path / "out").rglob("*.tflite"))
     assert not (tmp_path.parent / "escaped").exists()
 
 
-def test_a_good_archive_is_taken(tmp_path: Path, small_archive: Path) -> None:
-    """The control of the test above: the same command on the archive they were made from ends well."""
+def test_a_good_archive_is_accepted(tmp_path: Path, small_archive: Path) -> None:
+    """The same command succeeds on the archive from which the test above makes the bad ones."""
     assert run(*small("freeze", tmp_path, checkpoint=small_archive), "--quiet").returncode == 0
     (model,) = tmp_path.rglob("*.tflite")
     assert "_ckpt-" in model.name
@@ -176,7 +176,7 @@ def test_a_good_archive_is_taken(tmp_path: Path, small_archive: Path) -> None:
     ],
 )
 def test_a_bad_picture_is_named(name: str, data: bytes, words: tuple[str, ...], tmp_path: Path) -> None:
-    """Zero bytes, a cut file or a page under a picture's name: status 3, with the picture's name."""
+    """An empty file, a truncated picture or an HTML page gives status 3 and the file's name."""
     folder = pictures.write_folder(tmp_path / "pictures", count=3)
     (folder / "n01440764" / name).write_bytes(data)
     result = run(*small("calibrate", tmp_path / "out", images=folder, limit=0))
@@ -185,7 +185,7 @@ def test_a_bad_picture_is_named(name: str, data: bytes, words: tuple[str, ...], 
 
 
 def test_folders_without_enough_pictures_are_bad_input(tmp_path: Path) -> None:
-    """No folder, no picture, too few pictures: three different lines, status 3."""
+    """A missing folder, an empty one and one with too few pictures have different messages, all with status 3."""
     few = pictures.write_folder(tmp_path / "few", count=3)
     (tmp_path / "none").mkdir()
     for folder, words in (
@@ -213,7 +213,7 @@ def test_folders_without_enough_pictures_are_bad_input(tmp_path: Path) -> None:
 def test_a_range_table_that_does_not_fit_is_bad_input(
     change: str, words: tuple[str, ...], tmp_path: Path, finished_build: object
 ) -> None:
-    """Another network's table, an incomplete or impossible one, or none: status 3, with what is wrong."""
+    """Another network's table, an incomplete or impossible one, and a missing one give status 3 and the reason."""
     source = next(finished_build.out.rglob("ranges.json"))  # type: ignore[attr-defined]
     document = json.loads(source.read_text())
     rows = document["activations"]
@@ -237,8 +237,8 @@ def test_a_range_table_that_does_not_fit_is_bad_input(
     assert not list((tmp_path / "out").rglob("ranges.json"))
 
 
-def test_only_who_evaluates_is_warned_of_too_few_pictures(tmp_path: Path) -> None:
-    """Six pictures, four of which calibrate, leave two of the five asked for; calibrating alone needs none of them."""
+def test_only_evaluate_warns_of_too_few_pictures(tmp_path: Path) -> None:
+    """Of six pictures, four calibrate, so two of the five requested are left. Other commands do not need them."""
     flags = {"images": pictures.write_folder(tmp_path / "pictures", count=6), "limit": 5}
     warning = "2 pictures are left to evaluate on, of the 5 requested"
     for command, warned in (("calibrate", False), ("quantize", False), ("evaluate", True)):
@@ -246,8 +246,8 @@ def test_only_who_evaluates_is_warned_of_too_few_pictures(tmp_path: Path) -> Non
         assert (result.returncode, warning in result.stderr) == (0, warned), result.stderr
 
 
-def test_a_manifest_gives_the_same_build_again_or_names_what_changed(tmp_path: Path) -> None:
-    """What `calibrate` wrote is taken back with --manifest: the same files; a picture that changed is named."""
+def test_a_manifest_gives_the_same_build_or_names_the_changed_picture(tmp_path: Path) -> None:
+    """The manifest that `calibrate` wrote is given with --manifest. The build has the same files."""
     folder = pictures.write_folder(tmp_path / "pictures", count=12)
     first = run(*small("quantize", tmp_path / "first", images=folder, limit=0))
     assert first.returncode == 0, first.stderr
@@ -262,8 +262,8 @@ def test_a_manifest_gives_the_same_build_again_or_names_what_changed(tmp_path: P
 
 
 @pytest.mark.parametrize("fault", ["html", "wrong content"])
-def test_a_mirror_with_something_else_is_no_resource(fault: str, tmp_path: Path) -> None:
-    """A page, or an archive with another hash, in place of the official one: status 4, and nothing in the cache."""
+def test_a_mirror_with_another_file_is_a_resource_error(fault: str, tmp_path: Path) -> None:
+    """An HTML page or an archive with another hash gives status 4, and nothing is stored in the cache."""
     resource = RESOURCES["mobilenet_v2_1.0_224"]
     with serving(HTML if fault == "html" else b"\x1f\x8b" + bytes(resource.size - 2)) as server:
         result = run(
@@ -275,8 +275,8 @@ def test_a_mirror_with_something_else_is_no_resource(fault: str, tmp_path: Path)
     assert resources.cached(resource, tmp_path / "cache") is None
 
 
-def test_no_network_is_said_and_auto_goes_on_seeded(tmp_path: Path) -> None:
-    """`official` without a network ends with status 4; `auto` warns that it builds from seeded weights, and does."""
+def test_without_a_network_official_fails_and_auto_uses_seeded_weights(tmp_path: Path) -> None:
+    """`official` ends with status 4. `auto` warns that it builds from seeded weights, and builds."""
     cache = {"RECREATE_MODEL_CACHE": str(tmp_path / "cache")}
     assert_one_error(run("fetch", "--checkpoint", "official", "--out", tmp_path / "out", **cache), 4, "no response")
     result = run("fetch", "--checkpoint", "auto", "--out", tmp_path / "out", **cache)
@@ -286,25 +286,25 @@ def test_no_network_is_said_and_auto_goes_on_seeded(tmp_path: Path) -> None:
 
 
 def can_mount() -> bool:
-    """Whether a process may have file systems of its own here, full ones and read-only ones."""
+    """Whether this process may mount file systems in a namespace of its own."""
     probe = [*NAMESPACE, "mount", "-t", "tmpfs", "tmpfs", "/mnt"]
     return (
         shutil.which("unshare") is not None and subprocess.run(probe, capture_output=True, check=False).returncode == 0
     )
 
 
-@pytest.mark.skipif(not can_mount(), reason="this machine lets nobody mount a file system of his own")
+@pytest.mark.skipif(not can_mount(), reason="this machine does not let users mount a file system")
 @pytest.mark.parametrize(
     ("options", "words"),
     [("ro", ("Read-only file system", "--out")), ("size=300k", ("No space left on device", "free some space"))],
     ids=["read-only", "full"],
 )
-def test_a_folder_that_takes_no_files_is_no_resource(options: str, words: tuple[str, ...], tmp_path: Path) -> None:
-    """A read-only and a full file system, both real ones: status 4, and no file is left half-written."""
+def test_a_full_or_read_only_folder_is_a_resource_error(options: str, words: tuple[str, ...], tmp_path: Path) -> None:
+    """Both are real file systems. The status is 4, and no partial file remains."""
     out = tmp_path / "out"
     out.mkdir()
     arguments = small("labels" if options == "ro" else "freeze", out)
-    # What is left on the file system is listed before it goes: any line of it would be a second line of error.
+    # The script lists the models left on the file system. Any such line would be a second line of the error.
     script = (
         f'mount -t tmpfs -o {options} tmpfs {out} && "$@"; status=$?; find {out} -name "*.tflite" >&2; exit $status'
     )
@@ -312,24 +312,24 @@ def test_a_folder_that_takes_no_files_is_no_resource(options: str, words: tuple[
     assert_one_error(result, 4, *words)
 
 
-def test_a_limit_on_file_sizes_leaves_no_half_file(tmp_path: Path) -> None:
-    """With files limited to 1 MB the float model cannot be written: status 4, and none of its name is there."""
+def test_a_limit_on_file_sizes_leaves_no_partial_file(tmp_path: Path) -> None:
+    """With files limited to 1 MB, the float model cannot be written. The status is 4."""
     limited = ("sh", "-c", 'ulimit -f 2000; exec "$@"', "sh")
     result = run(*small("freeze", tmp_path), prefix=limited)
     assert_one_error(result, 4, "File too large")
     assert not [path for path in tmp_path.rglob("*") if path.suffix in (".tflite", ".pb")]
 
 
-def test_a_file_in_place_of_the_folder_is_no_resource(tmp_path: Path) -> None:
-    """`--out` that names a file ends with status 4 and leaves the file alone."""
+def test_out_that_names_a_file_is_a_resource_error(tmp_path: Path) -> None:
+    """The status is 4, and the file does not change."""
     (tmp_path / "out").write_text("mine")
     assert_one_error(run(*small("labels", tmp_path / "out")), 4, "--out")
     assert (tmp_path / "out").read_text() == "mine"
 
 
 @pytest.mark.parametrize("wait", [0.1, 0.5, 1.5])
-def test_ctrl_c_is_one_line_and_the_next_run_goes_on(wait: float, tmp_path: Path) -> None:
-    """Interrupted while workers start or work, the status is 130, one line says what is kept, and no traceback is."""
+def test_ctrl_c_prints_one_line_and_the_next_run_continues(wait: float, tmp_path: Path) -> None:
+    """An interrupt while workers start or work gives status 130, one line that says what is kept, and no traceback."""
     folder = tmp_path / "mobilenet_v2_0.35_96_seeded_INT8"
     command = [sys.executable, "-m", "pipeline", *map(str, small("all", tmp_path, calib=2000, jobs=2))]
     with subprocess.Popen(
@@ -338,7 +338,7 @@ def test_ctrl_c_is_one_line_and_the_next_run_goes_on(wait: float, tmp_path: Path
         while "freeze" not in Store(folder).records() and process.poll() is None:
             time.sleep(0.01)
         time.sleep(wait)
-        # As a terminal does: to every process of the group, the workers among them.
+        # Like a terminal, it signals every process of the group, including the workers.
         os.killpg(process.pid, signal.SIGINT)
         try:
             out, error = process.communicate(timeout=60)

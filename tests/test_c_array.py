@@ -1,4 +1,4 @@
-"""C sources: compiled by real compilers without a warning, as C and as C++, they hold the file byte for byte."""
+"""C sources: real compilers accept them as C and as C++ without a warning, and they contain the file byte for byte."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ LANGUAGES = [
     *(C99, ("gcc", "-std=c11"), ("gcc", "-std=gnu17"), ("clang", "-std=c99"), ("arm-none-eabi-gcc", "-std=c99")),
     *(CPP17, ("g++", "-x", "c++", "-std=c++20"), ("clang++", "-x", "c++", "-std=c++17")),
 ]
-# Every byte before every byte, so that an escape before a digit is among them; longer than any guaranteed literal.
+# Every pair of bytes, among them an escape before a digit. It is longer than any literal that C guarantees.
 ALL_PAIRS = bytes(byte for first in range(256) for second in range(256) for byte in (first, second))
 HARD_LABELS = ("tench, Tinca tinca", 'a "quoted" one', "back\\slash", "what??/ ??= ??", "é1 日本", "\t\n7", "%s%d", "")
 HEADER = """\
@@ -42,7 +42,7 @@ extern "C"
 #endif
 const unsigned char block_data[];
 """
-# Writes the array to standard output, and the rest as text to standard error.
+# Writes the array to standard output, and everything else as text to standard error.
 PROGRAM = """\
 #include "tiny.h"
 #include "labels.h"
@@ -73,7 +73,7 @@ def model() -> bytes:
 
 
 def run(folder: Path, *command: str) -> subprocess.CompletedProcess[bytes]:
-    """A command that must succeed; the test is skipped where its program is missing."""
+    """Runs a command that must succeed. Skips the test if its program is missing."""
     if shutil.which(command[0]) is None:
         pytest.skip(f"{command[0]} is not installed")
     finished = subprocess.run(command, cwd=folder, capture_output=True, check=False)
@@ -82,7 +82,7 @@ def run(folder: Path, *command: str) -> subprocess.CompletedProcess[bytes]:
 
 
 def compile_c(folder: Path, language: tuple[str, ...], *files: str, output: str = "a.o") -> None:
-    """Compiles without a warning, and links where the output is no object."""
+    """Compiles without a warning, and links unless the output is an object file."""
     run(folder, *language, *WARNINGS, *(["-c"] if output.endswith(".o") else []), *files, "-o", output)
 
 
@@ -121,7 +121,7 @@ def write(folder: Path, sources: Mapping[str, str]) -> None:
     ],
 )
 def test_a_file_name_becomes_an_identifier(file_name: str, expected: str) -> None:
-    """Only the extension of a model is left out: what follows another dot belongs to the name."""
+    """Only the extension of a model file is removed. Text after any other dot is part of the name."""
     assert identifier(file_name) == expected
 
 
@@ -129,7 +129,7 @@ def test_a_file_name_becomes_an_identifier(file_name: str, expected: str) -> Non
 @example("_" * 9)
 @example("0_t")
 def test_every_identifier_is_valid_and_not_reserved(file_name: str) -> None:
-    """Letters, digits and single underscores, with a letter first, and none of the languages' own words."""
+    """It starts with a letter, has letters, digits and single underscores, and is no reserved word of C or C++."""
     name = identifier(file_name)
     assert re.fullmatch(r"[A-Za-z][A-Za-z0-9]*(_[A-Za-z0-9]+)*", name)
     assert name not in c_array._RESERVED
@@ -138,7 +138,7 @@ def test_every_identifier_is_valid_and_not_reserved(file_name: str) -> None:
 
 
 @pytest.mark.parametrize("language", [C99, CPP17, ("g++", "-x", "c++", "-std=gnu++20")], ids=" ".join)
-def test_the_words_of_both_languages_become_identifiers(tmp_path: Path, language: tuple[str, ...]) -> None:
+def test_reserved_words_become_valid_identifiers(tmp_path: Path, language: tuple[str, ...]) -> None:
     """A model may be called `class` or `register`."""
     names = sorted({identifier(word) for word in c_array._RESERVED})
     headers = "#include <assert.h>\n#include <errno.h>\n#include <math.h>\n#include <stdio.h>\n"
@@ -150,8 +150,8 @@ def test_the_words_of_both_languages_become_identifiers(tmp_path: Path, language
 
 
 @pytest.mark.parametrize("language", LANGUAGES, ids=" ".join)
-def test_the_object_holds_the_file(tmp_path: Path, model: bytes, language: tuple[str, ...]) -> None:
-    """As C the section is the file and nothing else; as C++ one zero byte follows; both are aligned to 16."""
+def test_the_object_contains_the_file(tmp_path: Path, model: bytes, language: tuple[str, ...]) -> None:
+    """As C, the section is exactly the file. As C++, one zero byte follows. Both are aligned to 16 bytes."""
     write(tmp_path, model_sources(model, "tiny.tflite"))
     compile_c(tmp_path, language, "tiny.c")
     content, alignment = section(tmp_path, language[0], ".rodata")
@@ -160,16 +160,16 @@ def test_the_object_holds_the_file(tmp_path: Path, model: bytes, language: tuple
 
 
 @pytest.mark.parametrize("language", LANGUAGES, ids=" ".join)
-def test_every_byte_survives_before_every_other(tmp_path: Path, language: tuple[str, ...]) -> None:
-    """No escape runs into the digit that follows it, no trigraph comes about, no length is too long."""
+def test_every_pair_of_bytes_is_preserved(tmp_path: Path, language: tuple[str, ...]) -> None:
+    """No escape absorbs the digit after it, there is no trigraph, and no literal is too long."""
     write(tmp_path, {"block.h": HEADER, "block.c": array_source("block.h", [ByteArray("block_data", ALL_PAIRS)])})
     compile_c(tmp_path, language, "block.c")
     assert section(tmp_path, language[0], ".rodata")[0][: len(ALL_PAIRS)] == ALL_PAIRS
 
 
 @pytest.mark.parametrize("language", LANGUAGES, ids=" ".join)
-def test_signed_arrays_share_a_source(tmp_path: Path, language: tuple[str, ...]) -> None:
-    """Two arrays of signed bytes, the second aligned like the first; every value keeps its bits."""
+def test_one_source_can_contain_two_signed_arrays(tmp_path: Path, language: tuple[str, ...]) -> None:
+    """The second is aligned like the first, and every value keeps its bits."""
     declared = HEADER.replace("unsigned", "signed")
     write(tmp_path, {"block.h": declared + declared.replace("block_data", "more")})
     arrays = [ByteArray(name, bytes(range(256)), "signed char") for name in ("block_data", "more")]
@@ -184,7 +184,7 @@ def test_signed_arrays_share_a_source(tmp_path: Path, language: tuple[str, ...])
 
 @pytest.mark.parametrize("language", [C99, CPP17], ids=" ".join)
 def test_the_array_can_be_placed_in_a_section(tmp_path: Path, model: bytes, language: tuple[str, ...]) -> None:
-    """A definition on the command line is enough."""
+    """A definition on the command line of the compiler is enough."""
     write(tmp_path, model_sources(model, "tiny"))
     compile_c(tmp_path, language, '-DMODEL_DATA_SECTION=__attribute__((section(".model")))', "tiny.c")
     content, alignment = section(tmp_path, language[0], ".model")
@@ -197,7 +197,7 @@ def test_the_array_can_be_placed_in_a_section(tmp_path: Path, model: bytes, lang
 def test_a_program_links_both_arrays(
     tmp_path: Path, model: bytes, arrays: tuple[str, ...], program: tuple[str, ...]
 ) -> None:
-    """C and C++ can be mixed in both ways; the program sees the file, its quantization and the labels."""
+    """C and C++ can be mixed both ways. The program reads the file, its quantization and the labels."""
     write(tmp_path, {**model_sources(model, "tiny"), **label_sources(HARD_LABELS), "main.c": PROGRAM})
     for source, language in (("tiny", arrays), ("labels", arrays), ("main", program)):
         compile_c(tmp_path, language, f"{source}.c", output=f"{source}.o")
@@ -215,15 +215,15 @@ def test_a_program_links_both_arrays(
     assert labels == "".join(f"{label}\0" for label in HARD_LABELS)
 
 
-def test_the_header_tells_which_file_it_is(model: bytes) -> None:
-    """Size and digests stand in it, so that a source can be traced back to its model, and a device can check it."""
+def test_the_header_identifies_the_file(model: bytes) -> None:
+    """It has the size and digests, to trace a source back to its model, and a CRC-32 that a device can check."""
     header = model_sources(model, "tiny")["tiny.h"]
     checksum = f"TINY_CRC32 0x{binascii.crc32(model):08x}UL\n"
     for fact in (f"{len(model)} bytes", digest_bytes(model), digest_bytes(model, "sha1"), checksum):
         assert fact in header
 
 
-def test_the_text_depends_on_the_model_and_the_name_alone(tmp_path: Path, model: bytes) -> None:
+def test_the_text_depends_only_on_the_model_and_its_name(tmp_path: Path, model: bytes) -> None:
     """Another process, folder, hash seed and time zone give the same text."""
     (tmp_path / "model").write_bytes(model)
     code = "import sys; from pipeline.c_array import *; print(model_sources(open('model', 'rb').read(), 'tiny'))"
@@ -235,13 +235,13 @@ def test_the_text_depends_on_the_model_and_the_name_alone(tmp_path: Path, model:
 
 
 def test_a_float_model_is_refused() -> None:
-    """It has no quantization to tell of."""
+    """It has no quantization to declare in the header."""
     with pytest.raises(InputError, match="float32"):
         model_sources(tiny_model("float"), "tiny")
 
 
-def test_what_is_no_model_is_refused() -> None:
-    """The file is read before it is written out."""
+def test_a_file_that_is_not_a_model_is_refused() -> None:
+    """The file is parsed before anything is generated."""
     with pytest.raises(InputError, match="TFL3"):
         model_sources(b"not a model at all", "tiny")
 
@@ -250,8 +250,8 @@ def test_what_is_no_model_is_refused() -> None:
 @example(1.0)
 @example(2.0**-149)
 @example(0.1)
-def test_a_scale_is_written_so_that_it_is_read_back_exactly(scale: float) -> None:
-    """Nine digits name every float32, and the text is a float constant of C."""
+def test_a_scale_is_read_back_exactly(scale: float) -> None:
+    """Nine significant digits identify every float32, and the text is a float constant of C."""
     scale = struct.unpack("f", struct.pack("f", scale))[0]
     text = c_array.float_literal(scale)
     assert re.fullmatch(r"(\d+\.\d*|\d+(?=e)|\d+\.\d+)(e[+-]\d+)?F", text)
@@ -264,27 +264,27 @@ def test_a_scale_is_written_so_that_it_is_read_back_exactly(scale: float) -> Non
 
 @given(st.lists(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])), min_size=1))
 @example(["??/", "\\", '"', "é7", "\x7f8"])
-def test_every_label_is_read_back(labels: list[str]) -> None:
-    """The literals are plain ASCII without a trigraph, and stand for the labels in UTF-8."""
+def test_every_label_is_read_back_exactly(labels: list[str]) -> None:
+    """The literals are plain ASCII without a trigraph, and give the labels in UTF-8."""
     sources = label_sources(labels)
     assert f"#define LABELS_COUNT {len(labels)}\n" in sources["labels.h"]
     rows = sources["labels.c"].split("{\n", 1)[1].removesuffix("\n};\n").split(",\n")
     assert "??" not in sources["labels.c"]
-    # Python reads these literals as C does, but for the escaped question mark.
+    # Python reads these literals as C does, except for the escaped question mark.
     literals = [re.sub(r"(?<!\\)((?:\\\\)*)\\\?", r"\1?", row.strip()) for row in rows]
     assert [ast.literal_eval(f"b{literal}").decode() for literal in literals] == labels
 
 
 @pytest.mark.parametrize("language", LANGUAGES, ids=" ".join)
 def test_labels_compile(tmp_path: Path, language: tuple[str, ...]) -> None:
-    """As C and as C++, without a warning; the link test above reads them back."""
+    """They compile as C and as C++ without a warning. The test with the linked program reads them back."""
     write(tmp_path, label_sources(HARD_LABELS, "class labels"))
     compile_c(tmp_path, language, "class_labels.c")
 
 
 @pytest.mark.parametrize("labels", [[], ["a\0b"], ["\ud800"]])
-def test_labels_that_c_cannot_hold_are_refused(labels: list[str]) -> None:
-    """An empty array, a NUL inside a string, and half a surrogate pair."""
+def test_labels_that_c_cannot_represent_are_refused(labels: list[str]) -> None:
+    """These are an empty array, a NUL inside a string, and half a surrogate pair."""
     with pytest.raises(InputError, match="at least one label"):
         label_sources(labels)
 
@@ -295,8 +295,8 @@ def test_labels_that_c_cannot_hold_are_refused(labels: list[str]) -> None:
 @pytest.mark.slow
 @pytest.mark.shared
 @pytest.mark.parametrize("language", LANGUAGES, ids=" ".join)
-def test_a_published_model_survives(tmp_path: Path, shared: Path, language: tuple[str, ...]) -> None:
-    """Four megabytes, byte for byte."""
+def test_a_published_model_is_preserved(tmp_path: Path, shared: Path, language: tuple[str, ...]) -> None:
+    """Its four megabytes are compared byte for byte."""
     published = (shared / "published" / "calibration-unknown-a.tflite").read_bytes()
     write(tmp_path, model_sources(published, "published"))
     compile_c(tmp_path, language, "published.c")

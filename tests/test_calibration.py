@@ -1,4 +1,4 @@
-"""Sources, selection and workers: which pictures, in which order, and the same ranges however they are measured."""
+"""Calibration: the pictures and their order, and ranges that do not depend on how the work is distributed."""
 
 from __future__ import annotations
 
@@ -41,18 +41,18 @@ def _measure(model: bytes, root: Path, jobs: int, chosen: list[Picture]) -> tupl
 
 
 def test_ranges_do_not_depend_on_processes_or_order(model: bytes, picture_folder: Path) -> None:
-    """One process, three processes and the reverse order give the same bits."""
+    """One process, three processes and the reverse order give the same ranges, bit for bit."""
     chosen = list(select(FolderSource(picture_folder), calib=12, limit=0).calibration)
     alone, manifest = _measure(model, picture_folder, 1, chosen)
     together, manifest_together = _measure(model, picture_folder, 3, chosen)
     backwards, _ = _measure(model, picture_folder, 1, chosen[::-1])
     assert alone == together == backwards
     assert manifest == manifest_together == tuple(chosen)
-    assert len(chosen) > CHUNK  # else one process would have had it all
+    assert len(chosen) > CHUNK  # otherwise one process would measure all of them
 
 
 def test_measured_ranges_cover_every_activation(model: bytes) -> None:
-    """One row for each activation, minimum not above maximum, ReLU6 within 0..6."""
+    """There is one row per activation, no minimum is above its maximum, and ReLU6 stays within 0..6."""
     result = measure(model, PROCEDURAL, ProceduralSource().pictures(0, 2), Workers(), lambda count: None)
     names = list(convert.activations(model))
     assert result.spans.shape == (len(names), 2) == (67, 2)
@@ -63,16 +63,16 @@ def test_measured_ranges_cover_every_activation(model: bytes) -> None:
     assert all(picture.sha256 for picture in result.pictures)
 
 
-def test_a_picture_that_changed_is_noticed(model: bytes, picture_folder: Path) -> None:
-    """The digest taken when the picture was chosen must hold when it is read."""
+def test_a_changed_picture_is_refused(model: bytes, picture_folder: Path) -> None:
+    """Its digest when it is read has to be the one taken at selection."""
     (first, *_) = select(FolderSource(picture_folder), calib=1, limit=0).calibration
     with pytest.raises(InputError, match="the picture changed since it was selected"):
         _measure(model, picture_folder, 1, [replace(first, sha256="0" * 64)])
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_an_error_in_a_worker_arrives_as_it_was_raised(jobs: int, model: bytes, tmp_path: Path) -> None:
-    """A broken picture is named with the same words from one process or from many."""
+def test_an_error_in_a_worker_is_raised_unchanged(jobs: int, model: bytes, tmp_path: Path) -> None:
+    """A broken picture gives the same message with one process and with several."""
     (tmp_path / "broken.jpg").write_bytes(b"")
     with pytest.raises(InputError, match=r"expected broken\.jpg to be a complete.*found a file of zero bytes"):
         _measure(model, tmp_path, jobs, [Picture("broken.jpg")])
@@ -93,8 +93,8 @@ def _hold(state: None, port: int) -> None:
         connection.recv(1)
 
 
-def test_workers_die_with_the_process_that_started_them() -> None:
-    """Killed, it cannot stop them; their connections end all the same, as nobody else could end them."""
+def test_workers_end_when_their_parent_is_killed() -> None:
+    """A killed parent cannot stop them. The test sees them end by their connections, which nothing else would close."""
     code = """
 import sys
 from calibration.parallel.workers import Workers
@@ -113,18 +113,18 @@ list(Workers(2).run(tests._nothing, tests._hold, [int(sys.argv[1])] * 2))
             assert connection.recv(1) == b""
 
 
-def test_a_worker_that_dies_is_one_error() -> None:
-    """A killed worker, as when memory runs out, is reported with what to try next."""
+def test_a_killed_worker_is_a_one_line_error() -> None:
+    """A worker may be killed when memory runs out. The error says what to try next."""
     with pytest.raises(ToolError, match=r"expected 2 worker processes to stay alive.*--jobs 1"):
         list(Workers(2).run(_nothing, _die, range(3)))
 
 
-def test_a_worker_that_dies_before_it_has_its_setup_is_one_error(tmp_path: Path) -> None:
-    """A setup too large for a pipe does not make this process wait for a reader that is gone."""
+def test_a_worker_killed_before_its_setup_is_a_one_line_error(tmp_path: Path) -> None:
+    """The setup is too large for a pipe. The parent must not wait for a reader that has ended."""
     script = """
 import functools
 from calibration.parallel.workers import Workers
-# A script that starts workers without asking whether it is the main module: every worker fails as it starts.
+# A script that starts workers without checking that it is the main module: every worker fails at its start.
 list(Workers(2).run(functools.partial(bytes, bytes(1 << 20)), max, range(3)))
 """
     (tmp_path / "script.py").write_text(script)
@@ -137,14 +137,14 @@ list(Workers(2).run(functools.partial(bytes, bytes(1 << 20)), max, range(3)))
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
-def test_a_stop_never_ends_the_start_of_workers_half_way(stop: signal.Signals) -> None:
-    """Even where another thread takes the signal, it is seen only when all items are handed on."""
+def test_a_signal_never_interrupts_the_start_of_workers(stop: signal.Signals) -> None:
+    """Even if another thread receives the signal, it takes effect only after all items are handed over."""
     reached = False
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     other = threading.Thread(target=time.sleep, args=(0.3,))
     other.start()
     try:
-        with pytest.raises(KeyboardInterrupt), _deferred_signals():  # noqa: PT012  # what follows the stop is the point
+        with pytest.raises(KeyboardInterrupt), _deferred_signals():  # noqa: PT012  # code after the signal must run
             os.kill(os.getpid(), stop)
             time.sleep(0.05)
             reached = True

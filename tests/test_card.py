@@ -1,4 +1,4 @@
-"""The model card: in the published form, from the file and from what was measured, and with no claim beyond that."""
+"""The model card: it has the published form, and claims only what the file shows and what was measured."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ HEADINGS = (
     "## Network Inputs",
     "## Network Outputs",
 )
-# The keys of the published definition.yaml, in its order; a list stands for all its entries.
+# The keys of the published definition.yaml, in its order. The one entry of a list stands for all of them.
 DEFINITION: Any = {
     "benchmark": None,
     "description": None,
@@ -79,7 +79,7 @@ def tiny_model(
     operators: Sequence[str] = ("SOFTMAX", "CONV_2D"),
     inputs: Sequence[int] = (0,),
 ) -> bytes:
-    """A model with the ends of MobileNetV2 and nothing sensible between them, packed by hand."""
+    """A hand-made model with the input and output of MobileNetV2, and operators without meaning between them."""
     import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
 
@@ -137,41 +137,41 @@ def definition(
 
 
 def row(card: str, first_cell: str) -> list[str]:
-    """The cells of the only table row that starts with `first_cell`, after it; the tools of the evidence apart."""
-    told = re.sub(r"### Evidence\n(\|.*\n)*", "", card)
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in told.splitlines() if line.startswith("|")]
+    """The other cells of the only table row that starts with `first_cell`. The table of evidence is ignored."""
+    rest = re.sub(r"### Evidence\n(\|.*\n)*", "", card)
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in rest.splitlines() if line.startswith("|")]
     (cells,) = [cells[1:] for cells in rows if cells[0] == first_cell]
     return cells
 
 
 def keys_of(value: Any) -> Any:
-    """What is left of a YAML value without its figures and texts."""
+    """The keys and nesting of a YAML value, without its figures and texts."""
     if isinstance(value, dict):
         return {key: keys_of(item) for key, item in value.items()}
     return [keys_of(value[0])] if isinstance(value, list) else None
 
 
 def key_order(value: Any) -> list[str]:
-    """All keys, depth first, as they stand in the file."""
+    """All keys, depth first, in the order of the file."""
     if isinstance(value, dict):
         return [name for key, item in value.items() for name in (key, *key_order(item))]
     return [name for item in value for name in key_order(item)] if isinstance(value, list) else []
 
 
 def test_the_card_has_the_published_headings_in_their_order(model: bytes) -> None:
-    """Whoever knows the published card finds their way in ours."""
+    """Readers of the published card find the same headings here."""
     assert tuple(line for line in readme(model).splitlines() if line.startswith("#")) == HEADINGS
 
 
 def test_the_definition_has_the_published_keys_in_their_order(model: bytes) -> None:
-    """A program that reads the published definition reads ours."""
+    """A program that reads the published definition can read this one."""
     found = definition(model)
     assert keys_of(found) == DEFINITION
     assert key_order(found) == key_order(DEFINITION)
 
 
-def test_size_and_hashes_are_of_the_file(model: bytes) -> None:
-    """Both cards carry what sha1sum and ls say about the model."""
+def test_size_and_hashes_are_those_of_the_file(model: bytes) -> None:
+    """Both cards state the size and the hashes of the model."""
     card, network = readme(model), definition(model)["network"]
     assert row(card, "SHA-1 Hash") == [digest_bytes(model, "sha1")]
     assert row(card, "SHA-256 Hash") == [digest_bytes(model)]
@@ -180,7 +180,7 @@ def test_size_and_hashes_are_of_the_file(model: bytes) -> None:
     assert (network["file_size_bytes"], network["filename"]) == (len(model), "mobilenet_v2_1.0_224_INT8.tflite")
 
 
-def test_one_other_byte_of_the_model_is_another_card(model: bytes) -> None:
+def test_one_changed_byte_of_the_model_changes_the_card(model: bytes) -> None:
     """A card belongs to one file: a changed weight changes its hashes."""
     changed = model.replace(WEIGHTS, WEIGHTS[:-1] + b"\0")
     assert len(changed) == len(model)
@@ -189,7 +189,7 @@ def test_one_other_byte_of_the_model_is_another_card(model: bytes) -> None:
 
 
 def test_inputs_and_outputs_are_those_of_the_file(model: bytes) -> None:
-    """Name, shape, type, scale and zero point are read, not declared."""
+    """Name, shape, type, scale and zero point are read from the file."""
     card = readme(model)
     for cell in ("tfl.quantize", "(1, 224, 224, 3)", "int8", "0.0078125", "-1", "0.00390625", "-128", "(1, 1001)"):
         assert f"<td>{cell}</td>" in card
@@ -204,7 +204,7 @@ def test_inputs_and_outputs_are_those_of_the_file(model: bytes) -> None:
 
 
 def test_operators_are_those_of_the_file() -> None:
-    """The published list names operators that its file does not run; ours cannot."""
+    """The published list names operators that its file does not run. This card reads them from the file."""
     operators = definition(tiny_model(operators=("RESHAPE", "ADD", "ADD")))["operators"]
     assert operators == {"TensorFlow Lite": ["ADD", "RESHAPE"]}
 
@@ -222,29 +222,29 @@ def test_operators_are_those_of_the_file() -> None:
     ],
     ids=str,
 )
-def test_a_file_that_is_not_the_recipes_has_no_card(other: dict[str, Any]) -> None:
-    """The title says resolution and INT8, so the file has to agree."""
+def test_a_file_that_contradicts_its_recipe_has_no_card(other: dict[str, Any]) -> None:
+    """The title states the resolution and INT8, so the file has to agree."""
     for write in (readme, definition):
         with pytest.raises(CheckError, match="no card was written"):
             write(tiny_model(**other))
 
 
-def test_a_file_that_is_no_model_has_no_card() -> None:
-    """A Git LFS pointer under the model's name is noticed."""
+def test_a_file_that_is_not_a_model_has_no_card() -> None:
+    """A Git LFS pointer with the name of the model is refused."""
     with pytest.raises(InputError, match="LFS"):
         readme(b"version https://git-lfs.github.com/spec/v1\n")
 
 
 def test_the_official_build_needs_no_warning(model: bytes) -> None:
-    """Title and description of the published card, for the checkpoint it was made from."""
+    """For the official checkpoint, title and description are those of the published card."""
     card = readme(model)
     assert card.splitlines()[0] == "# MobileNet v2 1.0 224 INT8"
     assert "INT8 quantised version of MobileNet v2 model. Trained on ImageNet.\n" in card
     assert definition(model)["description"] == "INT8 quantised version of MobileNet v2 model. Trained on ImageNet."
 
 
-def test_a_seeded_build_says_so_before_anything_else(model: bytes) -> None:
-    """Nobody who reads one line of either card takes a stand-in for the trained model."""
+def test_a_seeded_build_starts_with_a_warning(model: bytes) -> None:
+    """The first line of both cards prevents a reader from taking seeded weights for the trained model."""
     card, twin = readme(model, SEEDED), definition(model, SEEDED)
     warning = "Seeded stand-in: weights drawn from seed 7, not the trained model."
     assert card.splitlines()[0] == f"> **{warning}**"
@@ -252,16 +252,16 @@ def test_a_seeded_build_says_so_before_anything_else(model: bytes) -> None:
     assert "seeded" in twin["network"]["filename"]
 
 
-def test_a_seeded_build_has_no_merit_of_the_trained_model(model: bytes) -> None:
-    """Without measurements there is no accuracy, no tick and no word of training."""
+def test_a_seeded_build_claims_nothing_of_the_trained_model(model: bytes) -> None:
+    """Without measurements there is no accuracy and no tick, and the text does not mention training."""
     for text in (readme(model, SEEDED), card_definition(SEEDED, model, None, ())):
         assert "0.697" not in text
         assert TICK not in text
         assert "Trained on ImageNet" not in text
 
 
-def test_a_local_archive_says_so_before_anything_else(model: bytes) -> None:
-    """An archive that is not the official one is named by its content."""
+def test_a_build_from_a_local_archive_starts_with_a_warning(model: bytes) -> None:
+    """An archive other than the official one is named by its digest."""
     warning = f"Built from an archive with SHA-256 {ARCHIVE}, not from the official one."
     card, twin = readme(model, LOCAL), definition(model, LOCAL)
     assert card.splitlines()[0] == f"> **{warning}**"
@@ -269,8 +269,8 @@ def test_a_local_archive_says_so_before_anything_else(model: bytes) -> None:
     assert "Trained on ImageNet" not in card + twin["description"]
 
 
-def test_accuracy_comes_with_interval_number_and_data_set(model: bytes) -> None:
-    """A figure without its n and its pictures says nothing."""
+def test_accuracy_has_an_interval_a_sample_size_and_a_data_set(model: bytes) -> None:
+    """A figure has no meaning without them."""
     card = readme(model, accuracy=MEASURED)
     assert row(card, "Top 1 Accuracy") == ["0.904", "0.861 to 0.935", "250"]
     assert "Dataset: 700 ImageNet pictures" in card
@@ -279,8 +279,8 @@ def test_accuracy_comes_with_interval_number_and_data_set(model: bytes) -> None:
     }
 
 
-def test_accuracy_that_was_not_measured_is_no_figure(model: bytes) -> None:
-    """The published figure belongs to the published file, even where the checkpoint is the official one."""
+def test_accuracy_without_a_measurement_is_not_measured(model: bytes) -> None:
+    """The published figure is that of the published file, so it is not used, even for the official checkpoint."""
     card = readme(model)
     assert row(card, "Top 1 Accuracy") == ["not measured", "", ""]
     assert row(card, "Agreement with the float model") == ["not measured", "", ""]
@@ -290,15 +290,15 @@ def test_accuracy_that_was_not_measured_is_no_figure(model: bytes) -> None:
 
 
 def test_the_data_set_is_never_assumed(model: bytes) -> None:
-    """ILSVRC 2012 stands in a card only where the measurement says so."""
+    """A card names ILSVRC 2012 only if the measurement does."""
     assert "ILSVRC" not in readme(model, accuracy=MEASURED) + card_definition(OFFICIAL, model, MEASURED, ())
-    told = dataclasses.replace(MEASURED, dataset="ILSVRC 2012")
-    assert "Dataset: ILSVRC 2012\n" in readme(model, accuracy=told)
-    assert list(definition(model, accuracy=told)["benchmark"]) == ["ILSVRC 2012"]
+    named = dataclasses.replace(MEASURED, dataset="ILSVRC 2012")
+    assert "Dataset: ILSVRC 2012\n" in readme(model, accuracy=named)
+    assert list(definition(model, accuracy=named)["benchmark"]) == ["ILSVRC 2012"]
 
 
-def test_agreement_is_shown_as_it_was_measured(model: bytes) -> None:
-    """Agreement has its interval and its n, beside a top-1 that nobody measured; the data set is named."""
+def test_agreement_is_shown_as_measured(model: bytes) -> None:
+    """Agreement has its interval, sample size and data set. Top-1 accuracy, which was not measured, is beside it."""
     card = card_readme(OFFICIAL, model, None, Measured(0.98, 0.954, 0.991, 250, "odd | name"), (), ())
     assert "| Top 1 Accuracy | not measured | | |" in card
     assert "| Agreement with the float model | 0.980 | 0.954 to 0.991 | 250 |" in card
@@ -306,7 +306,7 @@ def test_agreement_is_shown_as_it_was_measured(model: bytes) -> None:
 
 
 def test_compiled_variants_have_a_table(model: bytes) -> None:
-    """One row for each target with Vela's estimates, size-optimized ones told apart, and no table without any."""
+    """A target and its variant optimized for size each have a row of estimates. Without variants there is no table."""
     target = Target("ethos-u55-128", "Ethos_U55_High_End_Embedded", "Shared_Sram")
     row = {
         "target": as_json(target),
@@ -330,17 +330,17 @@ def test_compiled_variants_have_a_table(model: bytes) -> None:
 )
 @pytest.mark.parametrize("platform", PLATFORMS)
 def test_only_what_ran_or_was_compiled_has_a_tick(model: bytes, platform: str, status: str, mark: str) -> None:
-    """One platform's evidence is shown with its mark, and the other three stay without."""
+    """Evidence for one platform gives that platform its mark, and no mark to the other three."""
     card = readme(model, evidence=[Evidence(platform, status, "some work")])
     assert row(card, platform) == [mark, f"{status}: some work"]
     for other in set(PLATFORMS) - {platform}:
         assert row(card, other) == ["not measured", ""]
-    # The table and its key: the only places a tick may stand.
+    # A tick may appear only in the table and in its key.
     assert card.count(TICK) == (2 if mark == TICK else 0)
 
 
-def test_all_published_platforms_are_listed_without_evidence(model: bytes) -> None:
-    """Without evidence there is no tick and no cross, and the key says what that means."""
+def test_all_published_platforms_are_listed_even_without_evidence(model: bytes) -> None:
+    """They have neither tick nor cross, and the key says what that means."""
     card = readme(model)
     assert [row(card, platform) for platform in PLATFORMS] == [["not measured", ""]] * 4
     assert "* not measured - Neither run nor compiled" in card
@@ -348,8 +348,8 @@ def test_all_published_platforms_are_listed_without_evidence(model: bytes) -> No
     assert CROSS not in card
 
 
-def test_the_strongest_of_several_pieces_of_evidence_decides(model: bytes) -> None:
-    """Several Ethos-U configurations share a row: the tick is earned by one, and all are told."""
+def test_the_strongest_evidence_decides_the_mark(model: bytes) -> None:
+    """Several Ethos-U configurations share a row. One is enough for a tick, and all are listed."""
     evidence = [Evidence("Ethos U", "analyzed", "U65"), Evidence("Ethos U", "compiled", "U55 | 128\nMACs")]
     line = rf"| Ethos U | {TICK} | compiled: U55 \| 128 MACs<br>analyzed: U65 |"
     assert line in readme(model, evidence=evidence).splitlines()
@@ -357,13 +357,13 @@ def test_the_strongest_of_several_pieces_of_evidence_decides(model: bytes) -> No
 
 @pytest.mark.parametrize(("platform", "status"), [("Ethos-U", "ran"), ("Ethos U", "passed")])
 def test_evidence_for_an_unknown_platform_or_status_is_refused(platform: str, status: str) -> None:
-    """Evidence that would not be shown cannot be made."""
+    """The card would not show such evidence, so creating it is an error."""
     with pytest.raises(ValueError, match="no such platform or status"):
         Evidence(platform, status, "some work")
 
 
-def test_test_vectors_are_named_only_where_they_exist(model: bytes) -> None:
-    """Files below the published folders become the paths of the definition."""
+def test_test_vectors_are_named_only_if_they_exist(model: bytes) -> None:
+    """Files below the published folders become the paths in the definition."""
     inputs, outputs = "testing_input/tfl.quantize", "testing_output/MobilenetV2/Predictions/Reshape_11"
     nodes = definition(model, files=[(f"{inputs}/0.npy", "0" * 64)])["network_parameters"]
     assert nodes["input_nodes"][0]["example_input"]["path"] == inputs
@@ -374,7 +374,7 @@ def test_test_vectors_are_named_only_where_they_exist(model: bytes) -> None:
 
 
 def test_files_are_listed_with_their_digests(model: bytes) -> None:
-    """Every file handed in is a link and a digest, between the related materials and the network."""
+    """Every given file has a link and a digest, after the sections of the published card."""
     card = readme(model, files=[("labels.txt", "5" * 64)])
     assert row(card, "[labels.txt](labels.txt)") == [f"`{'5' * 64}`"]
     assert card.index("## Network Outputs") < card.index("## Files")
@@ -403,7 +403,7 @@ def test_files_are_listed_with_their_digests(model: bytes) -> None:
 def test_the_description_says_where_weights_and_ranges_come_from(
     model: bytes, calibration: Calibration, words: str
 ) -> None:
-    """Origin of weights and ranges, and the recipe's id, are those of the recipe."""
+    """The origin of weights and ranges, and the id, are those of the recipe."""
     recipe = dataclasses.replace(OFFICIAL, calibration=calibration)
     card = readme(model, recipe)
     assert f"Activation ranges {words}" in card
@@ -411,16 +411,16 @@ def test_the_description_says_where_weights_and_ranges_come_from(
     assert f"Recipe `{recipe.id}`." in card
 
 
-def test_tools_stand_in_one_order(model: bytes) -> None:
-    """The order in which a caller happens to name the tools does not change the card."""
+def test_tools_are_sorted(model: bytes) -> None:
+    """The order in which a caller names the tools does not change the card."""
     card = readme(model, tools={"tensorflow": "2.21.0", "numpy": "2.2"})
     assert "Made with numpy 2.2, tensorflow 2.21.0." in card
     assert card == readme(model, tools={"numpy": "2.2", "tensorflow": "2.21.0"})
     assert "Made with" not in readme(model)
 
 
-def test_every_row_of_a_table_has_as_many_cells_as_its_head(model: bytes) -> None:
-    """A table with a ragged row is not shown as one."""
+def test_every_row_of_a_table_has_as_many_cells_as_its_header(model: bytes) -> None:
+    """Markdown does not show a table with uneven rows correctly."""
     evidence = [Evidence("Cortex-A", "ran", "a | b")]
     for accuracy in (None, MEASURED):
         card = readme(model, LOCAL, accuracy, evidence, files=[("a|b", "0" * 64)])
@@ -430,7 +430,7 @@ def test_every_row_of_a_table_has_as_many_cells_as_its_head(model: bytes) -> Non
 
 
 def test_another_member_of_the_family_has_its_own_title_and_input() -> None:
-    """Width and resolution come from the recipe, and the file agrees."""
+    """Width and resolution come from the recipe, and the file agrees with them."""
     recipe = dataclasses.replace(OFFICIAL, model=Model("0.35", 96))
     other = tiny_model(input_shape=(1, 96, 96, 3))
     card = readme(other, recipe)

@@ -1,4 +1,4 @@
-"""The reproducibility check: it passes on what is the same, and names the first difference of what is not."""
+"""The reproducibility check: it passes for equal builds, and names the first difference of others."""
 
 from __future__ import annotations
 
@@ -30,29 +30,29 @@ def twice(small_build: Request, tmp_path: Path) -> tuple[Path, Path]:
     return small_build.out / NAME, tmp_path / "other" / NAME
 
 
-def test_the_same_build_has_no_difference(twice: tuple[Path, Path]) -> None:
+def test_equal_builds_have_no_difference(twice: tuple[Path, Path]) -> None:
     """Two copies agree with each other and with their own digests."""
     assert list(check.between(*twice)) == []
     assert list(check.against(check.recorded(twice[0]), twice[1])) == []
 
 
-def test_the_provenance_is_compared_with_the_other_build_alone(twice: tuple[Path, Path]) -> None:
-    """It names code and versions of tools, which golden.json must outlive; two builds of one program agree in it."""
+def test_the_provenance_is_compared_only_between_builds(twice: tuple[Path, Path]) -> None:
+    """It names code and tool versions, so it is not in golden.json. Two builds of one program agree in them."""
     assert check.digests(twice[0]).keys() - check.recorded(twice[0]).keys() == {PROVENANCE_FILE}
     path = twice[1] / PROVENANCE_FILE
     path.write_bytes(path.read_bytes().replace(b"2.21", b"2.22", 1))
     assert [difference.path for difference in check.between(*twice)] == [PROVENANCE_FILE]
 
 
-def test_files_come_in_the_order_of_the_stages(twice: tuple[Path, Path]) -> None:
-    """So the first difference named is the cause, and not the card that reports it."""
+def test_files_are_compared_in_the_order_of_the_stages(twice: tuple[Path, Path]) -> None:
+    """The first difference is then the cause, and not the card that reports it."""
     paths = list(check.digests(twice[0]))
     order = ["checkpoint.json", "calibration/ranges.json", f"{NAME}.tflite", "verify.json", "README.md"]
     assert sorted(order, key=paths.index) == order
 
 
-def test_one_bit_of_a_model_is_found_in_its_tensor(twice: tuple[Path, Path]) -> None:
-    """The difference names the file, both digests and the tensor."""
+def test_one_changed_bit_of_a_model_is_found_in_its_tensor(twice: tuple[Path, Path]) -> None:
+    """The difference names the file, its digest and the tensor."""
     from recreate_model.tflite.model_view import read_model
 
     path = twice[1] / f"{NAME}.tflite"
@@ -69,8 +69,8 @@ def test_one_bit_of_a_model_is_found_in_its_tensor(twice: tuple[Path, Path]) -> 
     assert difference.right == digest_file(path)
 
 
-def test_one_byte_of_a_text_is_found(twice: tuple[Path, Path]) -> None:
-    """Other files name the first byte."""
+def test_one_changed_byte_of_a_text_is_found(twice: tuple[Path, Path]) -> None:
+    """For a file that is not a model, the difference names the first byte."""
     path = twice[1] / "labels.txt"
     path.write_bytes(path.read_bytes().replace(b"goldfish", b"Goldfish", 1))
     (difference,) = check.between(*twice)
@@ -78,8 +78,8 @@ def test_one_byte_of_a_text_is_found(twice: tuple[Path, Path]) -> None:
     assert (difference.path, difference.where.split(" of ")[0]) == ("labels.txt", f"from byte {offset}")
 
 
-def test_a_missing_and_an_additional_claim_are_differences(twice: tuple[Path, Path]) -> None:
-    """What golden.json has and the build has not counts, and the other way round."""
+def test_missing_and_additional_files_are_differences(twice: tuple[Path, Path]) -> None:
+    """Files are missing in the build, or in golden.json."""
     claims = check.recorded(twice[0])
     del claims["labels.txt"]
     claims["more.txt"] = "0" * 64
@@ -90,18 +90,18 @@ def test_a_missing_and_an_additional_claim_are_differences(twice: tuple[Path, Pa
 
 
 @pytest.mark.parametrize("model", ["0.35_96", "1.0_224"])
-def test_golden_holds_both_recipes_of_ci(model: str) -> None:
-    """The recipes that `make check` builds have an entry; otherwise the check would compare less than it says."""
+def test_golden_json_contains_both_recipes_of_ci(model: str) -> None:
+    """Without an entry for each recipe of `make check`, the check would compare less than it says."""
     request = Request(model=model, checkpoint="seeded", images="procedural")
     recipe, _ = resolve(request, NoBars(), may_fetch=False)
     claims = golden.artifacts(recipe)
     assert claims is not None
-    assert len(claims) >= len(ALL) - 1  # no stage but `attest` is without a file in it
+    assert len(claims) >= len(ALL) - 1  # every stage except `attest` has a file in it
     assert golden.model_claims(recipe) == claims[f"{recipe.name}.tflite"]
 
 
-def test_another_recipe_claims_no_more_than_it_shares() -> None:
-    """Other evaluation pictures leave the model's claim; other calibration pictures leave none."""
+def test_another_recipe_has_only_the_claims_that_it_shares() -> None:
+    """With other evaluation pictures the claim of the model remains. With other calibration pictures none does."""
     request = Request(model="0.35_96", checkpoint="seeded", images="procedural")
     recipe, _ = resolve(request, NoBars(), may_fetch=False)
     fewer, _ = resolve(replace(request, limit=10), NoBars(), may_fetch=False)
@@ -121,12 +121,12 @@ def _copy_of_the_project(folder: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_a_deliberate_change_of_one_weight_fails_the_check(tmp_path: Path) -> None:
-    """One weight of three million moved by a thousandth: the check ends with 1 and names the float graph."""
+def test_one_changed_weight_fails_the_check(tmp_path: Path) -> None:
+    """One weight is changed by a thousandth. The check ends with status 1 and names the float graph."""
     project = _copy_of_the_project(tmp_path)
     seeded = project / "recreate_model" / "network" / "seeded.py"
-    honest = "    _add_classifier(values, classifier, activation, seed)\n    return values\n"
-    assert honest in seeded.read_text()
+    original = "    _add_classifier(values, classifier, activation, seed)\n    return values\n"
+    assert original in seeded.read_text()
     change = '    values["MobilenetV2/Conv/weights"][0, 0, 0, 0] *= np.float32(1.001)\n    return values\n'
     seeded.write_text(seeded.read_text().replace("    return values\n", change, 1))
     command = [sys.executable, "-m", "pipeline", "check", "--model", "0.35_96"]
@@ -137,13 +137,13 @@ def test_a_deliberate_change_of_one_weight_fails_the_check(tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-def test_a_build_that_depends_on_its_surroundings_fails_the_check(tmp_path: Path) -> None:
-    """A label file that holds the time zone is found by comparing the two builds, whatever golden.json says."""
+def test_a_build_that_depends_on_its_environment_fails_the_check(tmp_path: Path) -> None:
+    """A label file that contains the time zone is found by comparing the two builds, not by golden.json."""
     project = _copy_of_the_project(tmp_path)
     step = project / "pipeline" / "steps" / "labels.py"
-    honest = "labels_text(names)"
-    assert honest in step.read_text()
-    step.write_text(step.read_text().replace(honest, honest + ' + __import__("os").environ["TZ"]'))
+    original = "labels_text(names)"
+    assert original in step.read_text()
+    step.write_text(step.read_text().replace(original, original + ' + __import__("os").environ["TZ"]'))
     command = [sys.executable, "-m", "pipeline", "check", "--model", "0.35_96"]
     result = subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=600, check=False)
     assert result.returncode == 1

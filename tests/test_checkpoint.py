@@ -1,4 +1,4 @@
-"""Reading float weights from an archive: the averages, whole, finite and of the right network."""
+"""Reading float weights from an archive: they are its moving averages, complete, finite and of the right network."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from tests import official_layout
 from tests.conftest import SMALL
 
 Weights = dict[str, Array]
-# Most that two float kernels may part in a softmax: TensorFlow's and XNNPACK's were seen 1.5e-5 apart on an Intel CPU
-# and 1e-6 on an AMD one; another network, or raw variables in the place of averages, is off by 0.3.
+# Largest allowed difference of two float softmax kernels. TensorFlow and XNNPACK differed by 1.5e-5 on an Intel CPU
+# and by 1e-6 on an AMD one. Another network, or raw variables in place of averages, differs by 0.3.
 SAME = 1e-3
 
 
-def test_the_averages_are_read_and_not_the_raw_variables(small_archive: Path, small_weights: Weights) -> None:
-    """Raw variables are 2 % off; every value read equals its average to the last bit."""
+def test_moving_averages_are_read_instead_of_raw_variables(small_archive: Path, small_weights: Weights) -> None:
+    """Raw variables are 2 % off. Every value read equals its average to the last bit."""
     read = read_archive(small_archive, SMALL).values
     assert list(read) == list(architecture.variables(SMALL))
     assert all(np.array_equal(read[name], small_weights[name]) for name in read)
 
 
-def test_an_archive_of_raw_variables_alone_is_refused(tmp_path: Path, small_weights: Weights) -> None:
-    """Without averages nothing is read in their place."""
+def test_an_archive_with_only_raw_variables_is_refused(tmp_path: Path, small_weights: Weights) -> None:
+    """Raw variables do not replace missing averages."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(official_layout, "AVERAGED", False)
         path = official_layout.write_archive(tmp_path / "a.tgz", SMALL, small_weights)
@@ -45,10 +45,10 @@ def test_an_archive_of_raw_variables_alone_is_refused(tmp_path: Path, small_weig
         read_archive(path, SMALL)
 
 
-def test_the_archives_own_frozen_graph_gives_the_same_outputs(
+def test_the_frozen_graph_of_the_archive_gives_the_same_outputs(
     small_archive: Path, small_float: bytes, tmp_path: Path
 ) -> None:
-    """TensorFlow running the archive's frozen graph agrees with our float model."""
+    """TensorFlow runs that graph, and LiteRT our float model."""
     files = unpack(small_archive, tmp_path)
     frozen = next(path for name, path in files.items() if name.endswith("_frozen.pb")).read_bytes()
     value = np.random.default_rng(2).uniform(-1, 1, (1, 96, 96, 3)).astype(np.float32)
@@ -87,9 +87,9 @@ def _replaced(name: str, value: Array) -> Callable[[Weights], Weights]:
 def test_a_bad_variable_is_named(
     change: Callable[[Weights], Weights], message: str, small_weights: Weights, tmp_path: Path
 ) -> None:
-    """A variable that is missing, misshapen, not finite or not float32 is refused by its name."""
+    """A missing variable, one of the wrong shape or type, and one with a NaN or a negative variance are refused."""
     with pytest.MonkeyPatch.context() as patch:
-        # The frozen graph of broken weights cannot be written, and is not what this is about.
+        # A frozen graph of broken weights cannot be written, and this test does not need one.
         patch.setattr(official_layout, "unfolded_graph", lambda model, values: b"")
         path = official_layout.write_archive(tmp_path / "a.tgz", SMALL, change(small_weights), drop=("_frozen.pb",))
     with pytest.raises(InputError, match=message):
@@ -98,21 +98,21 @@ def test_a_bad_variable_is_named(
 
 @pytest.mark.parametrize("part", [".ckpt.index", ".ckpt.data-00000-of-00001"])
 def test_an_archive_without_a_needed_file_is_refused(part: str, small_weights: Weights, tmp_path: Path) -> None:
-    """The message names the file that is missing and those that are there."""
+    """The message names the missing file and those that are in the archive."""
     path = official_layout.write_archive(tmp_path / "a.tgz", SMALL, small_weights, drop=(part,))
     with pytest.raises(InputError, match=rf"to hold mobilenet_v2_0.35_96{part}.*mobilenet_v2_0.35_96_info.txt"):
         read_archive(path, SMALL)
 
 
 def test_an_archive_of_another_model_is_refused(small_archive: Path) -> None:
-    """Asking for 1.0_224 of an archive of 0.35_96 names both."""
+    """For 1.0_224, and an archive of 0.35_96, the message names both."""
     with pytest.raises(InputError, match=r"mobilenet_v2_1\.0_224\.ckpt.*found mobilenet_v2_0\.35_96"):
         read_archive(small_archive, Model())
 
 
 @pytest.mark.parametrize("part", ["ckpt.index", "ckpt.data-00000-of-00001", "frozen.pb"])
 def test_a_damaged_member_is_refused(part: str, small_archive: Path, tmp_path: Path) -> None:
-    """A zeroed stretch of the index, the data or the frozen graph never passes as weights."""
+    """Zeros in the index, the data or the frozen graph are never read as weights."""
     import tarfile
 
     unpack(small_archive, tmp_path / "members")
@@ -128,14 +128,14 @@ def test_a_damaged_member_is_refused(part: str, small_archive: Path, tmp_path: P
         check = read_archive(tmp_path / "bad.tgz", SMALL).comparison
     except InputError:
         return
-    # A damaged constant can still be a number; then the comparison of the two copies must differ.
+    # A damaged constant can still be a number. Then the comparison of the two copies has to find a difference.
     assert check is not None
     assert check.first_other or check.not_checked
 
 
 @pytest.mark.shared
 def test_the_stand_in_agrees_with_its_frozen_graph_on_real_pictures(shared: Path, tmp_path: Path) -> None:
-    """Folded averages give the frozen graph's outputs on real pictures; folded raw variables do not."""
+    """Folded averages give the outputs of the frozen graph, and folded raw variables do not."""
     import tensorflow as tf
 
     archive = shared / "checkpoint" / "mobilenet_v2_1.0_224.tgz"

@@ -1,4 +1,4 @@
-"""Work on a real Dask cluster: the same bytes as here, whoever dies, and one line for what is wrong with it."""
+"""Work on a real Dask cluster: the same bytes as with local processes, even if workers die, and one-line errors."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ CHUNKED = ProceduralSource().pictures(0, 75)
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[LocalCluster]:
-    """A scheduler of the test's own, without workers."""
+    """A scheduler for one test, without workers."""
     folder = tmp_path / "cluster"
     folder.mkdir()
     with local_cluster(folder) as started:
@@ -51,7 +51,7 @@ def _shared_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalC
 
 @pytest.fixture
 def two_workers(_shared_cluster: LocalCluster) -> LocalCluster:
-    """A cluster of two workers; one that an earlier test has killed is replaced."""
+    """A cluster of two workers. Workers that an earlier test killed are replaced."""
     alive = [process for process in _shared_cluster.processes[1:] if process.poll() is None]
     for _ in range(2 - len(alive)):
         _shared_cluster.start_worker()
@@ -66,23 +66,23 @@ def _ranges(model: bytes, source: Source, workers: Workers, pictures: list[Pictu
 
 @pytest.fixture(scope="module")
 def alone(small_float: bytes) -> bytes:
-    """The ranges that one process measures."""
+    """The ranges that one local process measures."""
     return _ranges(small_float, ProceduralSource(), Workers(1))
 
 
 def test_two_workers_give_the_ranges_of_one_process(
     two_workers: LocalCluster, small_float: bytes, alone: bytes, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Every bit is the same, nothing is printed, and the scheduler is left without a task."""
+    """The ranges are equal bit for bit, nothing is printed, and no task remains on the scheduler."""
     assert _ranges(small_float, ProceduralSource(), Workers(cluster=two_workers.address)) == alone
     assert capfd.readouterr() == ("", "")
     two_workers.wait_for_tasks(there=False)
 
 
-def test_a_worker_killed_half_way_changes_nothing(
+def test_a_worker_killed_halfway_does_not_change_the_result(
     two_workers: LocalCluster, small_float: bytes, alone: bytes, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Killed in the middle of a task, after results came back: the other does its work, and nothing is said of it."""
+    """It is killed during a task, after the first results. The other worker does its work, and nothing is printed."""
     source = Stopping(at=CHUNKED[45].id, folder=tmp_path)
     done: list[int] = []
 
@@ -104,14 +104,14 @@ def test_a_worker_killed_half_way_changes_nothing(
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_build_on_a_cluster_is_the_build_here(
+def test_a_build_on_a_cluster_equals_a_local_build(
     two_workers: LocalCluster, finished_build: Request, tmp_path: Path
 ) -> None:
-    """Measuring, evaluating and Vela through it give every file that local processes give."""
+    """Measuring, evaluating and Vela run on the cluster. Every file equals that of the local build."""
     build(replace(SMALL_REQUEST, out=tmp_path, jobs=None, cluster=two_workers.address))
     assert contents(tmp_path) == contents(finished_build.out)
     states = {row.stage: row.state for row in build(replace(finished_build, out=tmp_path))}
-    assert set(states.values()) == {"reused"}  # the cluster is in no key
+    assert set(states.values()) == {"reused"}  # the key of a stage does not depend on the cluster
 
 
 def _pipeline(*arguments: object) -> list[str]:
@@ -120,8 +120,10 @@ def _pipeline(*arguments: object) -> list[str]:
 
 
 @pytest.mark.slow
-def test_the_command_gives_the_same_files(two_workers: LocalCluster, picture_folder: Path, tmp_path: Path) -> None:
-    """`calibrate --cluster` on pictures of a folder named relatively, beside `calibrate --jobs 1`."""
+def test_calibrate_writes_the_same_files_on_a_cluster(
+    two_workers: LocalCluster, picture_folder: Path, tmp_path: Path
+) -> None:
+    """The pictures are given by a relative path. The other build uses `--jobs 1`."""
     pictures = os.path.relpath(picture_folder, ROOT)
     for name, flags in (("here", ("--jobs", "1")), ("there", ("--cluster", two_workers.address))):
         command = _pipeline("--images", pictures, "--calib", 10, "--out", tmp_path / name, "--quiet", *flags)
@@ -130,10 +132,10 @@ def test_the_command_gives_the_same_files(two_workers: LocalCluster, picture_fol
     assert contents(tmp_path / "here") == contents(tmp_path / "there")
 
 
-def test_an_error_in_a_worker_arrives_as_it_was_raised(
+def test_an_error_in_a_worker_is_raised_unchanged(
     two_workers: LocalCluster, small_float: bytes, tmp_path: Path
 ) -> None:
-    """A picture that a worker cannot see is the error it is here."""
+    """A picture that a worker cannot read gives the same error as with local processes."""
     with pytest.raises(InputError, match=r"expected missing\.jpg to be readable in .*; found No such file"):
         _ranges(
             small_float, FolderSource(tmp_path), Workers(cluster=two_workers.address), [Picture("missing.jpg")] * 30
@@ -149,8 +151,8 @@ def _same(state: None, item: int) -> int:
     return item
 
 
-def test_results_are_in_order_and_work_is_handed_out_as_it_is_done(two_workers: LocalCluster) -> None:
-    """Of many items only so many are with the scheduler at a time."""
+def test_results_are_in_order_and_few_items_are_in_flight(two_workers: LocalCluster) -> None:
+    """The scheduler gets only a limited number of items at a time."""
     items = iter(range(500))
     results = Workers(cluster=two_workers.address).run(_nothing, _same, items)
     assert next(results) == 0
@@ -158,8 +160,8 @@ def test_results_are_in_order_and_work_is_handed_out_as_it_is_done(two_workers: 
     assert list(results) == list(range(1, 500))
 
 
-def test_what_is_left_early_is_cancelled(two_workers: LocalCluster) -> None:
-    """Whoever stops asking for results leaves no task behind."""
+def test_closing_the_results_cancels_the_remaining_tasks(two_workers: LocalCluster) -> None:
+    """No task remains on the scheduler."""
     results = Workers(cluster=two_workers.address).run(_nothing, _same, range(1000))
     next(results)
     results.close()  # type: ignore[attr-defined]
@@ -167,8 +169,8 @@ def test_what_is_left_early_is_cancelled(two_workers: LocalCluster) -> None:
 
 
 @pytest.mark.slow
-def test_ctrl_c_leaves_no_task_behind(two_workers: LocalCluster, tmp_path: Path) -> None:
-    """One line, status 130, and a scheduler with nothing to do."""
+def test_ctrl_c_leaves_no_task_on_the_scheduler(two_workers: LocalCluster, tmp_path: Path) -> None:
+    """The status is 130, with one line of output."""
     command = _pipeline("--images", "procedural", "--calib", 5000, "--out", tmp_path, "--cluster", two_workers.address)
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         two_workers.wait_for_tasks(there=True)
@@ -201,8 +203,10 @@ def test_a_worker_with_other_code_is_refused(cluster: LocalCluster, small_float:
 
 
 @pytest.mark.slow
-def test_a_worker_with_another_tool_is_refused(cluster: LocalCluster, small_float: bytes, tmp_path: Path) -> None:
-    """A numpy of another version, found first in the worker's environment."""
+def test_a_worker_with_another_version_of_a_tool_is_refused(
+    cluster: LocalCluster, small_float: bytes, tmp_path: Path
+) -> None:
+    """The worker finds the metadata of another numpy first."""
     about = tmp_path / "numpy-1.0.dist-info"
     about.mkdir()
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: numpy\nVersion: 1.0\n")
@@ -214,7 +218,7 @@ def test_a_worker_with_another_tool_is_refused(cluster: LocalCluster, small_floa
 
 @pytest.mark.slow
 def test_a_worker_without_our_code_is_refused(cluster: LocalCluster, small_float: bytes) -> None:
-    """A worker started in another folder says that there is nothing of ours."""
+    """A worker started in another folder cannot import the project."""
     cluster.start_worker(cluster.folder)
     cluster.wait_for_workers(1)
     with pytest.raises(ResourceError, match=r"found tcp://127\S+, where No module named 'calibration'"):
@@ -222,8 +226,10 @@ def test_a_worker_without_our_code_is_refused(cluster: LocalCluster, small_float
 
 
 @pytest.mark.slow
-def test_a_worker_of_another_dask_is_refused(cluster: LocalCluster, small_float: bytes, tmp_path: Path) -> None:
-    """Both ends of a connection must be of one version; a worker whose environment has an older one is named."""
+def test_a_worker_with_another_version_of_dask_is_refused(
+    cluster: LocalCluster, small_float: bytes, tmp_path: Path
+) -> None:
+    """Both ends of a connection need the same version. The error names the worker with an older one."""
     (about,) = Path(importlib.metadata.distribution("distributed").locate_file("")).glob("distributed-*.dist-info")
     older = shutil.copytree(about, tmp_path / "distributed-2020.1.0.dist-info")
     metadata = (older / "METADATA").read_text()
@@ -236,10 +242,10 @@ def test_a_worker_of_another_dask_is_refused(cluster: LocalCluster, small_float:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["other code", "no code", "same code"])
-def test_a_worker_that_comes_late_is_looked_at_too(
+def test_a_worker_that_joins_late_is_checked_too(
     kind: str, cluster: LocalCluster, small_float: bytes, alone: bytes, tmp_path: Path
 ) -> None:
-    """The only worker dies half-way and another takes over: with the same code it finishes, else it is refused."""
+    """The only worker dies halfway, and another takes over. It is refused unless it has the same code."""
     folders = {"same code": ROOT, "no code": cluster.folder}
     folder = folders.get(kind) or _copy_of_the_code(tmp_path / "copy", "calibration/ranges/range_table.py")
     source = Stopping(at=CHUNKED[45].id, folder=tmp_path)
@@ -252,7 +258,7 @@ def test_a_worker_that_comes_late_is_looked_at_too(
         cluster.wait_for_workers(2)
         first.kill()
 
-    # What a worker reads with is of the tests; it gets that and nothing else of this project.
+    # The source of pictures is part of the tests, so the worker gets them and no other code of this project.
     tests_alone = tmp_path / "path"
     tests_alone.mkdir()
     (tests_alone / "tests").symlink_to(ROOT / "tests")
@@ -268,18 +274,20 @@ def test_a_worker_that_comes_late_is_looked_at_too(
 
 
 @pytest.mark.slow
-def test_a_worker_of_several_threads_gives_the_same_ranges(
+def test_a_worker_with_several_threads_gives_the_same_ranges(
     cluster: LocalCluster, small_float: bytes, alone: bytes
 ) -> None:
-    """Tasks take turns on the one network of a worker."""
+    """The tasks take turns, because a worker has one network."""
     cluster.start_worker(threads=4)
     cluster.wait_for_workers(1)
     assert _ranges(small_float, ProceduralSource(), Workers(cluster=cluster.address)) == alone
 
 
 @pytest.mark.slow
-def test_when_every_worker_dies_that_is_one_error(cluster: LocalCluster, small_float: bytes, tmp_path: Path) -> None:
-    """Nobody comes back: after a while the run ends instead of waiting for ever."""
+def test_the_death_of_every_worker_is_a_one_line_error(
+    cluster: LocalCluster, small_float: bytes, tmp_path: Path
+) -> None:
+    """No worker returns. After a while the run ends instead of waiting forever."""
     source = Stopping(at=CHUNKED[5].id, folder=tmp_path)
     cluster.start_worker()
     cluster.wait_for_workers(1)
@@ -295,8 +303,8 @@ def _die(state: None, item: int) -> None:
 
 
 @pytest.mark.slow
-def test_a_task_that_kills_every_worker_is_one_error(cluster: LocalCluster) -> None:
-    """As when a picture takes more memory than there is: the worker that is started again dies again."""
+def test_a_task_that_kills_every_worker_is_a_one_line_error(cluster: LocalCluster) -> None:
+    """A picture may need more memory than there is, so that each restarted worker dies again."""
     cluster.start_worker(nanny=True)
     cluster.wait_for_workers(1)
     with pytest.raises(ToolError, match="found a task that several workers died on"):
@@ -304,10 +312,10 @@ def test_a_task_that_kills_every_worker_is_one_error(cluster: LocalCluster) -> N
 
 
 @pytest.mark.slow
-def test_when_the_scheduler_dies_that_is_one_error(
+def test_the_death_of_the_scheduler_is_a_one_line_error(
     cluster: LocalCluster, small_float: bytes, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """The connection is lost, and of Dask's attempts to have it back nothing is seen."""
+    """The connection is lost. Dask's messages about its attempts to reconnect are not shown."""
     source = Stopping(at=CHUNKED[5].id, folder=tmp_path)
     cluster.start_worker()
     cluster.wait_for_workers(1)
@@ -321,16 +329,16 @@ def test_when_the_scheduler_dies_that_is_one_error(
 
 
 @pytest.mark.slow
-def test_a_cluster_without_workers_is_no_resource(cluster: LocalCluster, small_float: bytes) -> None:
-    """It is waited for a little, as workers may be starting."""
+def test_a_cluster_without_workers_is_a_resource_error(cluster: LocalCluster, small_float: bytes) -> None:
+    """The run waits for a short time first, because workers may be starting."""
     with pytest.raises(ResourceError, match=rf"expected workers at the scheduler {cluster.address}; found none"):
         _ranges(small_float, ProceduralSource(), Workers(cluster=cluster.address))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("listens", [False, True])
-def test_nobody_at_the_address_is_no_resource(listens: bool, tmp_path: Path) -> None:
-    """A port that nobody listens at, and one where somebody does who is no scheduler: one line and status 4."""
+def test_an_address_without_a_scheduler_is_a_resource_error(listens: bool, tmp_path: Path) -> None:
+    """Nothing listens at the port, or something that is not a scheduler. The status is 4, with a one-line error."""
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         if listens:
@@ -344,8 +352,8 @@ def test_nobody_at_the_address_is_no_resource(listens: bool, tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-def test_the_address_of_a_worker_is_no_scheduler(two_workers: LocalCluster) -> None:
-    """It is easily taken for the other, as both are in the logs."""
+def test_the_address_of_a_worker_is_a_resource_error(two_workers: LocalCluster) -> None:
+    """It is easily confused with that of the scheduler, because the logs show both."""
     import distributed
 
     with distributed.Client(two_workers.address, set_as_default=False) as client:
@@ -358,33 +366,33 @@ def test_the_address_of_a_worker_is_no_scheduler(two_workers: LocalCluster) -> N
     "address",
     ["127.0.0.1:8786", "tcp://", "tcp://host", "tcp://host:0", "tcp://host:65536", "tcp://a b:1", "http://host:1", "x"],
 )
-def test_what_is_no_address_is_bad_usage(address: str) -> None:
-    """It is said before anything is built."""
+def test_an_invalid_address_is_invalid_usage(address: str) -> None:
+    """The error comes before anything is built."""
     with pytest.raises(UsageError, match="--cluster to be the address of a Dask scheduler, tcp://HOST:PORT"):
         build(replace(SMALL_REQUEST, jobs=None, cluster=address))
 
 
 @pytest.mark.parametrize("address", ["tcp://10.0.0.1:8786", "tls://host.example:8786", "tcp://[::1]:8786"])
-def test_addresses_as_dask_shows_them_are_taken(address: str) -> None:
-    """A number, a name, and the sixth version of the protocol in its brackets."""
+def test_addresses_in_the_form_that_dask_shows_are_accepted(address: str) -> None:
+    """The host is an IPv4 address, a name, or an IPv6 address in brackets."""
     cluster_module.check_address(address)
 
 
 def test_jobs_and_cluster_exclude_each_other() -> None:
-    """The cluster has the processes it has."""
+    """The number of processes on a cluster is that of its workers."""
     with pytest.raises(UsageError, match=r"expected --jobs or --cluster.*found both"):
         build(replace(SMALL_REQUEST, cluster="tcp://127.0.0.1:1"))
 
 
 def test_without_dask_the_error_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An environment of the runtime lock alone has no Dask, and works without --cluster."""
+    """runtime.lock does not contain Dask, which only --cluster needs."""
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(ResourceError, match=r"expected the Python package distributed.*`make cluster`"):
         list(Workers(cluster="tcp://127.0.0.1:1").run(_nothing, _same, range(3)))
 
 
-def test_every_tool_that_decides_a_result_is_compared() -> None:
-    """Those in the keys of the stages that work on a cluster; no worker draws the plot."""
+def test_every_tool_that_affects_a_result_is_compared() -> None:
+    """These are the tools in the keys of the stages that use a cluster, except matplotlib: no worker draws the plot."""
     for stage in STAGES:
         if stage.name in ("calibrate", "evaluate", "vela"):
             assert set(stage.tools) - {"matplotlib"} <= set(remote.TOOLS)

@@ -1,4 +1,4 @@
-"""The command line: help, suggestions, spellings, JSON, and the page of the docs that is written from it."""
+"""The command line: help, suggestions, spellings, JSON, and the page of the docs that is generated from it."""
 
 from __future__ import annotations
 
@@ -26,35 +26,35 @@ def help_of(command: str) -> str:
     return made[command].format_help()
 
 
-def test_the_reference_in_the_docs_is_current() -> None:
-    """docs/cli.md is what `make reference` writes."""
+def test_the_reference_in_the_docs_is_up_to_date() -> None:
+    """docs/cli.md is what `make reference` generates."""
     assert (ROOT / "docs" / "cli.md").read_text() == reference.markdown()
 
 
 def test_every_command_is_listed_once() -> None:
-    """In the help and in the docs, under one heading."""
+    """The help and the docs list it under one heading."""
     listed = [name for _, names in LISTED for name in names]
     assert sorted(listed) == COMMANDS
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_fits_eighty_columns(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each line of it; what is typed in the example may be longer."""
+    """Only the example command may be longer."""
     monkeypatch.setenv("COLUMNS", "80")
     lines = [line for line in help_of(command).splitlines() if not line.startswith("example: ")]
     assert max(map(len, lines)) <= 80
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_the_example_in_the_help_is_a_command_line(command: str) -> None:
-    """It parses, and runs this command."""
+def test_the_example_in_the_help_is_valid(command: str) -> None:
+    """The parser accepts it, and it runs this command."""
     (example,) = re.findall(r"^example: python -m pipeline (.*)$", help_of(command), re.M)
     words = shlex.split(example.split(" > ")[0])
     assert parse(["pipeline", *words]).command == command
 
 
 def test_help_lists_the_options_that_concern_the_command() -> None:
-    """`labels` has nothing to do with pictures or Ethos-U, though it accepts the options of its build."""
+    """`labels` needs neither pictures nor Ethos-U targets, but accepts the options of its build."""
     assert "--calib" in help_of("quantize")
     assert "--calib" in help_of("all")
     assert "--calib" not in help_of("labels")
@@ -65,7 +65,7 @@ def test_help_lists_the_options_that_concern_the_command() -> None:
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_an_option_is_declared_once(name: str) -> None:
-    """`all` lists each with its help, the reference too, and the parser leaves the default to the request."""
+    """The help of `all` and the reference list it, and the parser leaves its default to `Request`."""
     text = " ".join(help_of("all").split())
     assert flags(name)[0] in text
     assert flags(name)[0] in reference.markdown()
@@ -74,13 +74,13 @@ def test_an_option_is_declared_once(name: str) -> None:
     assert OPTIONS[name].group in GROUPS
 
 
-def test_groups_of_every_command_come_first_and_last() -> None:
-    """So that a new group is listed between what the build is and how it is run."""
+def test_the_groups_of_every_command_are_the_first_and_the_last() -> None:
+    """A new group then comes between the options of what to build and those of how to run."""
     assert (GROUPS[0], GROUPS[-1]) == (BUILD, RUNNING)
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         ("evalute", "did you mean evaluate?"),
         ("quantize --calbi 4", "did you mean --calib?"),
@@ -90,16 +90,16 @@ def test_groups_of_every_command_come_first_and_last() -> None:
         ("quantize --label-base 3", "--label-base to be one of 0, 1; found 3"),
     ],
 )
-def test_a_mistyped_word_is_answered_by_the_one_that_was_meant(words: str, said: str) -> None:
-    """In the error's next step."""
+def test_the_error_for_a_mistyped_word_suggests_the_right_one(words: str, message: str) -> None:
+    """Invalid values and missing arguments are named, too."""
     with pytest.raises(UsageError) as raised:
         parse(["pipeline", *words.split()])
-    assert said in str(raised.value)
+    assert message in str(raised.value)
     assert "done: nothing was run" in str(raised.value)
 
 
-def test_both_spellings_are_understood() -> None:
-    """Who writes British English types it."""
+def test_british_spellings_of_commands_and_options_are_accepted() -> None:
+    """They are aliases of the American ones."""
     assert parse(["pipeline", "quantise"]).command == "quantize"
     assert parse(["pipeline", "--json", "quantise"]).command == "quantize"
     assert parse(["pipeline", "explain", "quantise"]).stage == "quantize"
@@ -107,15 +107,15 @@ def test_both_spellings_are_understood() -> None:
 
 
 @pytest.mark.parametrize("words", ["--json status", "status --json", "--quiet status --json", "--json --quiet status"])
-def test_output_options_stand_before_or_behind_the_command(words: str) -> None:
-    """And one before is not undone by its absence behind."""
+def test_output_options_may_be_before_or_after_the_command(words: str) -> None:
+    """An option before the command stays set if it is absent after it."""
     assert parse(["pipeline", *words.split()]).json
     assert parse(["pipeline", *words.split()]).quiet == ("--quiet" in words)
 
 
 @pytest.mark.parametrize("flags", [{"calib": 0}, {"targets": "ethos-u56"}, {"nonsense": 1}], ids=str)
-def test_an_error_is_json_with_json(flags: dict[str, object], tmp_path: Path) -> None:
-    """One object with the same four parts and the status, on standard error; standard output stays empty."""
+def test_an_error_is_json_with_the_option_json(flags: dict[str, object], tmp_path: Path) -> None:
+    """Standard error has one object with the four parts and the status. Standard output is empty."""
     arguments = small("vela", tmp_path, **flags)
     plain, found = run(*arguments), run("--json", *arguments)
     assert_one_error(plain, 2)
@@ -126,8 +126,8 @@ def test_an_error_is_json_with_json(flags: dict[str, object], tmp_path: Path) ->
     assert plain.stderr.strip() == f"error: {parts}; done: {error['done']}; next: {error['next']}"
 
 
-def test_warnings_are_json_with_json(tmp_path: Path) -> None:
-    """So a script reads standard error line by line."""
+def test_warnings_are_json_with_the_option_json(tmp_path: Path) -> None:
+    """A script can then parse standard error line by line."""
     result = run("--json", *small("status", tmp_path, checkpoint="auto"))
     (line,) = result.stderr.splitlines()
     assert "SEEDED" in json.loads(line)["warning"]
@@ -135,7 +135,7 @@ def test_warnings_are_json_with_json(tmp_path: Path) -> None:
 
 
 def test_the_version_is_that_of_the_project() -> None:
-    """As pyproject.toml states it."""
+    """pyproject.toml declares it."""
     (version,) = re.findall(r'^version = "(.*)"$', (ROOT / "pyproject.toml").read_text(), re.M)
     assert run("--version").stdout == f"recreate-model {version}\n"
 
@@ -145,7 +145,7 @@ def test_the_version_is_that_of_the_project() -> None:
     ("typed", "completed"), [("recreate-model quan", "quantize"), ("recreate-model vela --targ", "--targets")]
 )
 def test_a_shell_completes_commands_and_options(typed: str, completed: str, tmp_path: Path) -> None:
-    """By the script that `completion bash` prints, in a real bash."""
+    """A real bash loads the script that `completion bash` prints."""
     script = tmp_path / "completion.sh"
     script.write_text(run("completion", "bash").stdout)
     words = typed.split()
@@ -161,7 +161,7 @@ echo "${{COMPREPLY[@]}}"
 
 
 def test_help_imports_nothing_heavy() -> None:
-    """No numpy either: it takes longer than all the rest of the help."""
+    """Importing numpy alone would take longer than everything else that the help does."""
     code = (
         "import sys; from pipeline.interface.arguments import parsers; parsers(); "
         "print(sorted(set(sys.modules) & {'numpy', 'tensorflow', 'rich', 'shtab', 'requests', 'PIL'}))"

@@ -1,4 +1,4 @@
-"""Conversion with given ranges: TensorFlow's own bytes, and a refusal for ranges that do not fit."""
+"""Conversion with given ranges: TensorFlow gives the same bytes, and ranges that do not fit are refused."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from recreate_model.tflite.model_view import read_model
 from tests.conftest import SMALL
 
 Spans = dict[str, tuple[float, float]]
-# Most that a limit of two right kernels' ranges may part, as a share: seen 1e-5, and 9e-5 of the softmax, which turns
-# what its input is off into a share. A picture left out of twelve changes limits by 0.02 and more.
+# Largest allowed relative difference between the ranges of two correct kernels. 1e-5 was seen, and 9e-5 after softmax,
+# which makes relative differences of absolute ones. Leaving out one picture of twelve changes ranges by 0.02 and more.
 SAME = 1e-3
 
 
@@ -34,7 +34,7 @@ def values() -> list[Array]:
 
 @pytest.fixture(scope="module")
 def spans(small_float: bytes, values: list[Array]) -> Spans:
-    """The ranges of the smallest network on those inputs, as we measure them."""
+    """The ranges of the smallest network on those inputs, as the pipeline measures them."""
     runner = Runner(convert.with_ranges_as_outputs(small_float), "xnnpack")
     measured = merge([runner.run_min_max(value) for value in values])
     return {name: (float(a), float(b)) for name, (a, b) in zip(convert.activations(small_float), measured, strict=True)}
@@ -46,7 +46,7 @@ def through_the_public_interface(
     small_weights: dict[str, Array],
     values: list[Array],
 ) -> tuple[bytes, Spans]:
-    """What `TFLiteConverter.convert()` returns for those inputs, and the ranges its calibrator measured."""
+    """What `TFLiteConverter.convert()` returns for those inputs, and the ranges that its calibrator measured."""
     import tensorflow as tf
     from ai_edge_litert import schema_py_generated as schema
     from tensorflow.lite.python.optimize import calibrator
@@ -86,10 +86,10 @@ def through_the_public_interface(
     return model, measured
 
 
-def test_the_bytes_are_those_of_the_public_converter(
+def test_the_bytes_equal_those_of_the_public_converter(
     through_the_public_interface: tuple[bytes, Spans], small_float: bytes
 ) -> None:
-    """With the calibrator's own ranges, every byte equals `convert()`'s but for the two names we restore."""
+    """With the calibrator's ranges, all bytes equal those of `convert()`, except for the tensor names we restore."""
     expected, measured = through_the_public_interface
     model = convert.parse(expected)
     graph = model.subgraphs[0]
@@ -98,10 +98,10 @@ def test_the_bytes_are_those_of_the_public_converter(
     assert digest_bytes(convert.quantize(small_float, measured)) == digest_bytes(convert.pack(model))
 
 
-def test_our_ranges_are_the_calibrators_but_for_residual_inputs(
+def test_ranges_equal_the_calibrators_except_for_residual_inputs(
     through_the_public_interface: tuple[bytes, Spans], small_float: bytes, spans: Spans
 ) -> None:
-    """Only what a residual addition overwrites differs, and there the calibrator's range covers ours."""
+    """A residual addition overwrites its input. There the calibrator's range contains ours."""
     _, theirs = through_the_public_interface
     view = read_model(small_float)
     overwritten = {
@@ -116,8 +116,8 @@ def test_our_ranges_are_the_calibrators_but_for_residual_inputs(
             assert theirs[name] == pytest.approx((low, high), rel=SAME)
 
 
-def test_the_model_is_as_the_published_card_says(small_float: bytes, spans: Spans) -> None:
-    """Names, shapes and types are the published ones, and no float tensor is left."""
+def test_the_model_agrees_with_the_published_card(small_float: bytes, spans: Spans) -> None:
+    """Names, shapes and types are the published ones, and there is no float tensor."""
     view = read_model(convert.quantize(small_float, spans))
     assert (view.input.name, view.input.shape, view.input.dtype) == ("tfl.quantize", (1, 96, 96, 3), "int8")
     assert (view.output.name, view.output.shape) == ("MobilenetV2/Predictions/Reshape_11", (1, 1001))
@@ -127,7 +127,7 @@ def test_the_model_is_as_the_published_card_says(small_float: bytes, spans: Span
 
 
 def test_every_convolution_is_quantized_per_channel(small_float: bytes, spans: Spans) -> None:
-    """Each weight tensor has one scale for each of its output channels, and zero points of zero."""
+    """Each weight tensor has one scale per output channel, and its zero points are 0."""
     view = read_model(convert.quantize(small_float, spans))
     weights = [view.tensors[op.inputs[1]] for op in view.operators if op.name.endswith("CONV_2D")]
     assert len(weights) == 53
@@ -137,8 +137,8 @@ def test_every_convolution_is_quantized_per_channel(small_float: bytes, spans: S
         assert set(tensor.quantization.zero_points) == {0}
 
 
-def test_one_range_moves_the_bytes(small_float: bytes, spans: Spans) -> None:
-    """The ranges are what decides: widening one of them gives another model."""
+def test_one_changed_range_changes_the_model(small_float: bytes, spans: Spans) -> None:
+    """One range is made wider."""
     name = "MobilenetV2/expanded_conv_2/add"
     low, high = spans[name]
     wider = convert.quantize(small_float, {**spans, name: (low, high * 1.1)})
@@ -158,27 +158,27 @@ def test_one_range_moves_the_bytes(small_float: bytes, spans: Spans) -> None:
 def test_ranges_that_do_not_fit_are_refused_by_name(
     change: dict[str, tuple[float, float] | None], message: str, small_float: bytes, spans: Spans
 ) -> None:
-    """A missing, additional, inverted or infinite range is an error that names the activation."""
+    """The error names the activation whose range is missing, additional, inverted or infinite."""
     changed = {name: span for name, span in {**spans, **change}.items() if span is not None}
     with pytest.raises(InputError, match=message):
         convert.quantize(small_float, changed)
 
 
-def test_a_graph_tensorflow_cannot_read_is_one_line() -> None:
-    """The converter's failure becomes our error, with the converter's own words in it."""
+def test_a_graph_that_tensorflow_cannot_read_is_a_one_line_error() -> None:
+    """The error contains the converter's message."""
     with pytest.raises(ToolError, match="expected the TensorFlow converter to succeed; found ") as caught:
         convert.convert_float(b"not a graph")
     assert "\n" not in str(caught.value)
 
 
 def test_the_converter_prints_nothing(small_weights: dict[str, Array], capfd: pytest.CaptureFixture[str]) -> None:
-    """TensorFlow writes to the file descriptors; none of it reaches the user."""
+    """TensorFlow writes to the file descriptors, and none of that reaches the user."""
     convert.convert_float(architecture.frozen_graph(SMALL, small_weights))
     assert capfd.readouterr() == ("", "")
 
 
 def test_damaged_models_are_refused(small_float: bytes, spans: Spans) -> None:
-    """Cut anywhere, or with a Git LFS pointer in its place, a model is one clear error."""
+    """A truncated model, or a Git LFS pointer in its place, is a clear error."""
     model = convert.quantize(small_float, spans)
     for data in (
         b"",

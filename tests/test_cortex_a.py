@@ -1,6 +1,6 @@
-"""Cortex-A: AArch64 code under an emulator, and how its root comes into the cache without touching the system.
+"""Cortex-A: AArch64 code under an emulator, and the setup of its root, which does not change the system.
 
-The root comes from the download cache, and is made there where it is missing.
+The tests use the root in the download cache, and create it there if it is missing.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ AARCH64_OF_ELF = 183
 
 @functools.cache
 def whole_root() -> Sysroot:
-    """The root in the cache; the test is skipped on a machine that cannot have it."""
+    """The root in the cache. Skips the test on a machine where it cannot be created."""
     try:
         return aarch64_setup.ensure(resources.cache_folder(), print)
     except ResourceError as error:
@@ -55,17 +55,17 @@ def root() -> Sysroot:
 
 @pytest.fixture
 def own_cache(tmp_path: Path) -> Iterator[Path]:
-    """A cache of the test's own, which does not outlive it: a root has 230 MB."""
+    """A cache for one test, removed afterwards because a root has 230 MB."""
     yield tmp_path / "cache"
     shutil.rmtree(tmp_path / "cache", ignore_errors=True)
 
 
 @pytest.fixture
 def own_root(root: Sysroot, own_cache: Path) -> Path:
-    """A copy of the root in a cache of the test's own; returns its folder."""
+    """The folder of a copy of the root, in a cache for one test."""
     folder = aarch64.folder(own_cache)
     folder.parent.mkdir(parents=True)
-    subprocess.run(["cp", "-a", root.folder, folder], check=True)  # hard links in it stay what they are
+    subprocess.run(["cp", "-a", root.folder, folder], check=True)  # keeps its hard links
     assert aarch64.find(own_cache) is not None
     return folder
 
@@ -80,7 +80,7 @@ def subject(finished_build: Request) -> Subject:
 
 @pytest.fixture
 def no_armnn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A system without Arm NN for its Python."""
+    """Hides Arm NN, as on a system without the package."""
     monkeypatch.setattr(armnn, "_SYSTEM_PYTHON", Path("/nonexistent/python3"))
 
 
@@ -98,22 +98,22 @@ def flipped(model: bytes) -> bytes:
     return bytes(changed)
 
 
-def _looked_at(row: Evidence) -> int:
+def _picture_count(row: Evidence) -> int:
     assert row.agreement is not None
     return row.agreement.n + row.agreement.undecided
 
 
-# What the rows say.
+# The content of the rows.
 
 
 @pytest.mark.slow
 def test_the_reference_kernels_are_bit_exact_as_aarch64_code(subject: Subject, root: Sysroot) -> None:
-    """On every picture; XNNPACK does on both emulated CPUs what it does here, and every tool has its version."""
+    """XNNPACK gives the same results on both emulated CPUs as here, and every tool has its version."""
     rows = emulated(cortex_a.check(subject, resources.cache_folder()))
     reference, *others = rows
     assert str(reference.agreement) == "3 of 3 bit-exact"
     litert = [row for row in others if "XNNPACK" in row.what]
-    assert [(row.holds, _looked_at(row)) for row in litert] == [(True, 3)] * 2
+    assert [(row.holds, _picture_count(row)) for row in litert] == [(True, 3)] * 2
     assert {row.device for row in litert} == {f"qemu-aarch64, {cpu.name} (emulated)" for cpu in CPUS}
     for row in rows:
         assert row.platform == "Cortex-A"
@@ -125,8 +125,8 @@ def test_the_reference_kernels_are_bit_exact_as_aarch64_code(subject: Subject, r
 
 
 @pytest.mark.slow
-def test_a_flipped_weight_is_noticed(subject: Subject, root: Sysroot, no_armnn: None) -> None:
-    """One bit of one weight: the reference kernels no longer give the expected bytes, here or emulated."""
+def test_a_flipped_bit_of_a_weight_is_detected(subject: Subject, root: Sysroot, no_armnn: None) -> None:
+    """The reference kernels then give other bytes than expected, both here and emulated."""
     rows = cortex_a.check(replace(subject, model=flipped(subject.model)), resources.cache_folder())
     reference = [row for row in rows if "reference" in row.what]
     assert len(reference) == 2
@@ -134,8 +134,8 @@ def test_a_flipped_weight_is_noticed(subject: Subject, root: Sysroot, no_armnn: 
 
 
 @pytest.mark.slow
-def test_other_classes_are_noticed(subject: Subject, root: Sysroot) -> None:
-    """Expected classes that are one off: of a trained network, XNNPACK and Arm NN are held against them too."""
+def test_wrong_expected_classes_are_detected(subject: Subject, root: Sysroot) -> None:
+    """All expected classes are off by one. For a trained network, XNNPACK and Arm NN are compared with them, too."""
     wrong = replace(subject, expected=np.roll(subject.expected, 1, axis=1), trained=True)
     rows = [row for row in cortex_a.check(wrong, resources.cache_folder()) if row.status != "not run"]
     assert len(rows) >= 5
@@ -143,8 +143,8 @@ def test_other_classes_are_noticed(subject: Subject, root: Sysroot) -> None:
 
 
 @pytest.mark.slow
-def test_what_ran_is_aarch64_code(root: Sysroot) -> None:
-    """Every library of LiteRT, and the Python itself, by their ELF headers."""
+def test_the_root_contains_aarch64_code(root: Sysroot) -> None:
+    """The ELF headers of Python and of every library of LiteRT and numpy say so."""
     libraries = [*(root.site / "ai_edge_litert").rglob("*.so"), *(root.site / "numpy").rglob("*.so")]
     pythons = [root.folder / cpu.name / "usr" / "bin" / f"python{root.python}" for cpu in CPUS]
     assert len(libraries) > 5
@@ -153,8 +153,8 @@ def test_what_ran_is_aarch64_code(root: Sysroot) -> None:
         assert (path, header[:4], int.from_bytes(header[18:], "little")) == (path, b"\x7fELF", AARCH64_OF_ELF)
 
 
-def test_code_of_this_machine_is_no_cortex_a(subject: Subject, tmp_path: Path, no_armnn: None) -> None:
-    """On another CPU it is `analyzed` and says so; on an aarch64 machine it is what ran."""
+def test_a_run_on_this_machine_is_not_a_run_on_cortex_a(subject: Subject, tmp_path: Path, no_armnn: None) -> None:
+    """On another CPU its status is `analyzed`, with a note. On an aarch64 machine it is `ran`."""
     rows = [row for row in cortex_a.check(subject, tmp_path) if row.status != "not run"]
     assert len(rows) == 2
     for row in rows:
@@ -174,25 +174,25 @@ def test_an_aarch64_machine_needs_no_emulator(
 
 
 def test_classes_of_seeded_weights_are_not_claimed(subject: Subject, tmp_path: Path, no_armnn: None) -> None:
-    """They hang on roundings: how many agree is told, and nothing is made of it."""
+    """They depend on rounding. The row says how many agree, and claims nothing."""
     assert not subject.trained
     (row,) = (row for row in cortex_a.check(subject, tmp_path) if "XNNPACK" in row.what)
     assert row.agreement is None
     assert re.search(r"seeded weights: .* not claimed; \d of 3 have it", row.note)
 
 
-def test_any_of_several_expected_winners_is_the_same_class() -> None:
-    """A tie in what is expected has no order; one in the outputs does not agree with everything."""
+def test_any_of_several_expected_best_classes_agrees() -> None:
+    """Tied expected scores have no order. Tied outputs, however, do not agree with every class."""
     expected = np.array([[1, 5, 5], [1, 5, 5], [1, 5, 5], [1, 2, 9]], np.int8)
     outputs = np.array([[0, 0, 9], [0, 9, 0], [9, 0, 0], [4, 4, 4]], np.int8)
     assert same_class(outputs, expected).hits == 2
 
 
-# What is missing.
+# Missing parts.
 
 
 def test_without_a_root_the_row_names_make_aarch64(subject: Subject, tmp_path: Path, no_armnn: None) -> None:
-    """Nothing ran, and it says what would change that; Arm NN likewise, with its packages."""
+    """Nothing ran, and the row says how to change that. The row of Arm NN names its packages."""
     if aarch64.emulator() is None:
         pytest.skip("no qemu-aarch64")
     missing = [row.missing for row in cortex_a.check(subject, tmp_path) if row.status == "not run"]
@@ -204,7 +204,7 @@ def test_without_a_root_the_row_names_make_aarch64(subject: Subject, tmp_path: P
 def test_without_an_emulator_the_row_names_its_package(
     subject: Subject, tmp_path: Path, no_armnn: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The package, and then `make aarch64`."""
+    """It names `make aarch64`, too."""
     monkeypatch.setenv("PATH", str(tmp_path))
     row = cortex_a.check(subject, tmp_path)[0]
     assert row.status == "not run"
@@ -216,7 +216,7 @@ def test_without_an_emulator_the_row_names_its_package(
 def test_a_damaged_root_is_not_used(
     subject: Subject, own_root: Path, no_armnn: None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A file that is gone, changed or new: a warning in one line, and a row that names `make aarch64`."""
+    """A missing, changed or additional file gives a one-line warning, and a row that names `make aarch64`."""
     cache = own_root.parents[1]
     victim, manifest = own_root / "site" / "ai_edge_litert" / "interpreter.py", own_root / "manifest.json"
     code, claims = victim.read_text(), manifest.read_text()
@@ -240,7 +240,7 @@ def test_a_damaged_root_is_not_used(
 
 
 def stand_in(folder: Path, otherwise: str) -> None:
-    """A qemu-aarch64 that answers like the real one, but knows one CPU and runs programs as the script says."""
+    """A qemu-aarch64 that knows one CPU, answers like the real one, and runs the given script in place of programs."""
     real = shutil.which("qemu-aarch64")
     folder.mkdir()
     program = folder / "qemu-aarch64"
@@ -252,10 +252,10 @@ def stand_in(folder: Path, otherwise: str) -> None:
 
 
 @pytest.mark.slow
-def test_an_emulator_that_crashes_is_a_failed_tool(
+def test_a_crash_of_the_emulator_is_a_tool_error(
     subject: Subject, root: Sysroot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Status 5, with its last words."""
+    """The status is 5, and the error has the last line of its output."""
     stand_in(tmp_path / "bin", "echo 'qemu: uncaught target signal 11 (Segmentation fault)' >&2; exit 139")
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     with pytest.raises(ToolError, match="found qemu: uncaught target signal 11") as caught:
@@ -268,7 +268,7 @@ def test_an_emulator_that_crashes_is_a_failed_tool(
 def test_a_cpu_that_the_emulator_lacks_is_named(
     subject: Subject, root: Sysroot, tmp_path: Path, no_armnn: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The other one runs all the same."""
+    """The model still runs on the other CPU."""
     stand_in(tmp_path / "bin", 'exec {real} "$@"')
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     rows = cortex_a.check(subject, resources.cache_folder())
@@ -276,12 +276,12 @@ def test_a_cpu_that_the_emulator_lacks_is_named(
     assert any(row.status == "not run" and "cortex-a76" in row.what for row in rows)
 
 
-# Arm NN of the system.
+# The system's Arm NN.
 
 
 @pytest.mark.slow
-def test_the_systems_arm_nn_is_a_second_opinion(subject: Subject, tmp_path: Path) -> None:
-    """Its parser takes the model, and its own kernels run all of it."""
+def test_the_systems_arm_nn_runs_the_model(subject: Subject, tmp_path: Path) -> None:
+    """Its parser accepts the model, and its own kernels run all operators."""
     if armnn.find() is None:
         pytest.skip(f"no Arm NN: apt-get install {armnn.PACKAGES}")
     row = cortex_a.check(subject, tmp_path)[-1]
@@ -292,8 +292,8 @@ def test_the_systems_arm_nn_is_a_second_opinion(subject: Subject, tmp_path: Path
 
 
 @pytest.mark.slow
-def test_a_model_that_arm_nn_cannot_run_is_a_failed_tool(subject: Subject, tmp_path: Path) -> None:
-    """Its last words in one line, and not a row that looks fine."""
+def test_a_model_that_arm_nn_cannot_run_is_a_tool_error(subject: Subject, tmp_path: Path) -> None:
+    """The error is one line, and there is no row that looks like a result."""
     found = armnn.find()
     if found is None:
         pytest.skip(f"no Arm NN: apt-get install {armnn.PACKAGES}")
@@ -302,11 +302,11 @@ def test_a_model_that_arm_nn_cannot_run_is_a_failed_tool(subject: Subject, tmp_p
         cortex_a.run_job(place, "armnn", (found[1],), replace(subject, model=b"no model"))
 
 
-# How the root comes into the cache.
+# Setting up the root.
 
 
-def test_the_locked_runtime_is_the_one_of_this_program() -> None:
-    """Another LiteRT would be evidence of another program."""
+def test_the_root_has_the_locked_runtime_of_this_program() -> None:
+    """Results of another version of LiteRT would be evidence for another program."""
     pattern = re.compile(r"^(ai-edge-litert|numpy)==([\w.]+)", re.MULTILINE)
     locked = dict(pattern.findall(aarch64.LOCK.read_text()))
     runtime = pattern.findall((ROOT / "requirements" / "runtime.lock").read_text())
@@ -328,12 +328,12 @@ def set_up(cache: Path, *options: str) -> subprocess.CompletedProcess[str]:
 
 
 def assert_nothing_left(cache: Path) -> None:
-    """Lock files and nothing else."""
+    """Requires that the cache has only lock files."""
     assert [path for path in cache.rglob("*") if path.is_file() and path.suffix != ".lock"] == []
 
 
 def system_state() -> tuple[str, str, list[str]]:
-    """What setting up could change in the system and must not."""
+    """Everything in the system that the setup might change and must not."""
     architectures = subprocess.check_output(["dpkg", "--print-foreign-architectures"], text=True)
     status = Path("/var/lib/dpkg/status")
     listed = sorted(path.name for path in Path("/var/lib/apt/lists").glob("*arm64*"))
@@ -341,8 +341,8 @@ def system_state() -> tuple[str, str, list[str]]:
 
 
 @pytest.mark.slow
-def test_a_root_is_made_once_and_the_system_stays_as_it_was(own_cache: Path) -> None:
-    """The whole way, with real packages: the second call finds it, no architecture and no package is added."""
+def test_a_root_is_created_once_without_changing_the_system(own_cache: Path) -> None:
+    """Uses real packages. The second call finds the root, and the system gets no architecture and no package."""
     whole_root()
     before = system_state()
     cache = own_cache
@@ -362,8 +362,8 @@ def test_a_root_is_made_once_and_the_system_stays_as_it_was(own_cache: Path) -> 
 
 
 @pytest.mark.slow
-def test_a_damaged_root_is_made_again(own_root: Path) -> None:
-    """`make aarch64` puts a whole one in its place."""
+def test_make_aarch64_replaces_a_damaged_root(own_root: Path) -> None:
+    """The root lacks one file of LiteRT."""
     (own_root / "site" / "ai_edge_litert" / "interpreter.py").unlink()
     cache = own_root.parents[1]
     assert set_up(cache, "--quiet").returncode == 0
@@ -372,7 +372,7 @@ def test_a_damaged_root_is_made_again(own_root: Path) -> None:
 
 @pytest.mark.parametrize("program", ["qemu-aarch64", "apt-get"])
 def test_a_missing_program_is_named(program: str, tmp_path: Path) -> None:
-    """Status 4 with its package, and an empty cache."""
+    """The status is 4, the error names its package, and the cache is empty."""
     if aarch64.native():
         pytest.skip("nothing is set up on an aarch64 machine")
     present = {"qemu-aarch64", "apt-get", "apt-config", "dpkg"} - {program}
@@ -388,8 +388,8 @@ def test_a_missing_program_is_named(program: str, tmp_path: Path) -> None:
     [(NOWHERE, "127.0.0.1"), ("no source\n", "sources.list"), ("", "python3")],
     ids=["unreachable", "malformed", "empty"],
 )
-def test_packages_that_cannot_be_had_leave_nothing(sources: str, words: str, tmp_path: Path) -> None:
-    """One line with apt's own words, status 4, and nothing in the cache."""
+def test_unavailable_packages_leave_nothing_in_the_cache(sources: str, words: str, tmp_path: Path) -> None:
+    """The error is one line with apt's message, and the status is 4."""
     needs_programs()
     named = tmp_path / "sources"
     named.write_text(sources)
@@ -400,8 +400,8 @@ def test_packages_that_cannot_be_had_leave_nothing(sources: str, words: str, tmp
     assert_nothing_left(tmp_path / "cache")
 
 
-def test_a_file_of_sources_that_is_not_there_is_bad_input(tmp_path: Path) -> None:
-    """It is the user's, and is not replaced by the system's."""
+def test_a_missing_file_of_apt_sources_is_bad_input(tmp_path: Path) -> None:
+    """The user named it, so the sources of the system do not replace it."""
     needs_programs()
     result = run(
         "aarch64", "--quiet", RECREATE_MODEL_CACHE=str(tmp_path), RECREATE_MODEL_APT_SOURCES="/nonexistent/sources"
@@ -412,8 +412,10 @@ def test_a_file_of_sources_that_is_not_there_is_bad_input(tmp_path: Path) -> Non
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", ["unreachable", "hash"])
-def test_wheels_that_cannot_be_had_leave_nothing(fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No index, or a wheel with another hash than the locked one."""
+def test_unavailable_wheels_leave_nothing_in_the_cache(
+    fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is no package index, or a wheel has another hash than the locked one."""
     whole_root()
     if fault == "unreachable":
         settings = {"PIP_CONFIG_FILE": os.devnull, "PIP_INDEX_URL": "http://127.0.0.1:9/", "PIP_RETRIES": "0"}
@@ -438,8 +440,8 @@ def setting_up(cache: Path, sources: Path) -> subprocess.Popen[str]:
 
 
 @pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGTERM])
-def test_a_run_that_is_stopped_halfway_leaves_no_root(stop: signal.Signals, tmp_path: Path) -> None:
-    """While apt waits for an answer: apt ends with it, and the next run starts from nothing."""
+def test_a_setup_stopped_halfway_leaves_no_root(stop: signal.Signals, tmp_path: Path) -> None:
+    """It is stopped while apt waits for an answer. apt ends too, and the next run starts from the beginning."""
     needs_programs()
     cache, sources = tmp_path / "cache", tmp_path / "sources"
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -464,8 +466,8 @@ def test_a_run_that_is_stopped_halfway_leaves_no_root(stop: signal.Signals, tmp_
     assert_nothing_left(cache)
 
 
-def test_two_at_once_take_turns(tmp_path: Path) -> None:
-    """The second says that it waits."""
+def test_two_setups_at_once_take_turns(tmp_path: Path) -> None:
+    """The second one prints that it waits."""
     needs_programs()
     cache, sources = tmp_path / "cache", tmp_path / "sources"
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -482,12 +484,12 @@ def test_two_at_once_take_turns(tmp_path: Path) -> None:
                     one.kill()
 
 
-# The real thing.
+# The trained network.
 
 
 @pytest.mark.shared
-def test_the_trained_network_holds_as_aarch64_code(shared: Path, tmp_path: Path) -> None:
-    """1.0_224 on ten photographs: bit-exact, and of the same class under XNNPACK and Arm NN."""
+def test_the_trained_network_gives_the_same_results_as_aarch64_code(shared: Path, tmp_path: Path) -> None:
+    """On ten photographs, 1.0_224 is bit-exact, and has the same classes under XNNPACK and Arm NN."""
     whole_root()
     request = Request(
         checkpoint=str(shared / "checkpoint" / "mobilenet_v2_1.0_224.tgz"),
@@ -502,4 +504,4 @@ def test_the_trained_network_holds_as_aarch64_code(shared: Path, tmp_path: Path)
     rows = emulated(cortex_a.check(trained, resources.cache_folder()))
     assert len(rows) >= 3
     for row in rows:
-        assert (row.what, row.holds, _looked_at(row)) == (row.what, True, 10)
+        assert (row.what, row.holds, _picture_count(row)) == (row.what, True, 10)

@@ -1,7 +1,7 @@
-"""What stands beside the C sources for TensorFlow Lite Micro: compiled, linked and run by real tools.
+"""The files for TensorFlow Lite Micro (TFLM), compiled, linked and run by real tools.
 
-TFLM's sources are in no package. The example is compiled against `tflm_stub/`, which declares what it uses and returns
-the test vector's output; what TFLM computes is tested through the distribution `tflite-micro` in test_tflm.py.
+No package contains the sources of TFLM. The example is compiled against `tflm_stub/`, which declares what it uses and
+returns the output of the test vector. test_tflm.py tests what TFLM computes, with the distribution `tflite-micro`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ CPP = [("g++", "-std=c++17"), ("g++", "-std=c++20")]
 CORTEX_M = [("arm-none-eabi-g++", "-std=c++17", "-mthumb", f"-mcpu=cortex-{cpu}") for cpu in ("m55", "m7", "m4")]
 LABELS = [f"class {number}" for number in range(5)]
 MEASURED = tflm.Measurement("0.0", 4096, 3072, 1024, np.zeros((1, 5), np.int8), 0.1)
-# What the stub needs to know of the tiny model, as the example's own headers say it.
+# What the stub needs to know about the tiny model, from the headers of the example.
 STUB_MACROS = (
     *("-DSTUB_ARENA=4096", "-DSTUB_INPUT=tiny_test_input", "-DSTUB_OUTPUT=tiny_test_output"),
     *(f"-DSTUB_{name}=TINY_{name}" for name in ("INPUT_BYTES", "INPUT_SCALE", "INPUT_ZERO_POINT", "OUTPUT_BYTES")),
@@ -49,7 +49,7 @@ def model() -> bytes:
 
 @pytest.fixture
 def sources(model: bytes, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """The tiny model's whole folder, its arena as if it had been measured."""
+    """All files of the tiny model, with an arena size as if it had been measured."""
     monkeypatch.setattr(tflm, "is_available", lambda: False)
     made = {**model_sources(model, "tiny"), **label_sources(LABELS), **tflm_files(model, "tiny")}
     return made | {"tiny_arena.h": arena_header(MEASURED, "tiny")}
@@ -74,10 +74,10 @@ def example(folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("language", [*C, ("g++", "-x", "c++", "-std=c++17")], ids=" ".join)
-def test_the_vector_compiles_and_holds_input_and_output(
+def test_the_vector_compiles_and_contains_input_and_output(
     tmp_path: Path, model: bytes, sources: Mapping[str, str], language: tuple[str, ...]
 ) -> None:
-    """Byte for byte what the reference kernels were given and gave, each aligned to 16."""
+    """They are those of the reference kernels, byte for byte, each aligned to 16 bytes."""
     write(tmp_path, sources)
     compile_c(tmp_path, language, "tiny_test_vector.c")
     content, alignment = section(tmp_path, language[0], ".rodata")
@@ -87,8 +87,8 @@ def test_the_vector_compiles_and_holds_input_and_output(
     assert alignment >= 16
 
 
-def test_the_golden_output_is_what_the_reference_kernels_give(model: bytes) -> None:
-    """Run again by LiteRT itself, with the kernels named here."""
+def test_the_golden_output_is_that_of_the_reference_kernels(model: bytes) -> None:
+    """LiteRT runs the model again with its reference kernels."""
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
     vector = golden_vector(model, "tiny")
@@ -101,7 +101,7 @@ def test_the_golden_output_is_what_the_reference_kernels_give(model: bytes) -> N
 
 
 def test_a_changed_weight_changes_the_golden_output(model: bytes) -> None:
-    """The vector would notice it; the input stays."""
+    """The vector therefore detects the change. The input is the same."""
 
     def flip(tree: object) -> None:
         weights = edited_models.data(tree, edited_models.operand(tree, "CONV_2D", 1))
@@ -112,8 +112,8 @@ def test_a_changed_weight_changes_the_golden_output(model: bytes) -> None:
     assert not np.array_equal(before.output, after.output)
 
 
-def test_the_input_is_no_plain_surface(model: bytes) -> None:
-    """A constant input would leave most of a kernel untried."""
+def test_the_input_has_many_different_values(model: bytes) -> None:
+    """A constant input would leave most of a kernel untested."""
     picture = golden_vector(model, "tiny").input
     assert len(np.unique(picture)) > 30
 
@@ -122,7 +122,7 @@ def test_the_input_is_no_plain_surface(model: bytes) -> None:
 
 
 def test_the_resolver_has_the_operators_of_the_file(model: bytes) -> None:
-    """Each once, in the order of their names, and the number of them."""
+    """Each operator is added once, in the order of the names, and the header has their number."""
     view = read_model(model)
     header = resolver_header(view, "tiny")
     added = re.findall(r"resolver\.Add(\w+)\(\)", header)
@@ -130,8 +130,8 @@ def test_the_resolver_has_the_operators_of_the_file(model: bytes) -> None:
     assert f"#define TINY_OPERATORS {len(view.operator_names)}\n" in header
 
 
-def test_another_operator_in_the_file_is_another_in_the_resolver(model: bytes) -> None:
-    """Nothing of the snippet is fixed."""
+def test_another_operator_in_the_file_changes_the_resolver(model: bytes) -> None:
+    """The list of operators is read from the file."""
 
     def relabel(tree: object) -> None:
         edited_models.operator(tree, "SOFTMAX").opcodeIndex = edited_models.code(tree, "LOGISTIC")
@@ -152,7 +152,7 @@ def edit_operator(name: str, new: str, custom: bytes | None = None) -> bytes:
 
 
 def reshaped(shape: list[int]) -> bytes:
-    """The tiny model with another shape of its input."""
+    """The tiny model with another shape for its input."""
 
     def change(tree: object) -> None:
         graph = tree.subgraphs[0]  # type: ignore[attr-defined]
@@ -176,8 +176,8 @@ def reshaped(shape: list[int]) -> bytes:
     ],
     ids=["operator", "custom operator", "batch", "not square", "no size", "four colors", "cannot run", "float", "cut"],
 )
-def test_what_cannot_be_expressed_or_run_is_refused_by_name(make: object, named: str) -> None:
-    """One error, before anything is handed out to be written."""
+def test_a_model_that_cannot_be_expressed_or_run_is_refused(make: object, named: str) -> None:
+    """The error names the reason, before any file is generated."""
     with pytest.raises(InputError, match=named):
         tflm_files(make(), "tiny")  # type: ignore[operator]
 
@@ -187,13 +187,13 @@ def test_what_cannot_be_expressed_or_run_is_refused_by_name(make: object, named:
 
 @pytest.mark.parametrize("language", [*CPP, *CORTEX_M], ids=" ".join)
 def test_the_example_compiles(tmp_path: Path, sources: Mapping[str, str], language: tuple[str, ...]) -> None:
-    """For this machine and for three Cortex-M, against the stand-in for TFLM."""
+    """It compiles for this machine and for three Cortex-M, against the stub of TFLM."""
     write(tmp_path, sources)
     compile_example(tmp_path, language)
 
 
-def test_the_example_passes_on_the_golden_output(tmp_path: Path, model: bytes, sources: Mapping[str, str]) -> None:
-    """It checks the model, registers the operators, runs, compares, and names the winner by its label."""
+def test_the_example_passes_for_the_golden_output(tmp_path: Path, model: bytes, sources: Mapping[str, str]) -> None:
+    """It checks the model, registers the operators, runs, compares, and prints the label of the best class."""
     write(tmp_path, sources)
     compile_example(tmp_path, CPP[0])
     finished = example(tmp_path)
@@ -204,8 +204,8 @@ def test_the_example_passes_on_the_golden_output(tmp_path: Path, model: bytes, s
     assert "PASS: all 5 scores" in finished.stdout
 
 
-def test_the_example_fails_on_one_score_that_differs(tmp_path: Path, sources: Mapping[str, str]) -> None:
-    """By a single level."""
+def test_the_example_fails_for_one_wrong_score(tmp_path: Path, sources: Mapping[str, str]) -> None:
+    """The score differs by one level."""
     write(tmp_path, sources)
     compile_example(tmp_path, CPP[0], error=1)
     finished = example(tmp_path)
@@ -214,7 +214,7 @@ def test_the_example_fails_on_one_score_that_differs(tmp_path: Path, sources: Ma
 
 
 @pytest.mark.parametrize(
-    ("file", "old", "new", "said"),
+    ("file", "old", "new", "message"),
     [
         ("tiny.h", "TINY_CRC32 0x", "TINY_CRC32 1 + 0x", "the model is not where it was linked to"),
         ("tiny_arena.h", "TINY_ARENA_SIZE 4096", "TINY_ARENA_SIZE 4080", "the arena is too small"),
@@ -223,19 +223,19 @@ def test_the_example_fails_on_one_score_that_differs(tmp_path: Path, sources: Ma
     ],
 )
 def test_the_example_says_what_is_wrong(
-    tmp_path: Path, sources: Mapping[str, str], file: str, old: str, new: str, said: str
+    tmp_path: Path, sources: Mapping[str, str], file: str, old: str, new: str, message: str
 ) -> None:
-    """A model that is not where it should be, too small an arena, too few operators, a header of another model."""
+    """The model is missing at its address, the arena or the resolver is too small, or a header is of another model."""
     assert old in sources[file]
     write(tmp_path, {**sources, file: sources[file].replace(old, new)})
     compile_example(tmp_path, CPP[0])
     finished = example(tmp_path)
     assert finished.returncode == 1
-    assert finished.stdout == f"FAIL: {said}\n"
+    assert finished.stdout == f"FAIL: {message}\n"
 
 
 def test_without_a_measured_arena_the_example_names_the_command(tmp_path: Path, sources: Mapping[str, str]) -> None:
-    """It does not compile, rather than guess."""
+    """It does not compile, because a guessed size would be wrong."""
     unmeasured = arena_header(None, "tiny")
     assert "NOT MEASURED" in unmeasured
     assert "ARENA_SIZE" not in unmeasured
@@ -257,7 +257,7 @@ def cmake(folder: Path, source: Path, *options: str) -> None:
 
 
 def test_cmake_builds_the_library_without_tflm(tmp_path: Path, sources: Mapping[str, str]) -> None:
-    """A C compiler is enough; no example comes about."""
+    """A C compiler is enough. The example is not built."""
     write(tmp_path, sources)
     cmake(tmp_path / "build", tmp_path)
     assert (tmp_path / "build" / "libtiny.a").is_file()
@@ -265,7 +265,7 @@ def test_cmake_builds_the_library_without_tflm(tmp_path: Path, sources: Mapping[
 
 
 def test_cmake_builds_and_runs_the_example_in_a_project_with_tflm(tmp_path: Path, sources: Mapping[str, str]) -> None:
-    """The folder is a sub-folder of a project that has a target `tflm`."""
+    """The folder is a subfolder of a project with a target `tflm`."""
     (tmp_path / "cortex_m").mkdir()
     write(tmp_path / "cortex_m", sources)
     macros = ";".join(macro.removeprefix("-D") for macro in STUB_MACROS)
@@ -282,8 +282,8 @@ add_subdirectory(cortex_m)
     assert b"PASS" in finished.stdout
 
 
-def test_cmake_takes_a_checkout_of_tflm(tmp_path: Path, sources: Mapping[str, str]) -> None:
-    """Its headers, and the library where its own makefile leaves it."""
+def test_cmake_accepts_a_checkout_of_tflm(tmp_path: Path, sources: Mapping[str, str]) -> None:
+    """It uses the headers there, and the library where the makefile of TFLM puts it."""
     write(tmp_path, sources)
     checkout = tmp_path / "tflite-micro"
     checkout.mkdir()
@@ -298,8 +298,8 @@ def test_cmake_takes_a_checkout_of_tflm(tmp_path: Path, sources: Mapping[str, st
     assert b"PASS" in run(tmp_path, str(tmp_path / "build" / "tiny_example")).stdout
 
 
-def test_cmake_refuses_a_tflm_without_a_library(tmp_path: Path, sources: Mapping[str, str]) -> None:
-    """Where the folder named has none, it says so."""
+def test_cmake_refuses_a_checkout_of_tflm_without_a_library(tmp_path: Path, sources: Mapping[str, str]) -> None:
+    """The error names the variable TFLM_LIBRARY."""
     run(tmp_path, "cmake", "--version")
     write(tmp_path, sources)
     command = ["cmake", "-S", ".", "-B", "build", f"-DTFLM_DIR={tmp_path}"]
@@ -308,10 +308,10 @@ def test_cmake_refuses_a_tflm_without_a_library(tmp_path: Path, sources: Mapping
     assert "TFLM_LIBRARY" in finished.stderr
 
 
-# The same text
+# Reproducible text
 
 
-def test_the_text_depends_on_the_model_and_the_name_alone(tmp_path: Path, model: bytes) -> None:
+def test_the_text_depends_only_on_the_model_and_its_name(tmp_path: Path, model: bytes) -> None:
     """Another process, folder, hash seed, locale and time zone give the same text."""
     (tmp_path / "model").write_bytes(model)
     code = (

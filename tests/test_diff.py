@@ -1,4 +1,4 @@
-"""Comparing two models: never more than was looked at, and every place where they part."""
+"""Comparing two models: the verdict claims no more than was compared, and every difference is listed."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ Change = Callable[[Any], None]
 
 @pytest.fixture(scope="session")
 def small(finished_build: Request) -> bytes:
-    """The smallest network as INT8 model: it has ADDs."""
+    """The smallest network as an INT8 model. It has ADD operators."""
     return model("small", finished_build)
 
 
 def ulp_up(value: float) -> float:
-    """The next float32."""
+    """The next larger float32."""
     return float(np.nextafter(np.float32(value), np.float32(np.inf)))
 
 
@@ -104,7 +104,7 @@ def _no_options(tree: Any) -> None:
     one.builtinOptionsType, one.builtinOptions = 0, None
 
 
-def _beta(tree: Any) -> None:
+def _softmax_beta(tree: Any) -> None:
     operator(tree, "SOFTMAX").builtinOptions.beta = ulp_up(1)
 
 
@@ -116,7 +116,7 @@ def _new_shape(tree: Any) -> None:
     data(tree, operand(tree, "RESHAPE", 1))[0] ^= 3
 
 
-def _dynamic(tree: Any) -> None:
+def _dynamic_shape(tree: Any) -> None:
     result(tree, "CONV_2D").shapeSignature = [-1, 4, 4, 8]
 
 
@@ -171,7 +171,7 @@ def _scale_that_reshape_does_not_keep(tree: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "verdict", "kind", "said"),
+    ("change", "verdict", "kind", "message"),
     [
         (
             _weight,
@@ -199,11 +199,11 @@ def _scale_that_reshape_does_not_keep(tree: Any) -> None:
         (_padding, Verdict.DIFFERENT, Kind.OPTIONS, "padding SAME against VALID"),
         (_activation, Verdict.DIFFERENT, Kind.OPTIONS, "fused_activation_function RELU6 against NONE"),
         (_no_options, Verdict.DIFFERENT, Kind.OPTIONS, "options SoftmaxOptions against NONE"),
-        (_beta, Verdict.DIFFERENT, Kind.OPTIONS, "beta 1 against 1.00000012"),
+        (_softmax_beta, Verdict.DIFFERENT, Kind.OPTIONS, "beta 1 against 1.00000012"),
         (_asymmetric, Verdict.DIFFERENT, Kind.OPTIONS, "asymmetric_quantize_inputs False against True"),
         (_version, Verdict.SAME_GRAPH, Kind.VERSIONS, "version 3 against 4"),
         (_new_shape, Verdict.DIFFERENT, Kind.OPERANDS, "1 of 2 elements differs"),
-        (_dynamic, Verdict.DIFFERENT, Kind.SHAPES, "shape signature nothing against [-1, 4, 4, 8]"),
+        (_dynamic_shape, Verdict.DIFFERENT, Kind.SHAPES, "shape signature nothing against [-1, 4, 4, 8]"),
         (_variable, Verdict.DIFFERENT, Kind.OTHER, "variable False against True"),
         (_left_out_bias, Verdict.DIFFERENT, Kind.WIRING, "against none"),
         (_missing_bias, Verdict.DIFFERENT, Kind.WIRING, "against none"),
@@ -212,13 +212,15 @@ def _scale_that_reshape_does_not_keep(tree: Any) -> None:
         (_other_version_of_the_schema, Verdict.DIFFERENT, Kind.OTHER, "schema version 3 against 4"),
     ],
 )
-def test_a_change_that_matters_is_found_and_named(change: Change, verdict: Verdict, kind: Kind, said: str) -> None:
-    """One number, option or operator changed: the verdict it leaves, and the place first among what decides."""
+def test_a_change_of_the_computation_is_found_and_named(
+    change: Change, verdict: Verdict, kind: Kind, message: str
+) -> None:
+    """One number, option or operator changes. The verdict fits, and the change is the first that decides it."""
     one = tiny_model("int8")
     comparison = compare(one, edited(one, change))
     assert comparison.verdict is verdict
     assert comparison.decisive[0].kind is kind
-    assert said in comparison.decisive[0].what
+    assert message in comparison.decisive[0].what
     assert compare(edited(one, change), one).verdict is verdict
 
 
@@ -226,7 +228,7 @@ def _renamed(tree: Any) -> None:
     result(tree, "CONV_2D").name = b"another"
 
 
-def _described(tree: Any) -> None:
+def _with_another_description(tree: Any) -> None:
     tree.description = b"Mine."
 
 
@@ -271,7 +273,7 @@ def _unused_tensor(tree: Any) -> None:
     new_tensor(tree, tree.subgraphs[0].tensors[0], 0, b"nobody")
 
 
-def _signed(tree: Any) -> None:
+def _with_signature(tree: Any) -> None:
     signature, names = schema.SignatureDefT(), schema.TensorMapT()
     signature.signatureKey, signature.inputs, signature.outputs = b"serve", [names], [schema.TensorMapT()]
     names.name, names.tensorIndex = b"x", int(tree.subgraphs[0].inputs[0])
@@ -283,10 +285,10 @@ def _signed(tree: Any) -> None:
     ("change", "kind"),
     [
         (_renamed, Kind.NAMES),
-        (_described, Kind.METADATA),
+        (_with_another_description, Kind.METADATA),
         (_metadata, Kind.METADATA),
         (_no_metadata, Kind.METADATA),
-        (_signed, Kind.METADATA),
+        (_with_signature, Kind.METADATA),
         (_unused_code, Kind.LAYOUT),
         (_other_order_of_codes, Kind.LAYOUT),
         (_other_order_of_buffers, Kind.LAYOUT),
@@ -295,8 +297,8 @@ def _signed(tree: Any) -> None:
         (_unused_tensor, Kind.LAYOUT),
     ],
 )
-def test_a_change_that_no_computation_sees_leaves_the_content(change: Change, kind: Kind) -> None:
-    """Packed anew, renamed, described otherwise, in another order: the same content, and what changed is named."""
+def test_a_change_outside_the_computation_keeps_the_content(change: Change, kind: Kind) -> None:
+    """Names, descriptions, order or packing change. The verdict is SAME_CONTENT, and the kind of change is counted."""
     one = tiny_model("int8")
     for other in (edited(one, change), edited(one, change, filler=b"12345678")):
         comparison = compare(one, other)
@@ -304,8 +306,8 @@ def test_a_change_that_no_computation_sees_leaves_the_content(change: Change, ki
         assert kind in comparison.counts
 
 
-def test_a_file_is_identical_to_itself_alone() -> None:
-    """No difference at all for the same bytes; and for a byte more behind them there is one."""
+def test_a_file_is_identical_only_to_itself() -> None:
+    """The same bytes have no difference. One additional byte at the end is a difference."""
     one = tiny_model("int8")
     assert compare(one, bytes(bytearray(one))).verdict is Verdict.IDENTICAL
     assert compare(one, edited(one, filler=b"12345678")).verdict is Verdict.SAME_CONTENT
@@ -316,7 +318,7 @@ def test_a_file_is_identical_to_itself_alone() -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_the_order_of_tensors_does_not_matter(seed: int, small: bytes) -> None:
-    """Tensors are paired by the operands they are, whatever their index."""
+    """Tensors are paired by the operands that they are, not by their index."""
     order = list(range(len(read_model(small).tensors)))
     random.Random(seed).shuffle(order)
     assert compare(small, permuted(small, order)).verdict is Verdict.SAME_CONTENT
@@ -330,8 +332,8 @@ def test_the_order_of_tensors_does_not_matter(seed: int, small: bytes) -> None:
     assert changed.decisive[0].elements.first == 7
 
 
-def test_swapped_operands_of_an_addition_are_another_wiring(small: bytes) -> None:
-    """The sum is the same, but a comparison of the wiring does not say so."""
+def test_swapped_operands_of_an_addition_change_the_wiring(small: bytes) -> None:
+    """The sum is the same, but the comparison does not know that addition is commutative."""
 
     def change(tree: Any) -> None:
         one = operator(tree, "ADD")
@@ -343,8 +345,8 @@ def test_swapped_operands_of_an_addition_are_another_wiring(small: bytes) -> Non
     assert "ADD, input 0" in comparison.decisive[0].where
 
 
-def test_swapped_outputs_and_signatures_are_another_wiring() -> None:
-    """Names that both signatures have stand for the same tensors, or the models differ for who calls by name."""
+def test_swapped_outputs_of_a_signature_change_the_wiring() -> None:
+    """A name in both signatures has to mean the same tensor, because callers use the names."""
 
     def two_outputs(first: str, second: str) -> bytes:
         def change(tree: Any) -> None:
@@ -366,26 +368,28 @@ def test_swapped_outputs_and_signatures_are_another_wiring() -> None:
     assert compare(two_outputs("a", "a"), two_outputs("a", "b")).verdict is Verdict.SAME_CONTENT
 
 
-def _signed_inside(tree: Any) -> None:
-    _signed(tree)
+def _signature_of_an_inner_tensor(tree: Any) -> None:
+    _with_signature(tree)
     tree.signatureDefs[0].outputs[0].tensorIndex = int(operator(tree, "CONV_2D").outputs[0])
 
 
-def _signed_inside_by_another_name(tree: Any) -> None:
-    _signed_inside(tree)
+def _signature_of_an_inner_tensor_by_another_name(tree: Any) -> None:
+    _signature_of_an_inner_tensor(tree)
     tree.signatureDefs[0].outputs[0].name = b"z"
 
 
-def _signed_without_output(tree: Any) -> None:
-    _signed(tree)
+def _signature_without_output(tree: Any) -> None:
+    _with_signature(tree)
     tree.signatureDefs[0].outputs = []
 
 
-@pytest.mark.parametrize("change", [_signed_inside, _signed_inside_by_another_name, _signed_without_output])
-def test_a_signature_that_leads_elsewhere_is_another_wiring(change: Change) -> None:
-    """Who calls by it gets another tensor than the graph's output, or none; alone or against the plain one."""
+@pytest.mark.parametrize(
+    "change", [_signature_of_an_inner_tensor, _signature_of_an_inner_tensor_by_another_name, _signature_without_output]
+)
+def test_a_signature_with_another_output_changes_the_wiring(change: Change) -> None:
+    """Its output is not that of the graph, or is missing. The other model has a usual signature or none."""
     plain = tiny_model("int8")
-    for one in (plain, edited(plain, _signed)):
+    for one in (plain, edited(plain, _with_signature)):
         for comparison in (compare(one, edited(plain, change)), compare(edited(plain, change), one)):
             assert comparison.verdict is Verdict.DIFFERENT
             assert {each.kind for each in comparison.decisive} == {Kind.WIRING}
@@ -405,24 +409,24 @@ def _with_metadata(name: bytes) -> Change:
 @pytest.mark.parametrize(
     "name", ["reduced_precision_support", "model_control_dependencies", "OfflineMemoryAllocation", "TFLITE_METADATA"]
 )
-def test_metadata_that_runtimes_go_by_is_no_mere_metadata(name: str) -> None:
-    """It decides the precision, the order of operators, where tensors lie or what is done to the input."""
+def test_metadata_that_runtimes_use_is_a_difference(name: str) -> None:
+    """It decides the precision, the order of operators, the memory of tensors, or the preprocessing of the input."""
     one = tiny_model("int8")
     comparison = compare(one, edited(one, _with_metadata(name.encode())))
     assert (comparison.verdict, comparison.decisive[0].kind) == (Verdict.DIFFERENT, Kind.OTHER)
     assert compare(one, edited(one, _with_metadata(b"my notes"))).verdict is Verdict.SAME_CONTENT
 
 
-def test_a_memory_plan_is_of_the_tensors_in_their_order() -> None:
-    """The same plan for tensors in another order puts them elsewhere."""
+def test_a_memory_plan_depends_on_the_order_of_tensors() -> None:
+    """The same plan with tensors in another order gives them other addresses."""
     one = edited(tiny_model("int8"), _with_metadata(b"OfflineMemoryAllocation"))
     order = list(range(len(read_model(one).tensors)))[::-1]
     assert compare(one, permuted(one, order)).verdict is Verdict.DIFFERENT
     assert compare(one, edited(one, filler=b"12345678")).verdict is Verdict.SAME_CONTENT
 
 
-def test_a_program_behind_the_model_is_not_looked_at() -> None:
-    """LiteRT's operator for compiled code refers to bytes behind the flatbuffer, which are no mere packing."""
+def test_compiled_code_after_the_model_is_a_difference() -> None:
+    """LiteRT's operator for compiled code refers to bytes after the flatbuffer, so they are part of the model."""
 
     def change(tree: Any) -> None:
         one = operator(tree, "SOFTMAX")
@@ -433,8 +437,8 @@ def test_a_program_behind_the_model_is_not_looked_at() -> None:
     assert compare(one + b"0", one + b"0").verdict is Verdict.IDENTICAL
 
 
-def test_a_bias_in_a_new_scale_is_the_same_one_within_half_a_step() -> None:
-    """Another input range restates the bias: that is the same weight. Two steps off is another one."""
+def test_a_requantized_bias_is_the_same_within_half_a_step() -> None:
+    """Another input range changes the scale of a bias, but not its weight. A bias that is off by two steps differs."""
 
     def rescaled(off: int) -> Change:
         def change(tree: Any) -> None:
@@ -461,8 +465,8 @@ def test_a_bias_in_a_new_scale_is_the_same_one_within_half_a_step() -> None:
 
 
 @pytest.mark.parametrize("factor", [300.0, 1e9])
-def test_a_bias_that_vanishes_in_a_wide_step_is_another_one(factor: float) -> None:
-    """Zero is within half of any step that is wide enough; so wide a step shows nothing."""
+def test_a_bias_that_a_wide_step_rounds_to_zero_is_another_one(factor: float) -> None:
+    """Zero is within half a step of any value if the step is wide enough, so it proves nothing."""
 
     def small(tree: Any) -> None:
         data(tree, operand(tree, "CONV_2D", 2)).view(np.int32)[:] = [100, -77, 12, 0, -4, 30, -1, 1]
@@ -479,8 +483,8 @@ def test_a_bias_that_vanishes_in_a_wide_step_is_another_one(factor: float) -> No
         assert [each.kind for each in comparison.decisive] == [Kind.BIASES]
 
 
-def test_a_bias_may_not_move_by_more_than_an_output_is_rounded_by() -> None:
-    """Within half a step of each bias, but many levels of the output away."""
+def test_a_requantized_bias_that_moves_an_output_is_another_one() -> None:
+    """Each bias is within half a step of its old value, but that is many levels of the output."""
 
     def rough(tree: Any) -> None:
         output = result(tree, "CONV_2D").quantization
@@ -498,8 +502,8 @@ def test_a_bias_may_not_move_by_more_than_an_output_is_rounded_by() -> None:
     assert Kind.BIASES in compare(one, edited(one, rescaled)).counts
 
 
-def test_a_range_that_an_operator_hands_on_is_one_range() -> None:
-    """Input and output of a RESHAPE with the same new scale: that is another calibration and nothing else."""
+def test_a_range_that_an_operator_passes_on_is_one_range() -> None:
+    """Input and output of a RESHAPE get the same new scale. Only the calibration differs."""
 
     def change(tree: Any) -> None:
         for tensor in (operand(tree, "RESHAPE", 0), result(tree, "RESHAPE")):
@@ -509,8 +513,8 @@ def test_a_range_that_an_operator_hands_on_is_one_range() -> None:
     assert (comparison.verdict, comparison.counts) == (Verdict.SAME_WEIGHTS, {Kind.RANGES: 2})
 
 
-def test_float_and_int8_models_differ_in_types_and_are_paired_all_the_same() -> None:
-    """Same operators in the same places: types differ, shapes do not."""
+def test_float_and_int8_models_are_paired_although_their_types_differ() -> None:
+    """The operators are the same, and so are the shapes."""
     comparison = compare(tiny_model("float"), tiny_model("int8"))
     assert comparison.verdict is Verdict.DIFFERENT
     assert comparison.operators == 4
@@ -519,7 +523,7 @@ def test_float_and_int8_models_differ_in_types_and_are_paired_all_the_same() -> 
 
 
 def with_float_ends(tree: Any) -> None:
-    """QUANTIZE before the first operator and DEQUANTIZE behind the last."""
+    """Adds QUANTIZE before the first operator, and DEQUANTIZE after the last."""
     graph = tree.subgraphs[0]
     first, last = int(graph.inputs[0]), int(graph.outputs[0])
     source = new_tensor(tree, graph.tensors[first], schema.TensorType.FLOAT32, b"float in")
@@ -530,8 +534,8 @@ def with_float_ends(tree: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", ["tiny", "small"])
-def test_operators_at_the_ends_are_said_and_the_rest_is_paired(kind: str, small: bytes) -> None:
-    """A model with float input and output is another graph; apart from that it is the same content."""
+def test_conversions_at_the_ends_are_reported_and_the_rest_is_paired(kind: str, small: bytes) -> None:
+    """A model with float input and output is DIFFERENT. Apart from its ends it has the same content."""
     one = tiny_model("int8") if kind == "tiny" else small
     for first, second in ((one, edited(one, with_float_ends)), (edited(one, with_float_ends), one)):
         comparison = compare(first, second)
@@ -549,7 +553,7 @@ def test_operators_at_the_ends_are_said_and_the_rest_is_paired(kind: str, small:
 
 
 def with_uint8_ends(tree: Any) -> None:
-    """QUANTIZE before the first operator and behind the last."""
+    """Adds QUANTIZE before the first operator and after the last."""
     with_float_ends(tree)
     graph = tree.subgraphs[0]
     graph.operators[-1].opcodeIndex = code(tree, "QUANTIZE")
@@ -557,14 +561,14 @@ def with_uint8_ends(tree: Any) -> None:
         tensor.type = schema.TensorType.UINT8
 
 
-def _dead_end(tree: Any) -> None:
+def _additional_unread_operator(tree: Any) -> None:
     with_uint8_ends(tree)
     graph = tree.subgraphs[0]
     dead = new_tensor(tree, graph.tensors[graph.inputs[0]], schema.TensorType.INT8, b"dead")
     insert(tree, 0, code(tree, "QUANTIZE"), [int(graph.inputs[0])], [dead])
 
 
-def _dead_end_alone(tree: Any) -> None:
+def _only_an_unread_operator(tree: Any) -> None:
     graph = tree.subgraphs[0]
     dead = new_tensor(tree, graph.tensors[graph.inputs[0]], schema.TensorType.INT8, b"dead")
     insert(tree, 0, code(tree, "QUANTIZE"), [int(graph.inputs[0])], [dead])
@@ -576,25 +580,25 @@ def _end_of_another_shape(tree: Any) -> None:
     graph.tensors[graph.inputs[0]].shape = [1, 8, 8, 4]
 
 
-def test_uint8_ends_are_ends() -> None:
-    """QUANTIZE on both sides turns uint8 into int8 and back."""
+def test_conversions_to_and_from_uint8_are_ends() -> None:
+    """QUANTIZE at both ends converts uint8 to int8 and back."""
     one = tiny_model("int8")
     comparison = compare(one, edited(one, with_uint8_ends))
     assert (comparison.counts[Kind.CONVERSIONS], comparison.apart_from_ends) == (2, Verdict.SAME_CONTENT)
     assert Kind.OPERATORS not in comparison.counts
 
 
-@pytest.mark.parametrize("change", [_dead_end, _dead_end_alone, _end_of_another_shape])
-def test_an_operator_that_does_not_stand_for_an_input_is_no_end(change: Change) -> None:
-    """A second one at the same input, one that nothing reads, one that would change the shape."""
+@pytest.mark.parametrize("change", [_additional_unread_operator, _only_an_unread_operator, _end_of_another_shape])
+def test_an_operator_that_does_not_convert_the_input_is_not_an_end(change: Change) -> None:
+    """A second operator at the same input, one whose output is not read, and one that would change the shape."""
     one = tiny_model("int8")
     for comparison in (compare(one, edited(one, change)), compare(edited(one, change), one)):
         assert Kind.OPERATORS in comparison.counts
         assert comparison.apart_from_ends in (None, Verdict.DIFFERENT)
 
 
-def test_operators_in_one_model_alone_are_named_and_the_others_paired() -> None:
-    """An inserted GATHER: the operators before and behind it still have their partners."""
+def test_operators_in_only_one_model_are_named_and_the_others_paired() -> None:
+    """The operators before and after an inserted GATHER are still paired."""
     comparison = compare(tiny_model("int8"), tiny_model("gather"))
     assert comparison.verdict is Verdict.DIFFERENT
     inserted = [one for one in comparison.differences if one.kind is Kind.OPERATORS]
@@ -604,7 +608,7 @@ def test_operators_in_one_model_alone_are_named_and_the_others_paired() -> None:
 
 
 def test_custom_operators_are_compared_by_their_name_and_options(finished_build: Request) -> None:
-    """An Ethos-U model: its command stream is no weight, so another bit in it is another model."""
+    """The command stream of an Ethos-U model is not a weight, so one changed bit makes the models DIFFERENT."""
     one = model("vela", finished_build)
     assert compare(one, edited(one)).verdict is Verdict.SAME_CONTENT
 
@@ -620,8 +624,8 @@ def test_custom_operators_are_compared_by_their_name_and_options(finished_build:
     assert "operator 0 ethos-u" in comparison.decisive[0].where
 
 
-def test_what_the_schema_does_not_know_is_never_the_same_content() -> None:
-    """Two files with a field from the future may differ in it, however alike the rest is."""
+def test_a_field_unknown_to_the_schema_is_never_the_same_content() -> None:
+    """Two files with a field of a later schema may differ in it, even if everything else is equal."""
 
     def file(value: int) -> bytes:
         one = tiny_model("int8")
@@ -632,7 +636,7 @@ def test_what_the_schema_does_not_know_is_never_the_same_content() -> None:
         builder.StartObject(12)
         builder.PrependInt32Slot(11, value, 0)
         builder.Finish(builder.EndObject())
-        # Simplest is a root of its own in front: every field it shares with the old one points there.
+        # The simplest way is a new root table at the front, whose shared fields point into the old model.
         fields = [slot for slot, offset in enumerate(slots) if offset]
         body, places = b"", [0] * 12
         for slot in (*fields, 11):
@@ -657,8 +661,8 @@ def test_what_the_schema_does_not_know_is_never_the_same_content() -> None:
     assert compare(file(5), file(5)).verdict is Verdict.IDENTICAL
 
 
-def test_numbers_are_the_same_only_bit_by_bit() -> None:
-    """Minus zero is not zero, and what is no number is not the same as anything."""
+def test_numbers_are_compared_bit_by_bit() -> None:
+    """-0.0 differs from 0.0, and NaN differs from everything."""
     assert same((1.5, 0.0, None, "a"), (1.5, 0.0, None, "a"))
     assert not same(0.0, -0.0)
     assert not same((float("nan"),), (float("nan"),))
@@ -666,22 +670,22 @@ def test_numbers_are_the_same_only_bit_by_bit() -> None:
 
 @given(position=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
 @settings(max_examples=400)
-def test_a_flipped_bit_is_never_identical_and_content_is_the_same_only_if_it_is(position: float, bit: int) -> None:
-    """SAME_CONTENT is given only where a second, independent reading finds the same numbers."""
-    assert_honest(tiny_model("int8"), int(position * len(tiny_model("int8"))), bit)
+def test_the_verdict_on_a_flipped_bit_is_true(position: float, bit: int) -> None:
+    """SAME_CONTENT requires that a second, independent reader finds the same numbers."""
+    assert_true_verdict(tiny_model("int8"), int(position * len(tiny_model("int8"))), bit)
 
 
 @pytest.mark.slow
-def test_every_single_bit_of_a_model_counts() -> None:
-    """The same, for each bit there is."""
+def test_the_verdict_on_every_flipped_bit_of_a_model_is_true() -> None:
+    """The test above, for every bit of the model."""
     one = tiny_model("int8")
     for position in range(len(one)):
         for bit in range(8):
-            assert_honest(one, position, bit)
+            assert_true_verdict(one, position, bit)
 
 
-def assert_honest(one: bytes, position: int, bit: int) -> None:
-    """What the verdict on a flipped bit claims is true."""
+def assert_true_verdict(one: bytes, position: int, bit: int) -> None:
+    """Requires that the verdict on a flipped bit claims nothing false."""
     flipped = bytearray(one)
     flipped[position] ^= 1 << bit
     try:
@@ -698,7 +702,7 @@ def assert_honest(one: bytes, position: int, bit: int) -> None:
 
 @pytest.mark.shared
 def test_two_calibrations_of_one_checkpoint_have_the_same_weights(shared: Path) -> None:
-    """The stand-ins for published files: the graph and all weights agree, ranges and biases' scales do not."""
+    """In the stand-ins for published files, the graph and all weights agree. Ranges and the scales of biases differ."""
     one, two = ((shared / "published" / f"calibration-unknown-{which}.tflite").read_bytes() for which in "ab")
     comparison = compare(one, two)
     assert comparison.verdict is Verdict.SAME_WEIGHTS
@@ -715,8 +719,8 @@ def pair_of_files(tmp_path: Path) -> tuple[Path, Path]:
     return one, two
 
 
-def test_the_status_is_0_only_for_the_verdict_that_was_asked(pair_of_files: tuple[Path, Path]) -> None:
-    """The default asks for the same bytes; a weaker verdict is a result with status 1, and no error."""
+def test_the_status_is_0_only_for_the_accepted_verdict(pair_of_files: tuple[Path, Path]) -> None:
+    """The default requires identical bytes. A weaker verdict is a result with status 1 and without an error."""
     one, two = pair_of_files
     assert run("diff", one, one).returncode == 0
     result = run("diff", one, two)
@@ -732,8 +736,8 @@ def test_the_status_is_0_only_for_the_verdict_that_was_asked(pair_of_files: tupl
     assert tuple(each.name for each in Verdict if each is not Verdict.CONSISTENT) == ACCEPTED
 
 
-def test_json_holds_every_difference_and_both_digests(pair_of_files: tuple[Path, Path]) -> None:
-    """What a program needs: the verdict, the files by SHA-1 and SHA-256, each difference with both values."""
+def test_json_contains_every_difference_and_both_digests(pair_of_files: tuple[Path, Path]) -> None:
+    """Each difference has the values of both models."""
     result = run("diff", *pair_of_files, "--json", "--accept", "SAME_WEIGHTS")
     document = json.loads(result.stdout)
     assert (document["verdict"], document["asked"], document["status"]) == ("SAME_WEIGHTS", "SAME_WEIGHTS", 0)
@@ -743,8 +747,8 @@ def test_json_holds_every_difference_and_both_digests(pair_of_files: tuple[Path,
     assert difference["two"]["zero_points"] == [before + 1]
 
 
-def test_tables_are_bounded_and_hold_no_control_characters(tmp_path: Path) -> None:
-    """A name from a file cannot steer the terminal, and a model with much to say says its weightiest first."""
+def test_tables_are_bounded_and_contain_no_control_characters(tmp_path: Path) -> None:
+    """Tensor names from a file must not control the terminal, and long names must not flood it."""
 
     def change(tree: Any) -> None:
         for number, tensor in enumerate(tree.subgraphs[0].tensors):
@@ -772,10 +776,10 @@ def test_tables_are_bounded_and_hold_no_control_characters(tmp_path: Path) -> No
         ("folder", "folder", ("a folder",)),
     ],
 )
-def test_a_file_that_is_no_model_is_bad_input(
+def test_a_file_that_is_not_a_model_is_bad_input(
     name: str, content: Any, words: tuple[str, ...], pair_of_files: tuple[Path, Path]
 ) -> None:
-    """One line and status 3, whichever of the two it is."""
+    """The error is one line with status 3, for either of the two files."""
     good = pair_of_files[0]
     bad = good.parent / name
     if content == "folder":
@@ -787,7 +791,7 @@ def test_a_file_that_is_no_model_is_bad_input(
 
 
 def test_diff_imports_no_tensorflow(pair_of_files: tuple[Path, Path]) -> None:
-    """Which takes seconds, where the whole command takes less than one."""
+    """Importing TensorFlow would take seconds, and the whole command takes less than one."""
     script = (
         "import sys, runpy; sys.argv[0] = 'pipeline'\n"
         "try: runpy.run_module('pipeline', run_name='__main__')\n"

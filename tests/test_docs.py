@@ -57,7 +57,7 @@ def pages_with_scripts(slow: bool) -> list[str]:
     ],
 )
 def test_every_block_is_run_or_marked(page: str) -> None:
-    """The error lists each block that is neither, with its line."""
+    """The error lists each block that is neither, with its line number."""
     faults = [f"{block.place}: {fault}" for block in blocks(page) if (fault := block.fault())]
     assert not faults, "\n".join(faults)
 

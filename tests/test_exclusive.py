@@ -1,4 +1,4 @@
-"""The lock file: one holder at a time, and none that outlives its processes."""
+"""The lock file: one process holds it at a time, and it is free when that process and its children have ended."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from recreate_model.support.exclusive import exclusive
 from tests.test_bad_input import ROOT
 
-# Takes the lock of the path given, starts a child that inherits the lock file, and says the child's id.
+# Takes the lock at the given path, starts a child that inherits the lock file, and prints the child's id.
 HOLDER = """
 import subprocess, sys, time
 from pathlib import Path
@@ -24,7 +24,7 @@ with exclusive(Path(sys.argv[1]), lambda: None) as held:
     print(child.pid, flush=True)
     time.sleep(60)
 """
-# Takes the lock, and says so; before that, each time it is told to wait.
+# Prints each time that it has to wait for the lock, and again when it holds it.
 WAITER = """
 import sys
 from pathlib import Path
@@ -44,19 +44,19 @@ def line(process: subprocess.Popen[str]) -> str:
     return process.stdout.readline().strip()
 
 
-def test_a_second_process_says_once_that_it_waits(tmp_path: Path) -> None:
-    """It gets the lock when the first lets go, and the file stays for the next."""
+def test_a_second_process_reports_once_that_it_waits(tmp_path: Path) -> None:
+    """It gets the lock when the first process releases it. The file remains for the next process."""
     path = tmp_path / "lock"
-    with exclusive(path, lambda: pytest.fail("nobody holds it")):
+    with exclusive(path, lambda: pytest.fail("no process holds it")):
         waiter = started(WAITER, path)
         assert line(waiter) == "waits"
     assert waiter.communicate(timeout=30)[0].split() == ["holds"]
-    with exclusive(path, lambda: pytest.fail("nobody holds it any more")):
+    with exclusive(path, lambda: pytest.fail("no process holds it now")):
         assert path.is_file()
 
 
-def test_a_killed_holder_leaves_no_lock_once_its_children_end(tmp_path: Path) -> None:
-    """A child that inherited the file keeps the lock until it ends too: it may still write."""
+def test_the_lock_of_a_killed_process_is_free_once_its_children_end(tmp_path: Path) -> None:
+    """A child that inherited the file keeps the lock until it ends, because it may still write."""
     path = tmp_path / "lock"
     holder = started(HOLDER, path)
     child = int(line(holder))
@@ -70,7 +70,7 @@ def test_a_killed_holder_leaves_no_lock_once_its_children_end(tmp_path: Path) ->
     assert waiter.communicate(timeout=30)[0].split() == ["holds"]
 
 
-def test_a_folder_that_is_not_there_is_an_error_of_the_file_system(tmp_path: Path) -> None:
-    """Callers turn it into one line of four parts."""
+def test_a_missing_folder_is_an_error_of_the_file_system(tmp_path: Path) -> None:
+    """Callers turn it into a one-line error of four parts."""
     with pytest.raises(FileNotFoundError), exclusive(tmp_path / "none" / "lock", lambda: None):
         pass

@@ -1,6 +1,6 @@
-"""Bare-metal images, compiled by the Arm compiler and run by QEMU: right where all is right, and only there.
+"""Bare-metal images, compiled by the Arm compiler and run by QEMU: they pass, and any error makes them fail.
 
-Nothing is claimed of a device's speed: QEMU counts instructions, and knows nothing of cycles.
+The tests claim nothing about the speed of a device: QEMU counts instructions, not cycles.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ Edit = Callable[[str], str]
 
 ROOT = Path(__file__).parents[1]
 NAMES = [each.name for each in BOARDS]
-# One board is in the fast suite; every board has a tiny model there.
+# The fast tests run the small network on one board, and a tiny model on every board.
 ONE_FAST = [NAMES[0], *(pytest.param(name, marks=pytest.mark.slow) for name in NAMES[1:])]
 OCTAL = re.compile(r"\\[0-3][0-7][0-7]")
 
 
 def missing() -> str:
-    """What keeps this machine from building an image and running it, and the package that has it."""
+    """Why this machine cannot build an image or run it, with the package to install. Empty if it can."""
     try:
         image.check_tools()
     except ResourceError as error:
@@ -61,7 +61,7 @@ needs_tools = pytest.mark.skipif(bool(missing()), reason=missing() or "nothing i
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Case:
-    """A model as an image is made of it, and what is expected of the image."""
+    """A model, the sources of its image, and the results expected of the image."""
 
     name: str
     sources: Mapping[str, str]
@@ -69,7 +69,7 @@ class Case:
     labels: list[str]
 
     def edited(self, file: str, edit: Edit) -> Case:
-        """The same with one file changed."""
+        """The same case with one file changed."""
         text = edit(self.sources[file])
         assert text != self.sources[file]
         return dataclasses.replace(self, sources={**self.sources, file: text})
@@ -81,14 +81,14 @@ class Case:
         return image.run_image(board, self.built(board, folder), self.subject.inputs, 120)
 
     def differing(self, board: Board, folder: Path) -> list[str]:
-        """The properties that are not as they should be."""
+        """The properties that do not match."""
         table = firmware_view.rows(self.ran(board, folder), self.subject, self.labels)
         return [row.what for row in table if row.verdict != "match"]
 
 
 @pytest.fixture(scope="session")
 def tiny() -> Case:
-    """A model of a few thousand bytes, with random pictures; it takes no second to build and run."""
+    """A model of a few thousand bytes, with random pictures. Building and running it takes less than a second."""
     model, name = operator_model("residual"), "tiny.tflite"
     labels = [f"class {number}, the {number}th" for number in range(7)]
     inputs = np.random.default_rng(0).integers(-128, 128, (2, 24, 20, 3)).astype(np.int8)
@@ -99,7 +99,7 @@ def tiny() -> Case:
 
 
 def case_of(request: Request, count: int) -> Case:
-    """A finished build's own files, and the first pictures that it evaluates."""
+    """The files of a finished build, and the first pictures that it evaluates."""
     recipe, machine = resolve(request, NoBars(), may_fetch=False)
     folder = machine.out / recipe.name
     files = {path: folder / path for path in contents(folder)}
@@ -115,20 +115,20 @@ def small_network(finished_build: Request) -> Case:
 
 @pytest.fixture(scope="session")
 def whole_network(tmp_path_factory: pytest.TempPathFactory) -> Case:
-    """Seeded weights at full size."""
+    """The full-size network with seeded weights."""
     out = tmp_path_factory.mktemp("whole")
     request = Request(checkpoint="seeded", images="procedural", calib=10, limit=3, jobs=1, out=out)
     build(request, image.STAGES_NEEDED)
     return case_of(request, 3)
 
 
-# What is right
+# Correct images
 
 
 @needs_tools
 @pytest.mark.parametrize("name", ONE_FAST)
 def test_the_small_network_is_bit_exact(name: str, small_network: Case, tmp_path: Path) -> None:
-    """Array, scores, and the five best classes with their labels, of three pictures."""
+    """The array, the scores, and the five best classes with their labels match for three pictures."""
     ran = small_network.ran(board(name), tmp_path)
     table = firmware_view.rows(ran, small_network.subject, small_network.labels)
     assert [(row.what, row.verdict) for row in table] == [
@@ -145,8 +145,8 @@ def test_the_small_network_is_bit_exact(name: str, small_network: Case, tmp_path
 @needs_tools
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_the_whole_network_is_bit_exact(name: str, whole_network: Case, tmp_path: Path) -> None:
-    """The same at full size, where an inference takes less than 1.3e9 instructions."""
+def test_the_full_size_network_is_bit_exact(name: str, whole_network: Case, tmp_path: Path) -> None:
+    """One inference takes less than 1.3e9 instructions."""
     assert whole_network.subject.inputs.shape == (3, 224, 224, 3)
     ran = whole_network.ran(board(name), tmp_path)
     table = firmware_view.rows(ran, whole_network.subject, whole_network.labels)
@@ -157,14 +157,14 @@ def test_the_whole_network_is_bit_exact(name: str, whole_network: Case, tmp_path
 @needs_tools
 @pytest.mark.parametrize("each", BOARDS, ids=NAMES)
 def test_a_tiny_model_is_bit_exact_on_every_board(each: Board, tiny: Case, tmp_path: Path) -> None:
-    """Models of other sizes and with other labels than MobileNetV2's work as well."""
+    """Models with other sizes and labels than MobileNetV2 work as well."""
     assert tiny.differing(each, tmp_path) == []
 
 
 @needs_tools
 @pytest.mark.parametrize("each", BOARDS, ids=NAMES)
-def test_sections_lie_where_the_board_has_memory(each: Board, tiny: Case, tmp_path: Path) -> None:
-    """Vectors at 0, model and weights at the board's address, and whatever is written in RAM."""
+def test_sections_are_placed_where_the_board_has_memory(each: Board, tiny: Case, tmp_path: Path) -> None:
+    """The vectors are at 0, model and weights at the address of the board, and writable data in RAM."""
     elf = tiny.built(each, tmp_path)
     listing = subprocess.run(["arm-none-eabi-objdump", "-h", elf], capture_output=True, text=True, check=True).stdout
     rows = re.findall(r"^ *\d+ (\.\S+) +([0-9a-f]{8})  ([0-9a-f]{8})", listing, re.MULTILINE)
@@ -181,17 +181,17 @@ def test_sections_lie_where_the_board_has_memory(each: Board, tiny: Case, tmp_pa
 
 @needs_tools
 def test_the_same_sources_give_the_same_image(tiny: Case, tmp_path: Path) -> None:
-    """Wherever it is built: the image has no path, no clock and no name of a temporary file in it."""
+    """The image is the same in every folder: it contains no path, no time and no name of a temporary file."""
     one, two = (tiny.built(BOARDS[0], tmp_path / name) for name in ("one", "another/place"))
     assert one.read_bytes() == two.read_bytes()
     assert str(tmp_path).encode() not in one.read_bytes()
 
 
-# What is noticed
+# Errors that are detected
 
 
-def another(number: int) -> Edit:
-    """Changes the lowest bit of an octal escape, somewhere in the middle of a text."""
+def flipped_escape(number: int) -> Edit:
+    """Flips the lowest bit of the octal escape at `number` percent of a text."""
 
     def edit(text: str) -> str:
         found = list(OCTAL.finditer(text))
@@ -204,15 +204,15 @@ def another(number: int) -> Edit:
 
 @needs_tools
 @pytest.mark.parametrize("percent", [0, 50, 99])
-def test_one_bit_of_the_array_is_noticed_by_its_crc(percent: int, tiny: Case, tmp_path: Path) -> None:
-    """At the beginning, in the middle or near the end; the standalone runtime has weights of its own."""
-    damaged = tiny.edited("tiny.c", another(percent))
+def test_one_changed_bit_of_the_array_changes_its_crc(percent: int, tiny: Case, tmp_path: Path) -> None:
+    """The scores do not change, because the standalone runtime has its own copy of the weights."""
+    damaged = tiny.edited("tiny.c", flipped_escape(percent))
     assert damaged.differing(BOARDS[0], tmp_path) == ["CRC-32 of the array"]
 
 
 @needs_tools
-def test_a_changed_weight_is_noticed_by_the_scores(tiny: Case, tmp_path: Path) -> None:
-    """The array is whole, and the network another one."""
+def test_a_changed_weight_changes_the_scores(tiny: Case, tmp_path: Path) -> None:
+    """The array does not change."""
 
     def off_by_64(text: str) -> str:
         return OCTAL.sub(lambda match: f"\\{int(match[0][1:], 8) ^ 0o100:03o}", text, count=1)
@@ -223,16 +223,16 @@ def test_a_changed_weight_is_noticed_by_the_scores(tiny: Case, tmp_path: Path) -
 
 
 @needs_tools
-def test_a_wrong_label_is_noticed_by_the_five_best(tiny: Case, tmp_path: Path) -> None:
-    """One letter of the best class's label."""
+def test_a_wrong_label_is_detected_among_the_five_best(tiny: Case, tmp_path: Path) -> None:
+    """The label of the best class has one more character."""
     label = tiny.labels[int(tiny.subject.expected[0].argmax())]
     mislabeled = tiny.edited("labels.c", lambda text: text.replace(f'"{label}"', f'"{label}?"'))
     assert mislabeled.differing(BOARDS[0], tmp_path) == ["five best"]
 
 
 @needs_tools
-def test_a_place_without_memory_is_noticed_by_the_crc(tiny: Case, tmp_path: Path) -> None:
-    """On this board a read there gives garbage and no fault, which is why the array is summed up on the board."""
+def test_an_address_without_memory_is_detected_by_the_crc(tiny: Case, tmp_path: Path) -> None:
+    """Reading there gives arbitrary data and no fault on this board. The board therefore computes the CRC itself."""
     misplaced = dataclasses.replace(board("mps2-an500"), model_address=0x21000000)
     assert "CRC-32 of the array" in tiny.differing(misplaced, tmp_path)
 
@@ -241,26 +241,26 @@ def test_a_place_without_memory_is_noticed_by_the_crc(tiny: Case, tmp_path: Path
 def test_a_difference_ends_the_command_with_status_1(
     finished_build: Request, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The table says what differs, the error what to do; the build itself is right, and kept."""
-    honest = image.sources_of
+    """The table names the difference, and the error the next step. The build itself is correct, and is kept."""
+    original = image.sources_of
 
     def mislabeled(files: Mapping[str, Path]) -> dict[str, str]:
-        sources = honest(files)
+        sources = original(files)
         return {**sources, "labels.c": re.sub(r'",$', '?",', sources["labels.c"], flags=re.MULTILINE)}
 
     monkeypatch.setattr(image, "sources_of", mislabeled)
-    arguments = [str(part) for part in of(finished_build, "--json")]
+    arguments = [str(part) for part in command(finished_build, "--json")]
     with pytest.raises(CheckError, match=r"expected five best to be 1 of 1 pictures; found 0 of 1.*--keep FOLDER"):
         firmware.run(cli._parse(["pipeline", *arguments]))
     assert json.loads(capsys.readouterr().out)["holds"] is False
 
 
 @needs_tools
-def test_a_damaged_array_is_a_check_of_the_platform_that_failed(
+def test_a_damaged_array_fails_the_check_of_the_platform(
     tiny: Case, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """A row without a tick, though every score is right."""
-    damaged = tiny.edited("tiny.c", another(50))
+    """The row has no tick, although every score is correct."""
+    damaged = tiny.edited("tiny.c", flipped_escape(50))
     monkeypatch.setattr(image, "sources_of", lambda build: damaged.sources)
     rows = cortex_m.check(tiny.subject, {})
     assert [row.device.split(" ")[0] for row in rows] == NAMES
@@ -272,15 +272,15 @@ def test_a_damaged_array_is_a_check_of_the_platform_that_failed(
         assert not row.ticks
 
 
-# What goes wrong on the board
+# Errors on the board
 
 
 def patched(monkeypatch: pytest.MonkeyPatch, old: str, new: str) -> None:
-    """Changes the firmware's own source."""
-    honest = image._package_file
+    """Changes the source of the firmware."""
+    original = image._package_file
 
     def data(file: str) -> str:
-        text = honest(file)
+        text = original(file)
         assert file != "firmware.c" or old in text
         return text.replace(old, new)
 
@@ -290,7 +290,7 @@ def patched(monkeypatch: pytest.MonkeyPatch, old: str, new: str) -> None:
 @needs_tools
 @pytest.mark.parametrize("each", BOARDS, ids=NAMES)
 def test_a_fault_is_reported(each: Board, tiny: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An instruction that no processor has: the board says so and stops, and so does this program."""
+    """The board executes an undefined instruction, reports a fault and stops. The run ends with an error."""
     patched(monkeypatch, "model_run();", '__asm__ volatile("udf #0"); model_run();')
     with pytest.raises(ToolError, match=f"to finish on {each.name} .*; found crc32 [0-9a-f]+ fault; .*next: report it"):
         tiny.ran(each, tmp_path)
@@ -298,7 +298,7 @@ def test_a_fault_is_reported(each: Board, tiny: Case, tmp_path: Path, monkeypatc
 
 @needs_tools
 def test_a_board_that_stops_early_is_reported(tiny: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One picture of two, and all seems well: its scores do not count for the second."""
+    """It stops without an error after one of two pictures. The second one is reported as missing."""
     patched(monkeypatch, "for (picture = 0; ", "for (picture = 0; picture < 1 && ")
     with pytest.raises(ToolError, match="the results of 2 pictures; found run times of 1 pictures and classes of 1"):
         tiny.ran(BOARDS[0], tmp_path)
@@ -306,7 +306,7 @@ def test_a_board_that_stops_early_is_reported(tiny: Case, tmp_path: Path, monkey
 
 @needs_tools
 def test_a_source_that_does_not_compile_is_reported(tiny: Case, tmp_path: Path) -> None:
-    """In one line with the compiler's last words."""
+    """The error is one line with the compiler's message."""
     broken = tiny.edited("tiny_run.c", lambda text: text + "int oops = ;\n")
     with pytest.raises(ToolError, match=r"arm-none-eabi-gcc to build an image for mps3-an547; found .*oops"):
         broken.built(BOARDS[0], tmp_path)
@@ -314,7 +314,7 @@ def test_a_source_that_does_not_compile_is_reported(tiny: Case, tmp_path: Path) 
 
 @needs_tools
 def test_an_endless_loop_ends_at_the_time_limit(tiny: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The emulator is ended, and no process of it is left."""
+    """The emulator is stopped, and none of its processes remains."""
     patched(monkeypatch, "    check();\n    stop(0);", "    for (;;)\n        ;\n    check();\n    stop(0);")
     elf = tiny.built(BOARDS[0], tmp_path)
     with pytest.raises(ToolError, match=r"found a timeout after 2 s; .*next: give a longer --time-limit, or fewer"):
@@ -325,16 +325,16 @@ def test_an_endless_loop_ends_at_the_time_limit(tiny: Case, tmp_path: Path, monk
 # The command
 
 
-def of(request: Request, *more: object, **flags: object) -> list[object]:
+def command(request: Request, *more: object, **flags: object) -> list[object]:
     """The command for the build of `request`."""
     same = {"board": NAMES[0], "calib": request.calib, "limit": request.limit, "targets": request.targets}
     return [*small("firmware", request.out, **{**same, **flags}), *more]
 
 
 @needs_tools
-def test_tables_say_what_was_computed_and_by_what(finished_build: Request) -> None:
-    """CRC-32, scores and labels, each compared; that it was emulated, and both tools with their versions."""
-    result = run(*of(finished_build, pictures=2))
+def test_tables_show_the_results_and_the_tools(finished_build: Request) -> None:
+    """They compare the CRC-32, scores and labels, and show the emulator and compiler with their versions."""
+    result = run(*command(finished_build, pictures=2))
     assert (result.returncode, result.stderr) == (0, "")
     assert re.search(
         r"on mps3-an547 \(Cortex-M55\), emulated: arm-none-eabi-gcc \d+\.\S+, qemu-system-arm \d+\.",
@@ -348,9 +348,9 @@ def test_tables_say_what_was_computed_and_by_what(finished_build: Request) -> No
 
 
 @needs_tools
-def test_json_has_all_that_the_tables_have(finished_build: Request) -> None:
-    """One document, and the classes of every picture are those of the reference kernels."""
-    document = json.loads(run(*of(finished_build, "--json", pictures=2)).stdout)
+def test_json_contains_what_the_tables_show(finished_build: Request) -> None:
+    """It is one document, with the classes that the reference kernels give for every picture."""
+    document = json.loads(run(*command(finished_build, "--json", pictures=2)).stdout)
     assert (document["board"], document["core"], document["holds"]) == ("mps3-an547", "Cortex-M55", True)
     assert document["pictures"] == "procedural"
     assert [row["verdict"] for row in document["rows"]] == ["match"] * 3
@@ -362,8 +362,8 @@ def test_json_has_all_that_the_tables_have(finished_build: Request) -> None:
 
 @needs_tools
 @pytest.mark.slow
-def test_a_build_that_is_not_there_yet_is_made(tmp_path: Path) -> None:
-    """Only as far as the image needs it, in the folder asked for; the second time it is up to date."""
+def test_a_missing_build_is_made(tmp_path: Path) -> None:
+    """Only the stages that the image needs run, in the given folder. The second run finds them up to date."""
     out = tmp_path / "else" / "where"
     arguments = small("firmware", out, board=NAMES[1], limit=1)
     assert run(*arguments).returncode == 0
@@ -377,10 +377,10 @@ def test_a_build_that_is_not_there_yet_is_made(tmp_path: Path) -> None:
 
 @needs_tools
 def test_kept_sources_give_the_kept_image(finished_build: Request, tmp_path: Path) -> None:
-    """`--keep` leaves all of it; a second board adds its own, and the first one's image stays. Quiet says nothing."""
+    """`--keep` keeps all files. A second board adds its own, and the image of the first stays. Nothing is printed."""
     kept = tmp_path / "new" / "kept"
     for name in NAMES[:2]:
-        result = run(*of(finished_build, board=name, keep=kept), "--quiet")
+        result = run(*command(finished_build, board=name, keep=kept), "--quiet")
         assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
     files = {path.name for path in kept.iterdir()}
     assert {"mps3-an547.elf", "mps3-an547.ld", "mps2-an500.elf", "mps2-an500.ld", "firmware.c", "labels.c"} <= files
@@ -391,38 +391,38 @@ def test_kept_sources_give_the_kept_image(finished_build: Request, tmp_path: Pat
 
 
 @needs_tools
-def test_keep_writes_over_nothing_of_the_users(finished_build: Request, tmp_path: Path) -> None:
-    """A file with the name of a source and another content is refused."""
+def test_keep_does_not_overwrite_a_file_of_the_user(finished_build: Request, tmp_path: Path) -> None:
+    """A folder that has a file with the name of a source and other content is refused."""
     (tmp_path / "labels.c").write_text("mine")
-    assert_one_error(run(*of(finished_build, keep=tmp_path)), 3, "labels.c", "other content", "another --keep")
+    assert_one_error(run(*command(finished_build, keep=tmp_path)), 3, "labels.c", "other content", "another --keep")
     assert [path.name for path in tmp_path.iterdir()] == ["labels.c"]
 
 
 @needs_tools
-def test_keep_in_a_place_that_is_no_folder_is_one_error(finished_build: Request, tmp_path: Path) -> None:
-    """A file, or something below a file: it is kept, and so is the build."""
+def test_keep_refuses_a_path_that_is_not_a_folder(finished_build: Request, tmp_path: Path) -> None:
+    """The path is a file, or is below a file. Neither the file nor the build changes."""
     (tmp_path / "file").write_text("mine")
-    assert_one_error(run(*of(finished_build, keep=tmp_path / "file")), 3, "a folder at", "--keep")
-    assert_one_error(run(*of(finished_build, keep=tmp_path / "file" / "more")), 4, "Not a directory", "--keep")
+    assert_one_error(run(*command(finished_build, keep=tmp_path / "file")), 3, "a folder at", "--keep")
+    assert_one_error(run(*command(finished_build, keep=tmp_path / "file" / "more")), 4, "Not a directory", "--keep")
     assert (tmp_path / "file").read_text() == "mine"
 
 
 @needs_tools
-@pytest.mark.skipif(not can_mount(), reason="this machine lets nobody mount a file system of his own")
-def test_keep_in_a_read_only_folder_is_one_error(finished_build: Request, tmp_path: Path) -> None:
-    """A real read-only file system: status 4, and another folder is asked for."""
+@pytest.mark.skipif(not can_mount(), reason="this machine does not let users mount a file system")
+def test_keep_in_a_read_only_folder_is_a_resource_error(finished_build: Request, tmp_path: Path) -> None:
+    """The file system is a real one. The error suggests another folder."""
     script = f'mount -t tmpfs -o ro tmpfs {tmp_path} && exec "$@"'
-    result = run(*of(finished_build, keep=tmp_path), prefix=(*NAMESPACE, "sh", "-c", script, "sh"))
+    result = run(*command(finished_build, keep=tmp_path), prefix=(*NAMESPACE, "sh", "-c", script, "sh"))
     assert_one_error(result, 4, f"to write to {tmp_path}", "Read-only file system", "give another --keep")
 
 
 @needs_tools
-def test_a_temporary_folder_that_is_full_is_one_error(finished_build: Request, tmp_path: Path) -> None:
-    """The error names TMPDIR, which is what the user can change."""
+def test_a_full_temporary_folder_is_a_resource_error(finished_build: Request, tmp_path: Path) -> None:
+    """The error names TMPDIR, which the user can change."""
     if not can_mount():
-        pytest.skip("this machine lets nobody mount a file system of his own")
+        pytest.skip("this machine does not let users mount a file system")
     script = f'mount -t tmpfs -o size=100k tmpfs {tmp_path} && TMPDIR={tmp_path} exec "$@"'
-    result = run(*of(finished_build), prefix=(*NAMESPACE, "sh", "-c", script, "sh"))
+    result = run(*command(finished_build), prefix=(*NAMESPACE, "sh", "-c", script, "sh"))
     assert_one_error(result, 4, "No space left on device", "give another TMPDIR")
 
 
@@ -447,8 +447,8 @@ def test_a_temporary_folder_that_is_full_is_one_error(finished_build: Request, t
     ],
     ids=str,
 )
-def test_what_cannot_be_meant_is_bad_usage(flags: dict[str, object], words: tuple[str, ...], tmp_path: Path) -> None:
-    """Status 2, and nothing is built, whatever tools there are."""
+def test_impossible_values_are_invalid_usage(flags: dict[str, object], words: tuple[str, ...], tmp_path: Path) -> None:
+    """The status is 2, and nothing is built, even if tools are missing."""
     arguments = small("firmware", tmp_path / "out", **{"board": NAMES[0], **flags})
     assert_one_error(run(*arguments), 2, *words)
     assert_nothing_written(tmp_path)
@@ -460,11 +460,11 @@ def test_every_board_is_found_by_its_name() -> None:
         board("mps2-an50")
 
 
-# Tools that are missing, or that fail. These stand-ins are all that is in PATH.
+# Tools that are missing or fail. PATH has only these stand-ins.
 
 
 def tools(folder: Path, **scripts: str) -> str:
-    """A folder with these programs, as PATH; `gcc` and `qemu` stand for the long names."""
+    """Makes a folder with these programs, to be used as PATH. `gcc` and `qemu` stand for the long names."""
     names = {"gcc": image.COMPILER, "qemu": image.EMULATOR}
     folder.mkdir()
     for name, script in scripts.items():
@@ -491,7 +491,7 @@ VERSION = "echo QEMU emulator version 7.2.1"
 def test_a_missing_tool_is_named_with_its_package(
     there: dict[str, str], words: tuple[str, ...], tmp_path: Path
 ) -> None:
-    """Status 4 before anything is built."""
+    """The status is 4, and nothing is built."""
     path = tools(tmp_path / "bin", **there)
     result = run(*small("firmware", tmp_path / "out", board=NAMES[0]), PATH=path)
     assert_one_error(result, 4, *words, "nothing was built")
@@ -499,10 +499,10 @@ def test_a_missing_tool_is_named_with_its_package(
 
 
 @pytest.mark.parametrize("there", [{}, {"gcc": HAS_NEWLIB}, {"gcc": "echo libc.a", "qemu": VERSION}], ids=str)
-def test_a_missing_tool_lowers_the_platforms_evidence(
+def test_a_missing_tool_gives_the_platform_no_evidence(
     there: dict[str, str], tiny: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No row that ran, no tick, no failure either; the package is named."""
+    """No row says that the model ran or failed, there is no tick, and the package is named."""
     monkeypatch.setenv("PATH", tools(tmp_path / "bin", **there))
     (row,) = cortex_m.check(tiny.subject, {})
     assert (row.platform, row.status, row.ticks, row.holds) == ("Cortex-M", "not run", False, True)
@@ -510,13 +510,13 @@ def test_a_missing_tool_lowers_the_platforms_evidence(
 
 
 @needs_tools
-def test_an_emulator_that_hangs_is_ended(finished_build: Request, tmp_path: Path) -> None:
-    """Status 5 in one line, and the process is gone. The stand-in sleeps, as no image hangs at will."""
-    marker = "54321.5"  # seconds, so that the process is known by it
+def test_an_emulator_that_hangs_is_stopped(finished_build: Request, tmp_path: Path) -> None:
+    """The status is 5, and the process has ended. The stand-in sleeps, because no image makes the real one hang."""
+    marker = "54321.5"  # seconds, by which the process is found
     compiler = f'exec {shutil.which(image.COMPILER)} "$@"'
     path = tools(tmp_path / "bin", gcc=compiler, qemu=f"exec {shutil.which('sleep')} {marker}")
     searched = f"{path}{os.pathsep}{os.environ['PATH']}"
-    result = run(*of(finished_build, **{"time-limit": 1}), PATH=searched)
+    result = run(*command(finished_build, **{"time-limit": 1}), PATH=searched)
     assert_one_error(result, 5, "mps3-an547", "a timeout after 1 s", "give a longer --time-limit")
     assert not [process for process in psutil.process_iter(["cmdline"]) if marker in (process.info["cmdline"] or [])]
 
@@ -531,10 +531,10 @@ def test_an_emulator_that_hangs_is_ended(finished_build: Request, tmp_path: Path
         ("kill -SEGV $$", "exit status -11"),
     ],
 )
-def test_an_emulator_that_says_something_else_is_reported(
+def test_unexpected_output_of_the_emulator_is_reported(
     script: str, words: str, tiny: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A stand-in for another version of QEMU; its words are in the error, and a board's scores are never made up."""
+    """The stand-in is like another version of QEMU. The error has its output, and no score is invented."""
     elf = tiny.built(BOARDS[0], tmp_path / "c")
     monkeypatch.setenv("PATH", tools(tmp_path / "bin", qemu=script))
     with pytest.raises(ToolError, match=re.escape(words)):

@@ -1,4 +1,4 @@
-"""The checked reader: what the schema knows is read, and no offset leads out of the file or into endless work."""
+"""The checked reader: it reads every field of the schema, and refuses offsets outside the file and endless work."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ GENERATED = sorted(name[:-1] for name, one in vars(schema).items() if name.endsw
 
 
 def table(slots: list[int], body: bytes) -> bytes:
-    """A file of one table: root offset, identifier, layout, then the table with its body."""
+    """A file with one table: root offset, identifier, vtable, then the table with its body."""
     layout = struct.pack(f"<{2 + len(slots)}H", 4 + 2 * len(slots), 4 + len(body), *slots)
     start = 8 + len(layout)
     return struct.pack("<I4s", start, b"TFL3") + layout + struct.pack("<i", len(layout)) + body
@@ -29,7 +29,7 @@ def table(slots: list[int], body: bytes) -> bytes:
 
 @pytest.mark.parametrize("name", GENERATED)
 def test_every_table_of_the_schema_is_known(name: str) -> None:
-    """A table without a field reads as the generated object's defaults, and every field is one that can be read."""
+    """A table without fields has the defaults of the generated class, and every field has a type that can be read."""
     builder = flatbuffers.Builder()
     builder.StartObject(0)
     builder.Finish(builder.EndObject())
@@ -45,7 +45,7 @@ def test_every_table_of_the_schema_is_known(name: str) -> None:
 
 
 def test_every_union_of_the_schema_is_known() -> None:
-    """The field before a union says of which type it is."""
+    """The field before a union contains its type."""
     assert len(GENERATED) > 160
     found = set()
     for name in GENERATED:
@@ -54,32 +54,32 @@ def test_every_union_of_the_schema_is_known() -> None:
     assert found == _UNIONS.keys()
 
 
-def _agree(record: Any, tree: Any) -> None:
-    """A decoded table holds what the generated reader's object does."""
+def _assert_equal(record: Any, tree: Any) -> None:
+    """Requires that a decoded table has the values of the generated reader's object."""
     if tree is None:
         assert record is None
         return
     for (name, value), expected in zip(record.items(), vars(tree).values(), strict=True):
         if hasattr(expected, "Pack"):
-            _agree(value, expected)
+            _assert_equal(value, expected)
         elif isinstance(expected, list) and expected and hasattr(expected[0], "Pack"):
             for one, other in zip(value, expected, strict=True):
-                _agree(one, other)
+                _assert_equal(one, other)
         elif hasattr(expected, "tolist"):
             assert list(value) == expected.tolist(), name
         elif isinstance(expected, bytes):
             assert value.encode() == expected
-        elif not isinstance(value, str):  # the name of a number
+        elif not isinstance(value, str):  # a string is the name of an enumeration value
             assert (value or None) == (expected or None), name
 
 
 @pytest.mark.parametrize("kind", ["int8", "float", "gather", "small", "vela"])
-def test_a_sound_file_reads_as_with_the_generated_reader(kind: str, finished_build: Request) -> None:
-    """Every field of every table, for models of the converter and of Vela."""
+def test_a_sound_file_is_read_as_by_the_generated_reader(kind: str, finished_build: Request) -> None:
+    """Every field of every table is equal, for models from the converter and from Vela."""
     data = model(kind, finished_build)
     record, unknown = decode(Reader(data))
     assert unknown == ()
-    _agree(record, schema.ModelT.InitFromPackedBuf(data, 0))
+    _assert_equal(record, schema.ModelT.InitFromPackedBuf(data, 0))
 
 
 def model(kind: str, build: Request) -> bytes:
@@ -92,7 +92,7 @@ def model(kind: str, build: Request) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("data", "said"),
+    ("data", "message"),
     [
         (b"", "4 bytes at offset 0 of a file of 0 bytes"),
         (struct.pack("<I", 0xFFFFFFFF), "bytes at offset 4294967295"),
@@ -109,14 +109,14 @@ def model(kind: str, build: Request) -> bytes:
         (table([0, 0, 0, 0, 0, 4], struct.pack("<II", 4, 0x7FFFFFFF)), "Model.metadata_buffer"),
     ],
 )
-def test_an_offset_out_of_the_file_is_named(data: bytes, said: str) -> None:
-    """Roots, layouts, fields, texts and vectors that lie elsewhere: refused in plain words, with the field."""
-    with pytest.raises(FlatbufferError, match=said):
+def test_an_offset_outside_the_file_is_refused(data: bytes, message: str) -> None:
+    """The offset is that of a root, vtable, field, string or vector. The error names the field if there is one."""
+    with pytest.raises(FlatbufferError, match=message):
         decode(Reader(data))
 
 
-def test_a_field_that_the_schema_does_not_know_is_noted() -> None:
-    """A slot beyond the last one, an option of an unknown kind: named, as their content could be anything."""
+def test_a_field_unknown_to_the_schema_is_listed() -> None:
+    """These are a slot after the last one, and options of an unknown type. Their content may be anything."""
     assert decode(Reader(table([0] * 10 + [4], bytes(4))))[1] == ("Model field 10",)
     builder = flatbuffers.Builder()
     builder.StartObject(0)
@@ -143,8 +143,8 @@ def _vector(builder: flatbuffers.Builder, parts: list[int]) -> int:
 
 
 @pytest.mark.parametrize("size", [1 << 16, 1 << 20])
-def test_parts_that_overlap_to_multiply_themselves_are_refused(size: int) -> None:
-    """A vector whose every entry is one and the same table, which holds one and the same long text: refused at once."""
+def test_overlapping_parts_that_multiply_the_work_are_refused(size: int) -> None:
+    """Every entry of a vector is the same table with the same long string. The error comes at once."""
     builder = flatbuffers.Builder()
     text = builder.CreateString("x" * size)
     builder.StartObject(4)
@@ -159,8 +159,8 @@ def test_parts_that_overlap_to_multiply_themselves_are_refused(size: int) -> Non
     assert time.process_time() - start < 1
 
 
-def test_an_honest_file_of_the_smallest_parts_is_read() -> None:
-    """Nothing but empty buffers, which are the dearest parts for their size."""
+def test_a_valid_file_of_the_smallest_parts_is_read() -> None:
+    """It has only empty buffers, which cost the most work for their size."""
     builder = flatbuffers.Builder()
 
     def empty() -> int:

@@ -1,4 +1,4 @@
-"""The same float weights in every form that --checkpoint takes give the same network; anything else is named."""
+"""Float weights in every form that --checkpoint accepts give the same network, and other files are refused."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ from tests.published_models import Order, publish
 from tests.test_bad_input import assert_one_error, run, small
 from tests.tiny_models import tiny_model
 
-# Of folded numbers, of the largest in their tensor: TensorFlow's converter is 1.8e-7 off here, a few times that on
-# another CPU; raw variables in the place of averages are 4e-2 off.
+# Allowed difference of folded values, relative to the largest in their tensor. TensorFlow's converter differs by 1.8e-7
+# here and a few times that on another CPU. Raw variables in place of averages differ by 4e-2.
 FOLDED_ELSEWHERE = 1e-5
-# Of scores, of which the largest is 0.13: Keras and the graph are 2.7e-6 apart here; an epsilon a tenth too large moves
-# them by 3.8e-3, two layers in each other's place by 0.3.
+# Allowed difference of scores, the largest of which is 0.13. Keras and the graph differ by 2.7e-6 here. An epsilon that
+# is a tenth too large changes them by 3.8e-3, and two swapped layers by 0.3.
 SAME_SCORES = 1e-4
 
 Values = Mapping[str, Array]
@@ -63,14 +63,14 @@ def slim(tmp_path_factory: pytest.TempPathFactory, small_weights: Values) -> Pat
 
 @pytest.fixture(scope="module")
 def keras_files(tmp_path_factory: pytest.TempPathFactory, small_weights: Values) -> tuple[Path, object]:
-    """A folder with them in every form of Keras' network, and that network."""
+    """A folder with the seeded weights in every form of Keras' network, and that network."""
     folder = tmp_path_factory.mktemp("keras")
     return folder, write_keras(folder, SMALL, small_weights)
 
 
 @pytest.fixture(scope="module")
 def published(small_float: bytes) -> bytes:
-    """The INT8 model of the variables themselves, with made-up ranges."""
+    """The INT8 model made from the variables themselves, with invented ranges."""
     return quantized(small_float)
 
 
@@ -80,7 +80,7 @@ def quantized(float_model: bytes) -> bytes:
 
 
 def folded(values: Values, classes: slice = slice(None)) -> Iterator[tuple[Array, Array]]:
-    """Weights and bias of each layer, of the classifier those classes."""
+    """Weights and bias of each layer. For the classifier, only those of `classes`."""
     for layer in architecture.layers(SMALL):
         both = fold(layer, values)
         yield (both.weights, both.bias) if layer.batch_norm else (both.weights[..., classes], both.bias[classes])
@@ -91,7 +91,7 @@ def _values(graph: Path) -> Values:
 
 
 def distance(values: Values, others: Values, classes: slice = slice(None)) -> float:
-    """Most that two networks' folded numbers are apart, of the largest of their tensor."""
+    """The largest difference of two networks' folded values, relative to the largest in their tensor."""
     pairs = zip(folded(values, classes), folded(others, classes), strict=True)
     return max(
         float(np.abs(one - other).max() / np.abs(other).max())
@@ -105,7 +105,7 @@ def distance(values: Values, others: Values, classes: slice = slice(None)) -> fl
 
 @pytest.mark.parametrize("name", SLIM)
 def test_every_form_of_slims_network_gives_the_variables(name: str, slim: Path, small_weights: Values) -> None:
-    """To the bit, but where TensorFlow's converter folded BatchNorm in float32."""
+    """The values are equal bit for bit, except where TensorFlow's converter folded BatchNorm in float32."""
     path = slim / name
     read = float_forms.read_weights(path, SMALL)
     assert float_forms.form_of(path) == FORMS[path.suffix]
@@ -119,7 +119,7 @@ def test_every_form_of_slims_network_gives_the_variables(name: str, slim: Path, 
 def test_every_form_of_keras_network_gives_the_variables(
     name: str, keras_files: tuple[Path, object], small_weights: Values
 ) -> None:
-    """Class 0, which Keras does not have, is filled in: it sees nothing, and its bias is the smallest."""
+    """Keras has no class 0, so it is filled in: its weights are zero, and its bias is the smallest of all."""
     path = keras_files[0] / name
     read = float_forms.read_weights(path, SMALL)
     assert float_forms.form_of(path) == FORMS[path.suffix]
@@ -133,7 +133,7 @@ def test_every_form_of_keras_network_gives_the_variables(
 
 
 def test_the_network_of_a_keras_file_computes_what_keras_does(keras_files: tuple[Path, object]) -> None:
-    """Padding, epsilon and the order of the layers are those of Keras, as 1000 scores show."""
+    """1000 scores show that padding, epsilon and the order of layers are those of Keras."""
     folder, built = keras_files
     pictures = np.random.default_rng(3).uniform(-1, 1, (1, 96, 96, 3)).astype(np.float32)
     values = float_forms.read_weights(folder / "model.weights.h5", SMALL).values
@@ -143,16 +143,18 @@ def test_the_network_of_a_keras_file_computes_what_keras_does(keras_files: tuple
     assert ours.argmax() == theirs.argmax()
 
 
-def test_keras_pads_as_same_does_in_the_whole_family() -> None:
-    """At a stride of 2 one row and column behind the picture are the same where every size is even."""
+def test_keras_padding_equals_same_padding_in_the_whole_family() -> None:
+    """At stride 2, both add one row and one column at the end if every size is even."""
     assert all(model.resolution % 32 == 0 for model in Model.family())
 
 
-# What is made of it
+# What is built from the weights
 
 
-def test_a_build_says_from_what_it_was_made(slim: Path, keras_files: tuple[Path, object], tmp_path: Path) -> None:
-    """The form and its digest stand in checkpoint.json, card and statement, and class 0 in freeze.json and the card."""
+def test_a_build_names_the_form_and_digest_of_its_checkpoint(
+    slim: Path, keras_files: tuple[Path, object], tmp_path: Path
+) -> None:
+    """checkpoint.json, card and statement have them. freeze.json and the card say whether class 0 was filled in."""
     for number, path in enumerate((slim / "slim_saved_model", keras_files[0] / "model.h5")):
         request = replace(SMALL_REQUEST, checkpoint=str(path), calib=1, limit=1, out=tmp_path / str(number))
         build(request)
@@ -171,10 +173,10 @@ def test_a_build_says_from_what_it_was_made(slim: Path, keras_files: tuple[Path,
         assert filled == ("Class 0: the checkpoint has none" in card) == (number == 1)
 
 
-def test_class_0_can_be_that_of_a_published_file(
+def test_class_0_can_be_taken_from_a_published_file(
     keras_files: tuple[Path, object], published: bytes, small_weights: Values, tmp_path: Path
 ) -> None:
-    """Dequantized, so within half a level of the variables; the build says from which file it is."""
+    """It is dequantized, so it is within half a level of the variables. The build has the digest of that file."""
     (tmp_path / "published.tflite").write_bytes(published)
     model = str(keras_files[0] / "model.keras")
     request = replace(SMALL_REQUEST, checkpoint=model, background=tmp_path / "published.tflite", out=tmp_path / "out")
@@ -189,8 +191,8 @@ def test_class_0_can_be_that_of_a_published_file(
 
 
 @pytest.mark.parametrize("kind", ["seeded", "folded.pb"])
-def test_a_checkpoint_that_has_class_0_takes_no_other(kind: str, slim: Path, published: bytes, tmp_path: Path) -> None:
-    """Whether its kind says so or its contents."""
+def test_a_checkpoint_with_class_0_accepts_no_other(kind: str, slim: Path, published: bytes, tmp_path: Path) -> None:
+    """Seeded weights always have class 0, and the frozen graph contains it."""
     (tmp_path / "published.tflite").write_bytes(published)
     path = kind if kind == "seeded" else str(slim / kind)
     request = replace(SMALL_REQUEST, checkpoint=path, background=tmp_path / "published.tflite", out=tmp_path / "out")
@@ -199,8 +201,8 @@ def test_a_checkpoint_that_has_class_0_takes_no_other(kind: str, slim: Path, pub
 
 
 @pytest.mark.parametrize("name", ["folded.pb", "slim.tflite", "unfolded.pb"])
-def test_the_int8_model_of_another_form_is_that_of_the_variables(name: str, slim: Path, published: bytes) -> None:
-    """Folded here or by this program before, the bytes are the same."""
+def test_every_form_gives_the_int8_model_of_the_variables(name: str, slim: Path, published: bytes) -> None:
+    """The bytes are the same, whether BatchNorm was folded now or by this program before."""
     values = float_forms.read_weights(slim / name, SMALL).values
     assert quantized(convert.convert_float(architecture.frozen_graph(SMALL, values))) == published
 
@@ -209,7 +211,7 @@ def test_the_int8_model_of_another_form_is_that_of_the_variables(name: str, slim
 
 
 def checkpoint(path: Path) -> Checkpoint:
-    """As the command line takes it."""
+    """The checkpoint at a path, as the command line reads it."""
     request = Request(model="0.35_96", checkpoint=str(path), images="procedural", calib=1, limit=0)
     return prove_view.checkpoint(*resolve(request, NoBars(), may_fetch=False))
 
@@ -220,7 +222,7 @@ def proved(model: bytes, given: Checkpoint) -> Proof:
 
 @pytest.mark.parametrize("name", SLIM)
 def test_a_published_file_is_proved_with_every_form(name: str, slim: Path, published: bytes) -> None:
-    """IDENTICAL where the floats are the same, and CONSISTENT where a converter folded them."""
+    """The verdict is IDENTICAL where the floats are the same, and CONSISTENT where a converter folded them."""
     found = proved(published, checkpoint(slim / name))
     assert found.refutations == ()
     assert found.verdict is Verdict.IDENTICAL or name == "converter_folded.tflite"
@@ -229,7 +231,7 @@ def test_a_published_file_is_proved_with_every_form(name: str, slim: Path, publi
 
 
 def test_a_frozen_graph_alone_is_converted_by_a_toolchain(slim: Path, tmp_path: Path) -> None:
-    """Today's TensorFlow makes of the file that was given what it made of it when it was published."""
+    """The installed TensorFlow converts the given graph to the same bytes as when the file was published."""
     order = Order("one picture")
     path = slim / "unfolded.pb"
     model = publish(path.read_bytes(), SMALL, [order], tmp_path)[order]
@@ -239,7 +241,7 @@ def test_a_frozen_graph_alone_is_converted_by_a_toolchain(slim: Path, tmp_path: 
 
 @pytest.mark.parametrize("name", ["folded.pb", "converter_folded.tflite"])
 def test_one_changed_weight_is_refuted(name: str, slim: Path, published: bytes) -> None:
-    """A twentieth of the largest weight, in one channel of one layer, in whichever form."""
+    """One weight in one layer changes by a twentieth of the largest in its channel."""
     given = checkpoint(slim / name)
     layer = architecture.layers(SMALL)[7]
     weights = given.values[layer.weights_name].copy()
@@ -250,10 +252,10 @@ def test_one_changed_weight_is_refuted(name: str, slim: Path, published: bytes) 
 
 
 @pytest.mark.parametrize("name", ["model.keras", "keras.tflite"])
-def test_class_0_of_a_published_file_is_not_looked_at_where_the_checkpoint_has_none(
+def test_class_0_is_not_compared_if_the_checkpoint_has_none(
     name: str, keras_files: tuple[Path, object], published: bytes
 ) -> None:
-    """The 1000 others are, and one of them that is off refutes."""
+    """The other 1000 classes are compared, and one wrong weight among them refutes."""
     given = checkpoint(keras_files[0] / name)
     found = proved(published, given)
     assert found.refutations == ()
@@ -266,7 +268,7 @@ def test_class_0_of_a_published_file_is_not_looked_at_where_the_checkpoint_has_n
 
 
 def test_a_dead_channel_that_a_converter_folded_is_consistent(small_weights: Values, tmp_path: Path) -> None:
-    """Its bias has 1e9 levels, so the converter's rounding is many of them; a thousandth of it still refutes."""
+    """Its bias has 1e9 levels, so the converter's rounding is many levels. A change by a thousandth still refutes."""
     first = "MobilenetV2/Conv"
     changed = {name: value.copy() for name, value in small_weights.items()}
     changed[f"{first}/weights"][..., 4] = 0
@@ -283,11 +285,11 @@ def test_a_dead_channel_that_a_converter_folded_is_consistent(small_weights: Val
     assert "bias of channel 4" in {each.what for each in refuted}
 
 
-# What it is by content
+# Detection by content
 
 
-def test_a_folder_is_known_by_what_decides_its_weights(slim: Path, tmp_path: Path) -> None:
-    """Neither its name nor files beside the graph and the variables change the digest; the graph does."""
+def test_the_digest_of_a_folder_covers_what_decides_its_weights(slim: Path, tmp_path: Path) -> None:
+    """Its name and other files do not change the digest. The graph does."""
     copy = shutil.copytree(slim / "slim_saved_model", tmp_path / "copy")
     (copy / "notes.txt").write_text("mine")
     assert float_forms.digest_of(copy) == float_forms.digest_of(slim / "slim_saved_model")
@@ -296,13 +298,13 @@ def test_a_folder_is_known_by_what_decides_its_weights(slim: Path, tmp_path: Pat
     assert float_forms.digest_of(copy) != float_forms.digest_of(slim / "slim_saved_model")
 
 
-def test_a_name_decides_nothing(slim: Path, tmp_path: Path, small_weights: Values) -> None:
-    """A .tflite called .tgz is read as what it is."""
+def test_the_file_name_does_not_decide_the_form(slim: Path, tmp_path: Path, small_weights: Values) -> None:
+    """A .tflite file with the name of an archive is read as a .tflite file."""
     path = shutil.copyfile(slim / "slim.tflite", tmp_path / "mobilenet_v2_0.35_96.tgz")
     assert distance(float_forms.read_weights(path, SMALL).values, small_weights) == 0
 
 
-# What is none of them
+# Other files
 
 
 def zipped(*names: str) -> Callable[[Path], None]:
@@ -340,8 +342,8 @@ FOREIGN = {
 
 
 @pytest.mark.parametrize("found", FOREIGN)
-def test_a_foreign_file_is_named(found: str, tmp_path: Path) -> None:
-    """What it is, and what is read."""
+def test_the_error_for_a_foreign_file_names_its_kind(found: str, tmp_path: Path) -> None:
+    """It lists the accepted forms, too."""
     FOREIGN[found](tmp_path / "it")
     with pytest.raises(InputError) as caught:
         find_checkpoint(str(tmp_path / "it"), SMALL, NoBars(), may_fetch=False)
@@ -349,15 +351,15 @@ def test_a_foreign_file_is_named(found: str, tmp_path: Path) -> None:
     assert "a frozen graph (.pb), a float .tflite, a Keras file (.h5, .keras) or a SavedModel" in caught.value.expected
 
 
-def test_the_command_line_says_it_in_one_line(tmp_path: Path) -> None:
-    """With the status of bad input, before anything is built."""
+def test_a_foreign_file_is_bad_input_on_the_command_line(tmp_path: Path) -> None:
+    """The error comes before anything is built."""
     zipped("archive/data.pkl")(tmp_path / "weights.pt")
     result = run(*small("freeze", tmp_path / "out", checkpoint=tmp_path / "weights.pt"))
     assert_one_error(result, 3, "a PyTorch file", "a Keras file (.h5, .keras)")
 
 
 def edited_config(change: Callable[[Any], None]) -> Callable[[Path, Path], None]:
-    """Changes the layers of a Keras file's description."""
+    """Changes the layers in the description of a Keras file."""
 
     def write(folder: Path, path: Path) -> None:
         shutil.copyfile(folder / "model.h5", path)
@@ -419,7 +421,7 @@ BAD_KERAS: dict[str, tuple[Callable[[Path, Path], None], str]] = {
 
 @pytest.mark.parametrize("kind", BAD_KERAS)
 def test_a_bad_keras_file_is_refused(kind: str, keras_files: tuple[Path, object], tmp_path: Path) -> None:
-    """One that is damaged, or that describes another network, and what it is."""
+    """The file is damaged, or describes another network. The error says which."""
     write, words = BAD_KERAS[kind]
     write(keras_files[0], tmp_path / "it.h5")
     with pytest.raises(InputError, match=words):
@@ -445,8 +447,10 @@ def unfrozen() -> bytes:
     ],
     ids=["quantized", "another network", "unfrozen"],
 )
-def test_a_model_that_is_no_float_mobilenet_is_refused(data: Callable[[], bytes], words: str, tmp_path: Path) -> None:
-    """A quantized model, a float one of another network, a graph that still has variables."""
+def test_a_model_that_is_not_a_float_mobilenet_is_refused(
+    data: Callable[[], bytes], words: str, tmp_path: Path
+) -> None:
+    """A quantized model, a float model of another network, and a graph that still has variables."""
     (tmp_path / "it").write_bytes(data())
     with pytest.raises(InputError, match=words):
         float_forms.read_weights(tmp_path / "it", SMALL)
@@ -455,13 +459,13 @@ def test_a_model_that_is_no_float_mobilenet_is_refused(data: Callable[[], bytes]
 @pytest.mark.parametrize("name", ["folded.pb", "slim.tflite", "slim_saved_model"])
 @pytest.mark.parametrize("model", [Model("0.5", 96), Model("0.35", 128)], ids=["width", "resolution"])
 def test_another_member_of_the_family_is_refused(name: str, model: Model, slim: Path) -> None:
-    """By the shapes of its weights, or by the size of its input."""
+    """The shapes of its weights or the size of its input do not fit."""
     with pytest.raises(InputError, match=r"float32|input"):
         float_forms.read_weights(slim / name, model)
 
 
 def test_a_damaged_saved_model_is_refused(slim: Path, tmp_path: Path) -> None:
-    """In one line, whatever TensorFlow says of it."""
+    """The error is one line, whatever TensorFlow reports."""
     (tmp_path / "saved_model.pb").write_bytes((slim / "slim_saved_model" / "saved_model.pb").read_bytes()[:1000])
     with pytest.raises(InputError, match="a SavedModel that TensorFlow can load"):
         float_forms.read_weights(tmp_path, SMALL)
