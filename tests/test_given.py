@@ -140,7 +140,7 @@ def test_commands_that_make_a_model_refuse_a_given_one(command: str, model: Path
 def test_options_that_only_affect_making_a_model_are_refused(
     flags: tuple[str, ...], model: Path, tmp_path: Path
 ) -> None:
-    """They would have no effect, so whoever typed them expects something else."""
+    """They would have no effect on a given model."""
     with pytest.raises(UsageError, match=flags[0]):
         typed("vela", model, tmp_path, *flags)
 

@@ -69,9 +69,9 @@ def folder(finished_build: Request, tmp_path_factory: pytest.TempPathFactory) ->
 def photographs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Three pictures as files: JPEG, PNG and gray JPEG."""
     place = tmp_path_factory.mktemp("photographs")
-    grey = io.BytesIO()
-    Image.open(io.BytesIO(pictures.jpeg(3, (300, 200)))).convert("L").save(grey, "JPEG")
-    files = {"one.jpg": pictures.jpeg(1, (500, 375)), "two.png": pictures.png(2), "three.jpg": grey.getvalue()}
+    gray = io.BytesIO()
+    Image.open(io.BytesIO(pictures.jpeg(3, (300, 200)))).convert("L").save(gray, "JPEG")
+    files = {"one.jpg": pictures.jpeg(1, (500, 375)), "two.png": pictures.png(2), "three.jpg": gray.getvalue()}
     for name, data in files.items():
         (place / name).write_bytes(data)
     return [place / name for name in files]

@@ -678,7 +678,7 @@ def nearly_dead(small_weights: Values) -> Checkpoint:
             values[f"{layer.name}/BatchNorm/gamma"][channel] *= np.float32(size)
     for layer in LAYERS[2:-1:4]:
         weights = values[layer.weights_name]
-        # Where a channel is one filter, and where it is a column.
+        # In depthwise layers an output channel; in other layers an input channel.
         weights[..., 0, :] *= 0
         weights[..., 1, :] *= np.float32(1e-8)
         values[f"{layer.name}/BatchNorm/beta"][2] = 0
