@@ -1,4 +1,4 @@
-"""A frozen graph is read by its structure, in both layouts, and compared with the averages beside it."""
+"""Reading a frozen graph by its structure, in both layouts, and comparing it with the averages in its archive."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def graph(form: str, weights: Weights) -> bytes:
 
 
 def edited(graph: bytes, change: Callable[[Any], None]) -> bytes:
-    """The graph after a change of its nodes, given by their names."""
+    """Returns the serialized graph after `change` has edited its GraphDef."""
     from tensorflow.core.framework import graph_pb2
 
     definition = graph_pb2.GraphDef()
@@ -61,7 +61,7 @@ def edited(graph: bytes, change: Callable[[Any], None]) -> bytes:
 
 
 def named(definition: Any, part: str, op: str) -> Any:
-    """The first node of a kind whose name has that part."""
+    """Returns the first node of operator `op` whose name contains `part`."""
     return next(node for node in definition.node if part in node.name and node.op == op)
 
 
@@ -71,30 +71,30 @@ def constant(node: Any, values: Array) -> None:
     node.attr["value"].tensor.CopyFrom(tensor_util.make_tensor_proto(values))
 
 
-# What is read
+# Reading
 
 
-def test_every_constant_is_found_where_it_stands(form: str, graph: bytes, weights: Weights) -> None:
-    """Of the official form, with names that say nothing, 87 are variables and 70 have BatchNorm folded."""
+def test_every_constant_is_found(form: str, graph: bytes, weights: Weights) -> None:
+    """In the official form, 87 constants are variables and 70 have BatchNorm folded into them."""
     found = compare(graph, SMALL, weights, "the graph")
     exact, folded = {"unfolded": (262, 0), "official": (87, 70)}[form]
     assert found == GraphComparison(exact=exact, folded=folded)
 
 
-def test_the_constants_give_the_network_of_the_graph(form: str, graph: bytes) -> None:
-    """Folding what is left of BatchNorm in the constants gives a network with the graph's own outputs."""
+def test_the_constants_compute_what_the_graph_computes(form: str, graph: bytes) -> None:
+    """A network built from the constants, with the remaining BatchNorm folded, has the outputs of the graph."""
     values = as_values(read_layers(graph, SMALL, "the graph"))
     value = np.random.default_rng(2).uniform(-1, 1, (1, 96, 96, 3)).astype(np.float32)
     ours = run_graph(architecture.frozen_graph(SMALL, values), value)
-    # TensorFlow runs both, seen 9e-6 apart at most (oneDNN off, SSE4.1, AVX2 and AVX-512). One layer's folded bias that
-    # is 1 % off moves them by 0.01 and more, one layer's weights by 0.045, raw variables by 0.3.
+    # TensorFlow runs both. The largest difference seen is 9e-6 (oneDNN off, SSE4.1, AVX2 and AVX-512). An error of 1 %
+    # in the folded bias of one layer gives at least 0.01, in the weights of one layer 0.045; raw variables give 0.3.
     assert np.abs(ours - run_graph(graph, value)).max() < 3e-4
 
 
 def test_an_archive_of_either_form_is_compared_with_its_averages(
     form: str, graph: bytes, weights: Weights, tmp_path: Path
 ) -> None:
-    """The comparison is part of reading the archive; a graph that is missing leaves none."""
+    """Reading the archive includes the comparison; an archive without a graph has none."""
     archive = write_archive(tmp_path / "a.tgz", SMALL, weights, graph=graph)
     read = read_archive(archive, SMALL)
     assert read.comparison is not None
@@ -104,8 +104,8 @@ def test_an_archive_of_either_form_is_compared_with_its_averages(
     assert (bare.frozen_graph, bare.comparison) == (None, None)
 
 
-def test_names_do_not_matter(graph: bytes, weights: Weights) -> None:
-    """Every node but none of the structure may be called something else."""
+def test_node_names_do_not_matter(graph: bytes, weights: Weights) -> None:
+    """With every node renamed and the structure unchanged, the comparison gives the same result."""
 
     def rename(definition: Any) -> None:
         names = {node.name: f"n{number}" for number, node in enumerate(definition.node)}
@@ -118,7 +118,7 @@ def test_names_do_not_matter(graph: bytes, weights: Weights) -> None:
 
 
 def test_folding_in_float32_is_within_the_tolerance(weights: Weights) -> None:
-    """A graph folded with every step rounded to float32 matches; its distance is seen and far below the tolerance."""
+    """A graph folded with every step rounded to float32 matches, at half the tolerance or less."""
 
     def fold(layer: Layer, values: Weights) -> Folded:
         if not layer.batch_norm:
@@ -138,32 +138,32 @@ def test_folding_in_float32_is_within_the_tolerance(weights: Weights) -> None:
     assert 0 < found.largest_ulps <= FOLDING_ULPS / 2
 
 
-# What is noticed
+# Differences that are detected
 
 
-def test_raw_variables_are_told_with_the_first_tensor(graph: bytes, weights: Weights) -> None:
-    """Raw variables are 2 % off their averages; in both forms the first layer's weights say so."""
+def test_raw_variables_are_detected_in_the_first_tensor(graph: bytes, weights: Weights) -> None:
+    """Raw variables differ from their averages by 2 %; in both forms the weights of the first layer are reported."""
     raw = {name: value if "moving_" in name else value * RAW_OFF_BY for name, value in weights.items()}
     assert compare(graph, SMALL, raw, "the graph").first_other.startswith("MobilenetV2/Conv/weights")
 
 
 @pytest.mark.parametrize("layer", ["expanded_conv_3/expand", "expanded_conv_3/depthwise", "Logits/Conv2d_1c_1x1"])
-def test_one_changed_weight_is_told(layer: str, graph: bytes, weights: Weights) -> None:
-    """One weight of one layer, off by a thousandth of itself, and the tensor is named."""
+def test_one_changed_weight_is_detected(layer: str, graph: bytes, weights: Weights) -> None:
+    """One weight of one layer changes by a thousandth of its value, and the comparison names the tensor."""
     name = next(name for name in weights if name.startswith(f"MobilenetV2/{layer}/") and "weights" in name)
     changed = weights[name].copy()
     changed.flat[changed.size // 2] *= np.float32(1.001)
     assert compare(graph, SMALL, {**weights, name: changed}, "the graph").first_other.startswith(name)
 
 
-def test_a_positive_gamma_is_told(graph: bytes, weights: Weights) -> None:
-    """The sign of one gamma in the first depthwise layer, which the official checkpoint has negative."""
+def test_the_wrong_sign_of_a_gamma_is_detected(graph: bytes, weights: Weights) -> None:
+    """The gamma is in the first depthwise layer, where the official checkpoint has a negative one."""
     name = f"{FIRST_DEPTHWISE}/BatchNorm/gamma"
     found = compare(graph, SMALL, {**weights, name: np.abs(weights[name])}, "the graph")
     assert found.first_other.startswith(name)
 
 
-# What is no such graph
+# Invalid graphs
 
 
 def doubled(definition: Any) -> None:
@@ -217,7 +217,7 @@ def other_epsilon(definition: Any) -> None:
 def test_a_damaged_graph_is_refused_in_one_line(
     change: Callable[[Any], None], words: str, weights: Weights, tmp_path: Path
 ) -> None:
-    """What is wrong and where; the archive is not used."""
+    """The error says what is wrong and where; an archive with such a graph is refused too."""
     graph = edited(official_form_graph(SMALL, weights), change)
     with pytest.raises(InputError, match=words):
         compare(graph, SMALL, weights, "the graph")
@@ -225,21 +225,21 @@ def test_a_damaged_graph_is_refused_in_one_line(
         read_archive(write_archive(tmp_path / "a.tgz", SMALL, weights, graph=graph), SMALL)
 
 
-def test_bytes_that_are_no_graph_are_refused(weights: Weights) -> None:
-    """A file that cannot be decoded says nothing and is not taken for an empty graph."""
+def test_bytes_that_are_not_a_graph_are_refused(weights: Weights) -> None:
+    """Bytes that protobuf cannot decode are an error, and do not count as an empty graph."""
     with pytest.raises(InputError, match="data that is not a GraphDef"):
         compare(b"\x0a\xff\xff", SMALL, weights, "the graph")
 
 
 def test_another_member_of_the_family_is_refused_by_its_shapes(graph: bytes, weights: Weights) -> None:
-    """A graph of another width has other shapes, and the first is named."""
+    """A graph of another width has other shapes; the error names the first one."""
     with pytest.raises(InputError, match=r"float32 \(1, 1, 1280, 1001\)|float32 \(1, 1, \d+, \d+\)"):
         read_layers(graph, Model("0.5", 96), "the graph")
 
 
 @pytest.mark.parametrize("kind", ["empty", "no softmax", "another operator"])
-def test_a_graph_laid_out_in_another_way_is_not_checked(kind: str, weights: Weights, graph: bytes) -> None:
-    """A sound graph in which nothing is found compares nothing, and says so; nor is it taken for weights."""
+def test_a_graph_with_an_unknown_layout_is_not_checked(kind: str, weights: Weights, graph: bytes) -> None:
+    """The comparison reports that nothing was checked, and reading weights from the graph is an error."""
 
     def other(definition: Any) -> None:
         named(definition, "", "Relu6").op = "Elu"
@@ -258,8 +258,8 @@ def test_a_graph_laid_out_in_another_way_is_not_checked(kind: str, weights: Weig
 @pytest.mark.parametrize(
     ("archive", "counts"), [("official_form/", (87, 70)), ("", (262, 0))], ids=["official", "slim"]
 )
-def test_the_archives_at_hand_agree_with_their_graphs(archive: str, counts: tuple[int, int], shared: Path) -> None:
-    """Both layouts at full size: every constant found, the folded ones within a unit in the last place."""
+def test_the_shared_archives_agree_with_their_graphs(archive: str, counts: tuple[int, int], shared: Path) -> None:
+    """Both layouts at full size: every constant is found, and the folded ones are within 1 ulp."""
     read = read_archive(shared / f"checkpoint/{archive}mobilenet_v2_1.0_224.tgz", Model())
     assert read.comparison is not None
     assert (read.comparison.exact, read.comparison.folded) == counts

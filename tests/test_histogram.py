@@ -1,4 +1,4 @@
-"""Histograms: every value counted once, in its bin, and the same sum however they are merged."""
+"""Histograms count every value once, in its bin, and merging them does not depend on the order."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ VALUES = st.integers(0, 300).flatmap(lambda size: arrays(np.float32, size, eleme
 
 
 def of(values: Array) -> Histogram:
-    """The histogram of one array."""
+    """Returns the histogram of one array."""
     tally = Tally()
     tally.count(values)
     return tally.histogram()
 
 
 def merge(shards: Iterable[Histogram]) -> Histogram:
-    """Shards added up, as the parent of the workers does."""
+    """Returns the sum of the shards, as the parent of the workers adds them."""
     tally = Tally()
     for shard in shards:
         tally.add(shard)
@@ -34,13 +34,13 @@ def merge(shards: Iterable[Histogram]) -> Histogram:
 
 
 def counted(histogram: Histogram) -> list[tuple[int, int]]:
-    """Bins with their counts, in their order."""
+    """Returns pairs of bin number and count, in order."""
     return list(zip(histogram.bins.tolist(), histogram.counts.tolist(), strict=True))
 
 
 @given(st.lists(VALUES, min_size=1, max_size=6), st.randoms(use_true_random=False))
 def test_merging_does_not_depend_on_order_or_grouping(shards: list[Array], chance: random.Random) -> None:
-    """Any shuffle, merged in any two groups, is the histogram of all values at once, count for count."""
+    """Any order, merged in any two groups, gives the histogram of all values together."""
     shuffled = chance.sample(shards, len(shards))
     cut = chance.randint(0, len(shards))
     groups = [merge(map(of, group)) for group in (shuffled[:cut], shuffled[cut:])]
@@ -49,8 +49,8 @@ def test_merging_does_not_depend_on_order_or_grouping(shards: list[Array], chanc
 
 
 @given(st.lists(VALUES, min_size=1, max_size=4))
-def test_counting_one_array_after_another_is_counting_all(shards: list[Array]) -> None:
-    """A tally goes on where it was, and what it gave before does not change with it."""
+def test_counting_arrays_one_by_one_equals_counting_all_at_once(shards: list[Array]) -> None:
+    """A tally continues after it returned a histogram, and that histogram does not change."""
     tally = Tally()
     tally.count(shards[0])
     before = tally.histogram()
@@ -63,7 +63,7 @@ def test_counting_one_array_after_another_is_counting_all(shards: list[Array]) -
 
 @given(VALUES)
 def test_every_value_lies_in_its_bin(values: Array) -> None:
-    """Counted by the edges alone, each bin holds what it says, and no value is left over; -0.0 counts as negative."""
+    """Counting by the edges alone gives the same count for each bin, and no value is left over; -0.0 is negative."""
     histogram = of(values)
     assert int(histogram.counts.sum()) == len(values)
     lows, highs = histogram.edges()
@@ -75,7 +75,7 @@ def test_every_value_lies_in_its_bin(values: Array) -> None:
 
 @given(VALUES)
 def test_bins_are_in_the_order_of_their_values(values: Array) -> None:
-    """Edges ascend and never overlap; each bin has a value and no bin stands twice."""
+    """Edges ascend and do not overlap; each bin holds a value and occurs once."""
     histogram = of(values)
     lows, highs = histogram.edges()
     assert (lows < highs).all()
@@ -86,14 +86,14 @@ def test_bins_are_in_the_order_of_their_values(values: Array) -> None:
 
 @given(st.floats(2.0**-100, 2.0**100, width=32))
 def test_bins_are_narrow(value: float) -> None:
-    """A bin is 2**-7 of its values wide at most, on both sides of zero, except where float32 itself runs out."""
+    """A bin is at most 2**-7 of its values wide, on both sides of zero. Subnormal numbers are not tested."""
     for sign in (1, -1):
         ((low,), (high,)) = of(np.array([sign * value], np.float32)).edges()
         assert 0 < high - low <= value * 2.0**-7
 
 
-def test_an_array_of_any_shape_is_counted_whole() -> None:
-    """Four dimensions, as activations have them; more values than fit into 32 bits would be added as exactly."""
+def test_arrays_of_any_shape_and_large_counts_are_added_exactly() -> None:
+    """Arrays have four dimensions, as activations do, and counts above 32 bits are added exactly."""
     values = np.random.default_rng(0).normal(size=(1, 7, 5, 3)).astype(np.float32)
     assert counted(of(values)) == counted(of(values.reshape(-1)))
     many = Histogram(np.array([3], np.uint16), np.array([1 << 40], np.int64))
@@ -101,7 +101,7 @@ def test_an_array_of_any_shape_is_counted_whole() -> None:
 
 
 @pytest.mark.parametrize("value", [0.0, -0.0, 1e-45, -1e-45, 3.4028235e38, -3.4028235e38, 6.0, -1.0])
-def test_the_ends_of_float32_have_their_bins(value: float) -> None:
+def test_extreme_float32_values_lie_in_their_bins(value: float) -> None:
     """Zeros of both signs, the smallest subnormals and the largest numbers."""
     ((low,), (high,)) = of(np.array([value], np.float32)).edges()
     assert low <= np.float32(value) <= high

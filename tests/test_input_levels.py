@@ -1,4 +1,4 @@
-"""The table from a picture's levels to the model's input is the build's own rounding, level by level."""
+"""The C table from picture levels to input values has the rounding of the build, for each level."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from pipeline.request.resolve import resolve
 from recreate_model.tflite.model_view import read_model
 
 
-def test_each_level_is_what_the_build_makes_of_a_picture_of_it(finished_build: Request) -> None:
-    """A picture of one level throughout has one input byte throughout, and the table has that byte."""
+def test_each_level_equals_the_input_the_build_makes_from_it(finished_build: Request) -> None:
+    """A picture of a single level gives a single input value, which is the entry in the table."""
     recipe, machine = resolve(finished_build, NoBars(), may_fetch=False)
     model = (machine.out / recipe.name / model_file(recipe)).read_bytes()
     quantization = read_model(model).input.quantization
@@ -31,8 +31,8 @@ def test_each_level_is_what_the_build_makes_of_a_picture_of_it(finished_build: R
         assert set(found.ravel().tolist()) == {expected}
 
 
-def test_the_table_is_not_what_rounding_away_from_zero_gives(finished_build: Request) -> None:
-    """Why there is a table: C's roundf differs from it in many places, and by one step at most."""
+def test_rounding_away_from_zero_gives_another_table(finished_build: Request) -> None:
+    """This is why there is a table: C's roundf differs from it in many entries, by one step at most."""
     recipe, machine = resolve(finished_build, NoBars(), may_fetch=False)
     model = (machine.out / recipe.name / model_file(recipe)).read_bytes()
     (numbers,) = re.findall(r"\{\n(.*?)\n\};", levels_header(model, "small"), re.DOTALL)

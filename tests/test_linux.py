@@ -1,4 +1,4 @@
-"""The programs for Cortex-A and Mali GPUs: run as a user runs them, and held against the pipeline's own runs."""
+"""The programs for Cortex-A and Mali GPUs, run as a user runs them and compared with the pipeline's own runs."""
 
 from __future__ import annotations
 
@@ -44,17 +44,17 @@ CROPS: dict[str, Callable[..., Any]] = {
     "inception": theirs.inception,
     "squash": theirs.squash,
 }
-# Of -1..1. Seen 7e-7 apart where OpenCV resizes with Intel's library, and 1.2e-5 where it does so with code of its own,
-# which places pixels in float32 (`OPENCV_IPP=disabled`). Another crop is off by 0.9.
+# On values in -1..1. The largest difference seen is 7e-7 where OpenCV resizes with Intel's library, and 1.2e-5 where it
+# uses its own code, which computes positions in float32 (`OPENCV_IPP=disabled`). Another crop gives 0.9.
 TOLERANCE = 1e-3
-# Of that library only the code for AVX2 and AVX-512 gives the very levels of `pictures.py`; the code for SSE4.2 has
-# other last bits, and levels that lie on a tie may be one apart.
+# Only that library's code for AVX2 and AVX-512 gives exactly the levels of `pictures.py`; its code for SSE4.2 differs
+# in the last bits, so levels halfway between two values may be one apart.
 SAME_LEVELS = cv2.ipp.useIPP() and "AVX" in cv2.ipp.getIppVersion()
 
 
 @pytest.fixture(scope="module")
 def folder(finished_build: Request, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What a user takes to a board: the model, the labels and the two folders; nothing else of the build."""
+    """What a user copies to a board: the model, the labels and the two folders, without the rest of the build."""
     recipe, _ = resolve(finished_build, NoBars(), may_fetch=False)
     source, place = finished_build.out / recipe.name, tmp_path_factory.mktemp("board") / "build"
     place.mkdir()
@@ -67,11 +67,11 @@ def folder(finished_build: Request, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Three pictures as files: JPEG, PNG and grey JPEG."""
+    """Three pictures as files: JPEG, PNG and gray JPEG."""
     place = tmp_path_factory.mktemp("photographs")
-    grey = io.BytesIO()
-    Image.open(io.BytesIO(pictures.jpeg(3, (300, 200)))).convert("L").save(grey, "JPEG")
-    files = {"one.jpg": pictures.jpeg(1, (500, 375)), "two.png": pictures.png(2), "three.jpg": grey.getvalue()}
+    gray = io.BytesIO()
+    Image.open(io.BytesIO(pictures.jpeg(3, (300, 200)))).convert("L").save(gray, "JPEG")
+    files = {"one.jpg": pictures.jpeg(1, (500, 375)), "two.png": pictures.png(2), "three.jpg": gray.getvalue()}
     for name, data in files.items():
         (place / name).write_bytes(data)
     return [place / name for name in files]
@@ -83,7 +83,7 @@ def model_of(folder: Path) -> Path:
 
 
 def run(program: Path, *arguments: object, **settings: str) -> subprocess.CompletedProcess[str]:
-    """Runs a program far from the project, with an environment in which it cannot be imported."""
+    """Runs a program in its own folder, where the project cannot be imported, with `settings` in the environment."""
     environment = {**os.environ, **settings, "PYTHONDONTWRITEBYTECODE": "1"}
     command = [sys.executable, str(program), *map(str, arguments)]
     return subprocess.run(
@@ -91,8 +91,8 @@ def run(program: Path, *arguments: object, **settings: str) -> subprocess.Comple
     )
 
 
-def refused(result: subprocess.CompletedProcess[str], status: int, *words: str) -> None:
-    """One line on standard error with those words, and the status."""
+def assert_refused(result: subprocess.CompletedProcess[str], status: int, *words: str) -> None:
+    """Asserts the status, and that standard error is one line with those words."""
     assert result.returncode == status, result.stderr
     (line,) = result.stderr.splitlines()
     assert line.startswith("classify.py: ")
@@ -101,7 +101,7 @@ def refused(result: subprocess.CompletedProcess[str], status: int, *words: str) 
 
 
 def inputs(model: bytes, files: list[Path]) -> Array:
-    """The pipeline's own inputs, int8 (n, height, width, 3)."""
+    """Returns the pipeline's own inputs for the pictures, int8 (n, height, width, 3)."""
     view = read_model(model).input
     assert view.quantization is not None
     (scale,), (zero,) = view.quantization.scales, view.quantization.zero_points
@@ -110,7 +110,7 @@ def inputs(model: bytes, files: list[Path]) -> Array:
 
 
 def expected_rows(outputs: Array, folder: Path) -> list[str]:
-    """The five best classes of each picture as the programs print them, from outputs int8 (n, classes)."""
+    """Returns the five best classes of each picture as the programs print them. `outputs` is int8 (n, classes)."""
     labels = (folder / "labels.txt").read_text().splitlines()
     rows = []
     for scores in outputs.astype(int):
@@ -134,7 +134,7 @@ def xnnpack(model: bytes, values: Array) -> Array:
 
 @pytest.mark.parametrize("threads", [(), ("--threads", "2")], ids=["one thread", "two threads"])
 def test_cortex_a_prints_what_xnnpack_gives(threads: tuple[str, ...], folder: Path, photographs: list[Path]) -> None:
-    """Classes, scores and labels are those of the pipeline's own run, from its own inputs."""
+    """Classes, scores and labels equal those of the pipeline's own run on its own inputs."""
     result = run(folder / "cortex_a" / "classify.py", *photographs, *threads)
     model = model_of(folder).read_bytes()
     assert printed_rows(result) == expected_rows(xnnpack(model, inputs(model, photographs)), folder)
@@ -143,8 +143,8 @@ def test_cortex_a_prints_what_xnnpack_gives(threads: tuple[str, ...], folder: Pa
     assert titles[0] == f"{model_of(folder).name}, XNNPACK on the CPU, threads: {threads[1] if threads else 1}"
 
 
-def test_scale_and_zero_point_are_those_of_the_file(folder: Path, photographs: list[Path], tmp_path: Path) -> None:
-    """A model with another input scale gives other scores, and those that its own scale leads to."""
+def test_scale_and_zero_point_come_from_the_model_file(folder: Path, photographs: list[Path], tmp_path: Path) -> None:
+    """A model with another input scale gives the other scores that follow from that scale."""
 
     def change(tree: Any) -> None:
         source = tree.subgraphs[0].tensors[tree.subgraphs[0].inputs[0]]
@@ -159,7 +159,7 @@ def test_scale_and_zero_point_are_those_of_the_file(folder: Path, photographs: l
 
 
 def test_other_labels_can_be_given(folder: Path, photographs: list[Path], tmp_path: Path) -> None:
-    """A file of as many rows stands in for labels.txt."""
+    """A file with the same number of rows replaces labels.txt."""
     (tmp_path / "mine.txt").write_text("\n".join(f"class {number}" for number in range(1001)))
     result = run(folder / "cortex_a" / "classify.py", photographs[0], "--labels", tmp_path / "mine.txt")
     assert all(row.split("  ")[-1].startswith("class ") for row in printed_rows(result))
@@ -170,7 +170,7 @@ def test_other_labels_can_be_given(folder: Path, photographs: list[Path], tmp_pa
 
 @pytest.mark.parametrize("platform", ["cortex_a", "mali_gpu"])
 def test_a_model_that_does_not_fit_is_refused(platform: str, folder: Path, photographs: list[Path]) -> None:
-    """No file, no model, a float one, and labels of another number: refused before anything is loaded."""
+    """A missing file, a file that is not a model, a float model, and a wrong number of labels."""
     program = folder / platform / "classify.py"
     floats = tiny_float(folder.parent)
     for arguments, words in (
@@ -182,7 +182,7 @@ def test_a_model_that_does_not_fit_is_refused(platform: str, folder: Path, photo
         (("--labels", folder / "none.txt"), ("none.txt", "No such file")),
     ):
         result = run(program, photographs[0], *arguments)
-        refused(result, 3, *words)
+        assert_refused(result, 3, *words)
         assert result.stdout == ""
 
 
@@ -194,8 +194,8 @@ def tiny_float(place: Path) -> Path:
     return path
 
 
-def test_what_is_no_picture_is_refused_by_name(folder: Path, tmp_path: Path) -> None:
-    """Missing, a folder, empty, cut short, of no known format, too large: one line, and no class is printed."""
+def test_a_file_that_is_not_a_picture_is_refused(folder: Path, tmp_path: Path) -> None:
+    """Missing, a folder, empty, truncated, of an unknown format, or too large. No class is printed."""
     bomb = io.BytesIO()
     Image.new("1", (20_000, 20_000)).save(bomb, "PNG")
     files = {"empty": b"", "cut.jpg": pictures.jpeg(1)[:600], "page.html": b"<html>", "bomb.png": bomb.getvalue()}
@@ -203,26 +203,26 @@ def test_what_is_no_picture_is_refused_by_name(folder: Path, tmp_path: Path) -> 
         (tmp_path / name).write_bytes(data)
     for path in (tmp_path / "none.jpg", tmp_path, *(tmp_path / name for name in files)):
         result = run(folder / "cortex_a" / "classify.py", path)
-        refused(result, 3, f"{path} cannot be read as a picture")
+        assert_refused(result, 3, f"{path} cannot be read as a picture")
         assert "  " not in result.stdout
 
 
-def test_bad_usage_is_said_in_usage_s_own_way(folder: Path, photographs: list[Path]) -> None:
-    """No picture or an unknown option is status 2; threads that LiteRT does not take are bad input."""
+def test_invalid_usage_has_status_2(folder: Path, photographs: list[Path]) -> None:
+    """No picture, an unknown option, and a wrong value; a number of threads that LiteRT refuses is status 3."""
     program = folder / "cortex_a" / "classify.py"
     for arguments in ((), (photographs[0], "--thread-count", "2"), (photographs[0], "--threads", "two")):
         result = run(program, *arguments)
         assert (result.returncode, result.stdout) == (2, "")
         assert "Traceback" not in result.stderr
-    refused(run(program, photographs[0], "--threads", "0"), 3, "num_threads")
+    assert_refused(run(program, photographs[0], "--threads", "0"), 3, "num_threads")
 
 
 @pytest.mark.parametrize("package", ["PIL", "ai_edge_litert"])
 def test_a_missing_package_is_named(package: str, folder: Path, photographs: list[Path], tmp_path: Path) -> None:
-    """On a board where one is not installed the program names it, with status 4."""
+    """Where a package is not installed, the program names it and exits with status 4."""
     (tmp_path / f"{package}.py").write_text(f"raise ModuleNotFoundError(\"No module named '{package}'\")\n")
     result = run(folder / "cortex_a" / "classify.py", photographs[0], PYTHONPATH=str(tmp_path))
-    refused(result, 4, f"No module named '{package}'")
+    assert_refused(result, 4, f"No module named '{package}'")
 
 
 # Preprocessing.
@@ -244,8 +244,10 @@ def encoded(mode: str, form: str, size: tuple[int, int]) -> bytes:
     [("RGB", "JPEG"), ("L", "JPEG"), ("CMYK", "JPEG"), ("RGB", "PNG"), ("RGBA", "PNG"), ("P", "PNG"), ("I;16", "PNG")],
 )
 @pytest.mark.parametrize("size", [(500, 375), (120, 307), (64, 64), (1280, 720), (5, 400), (2, 3)], ids=str)
-def test_inputs_are_the_builds_own(crop: str, mode: str, form: str, size: tuple[int, int], tmp_path: Path) -> None:
-    """Every kind of picture: within the tolerance in float32; no int8 byte differs where OpenCV resizes so."""
+def test_inputs_equal_those_of_the_build(
+    crop: str, mode: str, form: str, size: tuple[int, int], tmp_path: Path
+) -> None:
+    """Within the tolerance in float32; equal in int8 where OpenCV resizes with the code named at SAME_LEVELS."""
     data = encoded(mode, form, size)
     (tmp_path / "picture").write_bytes(data)
     assert np.array_equal(theirs.read(tmp_path / "picture"), decode(data, "picture"))
@@ -262,14 +264,14 @@ def test_inputs_are_the_builds_own(crop: str, mode: str, form: str, size: tuple[
 @pytest.mark.parametrize("crop", Preprocess.CROPS)
 @pytest.mark.parametrize("size", [(1, 1), (1, 3000), (3000, 1)], ids=str)
 def test_the_narrowest_pictures_are_within_the_tolerance(crop: str, size: tuple[int, int]) -> None:
-    """With a side of one pixel OpenCV rounds otherwise, so int8 levels on a tie may be one apart."""
+    """If a side has one pixel, OpenCV rounds differently, so int8 levels may be one apart."""
     pixels = decode(encoded("RGB", "PNG", size), "narrow")
     found = CROPS[crop](pixels, 96, 96) / np.float32(127.5) - np.float32(1)
     assert np.abs(found - normalize(pixels, Preprocess(crop), 96)[0]).max() <= TOLERANCE
 
 
-def test_another_way_of_cutting_would_be_noticed() -> None:
-    """The tolerance is far below what tells one crop from another."""
+def test_the_tolerance_distinguishes_the_crops() -> None:
+    """It is far below the difference between any two crops."""
     pixels = decode(pictures.jpeg(1, (500, 375)), "x")
     results = [function(pixels, 96, 96) / 127.5 for function in CROPS.values()]
     assert min(np.abs(results[0] - results[1]).max(), np.abs(results[1] - results[2]).max()) > 500 * TOLERANCE
@@ -277,11 +279,11 @@ def test_another_way_of_cutting_would_be_noticed() -> None:
 
 @pytest.mark.shared
 def test_photographs_give_the_same_bytes(shared: Path) -> None:
-    """Real pictures, in full, for the network's own resolution."""
+    """Real photographs, at the resolution of the full network."""
     files = sorted((shared / "imagenet_sample").rglob("*.JPEG"))[::7]
     assert len(files) > 50
     if not SAME_LEVELS:
-        pytest.skip("OpenCV's resizing on this machine has other last bits")
+        pytest.skip("OpenCV's resizing on this machine differs in the last bits")
     for path in files:
         ours = normalize(decode(path.read_bytes(), path.name), Preprocess(), 224)[0]
         assert np.array_equal(*(quantize_input(v, 1 / 127.5, -1) for v in (theirs.prepare(path, 224, 224), ours))), path
@@ -291,8 +293,8 @@ def test_photographs_give_the_same_bytes(shared: Path) -> None:
 
 
 @pytest.mark.parametrize("crop", Preprocess.CROPS)
-def test_sources_stand_alone_and_have_one_crop(crop: str) -> None:
-    """Python 3.9's syntax; Python's own library, three packages and one another; the build's crop and no other."""
+def test_sources_are_self_contained_and_have_one_crop(crop: str) -> None:
+    """They use the syntax of Python 3.9, its library, three packages and each other, and only the crop of the build."""
     files = linux_programs(crop, "some_model.tflite")
     assert set(files) == {f"{folder}/{name}.py" for folder in ("cortex_a", "mali_gpu") for name in CLASSIFY_FILES}
     allowed = {*sys.stdlib_module_names, "numpy", "PIL", "ai_edge_litert", "pictures"}
@@ -315,8 +317,8 @@ def test_sources_stand_alone_and_have_one_crop(crop: str) -> None:
 CLASSIFY_FILES = ("classify", "pictures")
 
 
-def test_each_crop_is_the_one_that_is_called(tmp_path: Path) -> None:
-    """The emitted file, loaded from where it lies, prepares a picture as the build with that crop does."""
+def test_the_emitted_pictures_module_applies_the_crop_of_the_build(tmp_path: Path) -> None:
+    """The emitted file, imported from its folder, prepares a picture as a build with that crop does."""
     (tmp_path / "x.jpg").write_bytes(pictures.jpeg(1, (300, 200)))
     for crop in Preprocess.CROPS:
         (tmp_path / "pictures.py").write_text(linux_programs(crop, "m.tflite")["cortex_a/pictures.py"])
@@ -327,7 +329,7 @@ def test_each_crop_is_the_one_that_is_called(tmp_path: Path) -> None:
 
 
 def test_emitted_sources_are_formatted(tmp_path: Path) -> None:
-    """What a user reads is as tidy as what it was made from."""
+    """They pass the formatter and the linter, as their templates do."""
     ruff = shutil.which("ruff", path=str(Path(sys.executable).parent)) or shutil.which("ruff")
     if ruff is None:
         pytest.skip("no ruff here (make lint)")
@@ -341,8 +343,8 @@ def test_emitted_sources_are_formatted(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stdout
 
 
-def test_the_key_sees_the_templates_and_the_crop(finished_build: Request) -> None:
-    """A changed template or another crop makes the stage stale."""
+def test_the_key_includes_the_templates_and_the_crop(finished_build: Request) -> None:
+    """So a changed template or another crop makes the stage stale."""
     stage = next(stage for stage in STAGES if stage.name == "linux")
     recipe, _ = resolve(finished_build, NoBars(), may_fetch=False)
     parts = key_parts(stage, recipe, {})
@@ -353,16 +355,16 @@ def test_the_key_sees_the_templates_and_the_crop(finished_build: Request) -> Non
     assert [change.split(":")[0] for change in other.changes_since(parts)] == ["recipe crop"]
 
 
-def test_the_card_lists_them(finished_build: Request) -> None:
-    """Beside the model, with their digests."""
+def test_the_card_lists_the_programs(finished_build: Request) -> None:
+    """It has both programs."""
     recipe, _ = resolve(finished_build, NoBars(), may_fetch=False)
     card = (finished_build.out / recipe.name / "README.md").read_text()
     assert "cortex_a/classify.py" in card
     assert "mali_gpu/classify.py" in card
 
 
-def test_squash_is_written_into_a_build(tmp_path: Path) -> None:
-    """The recipe's crop decides the file."""
+def test_a_build_with_squash_has_its_crop_in_the_program(tmp_path: Path) -> None:
+    """The crop of the recipe selects the emitted function."""
     request = replace(SMALL_REQUEST, calib=2, limit=1, out=tmp_path, preprocess="squash")
     build(request, ("linux",))
     (text,) = [path.read_text() for path in tmp_path.rglob("cortex_a/pictures.py")]
@@ -374,7 +376,7 @@ def test_squash_is_written_into_a_build(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_cortex_a_runs_as_aarch64_code(folder: Path, photographs: list[Path], tmp_path: Path) -> None:
-    """On both emulated CPUs: the rows that XNNPACK gives there for the pipeline's own inputs."""
+    """On both emulated CPUs it prints the rows that XNNPACK gives there for the pipeline's own inputs."""
     emulator, root = aarch64.emulator(), aarch64.find(cache_folder())
     if emulator is None or root is None:
         pytest.skip("no AArch64 root here (apt-get install qemu-user, then make aarch64)")
@@ -396,7 +398,7 @@ def test_cortex_a_runs_as_aarch64_code(folder: Path, photographs: list[Path], tm
 
 
 def pillow_for(python: str, place: Path) -> Path:
-    """Pillow's AArch64 wheel, unpacked; the root has none, as the pipeline's own jobs need none."""
+    """Installs Pillow's AArch64 wheel and returns its folder; the root has none, as the pipeline needs none there."""
     options = (
         "--platform",
         "manylinux_2_28_aarch64",
@@ -418,7 +420,7 @@ def pillow_for(python: str, place: Path) -> Path:
 
 @pytest.mark.slow
 def test_mali_gpu_prints_what_the_delegate_gives(folder: Path, photographs: list[Path]) -> None:
-    """On SwiftShader: the rows of the pipeline's own run of the delegate there, and that it took the whole model."""
+    """On SwiftShader it prints the rows of the pipeline's own run of the delegate, and that the GPU runs all of it."""
     manifest = vulkan_drivers.swiftshader()
     result = run(folder / "mali_gpu" / "classify.py", *photographs, VK_DRIVER_FILES=str(manifest))
     (driver,) = [driver for driver in vulkan.survey().drivers if driver.manifest == manifest]
@@ -430,10 +432,10 @@ def test_mali_gpu_prints_what_the_delegate_gives(folder: Path, photographs: list
 
 
 @pytest.mark.slow
-def test_a_model_that_the_gpu_takes_in_part_is_said_to_be_so(
+def test_a_model_that_the_gpu_runs_in_part_is_reported_as_such(
     folder: Path, photographs: list[Path], tmp_path: Path
 ) -> None:
-    """With the one option that the delegate lacks, the program runs and says that the CPU helped."""
+    """With an option that the delegate does not support, the program runs and says that the CPU runs the rest."""
     manifest = vulkan_drivers.swiftshader()
     (tmp_path / "part.tflite").write_bytes(mali.control_model(model_of(folder).read_bytes()))
     program = folder / "mali_gpu" / "classify.py"
@@ -442,11 +444,11 @@ def test_a_model_that_the_gpu_takes_in_part_is_said_to_be_so(
     assert "fully accelerated: no, the CPU runs the rest" in result.stdout.splitlines()[0]
 
 
-def test_without_a_gpu_there_is_one_line(folder: Path, photographs: list[Path]) -> None:
-    """No Vulkan driver: status 4, one line, no class; with --log LiteRT says why."""
+def test_a_missing_gpu_is_reported_in_one_line(folder: Path, photographs: list[Path]) -> None:
+    """Without a Vulkan driver the status is 4 and no class is printed; with --log LiteRT prints the reason."""
     program, nowhere = folder / "mali_gpu" / "classify.py", {"VK_DRIVER_FILES": "/none", "VK_ICD_FILENAMES": "/none"}
     result = run(program, photographs[0], **nowhere)
-    refused(result, 4, "LiteRT found no usable GPU")
+    assert_refused(result, 4, "LiteRT found no usable GPU")
     assert result.stdout == ""
     loud = run(program, photographs[0], "--log", **nowhere)
     assert loud.returncode == 4

@@ -1,4 +1,4 @@
-"""What measuring gives: the true ranges to the bit, and TensorFlow's own once they are rounded."""
+"""Measured ranges are bit-exact, and after rounding equal those of TensorFlow's calibrator."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ COUNT = 20
 
 @pytest.fixture(scope="module")
 def values() -> list[Array]:
-    """The inputs that are measured."""
+    """Inputs to measure, float32 (1, 96, 96, 3) each."""
     return [normalize(procedural.picture(0, index), Preprocess(), 96) for index in range(COUNT)]
 
 
 @pytest.fixture(scope="module")
 def ours(small_float: bytes) -> Array:
-    """The ranges of these inputs, as we measure them."""
+    """The ranges of these inputs as this project measures them."""
     return measure(small_float, PROCEDURAL, ProceduralSource().pictures(0, COUNT), Workers(), lambda count: None).spans
 
 
 @pytest.fixture(scope="module")
 def theirs(small_float: bytes, values: list[Array]) -> Array:
-    """The ranges of these inputs, as TensorFlow's calibrator measures them."""
+    """The ranges of these inputs as TensorFlow's calibrator measures them."""
     return tensorflow_ranges.calibrated(small_float, values)
 
 
@@ -51,8 +51,8 @@ def _by_numpy(runner: Runner, value: Array) -> Array:
     return np.array([(output.min(), output.max()) for output in runner.run(value)], np.float32)
 
 
-def test_the_graph_reduces_to_the_bits_that_numpy_finds(small_float: bytes, values: list[Array]) -> None:
-    """Pictures, noise, black, white and grey: what the reductions give is what the values themselves give."""
+def test_the_reductions_in_the_graph_equal_numpys_bit_for_bit(small_float: bytes, values: list[Array]) -> None:
+    """On pictures, noise, black, gray and white, the reductions give the minima and maxima of the values."""
     everything = Runner(convert.with_all_activations_as_outputs(small_float), "xnnpack")
     ranges = Runner(convert.with_ranges_as_outputs(small_float), "xnnpack")
     noise = np.random.default_rng(0).uniform(-1, 1, values[0].shape).astype(np.float32)
@@ -60,8 +60,8 @@ def test_the_graph_reduces_to_the_bits_that_numpy_finds(small_float: bytes, valu
         assert ranges.run_min_max(value).tobytes() == _by_numpy(everything, value).tobytes()
 
 
-def test_a_nan_is_not_lost_on_its_way(small_float: bytes) -> None:
-    """A reduction may skip one NaN among numbers; by the scores there is nothing else, and the ranges are refused."""
+def test_a_nan_in_the_input_is_not_lost(small_float: bytes) -> None:
+    """A reduction may skip a NaN among numbers, but every score is NaN, so the ranges are refused."""
     value = np.zeros((1, 96, 96, 3), np.float32)
     value[0, 40, 50, 1] = np.nan
     spans = Runner(convert.with_ranges_as_outputs(small_float), "xnnpack").run_min_max(value)
@@ -71,7 +71,7 @@ def test_a_nan_is_not_lost_on_its_way(small_float: bytes) -> None:
 
 
 def test_residual_inputs_keep_their_true_range(small_float: bytes) -> None:
-    """Each activation that an addition would overwrite has the range it has when it is the only output."""
+    """Each activation that an addition could overwrite has the same range as when it is the only output."""
     from ai_edge_litert import schema_py_generated as schema
 
     value = normalize(procedural.picture(0, 0), Preprocess(), 96)
@@ -81,20 +81,20 @@ def test_residual_inputs_keep_their_true_range(small_float: bytes) -> None:
         alone = schema.ModelT.InitFromPackedBuf(small_float, 0)
         alone.subgraphs[0].outputs = np.array([indices[row]], np.int32)
         (expected,) = Runner(convert.pack(alone), "reference").run(value)
-        # XNNPACK and the reference kernels were seen 1.1e-5 of a value apart; the sum in the place of the input is off
-        # by 0.07 and more.
+        # The largest relative difference seen between XNNPACK and the reference kernels is 1.1e-5; the sum instead of
+        # the input is off by at least 0.07.
         assert measured[row] == pytest.approx([expected.min(), expected.max()], rel=1e-3)
 
 
-def test_tensorflows_calibrator_gives_our_ranges(small_float: bytes, ours: Array, theirs: Array) -> None:
-    """Once rounded, all 134 values are equal: of ten residual inputs, the union of our range and that of the sum."""
+def test_tensorflows_calibrator_gives_the_same_ranges(small_float: bytes, ours: Array, theirs: Array) -> None:
+    """All 134 rounded values are equal; for ten residual inputs, our range is first united with that of the sum."""
     agreement = tensorflow_ranges.compare(small_float, ours, theirs)
     assert agreement.values == 134
     assert agreement.different == ()
 
 
 def test_tensorflows_residual_inputs_are_too_wide(small_float: bytes, ours: Array, theirs: Array) -> None:
-    """All ten contain the sum that overwrote them; ours do not, and every other tensor is the same without a union."""
+    """All ten contain the range of the sum that overwrote them; ours do not. All other ranges need no union."""
     residual = tensorflow_ranges.residual_inputs(small_float)
     assert len(residual) == 10
     for row, total in residual.items():
@@ -105,16 +105,16 @@ def test_tensorflows_residual_inputs_are_too_wide(small_float: bytes, ours: Arra
 
 
 @pytest.mark.parametrize("row", [0, 30, 66])
-def test_a_range_that_is_another_is_noticed(row: int, small_float: bytes, ours: Array, theirs: Array) -> None:
-    """One part in a thousand on one value is a difference with a name, whatever the tensor."""
+def test_a_different_range_is_reported(row: int, small_float: bytes, ours: Array, theirs: Array) -> None:
+    """A change of 0.2 % in one value is a difference that names the tensor."""
     moved = theirs.copy()
     moved[row, 1] *= np.float32(1.002)
     (said,) = tensorflow_ranges.compare(small_float, ours, moved).different
     assert list(convert.activations(small_float))[row] in said
 
 
-def test_only_last_bits_may_decide_at_a_boundary(small_float: bytes, ours: Array) -> None:
-    """1 + 2**-10 lies between two rounded values: two ulp off it are excused and counted, a thousand are not."""
+def test_only_a_difference_of_few_ulps_is_excused_at_a_boundary(small_float: bytes, ours: Array) -> None:
+    """1 + 2**-10 is a rounding boundary: 2 ulps on either side are excused and counted, 1000 ulps are not."""
     boundary = 1 + 2.0**-10
     reported = tensorflow_ranges.as_tensorflow_reports(small_float, ours)
     for ulps, excused in ((2, True), (1000, False)):
@@ -126,7 +126,7 @@ def test_only_last_bits_may_decide_at_a_boundary(small_float: bytes, ours: Array
 
 @pytest.mark.shared
 def test_measuring_real_pictures_gives_tensorflows_ranges(shared: Path) -> None:
-    """On thirty real pictures: numpy's bits, TensorFlow's ranges once rounded, and narrower residual inputs."""
+    """On 30 photographs: equal to numpy bit for bit, to TensorFlow once rounded, and narrower at residual inputs."""
     weights = read_archive(shared / "checkpoint" / "mobilenet_v2_1.0_224.tgz", Model()).values
     model = convert.convert_float(architecture.frozen_graph(Model(), weights))
     source = FolderSource(shared / "imagenet_sample")
@@ -142,6 +142,6 @@ def test_measuring_real_pictures_gives_tensorflows_ranges(shared: Path) -> None:
     agreement = tensorflow_ranges.compare(model, spans, tensorflow_ranges.calibrated(model, values))
     assert agreement.values == 134
     assert agreement.different == ()
-    # Chance puts 4 values so near to a boundary; more than 12 would mean that what is excused is not rare.
+    # About 4 values are this near to a boundary by chance; more than 12 would mean that excuses are not rare.
     assert len(agreement.near) <= 12
     assert agreement.widened == 10

@@ -1,4 +1,4 @@
-"""Reading model files: what is in a sound one, and one line about each that is not."""
+"""Reading model files: the content of a valid one, and a one-line error for each invalid one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.tiny_models import tiny_model
 
 
 def test_a_view_holds_operators_with_their_options() -> None:
-    """Options by the schema's names, with the names of their values, and the version."""
+    """Options have the names of the schema, their values the names of its enumerations; the version is there too."""
     view = read_model(tiny_model("int8"))
     first = view.operators[0]
     assert (first.name, first.version, first.options_kind) == ("CONV_2D", 3, "Conv2DOptions")
@@ -30,8 +30,8 @@ def test_a_view_holds_operators_with_their_options() -> None:
     assert view.rest == {"metadata_buffer": None, "debug_metadata_index": -1}
 
 
-def test_a_view_holds_what_no_computation_needs() -> None:
-    """Metadata, operator codes, buffers, signatures and recorded ranges, whether used or not."""
+def test_a_view_holds_fields_that_no_computation_needs() -> None:
+    """Metadata, operator codes, buffers, signatures and recorded ranges, used or not."""
 
     def change(tree: Any) -> None:
         code(tree, "TANH", 7)
@@ -54,7 +54,7 @@ def test_a_view_holds_what_no_computation_needs() -> None:
 
 
 def test_operators_that_the_schema_does_not_know_keep_their_number() -> None:
-    """A builtin of the future and a custom operator are read as any other."""
+    """A builtin operator of a later schema and a custom operator are read like any other."""
 
     def change(tree: Any) -> None:
         tree.operatorCodes[operator(tree, "SOFTMAX").opcodeIndex].builtinCode = 999
@@ -68,8 +68,8 @@ def test_operators_that_the_schema_does_not_know_keep_their_number() -> None:
     assert view.operators[0].custom_options == b"\x01\x02"
 
 
-def test_a_buffer_behind_the_flatbuffer_is_found_and_checked() -> None:
-    """Files beyond 2 GB store constants behind the tables: read from there, and refused where they end outside."""
+def test_a_buffer_after_the_flatbuffer_is_read_and_checked() -> None:
+    """Files above 2 GB store constants after the tables; a constant that ends outside of the file is refused."""
     model = tiny_model("int8")
     weights = max(read_model(model).tensors, key=lambda tensor: len(tensor.data))
 
@@ -164,8 +164,8 @@ def _shared_over_and_over(tree: Any) -> None:
         (lambda tree: tree.subgraphs.clear(), "0 subgraphs instead of one"),
     ],
 )
-def test_a_model_whose_parts_do_not_fit_is_named(change: Callable[[Any], None], said: str) -> None:
-    """Indices that lead nowhere, constants and scales of another size: one line that says which part it is."""
+def test_an_inconsistent_model_is_refused(change: Callable[[Any], None], said: str) -> None:
+    """Indices out of range, and constants and scales of the wrong size, give one line that names the part."""
     with pytest.raises(InputError, match=said) as caught:
         read_model(edited(tiny_model("int8"), change), "it")
     assert "\n" not in str(caught.value)
@@ -209,17 +209,15 @@ def _metadata_in_buffer_0(tree: Any) -> None:
         (_no_number, "not finite"),
     ],
 )
-def test_a_file_that_two_runtimes_read_as_two_models_is_refused_and_not_called_damaged(
-    change: Callable[[Any], None], said: str
-) -> None:
-    """Genuine weights behind the file must not hide those that a runtime finds in the tables."""
+def test_an_ambiguous_file_is_refused_but_not_called_damaged(change: Callable[[Any], None], said: str) -> None:
+    """Runtimes may read such a file as different models: correct weights could hide the ones a runtime uses."""
     with pytest.raises(InputError, match=said) as caught:
         read_model(edited(tiny_model("int8"), change), "it")
     assert "damaged" not in str(caught.value)
 
 
-def test_a_buffer_0_that_nothing_refers_to_may_hold_anything() -> None:
-    """It is a buffer that nothing uses, as any other."""
+def test_a_buffer_0_without_references_may_hold_data() -> None:
+    """It is an unused buffer like any other."""
 
     def change(tree: Any) -> None:
         for tensor in tree.subgraphs[0].tensors:
@@ -243,14 +241,14 @@ def test_a_buffer_0_that_nothing_refers_to_may_hold_anything() -> None:
         (struct.pack("<I4s", 0xFFFFFFFF, b"TFL3") + bytes(50), "4 bytes at offset 4294967295 of a file of 58 bytes"),
     ],
 )
-def test_what_is_no_model_is_said_in_plain_words(content: bytes, said: str) -> None:
-    """Nothing, a pointer, a page, another format, a beginning alone."""
+def test_a_file_that_is_not_a_model_is_refused_with_what_it_is(content: bytes, said: str) -> None:
+    """An empty file, a Git LFS pointer, an HTML page, another format, and a header alone."""
     with pytest.raises(InputError, match=said):
         read_model(content)
 
 
-def test_a_file_cut_short_is_refused() -> None:
-    """Wherever the cut is, some part is missing."""
+def test_a_truncated_file_is_refused() -> None:
+    """At any of many lengths up to 90 % of the file."""
     model = tiny_model("int8")
 
     def sound(length: int) -> bool:
@@ -265,7 +263,7 @@ def test_a_file_cut_short_is_refused() -> None:
 
 
 def test_paths_that_name_no_readable_file_are_refused(tmp_path: Path) -> None:
-    """No file, a folder, a pipe, a name that cannot be: one line each, and none of them waits."""
+    """A missing file, a folder, a pipe, and impossible names; reading the pipe does not block."""
     os.mkfifo(tmp_path / "pipe")
     for path, said in (
         (tmp_path / "missing", "No such file"),

@@ -1,4 +1,4 @@
-"""Tables of moves: recorded from a file that another CPU folded, read again, and enough to make the file without it."""
+"""Tables of moves: recorded from a file folded on another CPU, read back, and enough to make the same file again."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ LAYERS = architecture.layers(SMALL)
 
 @pytest.fixture(scope="module")
 def checkpoint(small_weights: dict[str, Array], tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
-    """An archive with the official one's graph: Conv2D folded before it was frozen, depthwise with BatchNorm."""
+    """An archive with a graph as in the official one: Conv2D folded before freezing, depthwise with BatchNorm."""
     graph = official_layout.official_form_graph(SMALL, small_weights)
     archive = tmp_path_factory.mktemp("archive") / f"{SMALL.name}.tgz"
     official_layout.write_archive(archive, SMALL, small_weights, graph=graph)
@@ -45,7 +45,7 @@ def checkpoint(small_weights: dict[str, Array], tmp_path_factory: pytest.TempPat
 
 @pytest.fixture(scope="module")
 def elsewhere(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """A file of that graph by a CPU whose depthwise factors are up to two units off."""
+    """A file made from that graph on a CPU whose depthwise factors are up to 2 ulps off."""
     assert checkpoint.frozen_graph is not None
     folder = tmp_path_factory.mktemp("published")
     order = Order("one picture")
@@ -55,27 +55,27 @@ def elsewhere(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) 
 
 
 def _graph_values(checkpoint: Checkpoint) -> Checkpoint:
-    """With the graph's own constants, so that only what a converter folds is moved."""
+    """Returns the checkpoint with the constants of its graph, so that only layers the converter folds are moved."""
     assert checkpoint.frozen_graph is not None
     return replace(checkpoint, values=as_values(read_layers(checkpoint.frozen_graph, SMALL, "the graph")))
 
 
 @pytest.fixture(scope="module")
 def proved(elsewhere: bytes, checkpoint: Checkpoint) -> Proof:
-    """The proof of it."""
+    """The proof of that file."""
     return prove(elsewhere, "the model", checkpoint, None, lambda chain: Path(sys.executable))
 
 
 @pytest.fixture(scope="module")
 def table(elsewhere: bytes, proved: Proof) -> corrections.CorrectionTable:
-    """What is recorded of it."""
+    """The table recorded from that file."""
     return table_of(elsewhere, proved)
 
 
-def test_a_recorded_table_makes_the_file_without_it(
+def test_a_recorded_table_is_enough_to_make_the_file(
     table: corrections.CorrectionTable, proved: Proof, elsewhere: bytes
 ) -> None:
-    """Written, read again and applied, on nothing but the graph and the ranges."""
+    """The table is written, read back and applied to the graph and the ranges alone."""
     conversion = proved.attempts[-1].conversion
     assert conversion is not None
     read = corrections.from_json(corrections.to_json(table), "the table")
@@ -88,7 +88,7 @@ def test_a_recorded_table_makes_the_file_without_it(
 def test_a_table_holds_a_shift_for_each_channel_that_the_converter_folds(
     table: corrections.CorrectionTable, checkpoint: Checkpoint, elsewhere: bytes
 ) -> None:
-    """Layers that were folded before the graph was frozen are not in it, and no weight is."""
+    """It has no layers that were folded before freezing, and no weights."""
     assert checkpoint.frozen_graph is not None
     assert {name: len(shifts) for name, shifts in table.shifts.items()} == {
         layer.name: layer.outputs for layer in LAYERS if layer.depthwise
@@ -99,10 +99,10 @@ def test_a_table_holds_a_shift_for_each_channel_that_the_converter_folds(
     assert len(corrections.to_json(table)) < 3 * sum(layer.outputs for layer in LAYERS if layer.depthwise) + 3000
 
 
-def test_one_shift_changed_makes_another_file(
+def test_one_changed_shift_makes_another_file(
     table: corrections.CorrectionTable, proved: Proof, elsewhere: bytes
 ) -> None:
-    """So a table that was tampered with does not pass for the recorded one."""
+    """So a table that was tampered with does not give the recorded file."""
     conversion = proved.attempts[-1].conversion
     assert conversion is not None
     name = next(iter(table.shifts))
@@ -110,10 +110,8 @@ def test_one_shift_changed_makes_another_file(
     assert by_table(changed, conversion)[0] != elsewhere
 
 
-def test_a_table_of_another_network_is_refused_by_its_first_layer(
-    table: corrections.CorrectionTable, proved: Proof
-) -> None:
-    """A layer that is missing, or one channel more."""
+def test_a_table_of_another_network_is_refused(table: corrections.CorrectionTable, proved: Proof) -> None:
+    """A layer is missing, or has one channel more; the error names it."""
     conversion = proved.attempts[-1].conversion
     assert conversion is not None
     first, *rest = table.shifts
@@ -123,8 +121,8 @@ def test_a_table_of_another_network_is_refused_by_its_first_layer(
         by_table({**table.shifts, first: np.append(table.shifts[first], 0)}, conversion)
 
 
-def test_a_file_that_was_not_made_again_has_no_table(checkpoint: Checkpoint, elsewhere: bytes) -> None:
-    """Without a toolchain no conversion is known that the shifts could be of."""
+def test_a_file_that_was_not_reproduced_has_no_table(checkpoint: Checkpoint, elsewhere: bytes) -> None:
+    """Without a toolchain there is no conversion for the shifts to refer to."""
     found = prove(elsewhere, "the model", checkpoint, (), lambda chain: Path(sys.executable))
     assert found.verdict is Verdict.CONSISTENT
     with pytest.raises(CheckError, match="no table was written"):
@@ -150,7 +148,7 @@ FAULTS = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_malformed_table_is_refused_in_one_line(fault: str, table: corrections.CorrectionTable) -> None:
-    """With the format it should have, and the command that writes one."""
+    """The error has the expected format and the command that writes a table."""
     document = json.loads(corrections.to_json(table))
     FAULTS[fault](document)
     with pytest.raises(InputError, match=r"folding-moves/1.*prove --record") as raised:
@@ -158,6 +156,6 @@ def test_a_malformed_table_is_refused_in_one_line(fault: str, table: corrections
     assert "\n" not in str(raised.value)
 
 
-def test_a_toolchain_names_the_files_its_work_depends_on() -> None:
-    """The lock of its packages and the script that runs in it."""
+def test_a_toolchain_lists_the_files_its_result_depends_on() -> None:
+    """They are the lock file of its packages and the script that runs in it."""
     assert set(toolchain.parts("2.5.0")) == {"tensorflow-2.5.0.lock", "convert_job.py"}

@@ -24,7 +24,7 @@ from tests.conftest import SMALL
     [("1.0", 32, 1280), ("1.4", 48, 1792), ("1.3", 40, 1664), ("0.75", 24, 1280), ("0.35", 16, 1280)],
 )
 def test_channels_are_rounded_as_in_the_published_checkpoints(width: str, stem: int, last: int) -> None:
-    """The stem and the last layer have the widths of the published members of the family."""
+    """The first and the last convolution have as many channels as in the published checkpoints."""
     first, *_, final, classifier = architecture.layers(Model(width, 224))
     assert (first.outputs, final.outputs) == (stem, last)
     assert classifier.weights_shape == (1, 1, last, 1001)
@@ -43,8 +43,8 @@ def test_ten_blocks_have_a_residual_connection() -> None:
     assert sum(bool(layer.residual) for layer in architecture.layers(Model())) == 10
 
 
-def test_folding_gives_what_batch_norm_gives(small_weights: dict[str, Array]) -> None:
-    """Weights times factor plus bias equals normalizing after the convolution, to float32 precision."""
+def test_folding_equals_batch_norm(small_weights: dict[str, Array]) -> None:
+    """Convolving with folded weights and bias equals normalizing after the convolution, to float32 precision."""
     layer = architecture.layers(SMALL)[0]
     folded = fold(layer, small_weights)
     gamma, beta, mean, variance = (
@@ -63,24 +63,24 @@ def test_the_graph_agrees_with_tensorflows_own_batch_norm(small_weights: dict[st
     unfolded = official_layout.run_graph(official_layout.unfolded_graph(SMALL, small_weights), value)
     (folded,) = Runner(small_float, "xnnpack").run(value)
     assert unfolded.max() > 0.01
-    # Seen 1.6e-5 apart at most (oneDNN off, SSE4.1, AVX2, AVX-512; XNNPACK and reference kernels). A BatchNorm epsilon
-    # of 0.0011 in the place of 0.001 is off by 2e-3, one of 0.0001 or 0.002 by 2e-2, raw variables by 0.4.
+    # The largest difference seen is 1.6e-5 (oneDNN off, SSE4.1, AVX2, AVX-512; XNNPACK and reference kernels). A
+    # BatchNorm epsilon of 0.0011 instead of 0.001 gives 2e-3, one of 0.0001 or 0.002 gives 2e-2, raw variables 0.4.
     assert np.abs(folded - unfolded).max() < 2e-4
 
 
-def test_the_graphs_bytes_are_the_same_every_time(small_weights: dict[str, Array]) -> None:
-    """Serializing twice gives one digest; protobuf alone would order its maps by chance."""
+def test_serializing_the_graph_is_deterministic(small_weights: dict[str, Array]) -> None:
+    """Serializing three times gives one digest; protobuf by default does not order its maps."""
     digests = {digest_bytes(architecture.frozen_graph(SMALL, small_weights)) for _ in range(3)}
     assert len(digests) == 1
 
 
 @pytest.mark.parametrize("text", ["2.0_224", "1.0_225", "1.0", "", "resnet_50", "1.0_224_extra"])
 def test_a_model_outside_the_family_is_refused(text: str) -> None:
-    """The message lists the widths and resolutions there are."""
+    """The error lists the widths of the family."""
     with pytest.raises(UsageError, match=r"width one of 1\.4"):
         Model.parse(text)
 
 
-def test_a_model_is_known_with_and_without_the_familys_name() -> None:
+def test_a_model_name_may_omit_the_family() -> None:
     """`1.0_224` and `mobilenet_v2_1.0_224` are the same model."""
     assert Model.parse("0.35_96") == Model.parse("mobilenet_v2_0.35_96") == SMALL

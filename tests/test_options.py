@@ -1,4 +1,4 @@
-"""A build keeps its options: no later command makes another model by leaving one out, and what checks makes none."""
+"""A build keeps its options: later commands use them when none are typed, and commands that check make no model."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ MODEL = f"{NAME}.tflite"
 
 
 def typed(command: str, out: Path, *flags: object) -> int:
-    """A command on the small network, as it is typed, in this process; raises the error that would be its one line."""
+    """Runs a command on the small network in this process. Raises the error that the command line would print."""
     words = [command, "--model", "0.35_96", "--checkpoint", "seeded", "--out", out, "--jobs", "1", "--quiet", *flags]
     return cli._dispatch(cli._parse(["pipeline", *map(str, words)]))
 
 
 @pytest.fixture(scope="module")
 def made(picture_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where a small build lies that was made with options of its own."""
+    """The output folder of a small build that was made with other options than the defaults."""
     out = tmp_path_factory.mktemp("made")
     options = ("--images", picture_folder, "--calib", "6", "--limit", "4", "--targets", "ethos-u55-128")
     assert typed("all", out, *options) == 0
@@ -36,19 +36,19 @@ def made(picture_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 @pytest.fixture
 def out(made: Path, tmp_path: Path) -> Path:
-    """A copy of it, to be changed."""
+    """A copy of that folder, which the test may change."""
     return Path(shutil.copytree(made, tmp_path / "out"))
 
 
 def changed(before: dict[str, bytes], out: Path) -> set[str]:
-    """Files that are new, gone or other than before."""
+    """Returns the paths of files that were added, removed or changed."""
     after = contents(out / NAME)
     return {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
 
 
 @pytest.mark.parametrize("command", ["verify", "evaluate", "card", "labels", "c-array", "attest", "all", "quantize"])
 def test_a_command_without_options_changes_nothing(command: str, out: Path) -> None:
-    """The build's own pictures, their number, limit and targets are the defaults of every later command on it."""
+    """The pictures, their number, the limit and the targets of the build are the defaults of later commands."""
     before = contents(out / NAME)
     assert typed(command, out) == 0
     assert changed(before, out) == set()
@@ -71,7 +71,7 @@ def test_a_command_without_options_changes_nothing(command: str, out: Path) -> N
 def test_an_option_that_contradicts_the_build_is_refused(
     command: str, flags: tuple[str, ...], kept: str, out: Path
 ) -> None:
-    """The error has both values, the status is that of bad usage, and the build is as it was."""
+    """The error has both values, the status is that of invalid usage, and the build is unchanged."""
     before = contents(out / NAME)
     with pytest.raises(UsageError) as caught:
         typed(command, out, *flags)
@@ -81,8 +81,8 @@ def test_an_option_that_contradicts_the_build_is_refused(
     assert changed(before, out) == set()
 
 
-def test_options_that_are_the_same_are_no_contradiction(out: Path, picture_folder: Path) -> None:
-    """Typing again what the build keeps changes nothing; nor does another spelling of the same path."""
+def test_repeating_the_kept_options_is_allowed(out: Path, picture_folder: Path) -> None:
+    """Typing the kept options again changes nothing; another folder of pictures is refused."""
     before = contents(out / NAME)
     same = picture_folder / ".." / picture_folder.name
     assert typed("verify", out, "--calib", "6", "--images", picture_folder) == 0
@@ -91,8 +91,8 @@ def test_options_that_are_the_same_are_no_contradiction(out: Path, picture_folde
         typed("verify", out, "--images", same.parent)
 
 
-def test_what_makes_models_takes_other_options(out: Path, picture_folder: Path) -> None:
-    """`all` makes the build anew with what was typed, keeps the rest, and keeps that from then on."""
+def test_all_accepts_other_options(out: Path, picture_folder: Path) -> None:
+    """`all` rebuilds with the typed options and the other kept ones; later commands use both."""
     before = contents(out / NAME)
     assert typed("all", out, "--calib", "5") == 0
     assert MODEL in changed(before, out)
@@ -102,16 +102,16 @@ def test_what_makes_models_takes_other_options(out: Path, picture_folder: Path) 
     assert changed(after, out) == set()
 
 
-def test_force_takes_other_options(out: Path) -> None:
-    """--force says that another model is meant, and the build keeps the option."""
+def test_force_accepts_other_options(out: Path) -> None:
+    """With --force the command makes another model, and the build keeps the option."""
     before = contents(out / NAME)
     assert typed("verify", out, "--calib", "5", "--force") == 0
     assert MODEL in changed(before, out)
     assert (kept_options(out / NAME) or {})["calib"] == 5
 
 
-def test_evaluate_may_take_another_limit(out: Path) -> None:
-    """How many pictures evaluate is no part of the model; the build keeps it, and `all` brings the card up to date."""
+def test_evaluate_accepts_another_limit(out: Path) -> None:
+    """The limit does not affect the model; the build keeps it, and `all` brings the card up to date."""
     before = contents(out / NAME)
     assert typed("evaluate", out, "--limit", "2") == 0
     assert changed(before, out) == {"evaluate.json"}
@@ -120,7 +120,7 @@ def test_evaluate_may_take_another_limit(out: Path) -> None:
 
 
 def test_vela_adds_a_target(out: Path) -> None:
-    """`vela --targets X` adds X or renews it; the other variants stay, byte for byte."""
+    """`vela --targets X` adds or rebuilds X; the other variants stay, byte for byte."""
     before = contents(out / NAME)
     assert typed("vela", out, "--targets", "ethos-u65-256") == 0
     new = {path for path in changed(before, out) if path.startswith("ethos_u/ethos-")}
@@ -132,8 +132,8 @@ def test_vela_adds_a_target(out: Path) -> None:
     assert {path.name for path in (out / NAME / "ethos_u").iterdir() if path.is_dir()} == names
 
 
-def test_another_memory_mode_is_a_variant_of_its_own(out: Path) -> None:
-    """The same accelerator in another memory mode has a folder beside the first, which stays as it is."""
+def test_another_memory_mode_is_a_separate_variant(out: Path) -> None:
+    """The same accelerator in another memory mode has its own folder; the first one stays unchanged."""
     before = contents(out / NAME)
     assert typed("vela", out, "--targets", "ethos-u55-128:Ethos_U55_High_End_Embedded:Sram_Only") == 0
     variants = json.loads((out / NAME / "ethos_u/vela.json").read_text())["variants"]
@@ -143,29 +143,29 @@ def test_another_memory_mode_is_a_variant_of_its_own(out: Path) -> None:
 
 
 def test_all_replaces_the_targets(out: Path) -> None:
-    """`all --targets X` makes the build of X, and no other variant is left."""
+    """`all --targets X` leaves X as the only variant."""
     assert typed("all", out, "--targets", "ethos-u65-512") == 0
     assert [path.name for path in (out / NAME / "ethos_u").iterdir() if path.is_dir()] == ["ethos-u65-512"]
 
 
-def test_trying_memory_modes_leaves_the_build_alone(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """`vela --sram` has targets of its own; the build keeps its variants."""
+def test_trying_memory_modes_does_not_change_the_build(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`vela --sram` uses the typed targets only for its own table."""
     before = contents(out / NAME)
     assert typed("vela", out, "--sram", "512", "--targets", "ethos-u55-64") == 0
     assert changed(before, out) == set()
 
 
 @pytest.mark.parametrize("command", ["verify", "evaluate", "platforms"])
-def test_what_checks_makes_no_model(command: str, tmp_path: Path) -> None:
-    """Without a build there is nothing to check: status 3, the command that makes one, and no folder."""
+def test_commands_that_check_make_no_model(command: str, tmp_path: Path) -> None:
+    """Without a build the error names the command that makes one, and no folder is created."""
     with pytest.raises(InputError, match="python -m pipeline all") as caught:
         typed(command, tmp_path, "--images", "procedural")
     assert (caught.value.status, list(tmp_path.iterdir())) == (3, [])
 
 
 @pytest.mark.parametrize("command", ["verify", "evaluate", "platforms"])
-def test_what_checks_does_not_mend_a_model(command: str, out: Path) -> None:
-    """A model that is not as it was made is told, and stays as it is for whoever wants to look at it."""
+def test_commands_that_check_do_not_replace_a_changed_model(command: str, out: Path) -> None:
+    """The error says that the model was changed, and the file stays so that the user can examine it."""
     path = out / NAME / MODEL
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
@@ -175,8 +175,8 @@ def test_what_checks_does_not_mend_a_model(command: str, out: Path) -> None:
     assert path.read_bytes() == data
 
 
-def test_a_file_of_options_that_cannot_be_read_keeps_nothing(out: Path) -> None:
-    """The defaults are meant then; they are not those of the model, so a check refuses and `all` makes another."""
+def test_an_unreadable_options_file_keeps_nothing(out: Path) -> None:
+    """The defaults apply, with which the build is stale, so a command that checks refuses it."""
     (out / NAME / OPTIONS_FILE).write_text("{")
     assert kept_options(out / NAME) is None
     with pytest.raises(InputError, match="`calibrate` stale"):
@@ -185,14 +185,16 @@ def test_a_file_of_options_that_cannot_be_read_keeps_nothing(out: Path) -> None:
 
 @pytest.mark.parametrize("options", [{"corrections": 5}, {"published": ["x"]}, {"limit": "abc"}, {"calib": True}])
 def test_kept_options_of_the_wrong_type_keep_nothing(options: dict[str, object], out: Path) -> None:
-    """Anybody may have written the file."""
+    """The user may have edited the file."""
     folder = out / NAME
     (folder / OPTIONS_FILE).write_text(json.dumps({"format": "build-options/1", "options": options}))
     assert kept_options(folder) is None
 
 
-def test_options_are_kept_as_they_mean_the_same_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Relative paths are kept as absolute ones; a variable of the environment as what it names."""
+def test_kept_options_do_not_depend_on_the_folder_or_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Relative paths are kept as absolute ones, and an environment variable as its value."""
     monkeypatch.chdir(tmp_path)
     keep_options(tmp_path, Request(images="pictures", ranges=Path("table.json"), vela_config=Path("my.ini")))
     assert kept_options(tmp_path) == {
@@ -208,10 +210,10 @@ def test_options_are_kept_as_they_mean_the_same_from_anywhere(tmp_path: Path, mo
     assert kept_options(tmp_path) == {"images": "procedural"}
 
 
-def test_another_variable_does_not_change_a_build(
+def test_a_changed_environment_variable_does_not_change_a_build(
     out: Path, picture_folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """IMAGENET_DIR is a default of new builds; one that has pictures keeps them, and says so."""
+    """IMAGENET_DIR is a default for new builds; an existing one keeps its pictures and logs that it does."""
     before = contents(out / NAME)
     monkeypatch.setenv("IMAGENET_DIR", str(picture_folder.parent))
     assert typed("all", out) == 0
@@ -219,8 +221,8 @@ def test_another_variable_does_not_change_a_build(
     assert f"the build keeps --images {picture_folder}" in caplog.text
 
 
-def test_an_option_takes_the_place_of_those_that_say_the_same() -> None:
-    """Other pictures have other labels; a table, a manifest and a number each say what calibrates."""
+def test_an_option_replaces_the_kept_ones_it_conflicts_with() -> None:
+    """New pictures replace the labels and the split; a number of calibration pictures replaces a manifest."""
     kept = {"images": "/a", "labels": Path("/a.txt"), "split": "x", "manifest": Path("/m.json"), "seed": 7}
     settled = settle(Request(images="/b", calib=20), ("images", "calib"), kept, None)
     assert settled == replace(Request(), images="/b", calib=20, seed=7)
@@ -229,8 +231,8 @@ def test_an_option_takes_the_place_of_those_that_say_the_same() -> None:
     assert settle(Request(), (), kept, ()) == replace(Request(), **kept)
 
 
-def test_the_published_model_takes_the_place_of_a_kept_table_of_moves() -> None:
-    """Both show how the publisher's CPU folded, and the one that is typed is meant."""
+def test_the_published_model_replaces_a_kept_table_of_moves() -> None:
+    """Both show how the publisher's CPU folded; the one that is typed applies."""
     typed_now = Request(published=Path("model.tflite"))
     found = settle(typed_now, ("published",), {"corrections": Path("corrections.json"), "limit": 3}, None)
     assert (found.corrections, found.published, found.limit) == (None, Path("model.tflite"), 3)

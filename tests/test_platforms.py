@@ -1,7 +1,7 @@
-"""Stage `platforms`: what counts as evidence, when it is believed, and that nothing has a tick without it.
+"""Stage `platforms`: what counts as evidence, when the card uses it, and that no platform has a tick without it.
 
-In the fast tests stand-ins take the place of the checks of Cortex-A, Cortex-M and Mali: the real ones need tools that
-cannot be made to fail at will. The last test runs the real ones; each has tests of its own, too.
+The fast tests replace the checks of Cortex-A, Cortex-M and Mali with stand-ins, as the tools of the real ones cannot be
+made to fail on demand. The last test runs the real ones; each also has its own tests.
 """
 
 from __future__ import annotations
@@ -60,12 +60,12 @@ EMULATED = Evidence(
 BOARD = Evidence("Cortex-M", "ran", "bare-metal code", "a board", ("gcc 9.9", "qemu 9.9"), Agreement(3, 3, "bit-exact"))
 HOST = Evidence("Cortex-M", "analyzed", "TFLM", "this machine", agreement=Agreement(20, 20, "bit-exact"))
 NO_GPU = Evidence("Mali GPU", "not run", "the delegate", missing="a Vulkan device: `apt-get install it`")
-PARTED = replace(BOARD, device="another board", agreement=Agreement(2, 3, "bit-exact"))
+DIFFERING = replace(BOARD, device="another board", agreement=Agreement(2, 3, "bit-exact"))
 
 
 @pytest.fixture
 def checks(monkeypatch: pytest.MonkeyPatch) -> dict[str, Check]:
-    """Stand-ins for the checks, which a test may replace; Ethos-U's reads what Vela wrote, and is the real one."""
+    """Stand-ins for the checks, which a test may replace. That of Ethos-U is the real one; it reads Vela's output."""
     given: dict[str, Check] = {
         "cortex_a": lambda *_: [EMULATED],
         "cortex_m": lambda *_: [BOARD],
@@ -116,17 +116,17 @@ def attested(request: Request) -> bool:
 
 
 def command(name: str, request: Request, *more: object, **flags: object) -> int:
-    """The command line, in this process, where the stand-ins are."""
+    """Runs the command line in this process, so that the stand-ins apply. Returns the exit status."""
     same = {"calib": request.calib, "limit": request.limit, "targets": request.targets}
     arguments = [*small(name, request.out, **{**same, **flags}), *more]
     return cli._dispatch(cli._parse(["pipeline", *map(str, arguments)]))
 
 
-# What is compared
+# Comparing outputs
 
 
-def test_one_byte_of_a_picture_is_not_bit_exact() -> None:
-    """Pictures are counted, not bytes."""
+def test_a_picture_with_a_wrong_byte_is_not_bit_exact() -> None:
+    """Pictures are counted, not bytes: two wrong bytes of one picture count once."""
     expected = np.arange(12, dtype=np.int8).reshape(3, 4)
     outputs = expected.copy()
     assert bit_exact(outputs, expected) == Agreement(3, 3, "bit-exact")
@@ -136,8 +136,8 @@ def test_one_byte_of_a_picture_is_not_bit_exact() -> None:
     assert str(bit_exact(outputs, expected)) == "2 of 3 bit-exact"
 
 
-def test_a_class_that_shares_the_best_score_is_the_same_class() -> None:
-    """Any of the best will do; outputs that are all alike name the first, and do not agree with everything."""
+def test_any_class_with_the_best_score_is_the_same_class() -> None:
+    """Outputs that are all equal mean the first class, so they do not agree with everything."""
     expected = np.array([[1, 9, 9, 0], [5, 1, 1, 1], [0, 0, 0, 7]], np.int8)
     assert same_class(np.array([[0, 0, 3, 0], [2, 0, 0, 0], [0, 0, 0, 1]], np.int8), expected).hits == 3
     assert same_class(np.array([[4, 3, 3, 0], [2, 0, 0, 0], [0, 0, 1, 0]], np.int8), expected).hits == 1
@@ -145,7 +145,13 @@ def test_a_class_that_shares_the_best_score_is_the_same_class() -> None:
 
 
 def scores(winners: list[int], lead: int, generator: np.random.Generator) -> Array:
-    """Outputs as of a softmax: a winner for each picture, `lead` levels before the next, and little for the rest."""
+    """Returns outputs like those of a softmax, int8 (pictures, 50).
+
+    Args:
+        winners: best class of each picture.
+        lead: levels between the best and the second best class.
+        generator: for the low scores of the other classes.
+    """
     values = generator.integers(-128, -120, (len(winners), 50))
     for picture, winner in enumerate(winners):
         values[picture, winner], values[picture, (winner + 7) % 50] = lead // 2, lead // 2 - lead
@@ -153,8 +159,8 @@ def scores(winners: list[int], lead: int, generator: np.random.Generator) -> Arr
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(0, 128))
-def test_right_kernels_are_close_whatever_the_pictures_are(seed: int, lead: int) -> None:
-    """Scores up to ten levels off, and a class that changes in a tie, prove nothing wrong."""
+def test_correct_kernels_are_close_on_any_pictures(seed: int, lead: int) -> None:
+    """Scores may be up to ten levels off, and the class may change where the lead is small."""
     generator = np.random.default_rng(seed)
     expected = scores(generator.integers(0, 50, 20).tolist(), lead, generator)
     noise = generator.integers(-10, 11, expected.shape) * (generator.random(expected.shape) < 0.2)
@@ -164,16 +170,16 @@ def test_right_kernels_are_close_whatever_the_pictures_are(seed: int, lead: int)
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(0, 128))
-def test_wrong_kernels_are_not_close_even_where_every_class_is_undecided(seed: int, lead: int) -> None:
-    """Outputs of other pictures, or the right ones of other classes."""
+def test_wrong_kernels_are_not_close_even_if_every_class_is_undecided(seed: int, lead: int) -> None:
+    """Their outputs belong to other pictures, or to other classes."""
     generator = np.random.default_rng(seed)
     expected = scores(generator.permutation(50)[:20].tolist(), lead, generator)
     assert not close(np.roll(expected, 1, axis=0), expected).holds
     assert not close(np.roll(expected, 1, axis=1), expected).holds
 
 
-def test_one_decided_class_that_parts_is_enough() -> None:
-    """However near all other scores are."""
+def test_one_different_decided_class_is_not_close() -> None:
+    """Even if all other scores are equal."""
     generator = np.random.default_rng(3)
     expected = scores([*range(20)], DECIDED + 2, generator)
     outputs = expected.copy()
@@ -182,21 +188,21 @@ def test_one_decided_class_that_parts_is_enough() -> None:
     assert (found.hits, found.n, found.holds) == (19, 20, False)
     assert found.difference is not None
     assert found.difference < 0.1
-    # One level less is no lead that is claimed.
+    # With one level less, no class is claimed.
     expected = scores([*range(20)], DECIDED, generator)
     assert close(expected, expected) == Agreement(0, 0, "same class", 20, 0.0)
 
 
-def test_what_is_close_is_said_in_a_few_words() -> None:
-    """The classes claimed, how many are not, and the scores."""
+def test_close_outputs_are_described_in_one_phrase() -> None:
+    """It has the claimed classes, the number of undecided ones, and the difference of the scores."""
     found = Agreement(17, 17, "same class", 3, 0.0213)
     assert str(found) == "17 of 17 same class, 3 undecided, scores 0.02 apart"
     assert found.holds
     assert not replace(found, difference=FARTHEST + 0.01).holds
 
 
-def test_a_subject_is_the_pictures_that_evaluate(finished_build: Request) -> None:
-    """The first of them, quantized; beside them what the reference kernels make of each."""
+def test_a_subject_has_the_first_evaluation_pictures(finished_build: Request) -> None:
+    """They are quantized, and come with the outputs of the reference kernels."""
     recipe, machine = resolve(finished_build, NoBars(), may_fetch=False)
     model = (folder(finished_build) / model_file(recipe)).read_bytes()
     few, all_of_them = (subject(recipe, machine, model, count) for count in (3, 5))
@@ -209,8 +215,8 @@ def test_a_subject_is_the_pictures_that_evaluate(finished_build: Request) -> Non
     assert (few.name, few.trained) == (NAME, False)
 
 
-def test_a_subject_with_too_few_pictures_has_procedural_ones(finished_build: Request, picture_folder: Path) -> None:
-    """And says so: twelve pictures of a folder cannot be thirteen."""
+def test_a_subject_falls_back_to_procedural_pictures(finished_build: Request, picture_folder: Path) -> None:
+    """Its source says so. The folder has twelve pictures, and the subject asks for thirteen."""
     own = replace(finished_build, images=str(picture_folder), calib=4, limit=8)
     recipe, machine = resolve(own, NoBars(), may_fetch=False)
     model = (folder(finished_build) / model_file(recipe)).read_bytes()
@@ -218,7 +224,7 @@ def test_a_subject_with_too_few_pictures_has_procedural_ones(finished_build: Req
     assert subject(recipe, machine, model, 13).source == "procedural"
 
 
-# What evidence is
+# Evidence
 
 WORDS = st.text(max_size=12)
 AGREEMENTS = st.builds(
@@ -232,7 +238,7 @@ AGREEMENTS = st.builds(
 
 
 def evidence(platform: str | None = None, statuses: Sequence[str] = STATUSES) -> st.SearchStrategy[Evidence]:
-    """Rows of every kind, such as no check makes among them."""
+    """Returns a strategy for rows of every kind, including ones that no check makes."""
     return st.builds(
         Evidence,
         platform=st.just(platform) if platform else st.sampled_from(PLATFORMS),
@@ -249,8 +255,8 @@ def evidence(platform: str | None = None, statuses: Sequence[str] = STATUSES) ->
 
 
 @given(evidence())
-def test_evidence_comes_back_from_json(one: Evidence) -> None:
-    """Every field, through real text; what follows from it stands beside it."""
+def test_evidence_survives_json(one: Evidence) -> None:
+    """Every field does; the document also has the derived values `holds` and `ticks`."""
     document = json.loads(json.dumps(as_json(one)))
     assert from_json(document) == one
     assert document.keys() - {"holds", "ticks"} == {part.name for part in fields(Evidence)}
@@ -258,8 +264,8 @@ def test_evidence_comes_back_from_json(one: Evidence) -> None:
 
 
 @given(evidence())
-def test_a_tick_takes_code_that_ran_or_was_compiled_and_agrees(one: Evidence) -> None:
-    """One output that parts, or one fault, is enough to lose it."""
+def test_a_tick_needs_code_that_ran_or_was_compiled_and_agrees(one: Evidence) -> None:
+    """One output that differs, or one fault, removes it."""
     if one.ticks:
         assert one.status in ("ran", "compiled")
         assert not one.fault
@@ -271,34 +277,34 @@ def test_a_tick_takes_code_that_ran_or_was_compiled_and_agrees(one: Evidence) ->
 
 @given(st.lists(evidence("Mali GPU", ("analyzed", "not run")), max_size=4), st.lists(evidence("Ethos U"), max_size=2))
 def test_the_card_has_no_tick_without_evidence(weak: list[Evidence], other: list[Evidence]) -> None:
-    """Whatever is known of another platform, analyzed and not run are never enough."""
+    """`analyzed` and `not run` are not enough, whatever the evidence for another platform is."""
     assert row(readme(tiny_model(), evidence=[*other, *weak]), "Mali GPU")[0] != TICK
 
 
 @given(st.lists(evidence("Cortex-M"), min_size=1, max_size=5))
-def test_the_card_has_a_tick_where_one_row_earns_it_and_none_fails(rows: list[Evidence]) -> None:
-    """Exactly there: a check that failed is never hidden behind one that did not."""
+def test_the_card_has_a_tick_if_one_row_has_it_and_none_fails(rows: list[Evidence]) -> None:
+    """And only then: a passed check does not hide a failed one."""
     mark = row(readme(tiny_model(), evidence=rows), "Cortex-M")[0]
     assert (mark == TICK) == (any(each.ticks for each in rows) and all(each.holds for each in rows))
     assert (mark == "check failed") == (not all(each.holds for each in rows))
 
 
-def test_the_card_tells_all_but_the_time() -> None:
-    """What ran, where, how well, what is missing and what failed; below with what; seconds are others every time."""
-    told = replace(EMULATED, note="slow", missing="a device", fault="it stopped")
-    assert told.sentence == (
+def test_the_card_has_all_of_a_row_but_its_seconds() -> None:
+    """The seconds differ in every run, and the card must not."""
+    full = replace(EMULATED, note="slow", missing="a device", fault="it stopped")
+    assert full.sentence == (
         "ran: emulated kernels on qemu (emulated), 20 of 20 bit-exact; failed: it stopped; missing: a device"
     )
-    card = readme(tiny_model(), evidence=[told])
-    assert f"| {told.platform} | emulated kernels | LiteRT 9.9 | slow |" in card.splitlines()
-    assert readme(tiny_model(), evidence=[replace(told, seconds=99.0)]) == card
+    card = readme(tiny_model(), evidence=[full])
+    assert f"| {full.platform} | emulated kernels | LiteRT 9.9 | slow |" in card.splitlines()
+    assert readme(tiny_model(), evidence=[replace(full, seconds=99.0)]) == card
 
 
-# When it runs
+# When the stage runs
 
 
-def test_all_does_not_run_it(small_build: Request, checks: dict[str, Check]) -> None:
-    """Nor does any other stage, although two want its file."""
+def test_all_does_not_run_platforms(small_build: Request, checks: dict[str, Check]) -> None:
+    """Nor does any other stage, although two read its file."""
     checks["mali"] = fails(ToolError(expected="not to be run", found="it was", next_step="nothing"))
     outcomes = build(small_build, EVERYTHING, force=EVERYTHING)
     assert "platforms" not in states(outcomes)
@@ -308,8 +314,8 @@ def test_all_does_not_run_it(small_build: Request, checks: dict[str, Check]) -> 
         assert "platforms" not in stage.needs
 
 
-def test_it_runs_whenever_it_is_named(small_build: Request, checks: dict[str, Check]) -> None:
-    """It looks at the tools of this machine, which no key can know: it is never taken from the last time."""
+def test_platforms_runs_every_time_it_is_requested(small_build: Request, checks: dict[str, Check]) -> None:
+    """Its result depends on the tools of this machine, which are not part of the key, so it is never reused."""
     for sentence in ("the first time", "the second time"):
         checks["mali"] = lambda *_, sentence=sentence: [replace(NO_GPU, note=sentence)]
         (outcome,) = [each for each in build(small_build, ("platforms",)) if each.stage == "platforms"]
@@ -318,8 +324,8 @@ def test_it_runs_whenever_it_is_named(small_build: Request, checks: dict[str, Ch
     assert outcome.why == "it depends on the tools of this machine"
 
 
-def test_golden_holds_nothing_of_it(small_build: Request, checks: dict[str, Check]) -> None:
-    """Neither its file nor what follows from it: tools differ between machines."""
+def test_golden_digests_do_not_include_platforms(small_build: Request, checks: dict[str, Check]) -> None:
+    """Nor do they include files that depend on it, as tools differ between machines."""
     before = check.recorded(folder(small_build))
     build(small_build, ("platforms",))
     assert check.recorded(folder(small_build)).keys() == before.keys()
@@ -327,11 +333,11 @@ def test_golden_holds_nothing_of_it(small_build: Request, checks: dict[str, Chec
     assert PLATFORMS_FILE not in golden.PATH.read_text()
 
 
-# What is believed
+# When the card uses evidence
 
 
-def test_what_was_found_goes_into_the_card_and_the_provenance(small_build: Request, checks: dict[str, Check]) -> None:
-    """Every row, behind what it was made from; the statement holds, and the next run has nothing to do."""
+def test_evidence_goes_into_the_card_and_the_provenance(small_build: Request, checks: dict[str, Check]) -> None:
+    """In the statement it comes after the stages it depends on; the statement holds, and the next run reuses all."""
     assert card_row(small_build, "Cortex-M") == ["not measured", ""]
     build(small_build, ("platforms",))
     assert {name for name, state in states(build(small_build)).items() if state == "built"} == {"card", "attest"}
@@ -348,10 +354,10 @@ def test_what_was_found_goes_into_the_card_and_the_provenance(small_build: Reque
     assert set(states(build(small_build)).values()) == {"reused"}
 
 
-def test_a_second_look_that_finds_something_else_makes_the_card_again(
+def test_changed_evidence_makes_the_card_stale(
     small_build: Request, checks: dict[str, Check], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Looked at alone, the command says that the card is behind."""
+    """The command says so, and `all` brings the card up to date."""
     build(small_build, ("platforms",))
     build(small_build)
     checks["cortex_m"] = lambda *_: []
@@ -362,10 +368,10 @@ def test_a_second_look_that_finds_something_else_makes_the_card_again(
     assert attested(small_build)
 
 
-def test_evidence_of_another_model_is_not_believed(
+def test_evidence_of_another_model_is_not_used(
     small_build: Request, checks: dict[str, Check], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Calibrated otherwise it is another model: the card and the statement have none of it, and `all` says so."""
+    """Another calibration gives another model: the card and the statement leave the evidence out, and `all` says so."""
     build(small_build, ("platforms",))
     build(small_build)
     assert command("all", small_build, calib=7) == 0
@@ -376,7 +382,7 @@ def test_evidence_of_another_model_is_not_believed(
     assert card_row(small_build, "Cortex-A") == ["not measured", ""]
     assert "platforms" not in chain(small_build)
     assert attested(small_build)
-    # Run again, it is about this model.
+    # A new run gives evidence about this model.
     other = replace(small_build, calib=7)
     build(other, ("platforms",))
     build(other)
@@ -385,7 +391,7 @@ def test_evidence_of_another_model_is_not_believed(
 
 
 @pytest.mark.parametrize("damage", ["one more tick", "gone"])
-def test_a_file_that_was_changed_by_hand_is_not_believed(
+def test_a_changed_or_missing_evidence_file_is_not_used(
     damage: str, small_build: Request, checks: dict[str, Check], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The card is written without it, and `all` and `status` say so."""
@@ -406,10 +412,10 @@ def test_a_file_that_was_changed_by_hand_is_not_believed(
     assert attested(small_build)
 
 
-def test_evidence_of_other_code_is_not_believed(
+def test_evidence_of_older_code_is_not_used(
     small_build: Request, checks: dict[str, Check], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A check that was written anew has not been run yet."""
+    """A check whose code changed must run again."""
     build(small_build, ("platforms",))
     build(small_build)
     original = keys._source_digest
@@ -421,35 +427,35 @@ def test_evidence_of_other_code_is_not_believed(
     assert left_out(small_build) == ["platforms"]
 
 
-# What fails
+# Failures
 
 
-def test_outputs_that_part_are_a_row_without_a_tick(
+def test_different_outputs_give_a_row_without_a_tick(
     small_build: Request, checks: dict[str, Check], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Status 1, one line of error; the board that agrees keeps its row, and the card says that a check failed."""
-    checks["cortex_m"] = lambda *_: [BOARD, PARTED]
+    """The status is 1 with one line; the board that agrees keeps its tick, and the card says that a check failed."""
+    checks["cortex_m"] = lambda *_: [BOARD, DIFFERING]
     with pytest.raises(CheckError, match="every claim of `platforms` to hold"):
         command("platforms", small_build)
     said = capsys.readouterr()
-    assert f"Cortex-M\tfailed\t{PARTED.what}" in said.out
+    assert f"Cortex-M\tfailed\t{DIFFERING.what}" in said.out
     document = platforms(small_build)
     assert not document["holds"]
     boards = [each for each in document["rows"] if each["platform"] == "Cortex-M" and each["status"] == "ran"]
     assert [(each["holds"], each["ticks"]) for each in boards] == [(True, True), (False, False)]
     assert command("all", small_build, "--quiet") == 0
-    mark, told = card_row(small_build, "Cortex-M")
+    mark, sentence = card_row(small_build, "Cortex-M")
     assert mark == "check failed"
-    assert "2 of 3 bit-exact" in told
+    assert "2 of 3 bit-exact" in sentence
     assert card_row(small_build, "Cortex-A")[0] == TICK
 
 
 @pytest.mark.parametrize("kind", [ToolError, InputError, ResourceError])
 @pytest.mark.parametrize("name", ["cortex_a", "cortex_m", "cortex_m_tflm", "mali"])
-def test_a_check_that_breaks_off_leaves_the_others_their_rows(
+def test_a_check_that_fails_does_not_affect_the_other_rows(
     name: str, kind: type[PipelineError], checks: dict[str, Check], small_build: Request
 ) -> None:
-    """Its own row says what was expected and what happened, without a tick."""
+    """Its own row has what was expected and what was found, without a tick."""
     others = {EMULATED, BOARD, HOST, NO_GPU} - set(checks[name]())
     (lost,) = checks[name]()
     checks[name] = fails(kind(expected="an emulator to end", found="a crash", next_step="report it"))
@@ -462,8 +468,8 @@ def test_a_check_that_breaks_off_leaves_the_others_their_rows(
     assert len(rows) == 5
 
 
-def test_a_defect_in_a_check_is_no_evidence(small_build: Request, checks: dict[str, Check]) -> None:
-    """What is not an error of the family is ours, and is not written down as a platform's."""
+def test_a_defect_in_a_check_is_not_written_as_evidence(small_build: Request, checks: dict[str, Check]) -> None:
+    """An exception that is not a PipelineError is a bug of this program, so it is raised."""
 
     def defect(*_: object) -> list[Evidence]:
         raise ZeroDivisionError
@@ -474,13 +480,13 @@ def test_a_defect_in_a_check_is_no_evidence(small_build: Request, checks: dict[s
     assert not (folder(small_build) / PLATFORMS_FILE).exists()
 
 
-# What is shown
+# Output
 
 
 def test_json_has_every_column_of_the_table(
     small_build: Request, checks: dict[str, Check], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Platform, evidence, what ran where and with what, agreement, time, and what it does not show."""
+    """Platform, evidence, what ran, device, tools, agreement, time, and what is missing."""
     full = replace(EMULATED, note="slow there", missing="more RAM", pictures=20, seconds=1.25)
     checks["cortex_a"] = lambda *_: [full]
     assert command("platforms", small_build, "--json") == 0
@@ -504,7 +510,7 @@ def test_json_has_every_column_of_the_table(
 
 @pytest.mark.slow
 def test_the_real_checks_of_the_small_network(small_build: Request) -> None:
-    """All of them on the tools of this machine: what runs agrees, what is missing is named, and the card has it."""
+    """All checks with the tools of this machine: what runs agrees, a missing tool is named, and the card has both."""
     arguments = small("platforms", small_build.out, calib=small_build.calib, limit=small_build.limit)
     arguments += ["--targets", small_build.targets]
     result = run(*arguments, "--json")
@@ -525,7 +531,7 @@ def test_the_real_checks_of_the_small_network(small_build: Request) -> None:
     assert (npu.status, "no NPU ran" in npu.note) == ("compiled", True)
     assert run("all", *arguments[1:], "--quiet").returncode == 0
     for platform in PLATFORMS:
-        mark, told = card_row(small_build, platform)
+        mark, sentence = card_row(small_build, platform)
         assert (mark == TICK) == any(each.ticks for each in rows if each.platform == platform)
-        assert told.count("<br>") == sum(each.platform == platform for each in rows) - 1
+        assert sentence.count("<br>") == sum(each.platform == platform for each in rows) - 1
     assert run("attest", "--check", folder(small_build) / PROVENANCE_FILE).returncode == 0

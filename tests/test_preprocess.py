@@ -1,4 +1,4 @@
-"""Pictures to inputs: decoding, cropping, scaling and the one quantization expression."""
+"""From pictures to inputs: decoding, cropping, scaling and quantization."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _save(image: Image.Image, form: str, **options: object) -> bytes:
 
 
 def test_a_jpeg_decodes_as_pillow_decodes_it() -> None:
-    """The fast decoder and Pillow, both with the accurate DCT, agree in every pixel."""
+    """The fast decoder and Pillow both use the accurate DCT and agree in every pixel."""
     data = pictures.jpeg(1)
     assert np.array_equal(decode(data, "x"), np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
 
@@ -32,18 +32,18 @@ def test_a_jpeg_decodes_as_pillow_decodes_it() -> None:
     ("mode", "form"), [("L", "JPEG"), ("CMYK", "JPEG"), ("P", "PNG"), ("RGBA", "PNG"), ("RGB", "PNG")]
 )
 def test_every_kind_of_picture_becomes_rgb(mode: str, form: str) -> None:
-    """Grey, CMYK, palette and transparent pictures all give three channels of the picture that was meant."""
+    """Gray, CMYK, palette and transparent pictures all give the three channels of the original."""
     original = Image.fromarray(procedural.picture(1, 1, 64))
     pixels = decode(_save(original.convert(mode), form), "x")
     assert (pixels.shape, pixels.dtype) == ((64, 64, 3), np.uint8)
     meant = np.asarray(original.convert("L").convert("RGB") if mode == "L" else original)
-    # Coarse: JPEG and palettes lose detail. Inverted, as some decoders give CMYK, it would be some 100 levels off.
+    # Coarse, as JPEG and palettes lose detail. CMYK inverted, as some decoders return it, is about 100 levels off.
     assert np.abs(pixels.astype(int) - meant).mean() < 20
 
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"mode": "L"}, {"mode": "CMYK"}, {"subsampling": 2}])
 def test_a_jpeg_decodes_as_tensorflow_decodes_it(options: dict[str, object]) -> None:
-    """Baseline, progressive, grey, CMYK and subsampled: TensorFlow's accurate DCT gives the same pixels."""
+    """Baseline, progressive, gray, CMYK and subsampled: TensorFlow's accurate DCT gives the same pixels."""
     import tensorflow as tf
 
     image = Image.fromarray(procedural.picture(1, 2, 96)).convert(str(options.get("mode", "RGB")))
@@ -52,12 +52,12 @@ def test_a_jpeg_decodes_as_tensorflow_decodes_it(options: dict[str, object]) -> 
     assert np.array_equal(decode(data, "x"), theirs)
 
 
-def test_a_png_under_a_jpegs_name_is_read() -> None:
-    """ImageNet has such files; the content decides, not the name."""
+def test_a_png_named_jpeg_is_read() -> None:
+    """ImageNet has such files; the content decides the format."""
     assert decode(pictures.png(1), "n02105855_2933.JPEG").shape == (120, 100, 3)
 
 
-def test_exif_rotation_is_left_alone() -> None:
+def test_exif_rotation_is_ignored() -> None:
     """Training ignored it, so a picture marked as rotated keeps its width and height."""
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -70,8 +70,8 @@ def test_exif_rotation_is_left_alone() -> None:
     [b"", b"\xff\xd8\xff", b"GIF87a", b"<html>not found</html>", pictures.jpeg(1)[:600], pictures.png(1)[:200]],
     ids=["empty", "header only", "cut GIF", "HTML", "cut JPEG", "cut PNG"],
 )
-def test_what_is_no_whole_picture_is_refused_by_name(data: bytes) -> None:
-    """Empty, cut and foreign files are one error that names the picture."""
+def test_a_file_that_is_not_a_complete_picture_is_refused(data: bytes) -> None:
+    """Empty, truncated and other files give an error that names the picture."""
     with pytest.raises(InputError, match=r"expected n01440764/a\.JPEG to be a complete JPEG or PNG picture"):
         decode(data, "n01440764/a.JPEG")
 
@@ -82,21 +82,21 @@ def test_a_16_bit_picture_keeps_its_levels() -> None:
     assert np.array_equal(decode(_save(Image.fromarray(ramp), "PNG"), "x")[:, :, 1], (ramp >> 8).astype(np.uint8))
 
 
-def test_a_few_odd_bytes_at_the_end_are_no_reason_to_refuse() -> None:
-    """Cameras write such files, and libjpeg only warns of them."""
+def test_extra_bytes_before_the_end_of_a_jpeg_are_accepted() -> None:
+    """Some cameras write such files, and libjpeg only warns about them."""
     data = pictures.jpeg(1)
     odd = data[:-2] + bytes(12) + data[-2:]
     assert np.array_equal(decode(odd, "x"), decode(data, "x"))
 
 
-def test_a_large_picture_is_taken_without_a_word(recwarn: pytest.WarningsRecorder) -> None:
-    """Pillow has a warning for half of the pixels it refuses, which would reach the terminal."""
+def test_a_large_picture_is_read_without_a_warning(recwarn: pytest.WarningsRecorder) -> None:
+    """Pillow warns from half of the number of pixels that it refuses, and the warning would reach the terminal."""
     assert decode(_save(Image.new("1", (10_000, 9_000)), "PNG"), "large.png").shape == (9_000, 10_000, 3)
     assert [str(warning.message) for warning in recwarn] == []
 
 
 def test_a_decompression_bomb_is_refused() -> None:
-    """20,000 x 20,000 pixels in a few kilobytes are not unpacked."""
+    """20,000 x 20,000 pixels in a small file are not decoded."""
     bomb = Image.new("1", (20_000, 20_000))
     with pytest.raises(InputError, match=r"expected bomb\.png to be a complete.*400000000 pixels"):
         decode(_save(bomb, "PNG"), "bomb.png")
@@ -107,27 +107,27 @@ def test_a_decompression_bomb_is_refused() -> None:
         decode(huge, "bomb.jpg")
 
 
-def test_one_pixel_is_a_picture() -> None:
-    """JPEG and PNG of 1 x 1 fill the whole input with their one color."""
+def test_a_picture_of_one_pixel_fills_the_input() -> None:
+    """A JPEG or PNG of 1 x 1 gives an input of one color."""
     for data in (pictures.jpeg(1, (1, 1)), pictures.png(1, (1, 1))):
         for crop in Preprocess.CROPS:
             value = normalize(decode(data, "x"), Preprocess(crop), 96)
-            # Resizing rounds: 1.2e-7 was seen. A level of the picture is 8e-3.
+            # Resizing rounds: 1.2e-7 was seen. One level of a picture is 8e-3.
             assert np.ptp(value.reshape(-1, 3), axis=0).max() < 1e-4
 
 
 @pytest.mark.parametrize("crop", Preprocess.CROPS)
 @pytest.mark.parametrize("size", [(1, 1, 3), (5, 400, 3), (375, 500, 3), (1, 30_000, 3), (30_000, 1, 3)])
 def test_every_picture_fills_the_input(crop: str, size: tuple[int, int, int]) -> None:
-    """From one pixel to a panorama, the result is float32 of the network's size within -1..1."""
+    """From one pixel to a panorama, the result is float32 in -1..1 at the resolution of the network."""
     pixels = np.random.default_rng(0).integers(0, 256, size, np.uint8)
     value = normalize(pixels, Preprocess(crop), 224)
     assert (value.shape, value.dtype) == ((1, 224, 224, 3), np.float32)
     assert -1 <= value.min() <= value.max() <= 1
 
 
-def test_the_central_crop_keeps_the_aspect_and_cuts_the_border() -> None:
-    """A disc stays a disc and loses nothing; a border narrower than a sixteenth disappears."""
+def test_the_central_crop_keeps_the_aspect_ratio_and_removes_the_border() -> None:
+    """A disc stays a whole disc; a border narrower than a sixteenth disappears."""
     y, x = np.ogrid[:256, :512]
     disc = ((y - 128) ** 2 + (x - 256) ** 2 < 80**2).astype(np.uint8) * 255
     disc[:8] = disc[-8:] = 255
@@ -137,15 +137,15 @@ def test_the_central_crop_keeps_the_aspect_and_cuts_the_border() -> None:
 
 
 @pytest.mark.parametrize("size", [(375, 500), (1, 1), (7, 9), (224, 224), (1000, 33)])
-def test_the_inception_crop_is_tensorflows_central_crop(size: tuple[int, int]) -> None:
-    """87.5 % of each side, cut as tf.image.central_crop cuts and resized as tf.image.resize resizes."""
+def test_the_inception_crop_equals_tensorflows_central_crop(size: tuple[int, int]) -> None:
+    """It keeps 87.5 % of each side as tf.image.central_crop does, and resizes as tf.image.resize does."""
     import tensorflow as tf
 
     pixels = np.random.default_rng(1).integers(0, 256, (*size, 3), np.uint8)
     theirs = tf.image.resize(tf.image.central_crop(tf.cast(pixels, tf.float32), 0.875), (224, 224)) / 127.5 - 1
     ours = normalize(pixels, Preprocess("inception"), 224)
-    # The two compute positions in float32 by different formulas: seen 1.2e-4 apart at most, a 65th of a level (OpenCV
-    # with Intel's library for SSE4.2, AVX2 and AVX-512, and without it). Positions of the corners are off by 0.17.
+    # The two compute positions in float32 by different formulas. The largest difference seen is 1.2e-4, a 65th of a
+    # level (OpenCV with Intel's library for SSE4.2, AVX2 and AVX-512, and without it). Aligned corners give 0.17.
     assert np.abs(ours[0] - theirs.numpy()).max() < 1 / 127.5 / 4
 
 
@@ -158,8 +158,8 @@ def test_squash_keeps_the_whole_picture() -> None:
     assert value[-1, -1] == -1
 
 
-def test_all_256_levels_quantise_as_documented() -> None:
-    """With the published scale every whole level lies on a tie; all 256 are rounded to even, in float32."""
+def test_all_256_levels_quantize_as_documented() -> None:
+    """With the published scale every level is halfway between two values; all 256 round to even, in float32."""
     levels = np.arange(256, dtype=np.uint8).reshape(1, 256, 1).repeat(256, 0).repeat(3, 2)
     value = normalize(levels, Preprocess("squash"), 256)[0, 0, :, 0]
     scale, zero_point = np.float32(0.007843137718737125), -1
@@ -169,20 +169,20 @@ def test_all_256_levels_quantise_as_documented() -> None:
     assert np.array_equal(quantize_input(value, float(scale), zero_point), expected.astype(np.int8))
 
 
-def test_quantized_values_come_back_within_half_a_step() -> None:
-    """Dequantizing gives the input to half a scale, inside the range."""
+def test_dequantized_values_are_within_half_a_step() -> None:
+    """Inside the range, dequantizing gives the input within half a scale."""
     value = np.linspace(-0.9, 0.9, 1001, dtype=np.float32)
     back = (quantize_input(value, 1 / 128, 3).astype(np.float64) - 3) / 128
     assert np.abs(back - value).max() <= 1 / 256 + 1e-6
 
 
 def test_out_of_range_values_saturate() -> None:
-    """What the range does not cover becomes -128 or 127 and does not wrap around."""
+    """Values outside of the range become -128 or 127 and do not wrap around."""
     assert quantize_input(np.array([-9.0, 9.0], np.float32), 1 / 128, 0).tolist() == [-128, 127]
 
 
-def test_procedural_pictures_are_these_very_pixels() -> None:
-    """The first pictures of series 0, by digest; another seed, another index or another size gives others."""
+def test_procedural_pictures_have_the_recorded_pixels() -> None:
+    """The first two pictures of seed 0 have the recorded digests; another seed gives other pictures."""
     digests = [digest_bytes(procedural.picture(0, index).tobytes()) for index in (0, 1)]
     assert digests == [
         "2927222c69efa163fe7148694170798bc55a07a58221eb5c9b618e6bd232ded2",
@@ -192,7 +192,7 @@ def test_procedural_pictures_are_these_very_pixels() -> None:
 
 
 def test_procedural_pictures_have_the_contrast_of_photographs() -> None:
-    """Means spread over the middle of the range, deviations of tens of levels, and no two alike."""
+    """Their means spread over the middle of the range, and their standard deviations are tens of levels."""
     series = np.stack([procedural.picture(0, index) for index in range(20)]).astype(np.float64)
     means, deviations = series.mean(axis=(1, 2, 3)), series.std(axis=(1, 2, 3))
     assert 60 < means.min() < means.max() < 220

@@ -1,4 +1,4 @@
-"""Published files held against a checkpoint: proved to the byte where they come from it, refuted where they do not."""
+"""Comparing published files with a checkpoint: proved byte for byte if they come from it, refuted if they do not."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ Values = Mapping[str, Array]
 
 @pytest.fixture(scope="module")
 def checkpoint(small_archive: Path) -> Checkpoint:
-    """The archive in the official layout, as the command line takes it."""
+    """An archive in the official layout, read as the command line reads it."""
     request = Request(model="0.35_96", checkpoint=str(small_archive), images="procedural", calib=1, limit=0)
     recipe, machine = resolve(request, NoBars(), may_fetch=False)
     return prove_view.checkpoint(recipe, machine)
@@ -58,26 +58,26 @@ def checkpoint(small_archive: Path) -> Checkpoint:
 
 @pytest.fixture(scope="module")
 def published(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> dict[Order, bytes]:
-    """What TensorFlow of today makes of the archive's frozen graph, calibrated on inputs nobody tells us of."""
+    """Models that current TensorFlow makes from the archive's frozen graph, calibrated on inputs that `prove` lacks."""
     assert checkpoint.frozen_graph is not None
     return publish(checkpoint.frozen_graph, SMALL, ORDERS, tmp_path_factory.mktemp("published"))
 
 
 @pytest.fixture(scope="module")
 def target(published: dict[Order, bytes]) -> bytes:
-    """The published file that is tampered with."""
+    """The published file that tests tamper with."""
     return published[TARGET]
 
 
 def proved(model: bytes, checkpoint: Checkpoint) -> Proof:
-    """What `prove` finds, with TensorFlow of today to try where it fits."""
+    """Returns the proof, with current TensorFlow as a toolchain where it fits."""
     return prove(
         model, "the model", checkpoint, None, lambda chain: toolchain.ensure(chain, Path("/nonexistent"), print)
     )
 
 
 def refuted(model: bytes, checkpoint: Checkpoint) -> Proof:
-    """The same of a file that must be refuted, without any toolchain."""
+    """Returns the proof, after a check that it refutes the file without trying a toolchain."""
     found = proved(model, checkpoint)
     assert found.refutations
     assert not found.verdict.reaches(Verdict.CONSISTENT)
@@ -86,17 +86,17 @@ def refuted(model: bytes, checkpoint: Checkpoint) -> Proof:
 
 
 def in_place(model: bytes, old: bytes, new: bytes) -> bytes:
-    """The file with some bytes replaced, which stand in it once, and no other touched."""
+    """Returns the file with `old`, which occurs once, replaced by `new` of the same length."""
     assert model.count(old) == 1
     assert len(old) == len(new)
     return model.replace(old, new)
 
 
 @pytest.mark.parametrize("order", ORDERS, ids=str)
-def test_a_file_converted_from_the_checkpoint_is_proved_to_the_byte(
+def test_a_file_converted_from_the_checkpoint_is_proved_byte_for_byte(
     order: Order, published: dict[Order, bytes], checkpoint: Checkpoint
 ) -> None:
-    """Whatever it was calibrated on, its bytes are made again from the checkpoint, on this CPU without moving any."""
+    """For any calibration inputs, the checkpoint gives its bytes; on the same CPU no factor needs to be moved."""
     found = proved(published[order], checkpoint)
     assert found.verdict is Verdict.IDENTICAL
     assert found.refutations == ()
@@ -108,8 +108,8 @@ def test_a_file_converted_from_the_checkpoint_is_proved_to_the_byte(
     )
 
 
-def test_our_own_build_of_seeded_weights_is_proved_by_this_program(small_weights: Values, small_float: bytes) -> None:
-    """Without a frozen graph no toolchain can be tried, and none is needed."""
+def test_a_build_of_seeded_weights_is_proved_without_a_toolchain(small_weights: Values, small_float: bytes) -> None:
+    """Without a frozen graph no toolchain can run, and none is needed."""
     names = convert.activations_with_a_range(small_float)
     model = convert.quantize(
         small_float,
@@ -121,10 +121,10 @@ def test_our_own_build_of_seeded_weights_is_proved_by_this_program(small_weights
     assert not found.has_graph
 
 
-def test_a_range_that_no_calibration_gives_is_remarked_beside_identical_bytes(
+def test_an_impossible_range_in_an_identical_file_is_a_remark(
     small_weights: Values, small_float: bytes, small_archive: Path, tmp_path: Path
 ) -> None:
-    """Built here from a made-up range table: IDENTICAL stands, and the ReLU6 that reaches to 8 is told everywhere."""
+    """A build from an invented range table is IDENTICAL; a ReLU6 range up to 8 is a remark in every output."""
     names = convert.activations_with_a_range(small_float)
     spans = {name: (0.0 if "Relu6" in name else -6.0, 6.0) for name in names}
     odd = next(name for name in names if "Relu6" in name)
@@ -135,7 +135,7 @@ def test_a_range_that_no_calibration_gives_is_remarked_beside_identical_bytes(
     assert (remark.tensor.split(";")[0], remark.what) == (odd, "range")
     assert remark.found.startswith("0 to 8.0")
     (tmp_path / "published.tflite").write_bytes(model)
-    document = told(*flags(tmp_path / "published.tflite", small_archive, "--accept", "identical"))
+    document = json_result(*flags(tmp_path / "published.tflite", small_archive, "--accept", "identical"))
     assert (document["status"], document["verdict"], document["refutations"]) == (0, "IDENTICAL", [])
     assert document["remarks"] == [asdict(remark)]
     said = str(prove_view.blocks(document))
@@ -144,8 +144,8 @@ def test_a_range_that_no_calibration_gives_is_remarked_beside_identical_bytes(
     assert proved(convert.quantize(small_float, spans), Checkpoint(SMALL, small_weights, None)).remarks == ()
 
 
-def test_our_own_build_with_a_widened_scale_is_proved_without_a_remark(small_weights: Values) -> None:
-    """A channel of small weights with a large bias, whose scale is not its largest weight's: nothing odd in that."""
+def test_a_widened_scale_is_proved_without_a_remark(small_weights: Values) -> None:
+    """A channel with small weights and a large bias has a larger scale than its largest weight requires."""
     values = {name: value.copy() for name, value in small_weights.items()}
     assert not LAYERS[2].depthwise
     values[LAYERS[2].weights_name][..., 1] *= np.float32(1e-8)
@@ -156,7 +156,13 @@ def test_our_own_build_with_a_widened_scale_is_proved_without_a_remark(small_wei
 
 
 def folded_elsewhere(checkpoint: Checkpoint, model: bytes, shifts: list[Callable[[int], Array]]) -> list[bytes]:
-    """Published files as from other CPUs: today's quantizer on constants whose factors are some ulps off."""
+    """Returns files as other CPUs would make them: current TensorFlow on constants with moved folding factors.
+
+    Args:
+        checkpoint: with a frozen graph.
+        model: the file that this CPU makes.
+        shifts: for each file, a function from a number of channels to the ulps to move each factor by.
+    """
     view = read_model(model)
     spans = np.array([each.span or (0.0, 1.0) for each in recover(view, "the model").activations], np.float32)
     attempts = []
@@ -180,7 +186,7 @@ def folded_elsewhere(checkpoint: Checkpoint, model: bytes, shifts: list[Callable
 
 @pytest.fixture(scope="module")
 def elsewhere(checkpoint: Checkpoint, target: bytes) -> dict[int, bytes]:
-    """Files of CPUs that are up to so many units in the last place off; of the worst, every factor is."""
+    """Files by the largest difference of their folding factors in ulps; with 12, every factor differs by 12."""
     generator = np.random.default_rng(4)
     within = [lambda count, most=most: generator.integers(-most, most + 1, count) for most in (2, 5)]
     models = folded_elsewhere(checkpoint, target, [*within, lambda count: np.full(count, 12)])
@@ -191,7 +197,7 @@ def elsewhere(checkpoint: Checkpoint, target: bytes) -> dict[int, bytes]:
 def test_a_file_made_on_another_cpu_is_proved_by_moving_factors(
     ulps: int, elsewhere: dict[int, bytes], target: bytes, checkpoint: Checkpoint
 ) -> None:
-    """Its bytes are reached by folding factors within the tolerance, and what that changed is counted."""
+    """Factors moved within the tolerance give its bytes, and the proof counts what was moved."""
     assert elsewhere[ulps] != target
     found = proved(elsewhere[ulps], checkpoint)
     assert found.verdict is Verdict.IDENTICAL
@@ -204,12 +210,12 @@ def test_a_file_made_on_another_cpu_is_proved_by_moving_factors(
 
 
 def test_factors_beyond_the_tolerance_are_refuted(elsewhere: dict[int, bytes], checkpoint: Checkpoint) -> None:
-    """Twelve units in the last place are more than any CPU is off by."""
+    """No CPU is off by 12 ulps."""
     refuted(elsewhere[12], checkpoint)
 
 
 def test_another_checkpoint_is_refuted(target: bytes, checkpoint: Checkpoint) -> None:
-    """The same network with other weights gives nothing of the file; the first convolution already says so."""
+    """The same network with other weights is refuted by every layer, from the first convolution on."""
     other = Checkpoint(SMALL, seeded.seeded_weights(SMALL, seed=1), None)
     found = refuted(target, other)
     assert found.refutations[0].tensor == weights_name(target, 0)
@@ -217,20 +223,20 @@ def test_another_checkpoint_is_refuted(target: bytes, checkpoint: Checkpoint) ->
 
 
 def weights_name(model: bytes, number: int) -> str:
-    """Name of a convolution's weights."""
+    """Returns the name of the weights of a convolution."""
     view = read_model(model)
     return view.tensors[convolutions(view)[number].inputs[1]].name
 
 
 def built(values: Values) -> bytes:
-    """Our own build of some weights, with plain ranges."""
+    """Returns this project's model of the weights, with range 0..6 for each ReLU6 and -6..6 otherwise."""
     float_model = convert.convert_float(architecture.frozen_graph(SMALL, values))
     names = convert.activations_with_a_range(float_model)
     return convert.quantize(float_model, {name: (0.0 if "Relu6" in name else -6.0, 6.0) for name in names})
 
 
 def test_raw_variables_instead_of_averages_are_refuted(small_weights: Values, checkpoint: Checkpoint) -> None:
-    """The archive's raw variables are 2 % off its averages; a file of those is not the averages'."""
+    """The archive's raw variables differ from its averages by 2 %."""
     raw = {
         name: value if "moving_" in name else value * official_layout.RAW_OFF_BY
         for name, value in small_weights.items()
@@ -244,7 +250,7 @@ def test_raw_variables_instead_of_averages_are_refuted(small_weights: Values, ch
 
 @pytest.mark.parametrize("part", ["gamma", "beta", "moving_mean", "moving_variance"])
 def test_one_variable_slightly_off_is_refuted(part: str, small_weights: Values, checkpoint: Checkpoint) -> None:
-    """A ten-thousandth in one vector of one layer: only that layer is refuted."""
+    """One vector changes by a ten-thousandth, and only its layer is refuted."""
     name = f"MobilenetV2/expanded_conv_3/expand/BatchNorm/{part}"
     found = refuted(built({**small_weights, name: small_weights[name] * np.float32(1.0001)}), checkpoint)
     (number,) = (number for number, layer in enumerate(found.layers) if layer.refutations)
@@ -256,7 +262,7 @@ def test_one_variable_slightly_off_is_refuted(part: str, small_weights: Values, 
 def test_one_weight_off_by_one_is_refuted_or_lies_on_a_tie(
     data: st.DataObject, target: bytes, checkpoint: Checkpoint
 ) -> None:
-    """Whichever it is; one that passes lies halfway between two levels, as near as a CPU's factor is known."""
+    """For any weight. A change that passes is halfway between two levels, within the tolerance of a CPU's factor."""
     view = read_model(target)
     number = data.draw(st.integers(0, len(LAYERS) - 1), "convolution")
     convolution = convolutions(view)[number]
@@ -288,7 +294,7 @@ def test_one_weight_off_by_one_is_refuted_or_lies_on_a_tie(
 def test_one_weight_with_the_other_sign_is_refuted_by_prove(
     data: st.DataObject, target: bytes, checkpoint: Checkpoint
 ) -> None:
-    """In the file itself, one byte: the verdict and the tensor's name say so."""
+    """One byte of the file changes; the verdict is SAME_GRAPH, and the refutation names the tensor."""
     view = read_model(target)
     tensor = view.tensors[convolutions(view)[data.draw(st.integers(0, len(LAYERS) - 1), "convolution")].inputs[1]]
     levels = np.frombuffer(tensor.data, np.int8).copy()
@@ -304,7 +310,7 @@ Change = Callable[[Any], None]
 
 
 def tampered(model: bytes, change: Change) -> bytes:
-    """The model after a change of its tree, in which scales and zero points can be written to."""
+    """Returns the model after `change` has edited its object tree; scales and zero points are writable."""
 
     def thaw_and_change(tree: Any) -> None:
         for tensor in tree.subgraphs[0].tensors:
@@ -317,14 +323,14 @@ def tampered(model: bytes, change: Change) -> bytes:
 
 
 def _array(tree: Any, tensor: Any, dtype: str) -> Array:
-    """A constant's numbers, to be changed in place."""
+    """Returns the numbers of a constant, writable in place."""
     buffer = tree.buffers[tensor.buffer]
     buffer.data = buffer.data.copy()
     return np.asarray(buffer.data).view(dtype)
 
 
 def _operands(tree: Any) -> list[Any]:
-    """Input, weights and bias of the first convolution."""
+    """Returns input, weights and bias of the first convolution."""
     return [tree.subgraphs[0].tensors[index] for index in operator(tree, "CONV_2D").inputs]
 
 
@@ -416,7 +422,7 @@ def _activation(tree: Any) -> None:
 
 
 def _wiring(tree: Any) -> None:
-    # The sum of a block's output with itself: the same shape, other tensor.
+    # Adds one operand to itself: the same shape, another tensor.
     one = operator(tree, "ADD")
     one.inputs = [one.inputs[0], one.inputs[0]]
 
@@ -451,12 +457,12 @@ def _dead_bias(tree: Any) -> None:
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
-def test_one_number_changed_is_refuted_by_name(
+def test_a_changed_number_is_refuted_by_name(
     change: Change, tensor: str, what: str, target: bytes, checkpoint: Checkpoint
 ) -> None:
-    """Channels, biases, scales, zero points: the first refutation names what was changed."""
+    """Channels, biases, scales or zero points change; the first refutation names the change."""
     found = refuted(tampered(target, change), checkpoint)
-    # A scale that an operator fixes or hands on belongs to the graph.
+    # A scale that the operator fixes, or copies from its input, is part of the graph.
     inherited = change in (_pool_scale, _softmax_zero_point)
     assert found.verdict is (Verdict.DIFFERENT if inherited else Verdict.SAME_GRAPH)
     view = read_model(target)
@@ -481,7 +487,7 @@ def test_one_number_changed_is_refuted_by_name(
 def test_another_computation_is_refuted_before_any_number(
     change: Change, words: str, target: bytes, checkpoint: Checkpoint
 ) -> None:
-    """Options and wiring: not the checkpoint's graph, and the first refutation says in which operator."""
+    """An option or an input of an operator changes; the first refutation names the operator."""
     found = refuted(tampered(target, change), checkpoint)
     assert found.verdict is Verdict.DIFFERENT
     assert found.refutations[0].expected == "another graph"
@@ -609,10 +615,10 @@ def _weights_as_output(tree: Any) -> None:
 )
 @pytest.mark.slow
 @pytest.mark.filterwarnings("error")
-def test_a_file_that_makes_no_sense_is_refused_or_refuted_in_silence(
+def test_an_inconsistent_file_is_refused_or_refuted_without_a_warning(
     change: Change, target: bytes, checkpoint: Checkpoint
 ) -> None:
-    """Missing, shared or foreign constants, scales of any size, ranges that are none: no crash, and no warning."""
+    """Constants are missing, shared or of the wrong type, or scales and ranges are invalid."""
     model = tampered(target, change)
     try:
         recover(read_model(model), "the model")
@@ -624,7 +630,7 @@ def test_a_file_that_makes_no_sense_is_refused_or_refuted_in_silence(
 
 
 def test_a_renamed_tensor_is_consistent_and_not_identical(target: bytes, checkpoint: Checkpoint) -> None:
-    """Every number is the checkpoint's, but no toolchain gives that name: nothing is refuted, nothing claimed."""
+    """Every number comes from the checkpoint, but no toolchain gives the name: not refuted, and not proved."""
     name = read_model(target).output.name.encode()
     found = proved(in_place(target, name + b"\0", name[:-1] + b"x\0"), checkpoint)
     assert found.verdict is Verdict.CONSISTENT
@@ -636,8 +642,10 @@ def test_a_renamed_tensor_is_consistent_and_not_identical(target: bytes, checkpo
 
 
 @pytest.mark.parametrize("count", [12, pytest.param(150, marks=pytest.mark.slow)])
-def test_a_flipped_bit_is_refused_refuted_or_no_weight(count: int, target: bytes, checkpoint: Checkpoint) -> None:
-    """Anywhere in the file: whatever is still called consistent has the weights it had."""
+def test_a_flipped_bit_is_refused_refuted_or_outside_of_the_weights(
+    count: int, target: bytes, checkpoint: Checkpoint
+) -> None:
+    """For bits anywhere in the file: a file that is still consistent has unchanged weights."""
 
     def weights(model: bytes) -> list[bytes]:
         view = read_model(model)
@@ -663,14 +671,14 @@ NEARLY_DEAD = (1e-3, 1e-6, 1e-9, 1e-20, 0.0, -1e-6, -1.0)
 
 @pytest.fixture(scope="module")
 def nearly_dead(small_weights: Values) -> Checkpoint:
-    """A checkpoint with channels that training switched off: factors and weights next to zero, or zero."""
+    """A checkpoint with channels that training switched off: factors and weights are zero or nearly zero."""
     values = {name: value.copy() for name, value in small_weights.items()}
     for layer in LAYERS[1:-1:4]:
         for channel, size in enumerate(NEARLY_DEAD):
             values[f"{layer.name}/BatchNorm/gamma"][channel] *= np.float32(size)
     for layer in LAYERS[2:-1:4]:
         weights = values[layer.weights_name]
-        # Where a channel is one filter, and where it is a column.
+        # In depthwise layers an output channel; in other layers an input channel.
         weights[..., 0, :] *= 0
         weights[..., 1, :] *= np.float32(1e-8)
         values[f"{layer.name}/BatchNorm/beta"][2] = 0
@@ -678,8 +686,8 @@ def nearly_dead(small_weights: Values) -> Checkpoint:
 
 
 @pytest.mark.parametrize("quantizer", ["new", pytest.param("old", marks=pytest.mark.slow)])
-def test_channels_next_to_dead_are_explained(quantizer: str, nearly_dead: Checkpoint, tmp_path: Path) -> None:
-    """Scales that a quantizer widened, and channels of zeros, refute nothing; the bytes are made again."""
+def test_nearly_dead_channels_are_explained(quantizer: str, nearly_dead: Checkpoint, tmp_path: Path) -> None:
+    """Widened scales and channels of zeros are not refuted, and the checkpoint gives the bytes."""
     assert nearly_dead.frozen_graph is not None
     order = Order("blocks", "int8", quantizer)
     model = publish(nearly_dead.frozen_graph, SMALL, [order], tmp_path)[order]
@@ -689,12 +697,12 @@ def test_channels_next_to_dead_are_explained(quantizer: str, nearly_dead: Checkp
 
 
 def flags(path: Path, archive: Path, *more: object) -> list[object]:
-    """The command line that proves a file against an archive."""
+    """Returns the command line that compares a file with an archive."""
     return ["prove", path, "--model", "0.35_96", "--checkpoint", archive, *more]
 
 
-def told(*arguments: object, **environment: str) -> Any:
-    """What `--json` says, whose status is the exit status, and the error on standard error where it is not 0."""
+def json_result(*arguments: object, **environment: str) -> Any:
+    """Returns the output of `--json`, with the error line of standard error (empty for status 0) as `error`."""
     result = run(*arguments, "--json", **environment)
     found = json.loads(result.stdout)
     assert found["status"] == result.returncode
@@ -703,11 +711,11 @@ def told(*arguments: object, **environment: str) -> Any:
     return {**found, "error": lines[0] if lines else ""}
 
 
-def test_all_of_a_proof_is_in_the_json(target: bytes, small_archive: Path, tmp_path: Path) -> None:
-    """The command line on a file of today's TensorFlow: verdict, numbers, ranges, attempts and digests."""
+def test_json_has_the_whole_proof(target: bytes, small_archive: Path, tmp_path: Path) -> None:
+    """Verdict, numbers, ranges, attempts and digests, for a file of current TensorFlow."""
     path = tmp_path / "published.tflite"
     path.write_bytes(target)
-    found = told(*flags(path, small_archive, "--accept", "identical"))
+    found = json_result(*flags(path, small_archive, "--accept", "identical"))
     assert (found["status"], found["verdict"], found["asked"], found["error"]) == (0, "IDENTICAL", "IDENTICAL", "")
     assert found["published"]["bytes"] == len(target)
     assert found["published"]["sha1"] == hashlib.sha1(target).hexdigest()
@@ -724,24 +732,24 @@ def test_all_of_a_proof_is_in_the_json(target: bytes, small_archive: Path, tmp_p
 @pytest.mark.parametrize(
     ("accept", "status"), [pytest.param("consistent", 0, marks=pytest.mark.slow), ("identical", 1)]
 )
-def test_without_a_toolchain_the_numbers_are_all_that_is_claimed(
+def test_without_a_toolchain_only_the_numbers_are_claimed(
     accept: str, status: int, target: bytes, small_archive: Path, tmp_path: Path
 ) -> None:
-    """`--toolchain none` ends with CONSISTENT, which is enough or not as the user asked."""
+    """`--toolchain none` gives CONSISTENT; `--accept` decides whether that is enough."""
     path = tmp_path / "published.tflite"
     path.write_bytes(target)
-    found = told(*flags(path, small_archive, "--toolchain", "none", "--accept", accept))
+    found = json_result(*flags(path, small_archive, "--toolchain", "none", "--accept", accept))
     assert (found["status"], found["verdict"]) == (status, "CONSISTENT")
     assert [attempt["with"] for attempt in found["rebuilt"]] == [OURS]
     assert ("--accept CONSISTENT" in found["error"]) is (status != 0)
 
 
-def test_a_toolchain_that_cannot_be_had_is_said(target: bytes, small_archive: Path, tmp_path: Path) -> None:
-    """With a Python 3.8 named that is none, CONSISTENT stands; asked for the bytes, that failure is the error."""
+def test_an_unavailable_toolchain_is_reported(target: bytes, small_archive: Path, tmp_path: Path) -> None:
+    """The Python 3.8 in the environment does not exist. The verdict is CONSISTENT; `--accept identical` is an error."""
     path = tmp_path / "published.tflite"
     path.write_bytes(target)
     environment = {"RECREATE_MODEL_PYTHON38": "/nonexistent/python", "RECREATE_MODEL_CACHE": str(tmp_path / "cache")}
-    found = told(*flags(path, small_archive, "--toolchain", "2.5.0", "--accept", "identical"), **environment)
+    found = json_result(*flags(path, small_archive, "--toolchain", "2.5.0", "--accept", "identical"), **environment)
     assert (found["status"], found["verdict"]) == (4, "CONSISTENT")
     last = found["rebuilt"][-1]
     assert (last["with"], last["verdict"]) == ("TensorFlow 2.5.0", None)
@@ -751,13 +759,13 @@ def test_a_toolchain_that_cannot_be_had_is_said(target: bytes, small_archive: Pa
     assert not list((tmp_path / "cache").rglob("*.complete"))
 
 
-def test_a_refuted_file_is_status_1_with_its_first_refutation(
+def test_a_refuted_file_gives_status_1_with_its_first_refutation(
     target: bytes, small_archive: Path, tmp_path: Path
 ) -> None:
-    """In the line on standard error, in --json and in the table for people."""
+    """The refutation is on standard error, in --json and in the printed table."""
     path = tmp_path / "published.tflite"
     path.write_bytes(tampered(target, _bias))
-    found = told(*flags(path, small_archive))
+    found = json_result(*flags(path, small_archive))
     assert (found["status"], found["verdict"]) == (1, "SAME_GRAPH")
     assert len(found["refutations"]) == 1
     assert "bias of channel 7" in found["refutations"][0]["what"]
@@ -768,7 +776,7 @@ def test_a_refuted_file_is_status_1_with_its_first_refutation(
 
 
 @pytest.mark.parametrize("name", ["2.5.1", "", "none,2.5.0", "new"])
-def test_a_toolchain_that_does_not_exist_is_bad_usage(name: str, small_archive: Path, tmp_path: Path) -> None:
-    """Its name is said, with those that do; the file is not even looked at."""
+def test_an_unknown_toolchain_is_invalid_usage(name: str, small_archive: Path, tmp_path: Path) -> None:
+    """The error lists the known ones; the file is not read."""
     arguments = flags(tmp_path / "nothing", small_archive, "--toolchain", name)
     assert_one_error(run(*arguments), 2, "--toolchain to be none, or one or more of 2.5.0", "2.4.4-old", "today")

@@ -1,4 +1,4 @@
-"""`verify --published`, with a model of our own as the stand-in for the published file: nothing published is here."""
+"""`verify --published`, with a model of this project as a stand-in for the published file."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ def npy(array: Array) -> bytes:
 
 @dataclass(frozen=True)
 class StandIn:
-    """What stands in for the three published files."""
+    """Stand-ins for the three published files."""
 
     model: bytes
     input: bytes
     output: bytes
 
     def write(self, folder: Path) -> Path:
-        """Writes them in the ML-zoo's layout."""
+        """Writes them in the layout of the ML-zoo, and returns the folder."""
         for name, data in ((MODEL, self.model), (INPUT, self.input), (OUTPUT, self.output)):
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -64,7 +64,7 @@ class StandIn:
         return folder
 
     def pin(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Makes them what is pinned and what the card says."""
+        """Replaces the pins and the card values by those of the stand-ins."""
         for name, data in (("model", self.model), ("input", self.input), ("output", self.output)):
             old = RESOURCES[f"published-{name}"]
             new = Resource(old.name, old.file_name, len(data), digest_bytes(data), (unused_url(),))
@@ -77,7 +77,7 @@ class StandIn:
 
 @pytest.fixture(scope="module")
 def stand_in(finished_build: Request) -> StandIn:
-    """The small build's model, noise as its input, and what the reference kernels make of that."""
+    """The model of the small build, noise as its input, and the output of the reference kernels."""
     model = (finished_build.out / NAME / f"{NAME}.tflite").read_bytes()
     value = np.random.default_rng(1).integers(-128, 128, (1, 96, 96, 3)).astype(np.int8)
     (output,) = Runner(model, "reference").run(value)
@@ -86,7 +86,7 @@ def stand_in(finished_build: Request) -> StandIn:
 
 @pytest.fixture
 def pinned(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> StandIn:
-    """The stand-in as what is pinned, an empty cache, and no way to the world."""
+    """The stand-in, pinned, with an empty cache and no network."""
     stand_in.pin(monkeypatch)
     monkeypatch.setenv("RECREATE_MODEL_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("NO_PROXY", "*")
@@ -95,7 +95,7 @@ def pinned(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 
 
 def verify(request: Request, *flags: str) -> int:
-    """`verify --published` in this process, where the pins are the test's."""
+    """Runs `verify --published` in this process, where the pins of the test apply. Returns the exit status."""
     words = ["verify", "--model", request.model, "--checkpoint", "seeded", "--images", "procedural", "--calib"]
     words += [str(request.calib), "--jobs", "1", "--out", str(request.out), "--published", *flags]
     arguments: argparse.Namespace = cli._parse(["pipeline", *words])
@@ -103,13 +103,13 @@ def verify(request: Request, *flags: str) -> int:
 
 
 def shown(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
-    """What --json printed, rows by name."""
+    """Returns the printed JSON, with its rows by name."""
     document = json.loads(capsys.readouterr().out)
     return {**document, "rows": {row["what"]: row for row in document["rows"]}}
 
 
 def table(ours: bytes | None, files: StandIn) -> dict[str, Row]:
-    """The rows for a stand-in, by name."""
+    """Returns the rows for a stand-in, by name."""
     parts = zip(("model", "input", "output"), (files.model, files.input, files.output), strict=True)
     found = Files(*(File(RESOURCES[f"published-{name}"], data, name) for name, data in parts))
     return {row.what: row for row in published.rows(ours, found)}
@@ -122,8 +122,8 @@ def scores(stand_in: StandIn) -> Array:
 # The pins
 
 
-def test_the_pins_are_consistent_with_what_they_pin() -> None:
-    """A vector has 128 bytes of header and one for each value, and the model is the one on the card."""
+def test_the_pins_are_consistent() -> None:
+    """A vector has a header of 128 bytes and one byte for each value; the model is the one on the card."""
     assert RESOURCES["published-input"].size == 128 + 224 * 224 * 3 == 150_656
     assert RESOURCES["published-output"].size == 128 + 1001 == 1_129
     assert len(npy(np.zeros((1, 224, 224, 3), np.int8))) == RESOURCES["published-input"].size
@@ -133,18 +133,18 @@ def test_the_pins_are_consistent_with_what_they_pin() -> None:
 
 
 @pytest.mark.parametrize(("name", "path"), [("published-input", INPUT), ("published-output", OUTPUT)])
-def test_a_folder_has_the_layout_its_files_are_fetched_from(name: str, path: str) -> None:
-    """What is looked for beside a model is where the ML-zoo has it."""
+def test_paths_in_a_folder_are_those_of_the_ml_zoo(name: str, path: str) -> None:
+    """The files are expected next to a model at the paths that the ML-zoo uses."""
     assert RESOURCES[name].urls[0].endswith(f"/tflite_int8/{path}")
 
 
-# All is well
+# Successful checks
 
 
 def test_a_folder_of_published_files_holds(
     pinned: StandIn, finished_build: Request, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Each file is the pinned one, the card agrees, and the output comes out; of ours too, as it is the same file."""
+    """Each file is the pinned one, the card agrees, and both models give the output, as they are the same file."""
     assert verify(finished_build, str(pinned.write(tmp_path / "zoo")), "--json") == 0
     document = shown(capsys)
     rows = document["rows"]
@@ -155,12 +155,12 @@ def test_a_folder_of_published_files_holds(
     for what in ("SHA-1", "size", "input", "output", "output scale"):
         assert rows[f"published model: {what}"]["verdict"] == "match"
     assert rows["published output: scores"]["found"].startswith("1001 of 1001 bytes equal, 0 levels")
-    # The small build's model is what stands in for the published one.
+    # The stand-in for the published model is the model of the small build.
     assert rows[f"{OURS}: scores"]["verdict"] == "match"
 
 
-def test_the_only_model_of_a_folder_is_taken(pinned: StandIn, finished_build: Request, tmp_path: Path) -> None:
-    """Under another name too; of two none is guessed, and a folder without one is refused."""
+def test_the_only_model_in_a_folder_is_used(pinned: StandIn, finished_build: Request, tmp_path: Path) -> None:
+    """Its name does not matter; a folder with two models or none is refused."""
     folder = pinned.write(tmp_path / "zoo")
     (folder / MODEL).rename(folder / "other.tflite")
     assert verify(finished_build, str(folder), "--quiet") == 0
@@ -174,7 +174,7 @@ def test_the_only_model_of_a_folder_is_taken(pinned: StandIn, finished_build: Re
 def test_a_model_alone_is_checked_as_far_as_it_goes(
     pinned: StandIn, finished_build: Request, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Its bytes and interface are; what needs the vectors is said not to be, and nothing is missing."""
+    """Its bytes and its interface are checked; checks that need the vectors are reported as not checked."""
     path = tmp_path / "x.tflite"
     path.write_bytes(pinned.model)
     assert verify(finished_build, str(path), "--json") == 0
@@ -194,25 +194,25 @@ def test_a_model_alone_is_checked_as_far_as_it_goes(
 
 @pytest.fixture
 def mirrors(pinned: StandIn, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Three mirrors, each with one of the files under every name: the others are of the wrong size."""
+    """Three mirrors; each serves one of the files under every name, so the other two have the wrong size."""
     with serving(pinned.model) as one, serving(pinned.input) as two, serving(pinned.output) as three:
         monkeypatch.setenv("RECREATE_MODEL_MIRRORS", f"{one.url} {two.url} {three.url}")
         yield
 
 
-def test_what_is_not_given_is_fetched_once(
+def test_missing_files_are_fetched_once(
     mirrors: None, pinned: StandIn, finished_build: Request, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The three files come from the mirrors into the cache, and the next run needs no network."""
+    """The three files are fetched from the mirrors into the cache, and the next run needs no network."""
     assert verify(finished_build, "--quiet") == 0
     monkeypatch.setenv("RECREATE_MODEL_MIRRORS", unused_url())
     assert verify(finished_build, "--quiet") == 0
 
 
-def test_offline_it_says_what_it_could_not_check(
+def test_without_network_and_cache_nothing_is_checked(
     pinned: StandIn, finished_build: Request, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With neither network nor cache every row says so, and the status is 4."""
+    """Every row says why, and the status is 4."""
     with pytest.raises(ResourceError) as caught:
         verify(finished_build, "--json")
     assert caught.value.status == 4
@@ -222,10 +222,10 @@ def test_offline_it_says_what_it_could_not_check(
     assert "Connection refused" in document["rows"]["published model: SHA-256"]["why"]
 
 
-def test_what_is_cached_is_checked_offline(
+def test_cached_files_are_checked_offline(
     pinned: StandIn, finished_build: Request, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With the model alone in the cache its bytes and interface are checked, and the status is 4 for the rest."""
+    """With only the model in the cache, its bytes and interface are checked; the status is 4 for the rest."""
     resource = RESOURCES["published-model"]
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / f"{resource.sha256[:16]}-{resource.file_name}").write_bytes(pinned.model)
@@ -240,7 +240,7 @@ def test_what_is_cached_is_checked_offline(
 def test_a_folder_without_a_vector_is_incomplete(
     name: str, pinned: StandIn, finished_build: Request, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The rest is checked and shown; the status is 4, and the path that is missing is named."""
+    """The rest is checked and shown; the error names the missing path."""
     folder = pinned.write(tmp_path / "zoo")
     (folder / name).unlink()
     with pytest.raises(ResourceError, match=name):
@@ -248,12 +248,12 @@ def test_a_folder_without_a_vector_is_incomplete(
     assert shown(capsys)["rows"]["published model: SHA-256"]["verdict"] == "match"
 
 
-# What is noticed
+# Differences that are detected
 
 
 @pytest.mark.parametrize("name", [MODEL, INPUT, OUTPUT])
-def test_one_changed_byte_is_noticed(name: str, pinned: StandIn, finished_build: Request, tmp_path: Path) -> None:
-    """The file that is not the pinned one is named, with both digests, and the status is 1."""
+def test_one_changed_byte_is_detected(name: str, pinned: StandIn, finished_build: Request, tmp_path: Path) -> None:
+    """The error names the changed file with both digests, and the status is 1."""
     path = pinned.write(tmp_path / "zoo") / name
     data = bytearray(path.read_bytes())
     # In the middle of the largest constant, or of the values.
@@ -267,8 +267,8 @@ def test_one_changed_byte_is_noticed(name: str, pinned: StandIn, finished_build:
     assert "are as they were" in caught.value.done
 
 
-def test_the_published_output_must_come_out_byte_for_byte(pinned: StandIn) -> None:
-    """It is that of the reference kernels: one score that is one level off differs, and is counted."""
+def test_the_published_output_must_match_byte_for_byte(pinned: StandIn) -> None:
+    """One score that is one level off differs, and is counted."""
     other = scores(pinned).astype(np.int64)
     other[0, int(other.argmin())] += 1
     row = table(pinned.model, replace(pinned, output=npy(other.astype(np.int8))))["published output: scores"]
@@ -276,7 +276,7 @@ def test_the_published_output_must_come_out_byte_for_byte(pinned: StandIn) -> No
 
 
 def test_a_build_of_the_published_model_must_give_the_published_output(pinned: StandIn) -> None:
-    """The same bytes give the same scores, and that is claimed of ours too; of another model nothing is."""
+    """This is claimed for a build with the same bytes, and not for another model."""
     what = f"{OURS}: scores"
     assert table(pinned.model, pinned)[what].verdict == "match"
     other = scores(pinned)
@@ -287,10 +287,10 @@ def test_a_build_of_the_published_model_must_give_the_published_output(pinned: S
     assert rows[what].verdict == rows[f"{OURS}: first class"].verdict == "not claimed"
 
 
-def test_without_a_build_ours_is_not_checked(
+def test_without_a_build_its_scores_are_not_checked(
     pinned: StandIn, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Looking at the published files makes no build of ours to compare with."""
+    """Checking the published files does not make a build to compare with."""
     request = replace(SMALL_REQUEST, out=tmp_path / "out")
     assert verify(request, str(pinned.write(tmp_path / "zoo")), "--json") == 0
     row = shown(capsys)["rows"][f"{OURS}: scores"]
@@ -298,8 +298,8 @@ def test_without_a_build_ours_is_not_checked(
     assert not (tmp_path / "out").exists()
 
 
-def test_the_input_is_requantized_to_our_scale(pinned: StandIn) -> None:
-    """Where the two models scale their inputs differently ours sees the same real values, and the row says so."""
+def test_the_input_is_requantized_to_the_scale_of_the_build(pinned: StandIn) -> None:
+    """If the input scales differ, the build gets the same real values, and the row says so."""
     changed = convert.parse(pinned.model)
     quantization = changed.subgraphs[0].tensors[changed.subgraphs[0].inputs[0]].quantization
     quantization.scale = quantization.scale * np.float32(0.5)
@@ -314,10 +314,10 @@ def test_the_input_is_requantized_to_our_scale(pinned: StandIn) -> None:
 
 
 @pytest.mark.parametrize("what", ["float model", "other resolution", "other name"])
-def test_another_interface_is_noticed(
+def test_another_interface_is_detected(
     what: str, pinned: StandIn, small_float: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Names, types and shapes are those of the card; what does not fit is not run."""
+    """Names, types and shapes must be those of the card; a model that does not accept the input is not run."""
     model = small_float
     if what == "other name":
         changed = convert.parse(pinned.model)
@@ -342,10 +342,10 @@ def test_another_interface_is_noticed(
 
 @pytest.mark.parametrize("name", [MODEL, INPUT, OUTPUT])
 @pytest.mark.parametrize("kind", ["pointer", "empty", "folder", "page"])
-def test_what_stands_in_place_of_a_file_is_told(
+def test_a_file_of_another_kind_is_refused(
     kind: str, name: str, pinned: StandIn, finished_build: Request, tmp_path: Path
 ) -> None:
-    """A clone without Git LFS has pointers of 132 bytes under the same names; that and the like is status 3."""
+    """A clone without Git LFS, for example, has pointers of about 130 bytes under the same names."""
     path = pinned.write(tmp_path / "zoo") / name
     path.unlink()
     if kind == "folder":
@@ -395,8 +395,8 @@ def _npy_of(header: str, data: bytes = b"") -> bytes:
     ],
     ids=lambda value: value if isinstance(value, str) else "npy",
 )
-def test_a_vector_that_is_none_is_told(data: bytes, words: str) -> None:
-    """Cut, longer, of another type or shape, pickled or broken: one line, nothing unpickled, no memory taken."""
+def test_an_invalid_vector_is_refused(data: bytes, words: str) -> None:
+    """Truncated, too long, of another type or shape, pickled, or damaged; nothing is unpickled or allocated."""
     with pytest.raises(InputError) as caught:
         read_vector(File(RESOURCES["published-output"], data, "0.npy"), (1, 1001))
     assert caught.value.status == 3
@@ -404,8 +404,8 @@ def test_a_vector_that_is_none_is_told(data: bytes, words: str) -> None:
 
 
 @given(position=st.integers(0, 200), piece=st.binary(min_size=1, max_size=12))
-def test_no_byte_of_a_vector_makes_it_crash(position: int, piece: bytes) -> None:
-    """Whatever its header says, the answer is the vector or one line."""
+def test_a_damaged_vector_is_read_or_refused(position: int, piece: bytes) -> None:
+    """The result is the vector or an InputError."""
     data = bytearray(npy(np.zeros((1, 1001), np.int8)))
     data[position : position + len(piece)] = piece
     try:
@@ -417,8 +417,8 @@ def test_no_byte_of_a_vector_makes_it_crash(position: int, piece: bytes) -> None
 
 
 @given(start=st.integers(0), piece=st.binary(min_size=1, max_size=8))
-def test_no_byte_of_a_model_makes_it_crash(start: int, piece: bytes, stand_in: StandIn) -> None:
-    """Of a model that is damaged and not run, the answer is its interface or one line."""
+def test_a_damaged_model_is_read_or_refused(start: int, piece: bytes, stand_in: StandIn) -> None:
+    """The model is not run; the result is the rows of its interface or an InputError."""
     data = bytearray(stand_in.model)
     place = start % len(data)
     data[place : place + len(piece)] = piece
@@ -428,16 +428,16 @@ def test_no_byte_of_a_model_makes_it_crash(start: int, piece: bytes, stand_in: S
         assert published.rows(stand_in.model, files)
 
 
-def test_indices_beyond_the_tensors_are_told(pinned: StandIn) -> None:
-    """A model whose input is no tensor of it is damaged."""
+def test_an_input_index_out_of_range_is_refused(pinned: StandIn) -> None:
+    """The error says that the model is damaged."""
     changed = convert.parse(pinned.model)
     changed.subgraphs[0].inputs = np.array([9999], np.int32)
     with pytest.raises(InputError, match="damaged"):
         table(pinned.model, replace(pinned, model=convert.pack(changed)))
 
 
-def test_a_model_that_does_not_run_is_told(pinned: StandIn) -> None:
-    """What the interpreter refuses is one line with its own words."""
+def test_a_model_that_the_interpreter_refuses_is_refused(pinned: StandIn) -> None:
+    """The error has the message of the interpreter."""
     changed = convert.parse(pinned.model)
     changed.version = 2
     with pytest.raises(InputError, match="schema version 2"):
@@ -447,8 +447,8 @@ def test_a_model_that_does_not_run_is_told(pinned: StandIn) -> None:
 # The command line
 
 
-def test_the_command_refuses_a_path_that_is_not_there(tmp_path: Path) -> None:
-    """One line and status 3, before anything is built."""
+def test_the_command_refuses_a_path_that_does_not_exist(tmp_path: Path) -> None:
+    """It refuses a Git LFS pointer too, and builds nothing in either case."""
     assert_one_error(run("verify", "--published", tmp_path / "none", "--out", tmp_path / "out"), 3, "nothing there")
     (tmp_path / "pointer.tflite").write_bytes(POINTER)
     words = ("Git LFS pointer", "git lfs pull")
@@ -456,8 +456,8 @@ def test_the_command_refuses_a_path_that_is_not_there(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_the_real_pins_are_not_reached_offline(finished_build: Request, tmp_path: Path) -> None:
-    """Through the real command line: what could not be checked is shown, and the error names the file and its place."""
+def test_offline_the_command_says_where_to_put_the_files(finished_build: Request, tmp_path: Path) -> None:
+    """With the real pins, on the real command line: each row is not checked, and the error gives the path."""
     flags = ("--model", "0.35_96", "--checkpoint", "seeded", "--images", "procedural", "--calib", "6", "--jobs", "1")
     result = run(
         "verify", "--published", *flags, "--out", finished_build.out, RECREATE_MODEL_CACHE=str(tmp_path / "cache")
@@ -470,7 +470,7 @@ def test_the_real_pins_are_not_reached_offline(finished_build: Request, tmp_path
 
 @pytest.mark.shared
 def test_a_model_of_tensorflow_2_5_has_the_published_interface(shared: Path) -> None:
-    """The files of unknown calibration have the card's names, shapes and scale, and are not the published file."""
+    """The shared models have the names, shapes and scale of the card, but are not the published file."""
     for path in sorted((shared / "published").glob("*.tflite")):
         files = published_files.given(path)
         rows = {row.what: row for row in published.rows(path.read_bytes(), files)}

@@ -1,4 +1,4 @@
-"""`--recipe published`: the published bytes from an archive in the official form, and what refutes another archive."""
+"""`--recipe published`: an archive in the official form gives the published bytes, and another is refuted."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ EMULATOR = shutil.which("qemu-x86_64")
 
 
 def typed(*words: object) -> int:
-    """A command in this process; raises the error that would be its one line."""
+    """Runs a command in this process. Raises the error that the command line would print."""
     return cli._dispatch(cli._parse(["pipeline", *map(str, words)]))
 
 
@@ -50,23 +50,23 @@ def typed(*words: object) -> int:
         (("--recipe", "published", "--checkpoint", "seeded"), "--checkpoint seeded"),
     ],
 )
-def test_an_option_that_contradicts_the_recipe_is_bad_usage(words: tuple[object, ...], named: str) -> None:
-    """Its ranges, its model and its weights are given; a table of moves belongs to it alone."""
+def test_an_option_that_contradicts_the_recipe_is_invalid_usage(words: tuple[object, ...], named: str) -> None:
+    """The recipe fixes ranges, model and weights; a table of moves is only for this recipe."""
     with pytest.raises(UsageError, match=named):
         typed("all", *words)
 
 
 @pytest.mark.parametrize("flag", ["--corrections", "--published"])
-def test_a_file_that_is_not_there_is_told_at_once(flag: str, tmp_path: Path) -> None:
-    """Even where the build would not need it, so that none is kept."""
+def test_a_missing_file_is_refused_before_the_build(flag: str, tmp_path: Path) -> None:
+    """Even if the build would not need the file, so that no missing path is kept as an option."""
     archive = tmp_path / "mobilenet_v2_1.0_224.tgz"
     archive.write_bytes(b"\x1f\x8b")
     with pytest.raises(InputError, match=str(tmp_path / "nothing")):
         typed("all", "--recipe", "published", "--checkpoint", archive, flag, tmp_path / "nothing", "--out", tmp_path)
 
 
-def test_the_recorded_ranges_say_where_they_come_from() -> None:
-    """The published file, by its digest; no picture is named, as none is known."""
+def test_the_recorded_ranges_name_their_source() -> None:
+    """It is the digest of the published file; they list no pictures, as none is known."""
     table, digest = recorded_ranges()
     assert table.recovered_from == RESOURCES["published-model"].sha256
     assert (table.pictures, table.network, table.graph_sha256) == ((), "mobilenet_v2_1.0_224", "")
@@ -75,7 +75,7 @@ def test_the_recorded_ranges_say_where_they_come_from() -> None:
 
 @pytest.mark.shared
 def test_the_recorded_ranges_are_those_of_the_published_file(shared: Path, tmp_path: Path) -> None:
-    """Recovered once more, every one is the same."""
+    """Recovering them again gives the same ranges."""
     target = tmp_path / "ranges.json"
     flags = ("--checkpoint", shared / ARCHIVE, "--output", target, "--out", tmp_path)
     assert run("recover", shared / MODEL, *flags).returncode == 0
@@ -84,7 +84,7 @@ def test_the_recorded_ranges_are_those_of_the_published_file(shared: Path, tmp_p
 
 @pytest.fixture(scope="module")
 def table(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The moves of the published file, recorded on this CPU."""
+    """The table of moves for the published file, recorded on this CPU."""
     path = tmp_path_factory.mktemp("moves") / "moves.json"
     done = run("prove", shared / MODEL, "--checkpoint", shared / ARCHIVE, "--record", path)
     assert done.returncode == 0, done.stderr
@@ -92,7 +92,7 @@ def table(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def build(command: str, archive: Path, out: Path, *flags: object, **environment: str) -> Any:
-    """A build of the published recipe in a process of its own."""
+    """Builds the published recipe in another process, and returns the finished process."""
     words = ("--recipe", "published", "--checkpoint", archive, "--out", out, "--images", "procedural", *flags)
     return run(command, *words, **environment)
 
@@ -103,8 +103,8 @@ def folder_of(out: Path) -> Path:
 
 
 @pytest.mark.shared
-def test_the_published_bytes_come_from_the_archive(shared: Path, tmp_path: Path) -> None:
-    """SHA-1 and size are claimed and hold, and every deployable, the card and the provenance are of those bytes."""
+def test_the_archive_gives_the_published_bytes(shared: Path, tmp_path: Path) -> None:
+    """SHA-1 and size match, and the deployables, the card and the provenance are made from those bytes."""
     flags = ("--limit", 2, "--targets", "ethos-u55-128", "--published", shared / PUBLISHED)
     done = build("all", shared / ARCHIVE, tmp_path, *flags)
     assert done.returncode == 0, done.stderr
@@ -126,8 +126,10 @@ def test_the_published_bytes_come_from_the_archive(shared: Path, tmp_path: Path)
 
 
 @pytest.mark.shared
-def test_what_was_moved_makes_only_reports_stale(table: Path, shared: Path, tmp_path: Path) -> None:
-    """Moved by a table in the place of the published model, the model is the same, and so is all that is made of it."""
+def test_a_table_instead_of_the_published_model_makes_only_reports_stale(
+    table: Path, shared: Path, tmp_path: Path
+) -> None:
+    """Both move the factors to the same model, so every file made from the model stays up to date."""
     flags = ("--limit", 0, "--targets", "ethos-u55-128")
     assert build("all", shared / ARCHIVE, tmp_path, *flags, "--published", shared / PUBLISHED).returncode == 0
     path = folder_of(tmp_path) / "conversion.json"
@@ -143,7 +145,7 @@ def test_what_was_moved_makes_only_reports_stale(table: Path, shared: Path, tmp_
 
 @pytest.mark.shared
 def test_a_statement_with_other_moves_is_refused(shared: Path, tmp_path: Path) -> None:
-    """What was moved is part of the provenance, so it cannot be changed in it."""
+    """The provenance covers the moves, so a statement with other moves fails its check."""
     flags = ("--limit", 0, "--targets", "ethos-u55-128", "--published", shared / PUBLISHED)
     assert build("all", shared / ARCHIVE, tmp_path, *flags).returncode == 0
     path = folder_of(tmp_path) / "provenance.intoto.json"
@@ -155,8 +157,8 @@ def test_a_statement_with_other_moves_is_refused(shared: Path, tmp_path: Path) -
     assert run("attest", "--check", path).returncode == 1
 
 
-def other_cpu(cache: Path) -> None:
-    """A cache whose TensorFlow 2.5.0 runs as on a Haswell."""
+def emulate_another_cpu(cache: Path) -> None:
+    """Prepares a cache whose TensorFlow 2.5.0 runs on an emulated Haswell."""
     (chain,) = toolchain.parse(published_recipe.TOOLCHAIN)
     python = toolchain.ensure(chain, cache_folder(), print)
     folder = cache / "toolchains" / python.parent.parent.name
@@ -170,9 +172,9 @@ def other_cpu(cache: Path) -> None:
 @pytest.mark.shared
 @pytest.mark.slow
 @pytest.mark.skipif(EMULATOR is None, reason="no qemu-x86_64 here; Debian's package is qemu-user")
-def test_a_second_cpu_reaches_the_bytes_by_the_recorded_table(table: Path, shared: Path, tmp_path: Path) -> None:
-    """TensorFlow 2.5.0 on an emulated Haswell, without the published file: it folds otherwise, and the table helps."""
-    other_cpu(tmp_path / "cache")
+def test_another_cpu_reaches_the_bytes_with_the_recorded_table(table: Path, shared: Path, tmp_path: Path) -> None:
+    """TensorFlow 2.5.0 on an emulated Haswell folds differently; the table moves its factors to the published bytes."""
+    emulate_another_cpu(tmp_path / "cache")
     done = build(
         "quantize",
         shared / ARCHIVE,
@@ -186,7 +188,7 @@ def test_a_second_cpu_reaches_the_bytes_by_the_recorded_table(table: Path, share
     (model,) = folder.glob("*_INT8.tflite")
     assert digest_file(model, "sha1") == MOBILENET_V2.published.sha1
     conversion = json.loads((folder / "conversion.json").read_text())
-    # The emulator's 1/sqrt is exact, and no real CPU's is.
+    # The emulator computes 1/sqrt exactly, and no real CPU does.
     assert conversion["corrected_by"] == "recorded table"
     assert conversion["corrections"]["channels"] > 0
 
@@ -194,9 +196,9 @@ def test_a_second_cpu_reaches_the_bytes_by_the_recorded_table(table: Path, share
 @pytest.mark.shared
 @pytest.mark.slow
 @pytest.mark.skipif(EMULATOR is None, reason="no qemu-x86_64 here; Debian's package is qemu-user")
-def test_a_second_cpu_without_a_table_says_what_would_help(shared: Path, tmp_path: Path) -> None:
-    """Nothing is at hand that shows how the publisher's CPU folded: a resource is missing, and no model is made."""
-    other_cpu(tmp_path / "cache")
+def test_another_cpu_without_a_table_says_what_is_missing(shared: Path, tmp_path: Path) -> None:
+    """Without the published file or a table nothing shows how the publisher's CPU folded, and no model is made."""
+    emulate_another_cpu(tmp_path / "cache")
     environment = {"RECREATE_MODEL_CACHE": str(tmp_path / "cache"), "https_proxy": "http://localhost:9"}
     done = build("quantize", shared / ARCHIVE, tmp_path / "out", **environment)
     assert_one_error(done, 4, MOBILENET_V2.published.sha1, "--published", "--corrections", "no model was made")
@@ -204,15 +206,15 @@ def test_a_second_cpu_without_a_table_says_what_would_help(shared: Path, tmp_pat
 
 @pytest.mark.shared
 def test_a_table_of_another_graph_is_refused(table: Path, shared: Path, tmp_path: Path) -> None:
-    """The stand-in archive with the table of the official form: two digests in one line."""
+    """The stand-in archive with the table of the official form; the error has both digests."""
     found = digest_bytes(graph_of(shared / STAND_IN))
     done = build("quantize", shared / STAND_IN, tmp_path, "--corrections", table)
     assert_one_error(done, 3, found, json.loads(table.read_text())["graph_sha256"], "--record FILE")
 
 
 @pytest.mark.shared
-def test_a_file_that_is_not_the_published_one_steers_nothing(shared: Path, tmp_path: Path) -> None:
-    """One byte changed in its description: told by its SHA-1, whatever the CPU, where the archive needs steering."""
+def test_a_file_that_is_not_the_published_one_is_refused(shared: Path, tmp_path: Path) -> None:
+    """One byte is appended; the error has both SHA-1. The archive is one whose factors must be moved on any CPU."""
     other = tmp_path / "other.tflite"
     other.write_bytes((shared / MODEL).read_bytes() + b"\0")
     done = build("quantize", shared / STAND_IN, tmp_path, "--published", other)
@@ -220,7 +222,7 @@ def test_a_file_that_is_not_the_published_one_steers_nothing(shared: Path, tmp_p
 
 
 def graph_of(archive: Path) -> bytes:
-    """The frozen graph of an archive."""
+    """Returns the frozen graph of an archive."""
     with tarfile.open(archive) as tar:
         (member,) = (each for each in tar if each.name.endswith("_frozen.pb"))
         stream = tar.extractfile(member)
@@ -229,7 +231,7 @@ def graph_of(archive: Path) -> bytes:
 
 
 def changed_archive(archive: Path, target: Path, change: Callable[[Any], None]) -> Path:
-    """A copy of an archive with its frozen graph changed; the change is given the GraphDef."""
+    """Writes a copy of an archive after `change` has edited the GraphDef of its frozen graph; returns its path."""
     from tensorflow.core.framework import graph_pb2
 
     graph = graph_pb2.GraphDef.FromString(graph_of(archive))
@@ -248,7 +250,7 @@ def changed_archive(archive: Path, target: Path, change: Callable[[Any], None]) 
 
 
 def _constant(graph: Any, node: str, place: int) -> Any:
-    """The constant among the inputs of a node, with those between left out."""
+    """Returns the constant that is input `place` of a node, behind any Identity nodes."""
     nodes = {each.name: each for each in graph.node}
     found = nodes[nodes[node].input[place]]
     while found.op == "Identity":
@@ -270,7 +272,7 @@ def _batch_norm(graph: Any, scope: str) -> str:
 
 
 def _one_weight(graph: Any) -> None:
-    """A weight of the third projection, by a hundredth."""
+    """Adds 0.01 to a weight of a projection."""
     (node,) = (each for each in graph.node if each.op == "Conv2D" and "expanded_conv_3/project" in each.name)
 
     def edit(values: Any) -> None:
@@ -280,7 +282,7 @@ def _one_weight(graph: Any) -> None:
 
 
 def _positive_gamma(graph: Any) -> None:
-    """The first depthwise layer with every gamma positive; the published file has negative ones."""
+    """Makes every gamma of the first depthwise layer positive; the published file has negative ones."""
 
     def edit(values: Any) -> None:
         assert (values < 0).any()
@@ -290,7 +292,7 @@ def _positive_gamma(graph: Any) -> None:
 
 
 def _one_name(graph: Any) -> None:
-    """A residual addition by another name."""
+    """Renames a residual addition."""
     for node in graph.node:
         node.name = node.name.replace("expanded_conv_4/add", "expanded_conv_4/sum")
         for place, source in enumerate(node.input):
@@ -307,10 +309,10 @@ def _one_name(graph: Any) -> None:
     ],
     ids=["one weight", "positive gamma", "one name"],
 )
-def test_a_changed_graph_is_refuted_or_explained(
+def test_a_changed_graph_gives_an_error_that_names_the_difference(
     change: Callable[[Any], None], named: tuple[str, ...], shared: Path, tmp_path: Path
 ) -> None:
-    """By the tensor that differs, with status 1 and without a model."""
+    """It names the tensor or node that differs; the status is 1, and no model is made."""
     archive = changed_archive(shared / ARCHIVE, tmp_path / "changed.tgz", change)
     done = build("quantize", archive, tmp_path / "out", "--published", shared / PUBLISHED)
     assert_one_error(done, 1, "no model was made", *named)
@@ -318,10 +320,10 @@ def test_a_changed_graph_is_refuted_or_explained(
 
 
 def other_statistics(graph: Any, table: Path) -> None:
-    """BatchNorm of the depthwise layers with other numbers that fold to the same floats, to the last bits.
+    """Replaces the BatchNorm of the depthwise layers by other numbers that fold to the same floats, to the last bits.
 
-    A channel keeps its own numbers where rounding leaves it no factor, within two units, that gives the published
-    scale: no CPU would have made the file of it.
+    A channel keeps its own numbers if, after rounding, no factor within two ulps gives the published scale: no CPU
+    could have made the file from it.
     """
     generator = np.random.default_rng(7)
     shifts = corrections.from_json(table.read_text(), "the table").shifts
@@ -336,7 +338,7 @@ def other_statistics(graph: Any, table: Path) -> None:
         count = each.layer.outputs
         old = [each.batch_norm[f"{each.layer.name}/BatchNorm/{part}"] for part in ("gamma", "beta")]
         old += [each.batch_norm[f"{each.layer.name}/BatchNorm/moving_{part}"] for part in ("mean", "variance")]
-        # Names depend on which layers have a negative gamma: the first one has, and no other.
+        # Tensor names depend on which layers have a negative gamma: only the first one does.
         gamma = (np.where(old[0] < 0, -1, 1) * generator.uniform(0.3, 3, count)).astype(np.float32)
         variance = generator.uniform(0.05, 4, count).astype(np.float32)
         mean = generator.normal(0, 0.5, count).astype(np.float32)
@@ -357,7 +359,10 @@ def _replace(constant: Any, values: Array) -> None:
 
 
 def _reach(weights: Array, folded: Array, factor: Array) -> Array:
-    """Moves each channel's largest weight until a factor within two units gives the folded one; where it did, bool."""
+    """Moves the largest weight of each channel so that a factor within two ulps gives the folded one, if possible.
+
+    Changes `weights` in place, and returns for each channel whether it succeeded.
+    """
     reached = np.zeros(len(folded), bool)
     for channel, row in enumerate(folded):
         place = int(np.abs(row).argmax())
@@ -370,8 +375,10 @@ def _reach(weights: Array, folded: Array, factor: Array) -> Array:
 
 
 @pytest.mark.shared
-def test_other_statistics_of_batch_norm_give_the_same_bytes(table: Path, shared: Path, tmp_path: Path) -> None:
-    """What decides is the folded floats: another gamma, mean and variance of every depthwise channel change nothing."""
+def test_other_batch_norm_values_with_the_same_product_give_the_same_bytes(
+    table: Path, shared: Path, tmp_path: Path
+) -> None:
+    """Only the folded floats matter: gamma, mean and variance of the depthwise channels are different ones."""
     archive = changed_archive(shared / ARCHIVE, tmp_path / "other.tgz", lambda graph: other_statistics(graph, table))
     done = build("quantize", archive, tmp_path / "out", "--published", shared / PUBLISHED)
     assert done.returncode == 0, done.stderr
@@ -381,6 +388,6 @@ def test_other_statistics_of_batch_norm_give_the_same_bytes(table: Path, shared:
 
 @pytest.mark.shared
 def test_other_weights_are_refuted(shared: Path, tmp_path: Path) -> None:
-    """The stand-in archive, whose floats are those of another training."""
+    """The weights of the stand-in archive come from another training."""
     done = build("quantize", shared / STAND_IN, tmp_path, "--published", shared / PUBLISHED)
     assert_one_error(done, 1, "numbers refute it", "no model was made")

@@ -1,4 +1,4 @@
-"""The published test vector as evidence: found by its digest, or said to be missing; its output compared in bytes."""
+"""The published test vector as evidence: identified by digest or reported missing; outputs compared byte for byte."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
 
 
-def test_a_vector_that_is_nowhere_is_said_to_be_missing(tmp_path: Path) -> None:
-    """Neither beside the model, nor in the cache, nor on a mirror: all places are named."""
+def test_a_missing_vector_is_reported_with_the_places_searched(tmp_path: Path) -> None:
+    """The vector is neither next to the model, nor in the cache, nor on a mirror."""
     found = published_vector.find_vector(tmp_path, tmp_path / "cache", NoBars())
     assert isinstance(found, str)
     assert found.count("published input") == 2
 
 
-def test_another_vector_is_not_taken_for_the_published_one(tmp_path: Path) -> None:
-    """An array of the right shape with other numbers is named as another file."""
+def test_another_vector_is_not_accepted_as_the_published_one(tmp_path: Path) -> None:
+    """An array of the right shape with other numbers is reported as another file."""
     for path, shape in ((_INPUT_PATH, (1, 224, 224, 3)), (_OUTPUT_PATH, (1, 1001))):
         (tmp_path / path).parent.mkdir(parents=True)
         np.save(tmp_path / path, np.zeros(shape, np.int8))
@@ -43,8 +43,8 @@ def test_another_vector_is_not_taken_for_the_published_one(tmp_path: Path) -> No
     assert f"another file at {tmp_path / _INPUT_PATH}" in found
 
 
-def test_a_missing_vector_is_one_row_without_a_claim(tmp_path: Path) -> None:
-    """It says what would bring it, and nothing ran."""
+def test_a_missing_vector_gives_one_row_without_a_claim(tmp_path: Path) -> None:
+    """The row says how to supply the vector, and that nothing ran."""
     subject = Subject(MODEL, b"", np.zeros((1, 1), np.int8), np.zeros((1, 1), np.int8), "procedural", True)
     (row,) = published_vector.check(subject, "nowhere to be had", {}, tmp_path)
     assert (row.status, row.agreement) == ("not run", None)
@@ -52,8 +52,8 @@ def test_a_missing_vector_is_one_row_without_a_claim(tmp_path: Path) -> None:
     assert "--published" in row.missing
 
 
-def test_one_byte_off_the_published_output_fails_the_boards_row() -> None:
-    """1001 of 1001, or it does not hold."""
+def test_one_byte_off_the_published_output_fails_the_row_of_the_board() -> None:
+    """All 1001 bytes must be equal."""
     wanted = np.arange(1001).astype(np.int8)
     off = wanted.copy()
     off[500] += 1
@@ -65,7 +65,7 @@ def test_one_byte_off_the_published_output_fails_the_boards_row() -> None:
 
 @pytest.mark.shared
 def test_every_exact_runtime_gives_the_published_output(shared: Path, tmp_path: Path) -> None:
-    """The reference kernels here and as AArch64 code, the boards, the C99 runtime on the host, and TFLM."""
+    """The reference kernels on the host and as AArch64 code, the boards, the C99 runtime on the host, and TFLM."""
     flags = ("--of", shared / OFFICIAL / MODEL, "--out", tmp_path, "--images", "procedural", "--limit", 2)
     assert run("all", *flags, "--targets", "ethos-u55-128").returncode == 0
     done = run("platforms", *flags[:4], "--json")
@@ -82,7 +82,7 @@ def test_every_exact_runtime_gives_the_published_output(shared: Path, tmp_path: 
 @pytest.mark.parametrize("board", ["mps2-an386", "mps2-an500", "mps3-an547"])
 @pytest.mark.skipif(shutil.which("qemu-system-arm") is None, reason="no qemu-system-arm here")
 def test_a_board_gives_the_published_output(board: str, shared: Path, tmp_path: Path) -> None:
-    """The firmware's last picture is the published input."""
+    """The last picture in the firmware is the published input."""
     done = run("firmware", "--of", shared / OFFICIAL / MODEL, "--board", board, "--out", tmp_path, "--pictures", 1)
     assert done.returncode == 0, done.stderr
     (line,) = (line for line in done.stdout.splitlines() if "published output" in line)

@@ -1,4 +1,4 @@
-"""The quantizer's arithmetic, and its inversion: from a scale and a zero point back to a range that gives them."""
+"""The arithmetic of the quantizer, and its inverse: from a scale and a zero point to a range that gives them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from recreate_model.prove.recover import generation_of, recover, span_for
 from recreate_model.quantize.quantizer import LARGEST_WEIGHT, LEVELS, Generation, activation_parameters
 from recreate_model.tflite.model_view import ModelView, Operator, Quantization, Tensor
 
-# The old quantizer writes ranges into the file, so that its scales are never inverted.
+# The old quantizer writes ranges into the file, so its scales need no inverse.
 INVERTED = (Generation.TODAY, Generation.SCALE_FLOOR, Generation.DOUBLE)
 
 _SIZE = st.floats(-12, 30).map(lambda exponent: 10.0**exponent)
@@ -22,7 +22,7 @@ def _float32(*values: float) -> tuple[float, ...]:
     return tuple(float(np.float32(value)) for value in values)
 
 
-# Minimum and maximum as a calibrator writes them: float32, in order, of any size.
+# Minimum and maximum as a calibrator writes them: float32, in order, of any magnitude.
 RANGES = st.one_of(
     st.tuples(_SIZE, _SHARE).map(lambda one: _float32(-one[0] * one[1], one[0] * (1 - one[1]))),  # across zero
     st.tuples(_SIZE, _SHARE).map(lambda one: _float32(one[0] * one[1], one[0])),  # above it
@@ -39,8 +39,8 @@ RANGES = st.one_of(
 @given(span=RANGES)
 @example(span=_float32(-1e-9, 1e-9))
 @example(span=_float32(-1.0, 1.0))
-def test_a_range_found_for_a_scale_gives_the_same_scale(generation: Generation, span: tuple[float, float]) -> None:
-    """Whatever the range was, another is found that gives its scale and zero point to the last bit."""
+def test_a_recovered_range_gives_the_same_scale(generation: Generation, span: tuple[float, float]) -> None:
+    """For any range, a range is found that gives the same scale and zero point to the last bit."""
     wanted = activation_parameters(*span, generation)
     assert np.isfinite(wanted[0])
     found = span_for(*wanted, generation)
@@ -56,12 +56,18 @@ def _activation(name: str, scale: float, zero_point: int, span: tuple[float, flo
 
 
 def _one_convolution(span: tuple[float, float], largest: list[float], generation: Generation) -> ModelView:
-    """An INT8 model of one convolution, with the scales that a quantizer gives these weights and this input range."""
+    """Returns an INT8 model of one convolution, with the scales that the quantizer gives these weights and this range.
+
+    Args:
+        span: range of the input.
+        largest: largest absolute weight of each channel.
+        generation: of the quantizer.
+    """
     low, high = span
     scale, zero_point = activation_parameters(low, high, generation)
     exact = np.array(largest, np.float32).astype(np.float64) / LARGEST_WEIGHT
     weights = exact.astype(np.float32)
-    # In float64 to the end, or rounded on the way.
+    # TensorFlow 2.4 computes bias scales in float64; the others round each factor to float32.
     double = generation is Generation.DOUBLE
     bias = (exact * ((high - low) / LEVELS)).astype(np.float32) if double else weights * np.float32(scale)
     channels = len(largest)
@@ -90,7 +96,7 @@ _LARGEST = st.lists(st.floats(2**-10, 8, width=32), min_size=8, max_size=64, uni
 
 
 def _bias_ulps(span: tuple[float, float], largest: list[float], found: tuple[float, float]) -> int:
-    """By how many units in the last place the bias scales of two ranges of 2.4 differ at most."""
+    """Returns the largest difference in ulps between the bias scales that TensorFlow 2.4 gives two ranges."""
     one, two = (
         np.array(view.tensors[2].quantization.scales, np.float32).view(np.int32)  # type: ignore[union-attr]
         for view in (_one_convolution(each, largest, Generation.DOUBLE) for each in (span, found))
@@ -98,11 +104,12 @@ def _bias_ulps(span: tuple[float, float], largest: list[float], found: tuple[flo
     return int(np.abs(one - two).max())
 
 
-# A range that lies on a bound to the last bit of float64 is missed; it is one in thousands of such short layers.
+# A range that equals a bound to the last bit of float64 is missed: one in thousands of layers as short as these,
+# so the examples are fixed.
 @settings(max_examples=500, derandomize=True)
 @given(size=st.floats(-5, 10).map(lambda exponent: float(np.float32(10**exponent))), largest=_LARGEST)
-def test_a_range_from_zero_is_found_with_every_bias_scale_of_2_4(size: float, largest: list[float]) -> None:
-    """As after ReLU6: where scales stay float64, those of the biases tell the range, and all of them are met."""
+def test_a_range_from_zero_is_recovered_from_the_bias_scales_of_2_4(size: float, largest: list[float]) -> None:
+    """Ranges as after ReLU6. Bias scales computed in float64 determine the range, which gives each of them exactly."""
     view = _one_convolution((0.0, size), largest, Generation.DOUBLE)
     assume(generation_of(view) is Generation.DOUBLE)
     found = recover(view, "the model").activations[0].span
@@ -112,8 +119,10 @@ def test_a_range_from_zero_is_found_with_every_bias_scale_of_2_4(size: float, la
 
 @settings(max_examples=500)
 @given(span=RANGES.filter(lambda span: 1e-6 < span[1] - span[0] < 1e20), largest=_LARGEST)
-def test_bias_scales_narrow_any_range_of_2_4(span: tuple[float, float], largest: list[float]) -> None:
-    """To a unit in the last place: two float32 weights can have one scale, and no file says which of them it was."""
+def test_any_range_of_2_4_is_recovered_to_one_ulp_of_the_bias_scales(
+    span: tuple[float, float], largest: list[float]
+) -> None:
+    """Not exactly: two float32 weights can have the same scale, and the file does not say which one it was."""
     view = _one_convolution(span, largest, Generation.DOUBLE)
     assume(generation_of(view) is Generation.DOUBLE)
     found = recover(view, "the model").activations[0].span
@@ -123,16 +132,16 @@ def test_bias_scales_narrow_any_range_of_2_4(span: tuple[float, float], largest:
 
 
 @pytest.mark.parametrize("generation", Generation)
-def test_the_generation_is_told_by_what_it_leaves_behind(generation: Generation) -> None:
-    """Stored ranges, metadata, bias scales that are no product of two float32: each generation has its own mark."""
+def test_the_generation_is_recognized_from_the_file(generation: Generation) -> None:
+    """Stored ranges, metadata, or bias scales that are not a product of two float32 identify the generation."""
     largest = list(np.linspace(0.1, 3, 40))
     assert generation_of(_one_convolution((-1.0, 2.0), largest, generation)) is generation
 
 
 @settings(max_examples=300)
 @given(span=RANGES)
-def test_the_old_quantizers_ranges_are_those_it_stored(span: tuple[float, float]) -> None:
-    """They are read and not searched for, and taken only if they give the scale beside them."""
+def test_the_ranges_of_the_old_quantizer_are_read_from_the_file(span: tuple[float, float]) -> None:
+    """The file stores them, so nothing is searched for."""
     assume(activation_parameters(*span, Generation.STORED)[0] > 0)
     assume(span != (0.0, 0.0))
     view = _one_convolution(span, [1.0], Generation.STORED)
@@ -142,15 +151,17 @@ def test_the_old_quantizers_ranges_are_those_it_stored(span: tuple[float, float]
 @pytest.mark.parametrize(
     ("scale", "zero_point", "generation"),
     [
-        (7e-9, 0, Generation.TODAY),  # a range of nothing is widened beyond it
+        (7e-9, 0, Generation.TODAY),  # an empty range is widened to a larger scale
         (0.0, 0, Generation.TODAY),
         (0.0, -128, Generation.SCALE_FLOOR),
-        (9e-7, 0, Generation.SCALE_FLOOR),  # below its floor
+        (9e-7, 0, Generation.SCALE_FLOOR),  # below the least scale of this generation
         (float(np.float32(1e-6)), 5, Generation.SCALE_FLOOR),
         (0.5, 128, Generation.TODAY),
         (0.5, -129, Generation.DOUBLE),
     ],
 )
-def test_what_no_range_gives_is_not_found(scale: float, zero_point: int, generation: Generation) -> None:
-    """A scale below the least, or a zero point that is no int8: nothing is invented."""
+def test_no_range_is_found_for_an_impossible_scale_or_zero_point(
+    scale: float, zero_point: int, generation: Generation
+) -> None:
+    """A scale below the least possible one, or a zero point outside of int8."""
     assert span_for(scale, zero_point, generation) is None
