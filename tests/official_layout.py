@@ -77,7 +77,7 @@ def unfolded_graph(model: Model, values: Mapping[str, Array]) -> bytes:
 
 
 def official_form_graph(model: Model, values: Mapping[str, Array]) -> bytes:
-    """The network as in the official archive, after inference transforms; its ends are those of `unfolded_graph`.
+    """The network as in the official archive, after inference transforms; input and output as in `unfolded_graph`.
 
     BatchNorm is folded into each Conv2D, but not into depthwise convolutions. No constant except the folded biases
     has a descriptive name.

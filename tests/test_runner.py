@@ -127,7 +127,7 @@ def test_a_record_cannot_remove_a_file_outside_the_build(small_build: Request) -
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", '{"format": "other"}', '{"format": "build-lock/1", "stages": {"fetch": 3}}']
 )
-def test_after_damage_to_the_lock_stages_run_again(text: str, small_build: Request) -> None:
+def test_a_damaged_lock_makes_its_stages_run_again(text: str, small_build: Request) -> None:
     """A stage without a record runs again although its files are there, and gives the same bytes."""
     before = contents(small_build.out)
     (small_build.out / NAME / LOCK_FILE).write_text(text)
@@ -212,7 +212,7 @@ def test_two_runs_at_once_do_not_harm_each_other(tmp_path: Path, finished_build:
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", ["start", *(stage.name for stage in ALL[:-1])])
 def test_a_killed_run_is_finished_by_the_next(stage: str, tmp_path: Path, finished_build: Request) -> None:
-    """Killed after any stage, the next run gives the same bytes and leaves no other file.
+    """After a kill at the start or after any stage, the next run gives the same bytes and leaves no other file.
 
     Only the main process is killed; its workers have to end by themselves.
     """

@@ -92,7 +92,7 @@ def test_procedural_evaluation_does_not_depend_on_calibration() -> None:
     assert not set(more.calibration) & set(more.evaluation)
 
 
-def test_fewer_pictures_than_asked_is_an_error_with_both_counts(picture_folder: Path) -> None:
+def test_fewer_pictures_than_requested_is_an_error_with_both_counts(picture_folder: Path) -> None:
     """Twelve pictures cannot give thirteen."""
     with pytest.raises(InputError, match=r"expected 13 pictures.*found 12"):
         select(FolderSource(picture_folder), calib=13, limit=0)
