@@ -17,7 +17,7 @@ STRICT = ("-std=c99", "-Wall", "-Wextra", "-pedantic", "-Werror")
 
 
 def write(sources: Mapping[str, str], folder: Path) -> list[str]:
-    """Writes the sources; the names of those to compile."""
+    """Writes the sources and returns the names of those to compile."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in sources.items():
         (folder / name).write_text(text)
@@ -25,7 +25,7 @@ def write(sources: Mapping[str, str], folder: Path) -> list[str]:
 
 
 def compile_with(compiler: str, flags: Sequence[str], files: Sequence[str], folder: Path, output: str) -> Path:
-    """Compiles without a warning; the test is skipped where the compiler is missing."""
+    """Compiles with warnings as errors; skips the test if the compiler is missing."""
     if shutil.which(compiler) is None:
         pytest.skip(f"{compiler} is not installed")
     command = [compiler, *STRICT, *flags, *files, "-o", output]
@@ -35,13 +35,13 @@ def compile_with(compiler: str, flags: Sequence[str], files: Sequence[str], fold
 
 
 class Library:
-    """A runtime as a shared library."""
+    """A runtime compiled as a shared library."""
 
     def __init__(self, sources: Mapping[str, str], folder: Path, flags: Sequence[str] = ("-O2",)) -> None:
         files = write(sources, folder)
         (header,) = [name for name in sources if name.endswith("_run.h")]
         self.name = header.removesuffix("_run.h")
-        # A name of its own, as a library that is loaded already would be taken again.
+        # A unique name: a library that is already loaded under the same name would be used again.
         path = compile_with("gcc", (*flags, "-shared", "-fPIC"), files, folder, f"{self.name}{id(self)}.so")
         library = ctypes.CDLL(str(path))
         self._run = library[f"{self.name}_run"]

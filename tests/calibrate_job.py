@@ -1,7 +1,7 @@
 """Runs inside a TensorFlow of 2021 (or today's): a frozen graph -> INT8 models calibrated on real inputs.
 
-As a publisher would have done it: nothing of TensorFlow is replaced. Needs nothing but TensorFlow and numpy, and runs
-on Python 3.8.
+Nothing in TensorFlow is patched, so the models are those that a publisher would have made. The script needs only
+TensorFlow and numpy, and runs on Python 3.8.
 
     python calibrate_job.py JOB.json
 """
@@ -58,7 +58,7 @@ def main(job_file):
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
         converter.inference_input_type = getattr(tf, order["input_type"])
         converter.inference_output_type = getattr(tf, order["output_type"])
-        # TensorFlow 2.4 refuses the public name, and later ones the private.
+        # TensorFlow 2.4 accepts only the private name, later versions only the public one.
         name = "experimental_new_quantizer"
         setattr(converter, name if hasattr(converter, name) else "_" + name, order["quantizer"] == "new")
         with open(order["model"], "wb") as stream:

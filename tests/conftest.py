@@ -1,4 +1,4 @@
-"""What several tests share: a small build, pictures, and an archive in the official layout."""
+"""Shared fixtures: a small build, pictures, and an archive in the official layout."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from recreate_model.quantize import convert
 from recreate_model.support.arrays import Array
 from tests import official_layout, pictures
 
-# How long an example takes on a busy machine decides nothing.
+# An example that is slow on a busy machine must not fail.
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
 
@@ -39,7 +39,7 @@ SMALL_REQUEST = Request(
 
 
 def pytest_configure() -> None:
-    """A shell starts background jobs, as CI may be one, with Ctrl-C ignored; so would every process of a test be."""
+    """Handles Ctrl-C again: a shell ignores it in background jobs, such as CI, and child processes inherit that."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
@@ -50,7 +50,7 @@ def build(request: Request, stages: tuple[str, ...] = ("attest",), force: tuple[
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every artifact below a folder, by path; not the record and not the mutex."""
+    """Every artifact below a folder, by path, without the lock and hidden files."""
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in sorted(folder.rglob("*"))
@@ -72,7 +72,7 @@ def small_float(small_weights: dict[str, Array]) -> bytes:
 
 @pytest.fixture(scope="session")
 def small_archive(tmp_path_factory: pytest.TempPathFactory, small_weights: dict[str, Array]) -> Path:
-    """The smallest network as an archive in the official layout; its raw variables are 2 % off its averages."""
+    """The smallest network as an archive in the official layout; raw variables and averages differ by 2 %."""
     folder = tmp_path_factory.mktemp("archive")
     return official_layout.write_archive(folder / "mobilenet_v2_0.35_96.tgz", SMALL, small_weights)
 
@@ -85,7 +85,7 @@ def picture_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def finished_build(tmp_path_factory: pytest.TempPathFactory) -> Request:
-    """The request of a small build that is complete; read it, and copy it before changing it."""
+    """The request of a complete small build that tests share: do not change its files."""
     request = replace(SMALL_REQUEST, out=tmp_path_factory.mktemp("finished"))
     build(request)
     return request
@@ -93,7 +93,7 @@ def finished_build(tmp_path_factory: pytest.TempPathFactory) -> Request:
 
 @pytest.fixture
 def small_build(finished_build: Request, tmp_path: Path) -> Request:
-    """A complete small build of the test's own."""
+    """A copy of the complete small build, which the test may change."""
     shutil.copytree(finished_build.out, tmp_path / "out")
     return replace(finished_build, out=tmp_path / "out")
 

@@ -1,4 +1,4 @@
-"""Replaces `python` in the scripts of the documents: commands of the pipeline work on the small build."""
+"""Replaces `python` in the scripts of the documents, so that commands of the pipeline use the small build."""
 
 from __future__ import annotations
 

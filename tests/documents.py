@@ -36,7 +36,7 @@ _INSTALLS = re.compile(r"^ *(?:sudo|apt-get|pip|python -m pip|make|curl|wget|git
 _FENCE = re.compile(r"^( *)```(\w*)$")
 _MARK = re.compile(r"^ *<!-- *((?:not run|run|file): *.*?) *-->$")
 
-# Options that turn any command of the documents into one on the small build of tests/conftest.py.
+# Options that make any command of the documents use the small build of tests/conftest.py.
 SMALL_OPTIONS = {
     "--model": "0.35_96",
     "--checkpoint": "seeded",
@@ -46,7 +46,7 @@ SMALL_OPTIONS = {
     "--targets": "ethos-u55-128",
     "--jobs": "1",
 }
-# Commands that take only some of them, or none.
+# Commands that accept only some of them, or none.
 _FEWER_OPTIONS: dict[str, tuple[str, ...]] = {
     "diff": (),
     "check": (),
@@ -189,7 +189,7 @@ def small_arguments(arguments: list[str]) -> list[str]:
     if typed & {"--check", "--help", "--version"}:
         return arguments
     options = {name: SMALL_OPTIONS[name] for name in _FEWER_OPTIONS.get(arguments[0], tuple(SMALL_OPTIONS))}
-    # What names weights, pictures or targets is kept; how many pictures there are is not.
+    # Options that name weights, pictures or targets are kept; numbers of pictures are replaced.
     kept = typed & {"--checkpoint", "--images", "--targets"} if "official" not in arguments else set()
     if "--of" in typed:
         kept |= {"--model", "--checkpoint", "--calib"}

@@ -1,4 +1,4 @@
-"""Models changed on purpose: through the schema's object interface, which writes the whole file anew."""
+"""Models edited through the schema's object interface, which writes the whole file again."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 
 def edited(model: bytes, change: Callable[[Any], None] = lambda tree: None, filler: bytes = b"") -> bytes:
-    """The model after a change of its object tree; a filler that nothing refers to makes it another layout."""
+    """The model after a change of its object tree; a `filler` that nothing refers to changes the layout."""
     tree = schema.ModelT.InitFromPackedBuf(model, 0)
     change(tree)
     builder = flatbuffers.Builder(len(model) + 1024)
@@ -83,7 +83,7 @@ def permuted(model: bytes, order: list[int]) -> bytes:
 
 
 def computed(model: bytes) -> Any:
-    """All that decides what a sound model computes, as the generated reader has it: a second opinion."""
+    """Everything that determines what a valid model computes, as read by the generated classes, not by ours."""
     tree = schema.ModelT.InitFromPackedBuf(model, 0)
     (graph,) = tree.subgraphs
 

@@ -1,4 +1,4 @@
-"""Float weights in the forms that other programs write, each made by the program that writes it."""
+"""Float weights in the formats of other programs, each written by that program."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SLIM = ("folded.pb", "unfolded.pb", "official.pb", "slim.tflite", "converter_fol
 
 
 def keras_model(model: Model, values: Mapping[str, Array]) -> object:
-    """The network of keras.applications with the weights of these variables, but for class 0, which it has not."""
+    """The network of keras.applications with these weights, without class 0, which it does not have."""
     import keras
 
     size = (model.resolution, model.resolution, 3)
@@ -48,7 +48,7 @@ def write_keras(folder: Path, model: Model, values: Mapping[str, Array]) -> obje
 
 
 def _write_keras_2(path: Path, built: object) -> None:
-    """The layout of weight files of before Keras 3, as keras.applications downloads them."""
+    """Writes weights in the layout used before Keras 3, as keras.applications downloads them."""
     import h5py
 
     with h5py.File(path, "w") as file:

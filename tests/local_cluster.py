@@ -1,4 +1,4 @@
-"""A real Dask cluster on loopback: a scheduler and workers as processes of their own, as a user starts them."""
+"""A real Dask cluster on loopback: a scheduler and workers in separate processes, as a user starts them."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ ROOT = Path(__file__).parents[1]
 
 @dataclass
 class LocalCluster:
-    """A scheduler, which has none of this project's code, and the workers started so far."""
+    """A scheduler without any of this project's code, and the workers started so far."""
 
     folder: Path
     address: str = ""
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def start(self, *arguments: str, cwd: Path, environment: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
-        """Runs a command of Dask; what it logs is kept in the folder."""
+        """Runs a command of Dask, with its log in the folder."""
         log = (self.folder / f"{len(self.processes)}.log").open("wb")
         command = [sys.executable, "-m", "dask", *arguments, "--host", "127.0.0.1", "--no-dashboard"]
         plain = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
@@ -44,7 +44,7 @@ class LocalCluster:
             stdout=log,
             stderr=log,
             start_new_session=True,
-            # Tests that are killed stop nothing, and workers would go on for days.
+            # Tests that are killed cannot stop their workers, which would run on for days.
             preexec_fn=functools.partial(die_with_parent, os.getpid()),
         )
         self.processes.append(process)
@@ -53,20 +53,20 @@ class LocalCluster:
     def start_worker(
         self, code: Path = ROOT, environment: dict[str, str] | None = None, threads: int = 1, nanny: bool = False
     ) -> subprocess.Popen[bytes]:
-        """One worker, with the code in this folder; a nanny starts it again. It may not be there yet on return."""
+        """Starts a worker with the code in this folder; a nanny restarts it. It may not be connected yet on return."""
         arguments = ("worker", self.address, "--nanny" if nanny else "--no-nanny", "--nthreads", str(threads))
         local = ("--local-directory", str(self.folder))
         return self.start(*arguments, *local, cwd=code, environment=environment)
 
     def wait_for_workers(self, count: int) -> None:
-        """Until the scheduler has so many."""
+        """Waits until the scheduler has this many workers."""
         import distributed
 
         with distributed.Client(self.address, set_as_default=False) as client:
             client.wait_for_workers(count, timeout=120)
 
     def wait_for_tasks(self, there: bool) -> None:
-        """Until the scheduler knows of tasks, or of none; what a client sends it has to arrive first."""
+        """Waits until the scheduler has tasks, or none: what a client sends takes a moment to arrive."""
         import distributed
 
         def look() -> None:
@@ -79,12 +79,12 @@ class LocalCluster:
 
 @contextlib.contextmanager
 def local_cluster(folder: Path) -> Iterator[LocalCluster]:
-    """A scheduler without workers, and its end with all that were started meanwhile."""
+    """Starts a scheduler without workers; at the end, stops it and all workers started meanwhile."""
     cluster = LocalCluster(folder)
-    told = folder / "scheduler.json"
+    scheduler_file = folder / "scheduler.json"
     try:
-        cluster.start("scheduler", "--port", "0", "--scheduler-file", str(told), cwd=folder)
-        cluster.address = when_there(lambda: str(json.loads(told.read_text())["address"]))
+        cluster.start("scheduler", "--port", "0", "--scheduler-file", str(scheduler_file), cwd=folder)
+        cluster.address = when_there(lambda: str(json.loads(scheduler_file.read_text())["address"]))
         yield cluster
     finally:
         for process in cluster.processes:
@@ -94,7 +94,7 @@ def local_cluster(folder: Path) -> Iterator[LocalCluster]:
 
 
 def when_there(read: Callable[[], Value]) -> Value:
-    """What `read` gives, once it does: another process is about to write what it reads."""
+    """The result of `read`, which is repeated until it succeeds: another process writes what it reads."""
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         with contextlib.suppress(OSError, ValueError):
@@ -105,7 +105,7 @@ def when_there(read: Callable[[], Value]) -> Value:
 
 @dataclass(frozen=True)
 class Stopping(ProceduralSource):
-    """Procedural pictures, one of which stops the first process that reads it, in the middle of its task."""
+    """Procedural pictures, one of which blocks the first process that reads it, in the middle of its task."""
 
     at: str = ""
     folder: Path = Path()
@@ -117,5 +117,5 @@ class Stopping(ProceduralSource):
         return super().read(picture_id)
 
     def stopped(self) -> int:
-        """The process that has stopped, once one has."""
+        """Waits until a process is blocked, and returns its id."""
         return when_there(lambda: int((self.folder / "stopped").read_text()))

@@ -1,4 +1,4 @@
-"""A file server on the loopback interface whose next answers can be made to go wrong, each in one named way."""
+"""A file server on the loopback interface whose next responses can have faults, each chosen by its name."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import threading
 from collections.abc import Iterable, Iterator
 
 HTML = b"<!DOCTYPE html>\n<html><body>Please log in to use this network.</body></html>\n"
-ENDLESS = 64 << 20  # bytes after which even the endless answer ends, so that no test can hang
-_PATIENCE = 20.0  # seconds a stalled answer waits at most, for the same reason
+ENDLESS = 64 << 20  # bytes after which even the endless response ends, so that no test can hang
+_PATIENCE = 20.0  # seconds a stalled response waits at most, for the same reason
 
 
 class LocalServer(http.server.ThreadingHTTPServer):
@@ -20,12 +20,12 @@ class LocalServer(http.server.ThreadingHTTPServer):
 
     Attributes:
         body: what is served.
-        faults: one name for each of the next requests, see `_Handler`; after the last one all is well.
+        faults: one name for each of the next requests, see `_Handler`; later requests succeed.
         asked: path and Range header of every request so far.
         encodings: Accept-Encoding header of every request so far.
-        sent: bytes of the last endless answer that were taken.
-        stalled: set while an answer stalls half-way.
-        go_on: set it to let a stalled answer go on.
+        sent: bytes of the last endless response that were sent.
+        stalled: set while a response stalls half-way.
+        go_on: set it to let a stalled response continue.
     """
 
     daemon_threads = True
@@ -49,7 +49,7 @@ class LocalServer(http.server.ThreadingHTTPServer):
         return [sent for _, sent in self.asked]
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing: a client that goes away in the middle is what the tests are about."""
+        """Prints nothing: clients that disconnect early are part of the tests."""
 
 
 @contextlib.contextmanager
@@ -67,7 +67,7 @@ def serving(body: bytes, faults: Iterable[str] = ()) -> Iterator[LocalServer]:
 
 
 def unused_url() -> str:
-    """An address where nobody listens."""
+    """An address at which no server listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return f"http://127.0.0.1:{probe.getsockname()[1]}"
@@ -125,7 +125,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         half = len(body) // 2
         self.wfile.write(body[:half])
         if fault == "reset":
-            # With no time to linger the connection is not closed in order but torn down.
+            # A linger time of zero resets the connection instead of closing it.
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.connection.close()
         elif fault != "short":
@@ -142,4 +142,4 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.server.sent += 1 << 16
 
     def log_message(self, format: str, *args: object) -> None:
-        """Keep the tests' output clean."""
+        """Prints nothing, to keep the output of the tests clean."""

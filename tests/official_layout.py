@@ -1,6 +1,6 @@
 """Archives in the layout of the official ones, made with TensorFlow as those were: checkpoint, averages, frozen graph.
 
-The frozen graph here is written with TensorFlow's own BatchNorm, so it is a second opinion on ours without one.
+The frozen graph here contains TensorFlow's own BatchNorm, so tests can check ours, into which it is folded.
 """
 
 from __future__ import annotations
@@ -77,10 +77,10 @@ def unfolded_graph(model: Model, values: Mapping[str, Array]) -> bytes:
 
 
 def official_form_graph(model: Model, values: Mapping[str, Array]) -> bytes:
-    """The network as the official archive has it, after TensorFlow's inference transforms; ends as `unfolded_graph`.
+    """The network as in the official archive, after inference transforms; input and output as in `unfolded_graph`.
 
-    The BatchNorm of every Conv2D is folded, that of depthwise convolutions is not, and no constant but the folded
-    biases has a name that says what it is.
+    BatchNorm is folded into each Conv2D, but not into depthwise convolutions. No constant except the folded biases
+    has a descriptive name.
     """
     import tensorflow as tf
 

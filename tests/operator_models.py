@@ -1,4 +1,4 @@
-"""INT8 models of the six operators in all their variety, made on the spot by TensorFlow's converter, once in a process.
+"""INT8 models with many forms of the six operators, made by TensorFlow's converter once in each process.
 
 Random weights with a fixed seed; each model ends in a softmax, and none recognizes anything.
 """
@@ -13,12 +13,12 @@ from tests.edited_models import edited
 KINDS = {
     "valid": "odd sizes, VALID padding, windows that leave rows unread, RELU",
     "dilated": "dilated windows, plain and depthwise, and a window of 5 x 5",
-    "strides": "other steps down than across, windows higher than wide",
+    "strides": "other strides down than across, windows higher than wide",
     "pools": "averages that overlap the border, and a RESHAPE that changes the rows",
     "residual": "ADD of two branches, of one tensor with itself, and with a fused activation",
     "leftovers": "a window that leaves most rows of a wide layer unread",
     "rows": "a softmax over several rows and columns, and a RESHAPE at the end",
-    "unread": "a branch that nobody reads",
+    "unread": "a branch whose result is not used",
     "alone": "a softmax and nothing else",
 }
 
@@ -87,7 +87,7 @@ def operator_model(kind: str) -> bytes:
 
     def unread(x: Any) -> Any:
         x = conv(x, 6)
-        # Two outputs, of which the test's edit takes one away.
+        # Two outputs, one of which `_with_one_output` removes.
         return scores(tf.nn.relu6(conv(x, 5, (1, 1)))), conv(x, 40)
 
     def alone(x: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Small pictures made on the spot, in folders like ImageNet's."""
+"""Small generated pictures, in folders like ImageNet's."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def png(index: int, size: tuple[int, int] = (100, 120)) -> bytes:
 
 
 def write_folder(root: Path, count: int) -> Path:
-    """`count` pictures over six synset folders, the last of each a PNG."""
+    """Writes `count` pictures into six synset folders, the last of each a PNG."""
     for index in range(count):
         folder = root / wnids()[index % 6 * 150]
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Published files of the tests' own: converted as a publisher does it, with real inputs to calibrate on."""
+"""Published files for tests: converted as a publisher does it, and calibrated on real inputs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SCRIPT = Path(__file__).with_name("calibrate_job.py")
 
 @dataclass(frozen=True)
 class Order:
-    """One file to make: the calibration set by its name in `calibrate_job`, the types of the ends, the quantizer."""
+    """One file to make: the name of its calibration set, the type of its input and output, and the quantizer."""
 
     calibration: str
     ends: str = "int8"

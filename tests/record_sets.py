@@ -28,7 +28,7 @@ def example(features: Mapping[str, Value | Sequence[Value]]) -> bytes:
 
 
 def write_file(path: Path, records: Sequence[bytes], compression: str = "") -> Path:
-    """One TFRecord file."""
+    """Writes one TFRecord file."""
     import tensorflow as tf
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -39,7 +39,7 @@ def write_file(path: Path, records: Sequence[bytes], compression: str = "") -> P
 
 
 def write_shards(folder: Path, split: str, records: Sequence[bytes], shards: int) -> list[Path]:
-    """The records in turn over shards named as TF-Slim names them."""
+    """Distributes the records over shards with TF-Slim's names."""
     return [
         write_file(folder / f"{split}-{shard:05d}-of-{shards:05d}", records[shard::shards]) for shard in range(shards)
     ]
@@ -72,7 +72,7 @@ def slim_of_folder(folder: Path) -> list[bytes]:
 
 
 def plain(image: bytes, label: int | None, **more: Value) -> bytes:
-    """A record as the published recipe wants it: a picture and the number of its class, and no name."""
+    """A record of the published recipe: a picture and its class number, without a name."""
     label_feature = {} if label is None else {"image/class/label": label}
     return example({"image/encoded": image, **label_feature, **more})
 

@@ -1,7 +1,7 @@
-"""Our ranges beside those of TensorFlow's calibrator, value by value: what tests hold and a benchmark prints.
+"""Our ranges compared with those of TensorFlow's calibrator, value by value, for tests and a benchmark.
 
-The two run other kernels, which add in another order. So their values differ in the last bits, and those that lie on a
-boundary between two rounded values may be rounded to either side.
+The two run different kernels, which add in different orders. So their values differ in the last bits, and a value near
+a boundary between two rounded values may be rounded to either of them.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from recreate_model.support.arrays import Array
 from recreate_model.tflite.model_view import read_model
 
 MANTISSA_BITS = 10
-# How near to a boundary, as a share of the value, last bits may decide: kernels were seen 1.1e-5 apart, and 98 of 100
-# values are farther from one. A picture left out changes ranges by 0.02 and more.
+# Relative distance to a boundary within which the last bits may decide: kernels were seen to differ by 1.1e-5, and 98
+# of 100 values are farther from a boundary. Leaving out a picture changes ranges by 0.02 and more.
 BOUNDARY = 2e-5
-# A softmax is the exponential of its input: what that is off (seen: 3e-6 of values up to 30), it is off by share, of
-# which 9e-5 were seen.
+# A softmax is the exponential of its input, so an absolute error of the input becomes a relative error of the softmax.
+# Inputs of up to 30 were seen to differ by 3e-6 of their value, and the softmax by 9e-5.
 SOFTMAX_BOUNDARY = 2e-4
 
 
@@ -33,10 +33,10 @@ class Agreement:
         values: how many there are.
         same_bits: how many are equal before they are rounded.
         near: those within `BOUNDARY` of a rounding boundary (of the softmax, `SOFTMAX_BOUNDARY`).
-        near_and_different: those of them that are rounded to other sides.
+        near_and_different: those of them that are rounded to different values.
         different: all others that differ once rounded; each is named with both values.
         widened: residual inputs, whose range the calibrator joins with that of the sum, that become wider by it.
-        widest: how many times as wide the widest of them becomes.
+        widest: the largest factor by which one of them becomes wider.
     """
 
     values: int
@@ -76,7 +76,7 @@ def as_tensorflow_reports(float_model: bytes, spans: Array) -> Array:
 
 
 def compare(float_model: bytes, ours: Array, theirs: Array) -> Agreement:
-    """Holds true ranges against the calibrator's, both float32 (activations, 2) and not rounded."""
+    """Compares true ranges with the calibrator's, both float32 (activations, 2) and not rounded."""
     reported = as_tensorflow_reports(float_model, ours)
     view = read_model(float_model)
     softmax = {index for op in view.operators if op.name == "SOFTMAX" for index in op.outputs}
@@ -107,6 +107,6 @@ def compare(float_model: bytes, ours: Array, theirs: Array) -> Agreement:
 
 
 def _to_boundary(value: np.float32) -> float:
-    """How far a value is from where rounding turns, as a share of it; zero is far from all boundaries."""
+    """Relative distance of a value to the nearest rounding boundary; 1 for zero, which is far from all."""
     mantissa = abs(float(np.frexp(value)[0])) * 2**MANTISSA_BITS
     return abs(mantissa % 1 - 0.5) / mantissa if mantissa else 1.0

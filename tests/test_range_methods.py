@@ -1,4 +1,4 @@
-"""Range methods: what each may cut off, that it finds what it looks for, and that no process count shows."""
+"""Range methods: what each cuts off, what it keeps, and that the number of processes does not matter."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from tests.conftest import build
 
 NAME = "mobilenet_v2_0.35_96_seeded_INT8"
 FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False, min_value=-(2.0**60), max_value=2.0**60)
-# Few different values as well as many, so that bins hold several and ends are reached more than once.
+# Arrays of many and of few distinct values: some bins hold several values, and the ends occur more than once.
 VALUES = st.one_of(
     arrays(np.float32, st.integers(1, 300), elements=FLOATS),
     arrays(np.float32, st.integers(1, 300), elements=st.sampled_from([0.0, -0.0, 6.0, -2.5, 0.125, 1e-40, 40.0])),
@@ -51,7 +51,7 @@ PERCENTAGES = st.decimals(min_value="0.001", max_value=100, places=3).map(Fracti
 METHODS = ("percentile:99.9", "percentile:100", "percentile:0.001", "mse", "entropy")
 
 
-def of(values: Array) -> tuple[Histogram, tuple[float, float]]:
+def histogram_of(values: Array) -> tuple[Histogram, tuple[float, float]]:
     """The histogram of the values and their exact range."""
     tally = Tally()
     tally.count(values)
@@ -59,40 +59,40 @@ def of(values: Array) -> tuple[Histogram, tuple[float, float]]:
 
 
 def choose(method: str, values: Array) -> tuple[float, float]:
-    """The range a method gives values."""
-    return RangeMethod.parse(method).choose(*of(values))
+    """The range that a method chooses for the values."""
+    return RangeMethod.parse(method).choose(*histogram_of(values))
 
 
 def bell(count: int, *more: float) -> Array:
-    """Normally distributed numbers, the same every time, and more."""
+    """Normally distributed values, the same in every run, followed by `more`."""
     return np.append(np.random.default_rng(0).normal(size=count), more).astype(np.float32)
 
 
 @given(VALUES, st.sampled_from(METHODS))
 def test_no_method_widens_a_range(values: Array, method: str) -> None:
-    """What is chosen lies within the exact minimum and maximum, and is a range."""
+    """The chosen bounds are in order and lie within the exact minimum and maximum."""
     low, high = choose(method, values)
     assert float(values.min()) <= low <= high <= float(values.max())
 
 
 @given(VALUES)
-def test_a_hundred_per_cent_is_min_max(values: Array) -> None:
-    """Nothing is cut off, to the last bit."""
-    assert choose("percentile:100", values) == choose("min-max", values) == of(values)[1]
+def test_percentile_100_is_min_max(values: Array) -> None:
+    """Nothing is cut off; the bounds are equal to the last bit."""
+    assert choose("percentile:100", values) == choose("min-max", values) == histogram_of(values)[1]
 
 
 @given(VALUES, PERCENTAGES, PERCENTAGES)
 def test_a_larger_percentage_never_cuts_more(values: Array, one: Fraction, other: Fraction) -> None:
-    """The range of the larger percentage holds that of the smaller."""
-    less, more = (RangeMethod("percentile", part).choose(*of(values)) for part in sorted((one, other)))
+    """The range of the larger percentage contains that of the smaller."""
+    less, more = (RangeMethod("percentile", part).choose(*histogram_of(values)) for part in sorted((one, other)))
     assert more[0] <= less[0]
     assert less[1] <= more[1]
 
 
 @given(VALUES, PERCENTAGES)
-def test_a_percentile_cuts_what_it_may_and_no_more(values: Array, percentage: Fraction) -> None:
-    """At each end (100 - P) / 2 per cent of the values at most, and the bound is within a bin of the first one kept."""
-    low, high = RangeMethod("percentile", percentage).choose(*of(values))
+def test_a_percentile_cuts_no_more_than_its_share(values: Array, percentage: Fraction) -> None:
+    """At most (100 - P) / 2 percent of the values at each end; each bound is within a bin of the first value kept."""
+    low, high = RangeMethod("percentile", percentage).choose(*histogram_of(values))
     cut = math.floor(len(values) * (100 - percentage) / 200)
     ordered = np.sort(values).astype(np.float64)
     first, last = ordered[cut], ordered[len(values) - 1 - cut]
@@ -105,7 +105,7 @@ def test_a_percentile_cuts_what_it_may_and_no_more(values: Array, percentage: Fr
 
 
 def test_a_percentile_counts_exactly() -> None:
-    """Of 2,000 values 99.9 per cent may lose one at each end, and of 1,999 none, whatever floats make of 0.1."""
+    """99.9 percent cuts one of 2,000 values at each end, and none of 1,999: the share is not rounded as a float."""
     many = np.arange(1, 2001, dtype=np.float32)
     assert choose("percentile:99.9", many) == (2.0, 2000.0)  # 1,999 and 2,000 share a bin
     assert choose("percentile:99.9", many[:-1]) == (1.0, 1999.0)
@@ -115,9 +115,9 @@ def test_a_percentile_counts_exactly() -> None:
 
 
 @given(VALUES)
-def test_the_error_is_what_it_says_value_by_value(values: Array) -> None:
-    """The same sum taken plainly, bin after bin, for several ranges at once and for each alone."""
-    histogram, span = of(values)
+def test_the_squared_error_equals_a_plain_sum_over_the_bins(values: Array) -> None:
+    """For several ranges at once, each result equals that of a loop over the bins."""
+    histogram, span = histogram_of(values)
     lows = np.array([[min(span[0], 0.0)], [min(span[0], 0.0) / 3]])
     highs = np.array([[max(span[1], 0.0), max(span[1], 0.0) / 5]])
     found = squared_error(histogram, span, lows, highs)
@@ -147,19 +147,19 @@ def _plain_error(histogram: Histogram, span: tuple[float, float], low: float, hi
 
 
 @pytest.mark.parametrize("bounds", [(-4.5, 4.5), (-2.0, 3.0), (-1.0, 1.0)])
-def test_the_error_is_that_of_quantizing(bounds: tuple[float, float]) -> None:
-    """On 50,000 numbers, within 2 % of what rounding to the 256 levels and back really loses."""
+def test_the_squared_error_estimates_the_error_of_quantizing(bounds: tuple[float, float]) -> None:
+    """For 50,000 values it is within 2 % of the error of rounding to the 256 levels and back."""
     values = bell(50_000)
     scale, zero_point = activation_parameters(*bounds)
     levels = np.clip(np.rint(values / np.float64(scale)) + zero_point, -128, 127)
     lost = float(np.square((levels - zero_point) * scale - values).sum())
-    assert float(squared_error(*of(values), *map(np.float64, bounds))) == pytest.approx(lost, rel=0.02)
+    assert float(squared_error(*histogram_of(values), *map(np.float64, bounds))) == pytest.approx(lost, rel=0.02)
 
 
 @given(VALUES)
 def test_mse_is_no_worse_than_min_max_by_its_own_measure(values: Array) -> None:
     """The exact range is one of the candidates."""
-    histogram, span = of(values)
+    histogram, span = histogram_of(values)
     errors = [
         float(squared_error(histogram, span, np.float64(min(low, 0.0)), np.float64(max(high, 0.0))))
         for low, high in (span, choose("mse", values))
@@ -167,10 +167,10 @@ def test_mse_is_no_worse_than_min_max_by_its_own_measure(values: Array) -> None:
     assert errors[1] <= errors[0]
 
 
-def test_mse_finds_the_best_pair_of_ends() -> None:
-    """Of all pairs of candidates none has a smaller error; both ends of a lopsided distribution are cut, unequally."""
+def test_mse_finds_the_best_pair_of_bounds() -> None:
+    """No pair of candidates has a smaller error; both ends of a skewed distribution are cut, by different amounts."""
     values = np.concatenate([bell(200_000), np.abs(bell(500)) * 4]).astype(np.float32)
-    histogram, span = of(values)
+    histogram, span = histogram_of(values)
     low, high = choose("mse", values)
     steps = np.arange(257) / 256
     errors = squared_error(histogram, span, (span[0] * steps)[:, None], (span[1] * steps)[None, :])
@@ -182,7 +182,7 @@ def test_mse_finds_the_best_pair_of_ends() -> None:
 @pytest.mark.parametrize("method", ["percentile:99.9", "mse", "entropy"])
 @pytest.mark.parametrize("sign", [1, -1])
 def test_one_outlier_is_cut_off(method: str, sign: int) -> None:
-    """One value in a million, thirty times the spread, does not cost the others their steps; min-max keeps it."""
+    """One value in a million, at 30 standard deviations, does not cost the others precision; min-max keeps it."""
     values = sign * bell(1_000_000, 30.0)
     ends = sorted(map(abs, choose(method, values)))
     assert ends[0] > 3
@@ -191,8 +191,8 @@ def test_one_outlier_is_cut_off(method: str, sign: int) -> None:
 
 
 @pytest.mark.parametrize("method", ["mse", "entropy"])
-def test_what_has_no_outliers_keeps_its_range(method: str) -> None:
-    """Evenly spread values up to both ends, as pixels, lose less than two steps of it, one-sided ones too."""
+def test_values_without_outliers_keep_their_range(method: str) -> None:
+    """Evenly spread values, such as pixels, lose less than two steps of 1/128, also where none is negative."""
     even = np.linspace(-1, 1, 100_001, dtype=np.float32)
     for values in (even, np.abs(even)):
         low, high = choose(method, values)
@@ -202,8 +202,8 @@ def test_what_has_no_outliers_keeps_its_range(method: str) -> None:
 
 @given(VALUES)
 def test_no_value_is_lost_between_bins_of_equal_width(values: Array) -> None:
-    """All but zeros are in one of them, also where many are equal to the minimum, at the very edge of its bin."""
-    histogram, span = of(values)
+    """Every nonzero value is counted, also where many are equal to the minimum, at the edge of the first bin."""
+    histogram, span = histogram_of(values)
     low, high = min(span[0], 0.0), max(span[1], 0.0)
     counts = range_methods._evenly_spaced(histogram, (low, high), np.linspace(low, high, 11))
     assert counts.sum() == pytest.approx(histogram.counts[histogram.bins & 0x7FFF != 0].sum())
@@ -211,7 +211,7 @@ def test_no_value_is_lost_between_bins_of_equal_width(values: Array) -> None:
 
 
 def test_zeros_do_not_move_the_threshold_of_entropy() -> None:
-    """A million of them, as after a ReLU, leave the upper end where it is: they lose nothing by any range."""
+    """A million zeros, as after a ReLU, do not change the upper bound: every range represents zero exactly."""
     values = np.abs(bell(20_000, 12.0))
     _, alone = choose("entropy", values)
     assert choose("entropy", np.append(values, np.zeros(1_000_000, np.float32))) == (0.0, alone)
@@ -220,21 +220,21 @@ def test_zeros_do_not_move_the_threshold_of_entropy() -> None:
 
 @pytest.mark.parametrize("sign", [1, -1])
 def test_entropy_does_not_cut_off_everything_where_no_value_is_near_zero(sign: int) -> None:
-    """Below the least of them a threshold gathers all in one bin, which diverges from nothing: 5..5 was chosen."""
+    """A threshold below all values gathers them in one bin without divergence: the range 5 to 5 was once chosen."""
     values = (sign * (5 + np.abs(np.random.default_rng(4).standard_normal(50_000) * 3))).astype(np.float32)
     low, high = choose("entropy", values)
     assert np.count_nonzero((values < low) | (values > high)) < 50
 
 
-def test_entropy_takes_the_threshold_that_diverges_least() -> None:
-    """The same search written plainly, over values that are never negative, with many zeros, and over both signs."""
+def test_entropy_chooses_the_threshold_with_the_least_divergence() -> None:
+    """A plain search agrees, for values that are never negative, with many zeros, and for values of both signs."""
     for values in (np.maximum(bell(20_000, 40.0), 0) ** 2, bell(20_000, 9.0, 12.0), bell(20_000, -9.0) + 1):
         values = values.astype(np.float32)
         assert choose("entropy", values) == pytest.approx(_plain_entropy(values), rel=1e-9)
 
 
 def _plain_entropy(values: Array) -> tuple[float, float]:
-    histogram, span = of(values)
+    histogram, span = histogram_of(values)
     low, high = min(span[0], 0.0), max(span[1], 0.0)
     width = max(-low, high) / 2048
     below, above = math.ceil(-low / width), math.ceil(high / width)
@@ -281,8 +281,8 @@ def _plain_divergence(counts: Array, inside: slice, size: int) -> float:
     [[0.0] * 9, [-0.0], [3.0] * 9, [-3.0] * 9, [7.0], [1e-45, 0.0], [-1e-45], [-5.0, -4.0, -4.5], [3.4e38, -3.4e38]],
     ids=str,
 )
-def test_data_without_a_shape_has_a_range(method: str, values: list[float]) -> None:
-    """All equal, all zero, one value, subnormal, negative alone, to the end of float32: a finite range, not widened."""
+def test_degenerate_data_has_a_finite_range(method: str, values: list[float]) -> None:
+    """Equal values, zeros, a single value, subnormals, only negatives, the limits of float32: no range is widened."""
     array = np.array(values, np.float32)
     low, high = choose(method, array)
     assert float(array.min()) <= low <= high <= float(array.max())
@@ -290,9 +290,9 @@ def test_data_without_a_shape_has_a_range(method: str, values: list[float]) -> N
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_what_is_not_finite_is_left_for_the_check_of_ranges(method: str) -> None:
-    """A network that overflows is reported with the value it has, not with what a search makes of it."""
-    histogram, _ = of(bell(100))
+def test_a_range_that_is_not_finite_is_left_to_the_check_of_ranges(method: str) -> None:
+    """The error about a network that overflows then shows the measured value, not the result of a search."""
+    histogram, _ = histogram_of(bell(100))
     assert RangeMethod.parse(method).choose(histogram, (-1.0, math.inf)) == (-1.0, math.inf)
     assert math.isnan(RangeMethod.parse(method).choose(histogram, (math.nan, math.nan))[0])
 
@@ -300,15 +300,15 @@ def test_what_is_not_finite_is_left_for_the_check_of_ranges(method: str) -> None
 @pytest.mark.parametrize(
     "text", ["percentile:0", "percentile:0.000", "percentile:100.001", "percentile", "mse:1", "kl", ""]
 )
-def test_what_is_no_method_is_refused(text: str) -> None:
-    """Nothing kept, more than everything, no percentage, one too many, and words that are none."""
+def test_an_invalid_method_is_refused(text: str) -> None:
+    """A percentage of 0 or above 100, a missing or an unexpected one, and unknown names."""
     with pytest.raises(ValueError, match=re.escape(repr(text))):
         RangeMethod.parse(text)
 
 
 @given(PERCENTAGES)
 def test_a_method_has_one_spelling(percentage: Fraction) -> None:
-    """What is written reads back, and zeros behind make no other recipe."""
+    """The text reads back as the same method, so trailing zeros do not make another recipe."""
     method = RangeMethod("percentile", percentage)
     assert RangeMethod.parse(str(method)) == method
     assert len(str(method)) <= len("percentile:99.999")
@@ -324,14 +324,14 @@ def test_a_method_has_one_spelling(percentage: Fraction) -> None:
         ("percentile:010", "percentile:10"),
     ],
 )
-def test_zeros_that_say_nothing_are_left_out(text: str, spelling: str) -> None:
-    """In front and behind."""
+def test_redundant_zeros_are_left_out(text: str, spelling: str) -> None:
+    """Leading and trailing ones."""
     assert str(RangeMethod.parse(text)) == spelling
 
 
 @pytest.fixture(scope="module")
 def found(small_float: bytes, picture_folder: Path) -> Distributions:
-    """What twelve pictures give, by one process."""
+    """The distributions of twelve pictures, measured by one process."""
     return _found(small_float, picture_folder, 1)
 
 
@@ -351,7 +351,7 @@ def _counted(found: Distributions) -> list[tuple[list[int], list[int]]]:
 def test_histograms_do_not_depend_on_processes_or_order(
     found: Distributions, small_float: bytes, picture_folder: Path
 ) -> None:
-    """Three processes and the reverse order count the same, and every method chooses the same to the last bit."""
+    """Three processes, or the reverse order, give the same counts, and every method the same bits."""
     assert len(found.pictures) == 12 > CHUNK  # else one process would have had it all
     for other in (_found(small_float, picture_folder, 3), _found(small_float, picture_folder, 1, -1)):
         assert _counted(other) == _counted(found)
@@ -364,7 +364,7 @@ def test_histograms_do_not_depend_on_processes_or_order(
 def test_histograms_come_with_the_ranges_of_min_max(
     found: Distributions, small_float: bytes, picture_folder: Path
 ) -> None:
-    """The same exact ranges as without them, the same pictures, and every value of every picture counted."""
+    """The exact ranges and the pictures are those of `measure`, and every value of every picture is counted."""
     inputs = Inputs(FolderSource(picture_folder), Preprocess(), 96)
     exact = measure(small_float, inputs, _pictures(picture_folder), Workers(), lambda count: None)
     assert found.spans.tobytes() == exact.spans.tobytes()
@@ -379,7 +379,7 @@ def test_histograms_come_with_the_ranges_of_min_max(
 
 @pytest.mark.parametrize("method", ["percentile:90", "mse", "entropy"])
 def test_input_and_logits_keep_their_range(method: str, found: Distributions, small_float: bytes) -> None:
-    """The first and the last range that decides anything, and those that decide nothing; others are cut."""
+    """So do activations whose range no byte depends on; other ranges are cut."""
     spans = choose_spans(RangeMethod.parse(method), found, small_float)
     names = list(convert.activations(small_float))
     kept = {name for name, new, old in zip(names, spans, found.spans, strict=True) if (new == old).all()}
@@ -390,8 +390,8 @@ def test_input_and_logits_keep_their_range(method: str, found: Distributions, sm
     assert (spans[:, 1] <= found.spans[:, 1]).all()
 
 
-def test_a_build_says_its_method_and_claims_no_golden_bytes(small_build: Request) -> None:
-    """In its table of ranges, on its card, in the terminal; with any number of processes. `verify` claims no bytes."""
+def test_a_build_names_its_method_and_claims_no_golden_bytes(small_build: Request) -> None:
+    """In its range table, on its card and in the terminal, for any number of processes; `verify` claims no bytes."""
     folder = small_build.out / NAME
     before = digest_file(folder / f"{NAME}.tflite")
     request = replace(small_build, range_method="percentile:90.0")
@@ -409,8 +409,8 @@ def test_a_build_says_its_method_and_claims_no_golden_bytes(small_build: Request
     assert build(replace(request, jobs=3), ("calibrate",), ("calibrate",))[-1].outputs == outcomes[2].outputs
 
 
-def test_min_max_is_the_default_and_the_only_golden_one() -> None:
-    """Named or not it is the same recipe; no other method shares a claim with it, not even P = 100, the same ranges."""
+def test_min_max_is_the_default_and_the_only_golden_method() -> None:
+    """Naming it changes no recipe. No other method shares its claims, not even percentile:100 with equal ranges."""
     request = Request(model="0.35_96", checkpoint="seeded", images="procedural")
     recipes = {
         method: resolve.resolve(replace(request, range_method=method), console.NoBars(), may_fetch=False)[0]
@@ -423,8 +423,8 @@ def test_min_max_is_the_default_and_the_only_golden_one() -> None:
         assert golden.model_claims(recipes[method]) is golden.artifacts(recipes[method]) is None
 
 
-def test_a_table_brings_its_method(small_build: Request) -> None:
-    """A recipe from a table of another method says so, and does not take another one besides."""
+def test_a_range_table_sets_the_method(small_build: Request) -> None:
+    """A recipe takes the method from the table, and a method cannot be given as well."""
     build(replace(small_build, range_method="mse"), ("calibrate",))
     table = small_build.out / NAME / "calibration" / "ranges.json"
     request = replace(small_build, ranges=table, out=small_build.out / "again")

@@ -1,4 +1,4 @@
-"""Range tables: merging, rounding, and reading what was written."""
+"""Range tables: merging, rounding, writing and reading."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_merging_does_not_depend_on_order_or_grouping(shards: list[Array], chanc
 
 @given(arrays(np.float32, 20, elements=FLOATS), st.integers(1, 23))
 def test_rounding_is_idempotent_and_monotone(values: Array, bits: int) -> None:
-    """Rounding twice changes nothing, and never swaps two values."""
+    """A second rounding changes nothing, and rounding never swaps two values."""
     rounded = round_mantissa(values, bits)
     assert np.array_equal(round_mantissa(rounded, bits), rounded)
     order = np.argsort(values, kind="stable")
@@ -44,7 +44,7 @@ def test_rounding_moves_a_value_by_half_a_step_at_most(value: float) -> None:
 
 
 def test_rounding_hides_the_noise_between_cpus() -> None:
-    """A value moved by 45 ulp, the most seen between two CPUs, rounds to the same, but next to a boundary."""
+    """A change of 45 ulp, the most seen between two CPUs, shows only next to a rounding boundary."""
     values = np.random.default_rng(0).uniform(0.1, 60, 10_000).astype(np.float32)
     moved = (values.view(np.int32) + 45).view(np.float32)
     changed = int((round_mantissa(values, 10) != round_mantissa(moved, 10)).sum())
@@ -67,7 +67,7 @@ def test_a_table_reads_back_as_it_was_written(spans: list[tuple[float, float]]) 
 
 @pytest.mark.parametrize("method", ["min-max", "percentile:99.9", "mse", ""])
 def test_a_table_says_how_its_ranges_were_chosen(method: str) -> None:
-    """Empty where nobody knows, as of a published file; a table from before there was a choice is min-max."""
+    """An empty method means unknown, as for a published file; a table without the field is min-max."""
     table = Ranges({"a": (0.0, 1.0)}, "m", "ab", "squash", 10, (), method)
     assert from_json(to_json(table), "it") == table
     document = json.loads(to_json(table))
@@ -93,8 +93,8 @@ def test_a_table_says_how_its_ranges_were_chosen(method: str) -> None:
         (lambda d: d.update(range_method="guess"), "unknown method 'guess'"),
     ],
 )
-def test_what_is_no_table_is_refused(change: object, message: str) -> None:
-    """The message says what is wrong with it."""
+def test_an_invalid_table_is_refused(change: object, message: str) -> None:
+    """The message names the fault."""
     document = json.loads(to_json(Ranges({"a": (0.0, 1.0)}, "m", "ab", "squash", 10, ())))
     change(document)  # type: ignore[operator]
     with pytest.raises(InputError, match=f"expected it to be a range table.*{message}"):
@@ -103,6 +103,6 @@ def test_what_is_no_table_is_refused(change: object, message: str) -> None:
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "3", '"x"', "[" * 100_000])
 def test_other_json_and_no_json_are_refused(text: str) -> None:
-    """Nothing but a table is taken for one."""
+    """Other JSON documents, incomplete JSON and an empty file are not range tables."""
     with pytest.raises(InputError, match="to be a range table"):
         from_json(text, "it")

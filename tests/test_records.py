@@ -1,4 +1,4 @@
-"""TFRecords: the same pictures however they are divided, every damaged byte noticed, and what each error says."""
+"""TFRecords: any division into shards gives the same pictures, and every damaged byte is an error."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ TINY = [plain(f"picture {number}".encode(), number) for number in (0, 7, 12)]
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache of the test's own."""
+    """An empty cache for each test."""
     monkeypatch.setenv("RECREATE_MODEL_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
 
 
 def opened(path: Path, **reading: Any) -> StoredSource:
-    """The source a user gets."""
+    """The source that a user gets with `--images`."""
     return open_source(str(path), Reading(**reading))
 
 
@@ -57,7 +57,7 @@ def listing(source: StoredSource) -> dict[str, tuple[str, int | None]]:
 
 
 def contents(selection: Selection) -> list[list[tuple[str, int | None]]]:
-    """Digest and label of what calibrates and of what evaluates, in order: a folder's ids have the folder in them."""
+    """Digest and label of each selected picture, in order, without ids: those of a folder contain its name."""
     return [[(p.sha256, p.label) for p in part] for part in (selection.calibration, selection.evaluation)]
 
 
@@ -79,13 +79,13 @@ VALUES = (
 
 @given(st.dictionaries(st.text(max_size=12), VALUES, max_size=6))
 def test_an_example_is_read_as_tensorflow_wrote_it(features: dict[str, list[Any]]) -> None:
-    """Bytes, whole numbers and floats, negative and empty ones, under any names."""
+    """Features of bytes, integers and floats, with negative values and empty lists, under any names."""
     assert tfrecord.features(record_sets.example(features)) == features
 
 
 @given(st.binary(max_size=80) | st.tuples(st.integers(0, 60), st.integers(1, 255)))
-def test_bytes_that_are_no_example_are_refused(how: bytes | tuple[int, int]) -> None:
-    """Any bytes, or an example with one of its bytes changed: features come out, or a ValueError, and nothing else."""
+def test_bytes_that_are_not_an_example_give_features_or_a_value_error(how: bytes | tuple[int, int]) -> None:
+    """Any bytes, and an example with one byte changed, raise no other exception."""
     data = how
     if isinstance(how, tuple):
         good = bytearray(TINY[1])
@@ -98,7 +98,7 @@ def test_bytes_that_are_no_example_are_refused(how: bytes | tuple[int, int]) -> 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(records=st.lists(st.binary(max_size=300), max_size=8))
 def test_records_are_read_as_tensorflow_wrote_them(records: list[bytes], tmp_path: Path) -> None:
-    """All of them in order, and each again by its offset."""
+    """All records in order, and each one again by its offset."""
     path = record_sets.write_file(tmp_path / "any.tfrecord", records)
     found = list(tfrecord.records(path))
     assert [data for _, data in found] == records
@@ -111,7 +111,7 @@ def _boundaries(path: Path) -> list[int]:
 
 
 def test_every_changed_byte_is_noticed_and_its_record_named(tmp_path: Path) -> None:
-    """Whichever byte of the file is another, the error says in which record, and at which byte that begins."""
+    """For every byte of the file, the error names the damaged record and the byte at which it begins."""
     path = record_sets.write_file(tmp_path / "set.tfrecord", TINY)
     good, starts = path.read_bytes(), _boundaries(path)
     for position in range(len(good)):
@@ -123,8 +123,8 @@ def test_every_changed_byte_is_noticed_and_its_record_named(tmp_path: Path) -> N
             assert f"record {number} of {path}, at byte {starts[number - 1]}," in caught.value.expected
 
 
-def test_every_cut_is_noticed_but_for_those_between_records(tmp_path: Path) -> None:
-    """A file cut inside a record is refused; one cut between two is a whole file of the records before."""
+def test_a_file_that_ends_inside_a_record_is_refused(tmp_path: Path) -> None:
+    """A file cut between two records is a valid file of the records before the cut."""
     path = record_sets.write_file(tmp_path / "set.tfrecord", TINY)
     good, starts = path.read_bytes(), _boundaries(path)
     for length in range(1, len(good)):
@@ -139,8 +139,8 @@ def test_every_cut_is_noticed_but_for_those_between_records(tmp_path: Path) -> N
             assert f"record {number} of {path}, at byte {starts[number - 1]}," in caught.value.expected
 
 
-def test_a_cut_between_records_is_noticed_where_the_number_is_known(tmp_path: Path) -> None:
-    """Data sets that say how many records a shard has are held to it."""
+def test_a_cut_between_records_is_noticed_where_the_count_is_known(tmp_path: Path) -> None:
+    """A data set that states the number of records of a shard must have as many."""
     path = record_sets.write_file(tmp_path / "set.tfrecord", TINY)
     whole = RecordSet("tfrecord", "set", (path,), SLIM, counts=(3,))
     assert len(open_records(whole, None).pictures()) == 3
@@ -150,8 +150,8 @@ def test_a_cut_between_records_is_noticed_where_the_number_is_known(tmp_path: Pa
 
 
 @pytest.mark.parametrize("compression", ["GZIP", "ZLIB"])
-def test_a_compressed_file_is_refused_by_name(compression: str, tmp_path: Path) -> None:
-    """TensorFlow reads these only where it is told to; a record cannot be found again in one."""
+def test_a_compressed_file_is_refused(compression: str, tmp_path: Path) -> None:
+    """The error names the compression. A record in such a file cannot be read by its offset."""
     path = record_sets.write_file(tmp_path / "validation.tfrecord", TINY, compression)
     with pytest.raises(
         InputError, match=f"without compression; found one that looks compressed with {compression.lower()}"
@@ -160,8 +160,8 @@ def test_a_compressed_file_is_refused_by_name(compression: str, tmp_path: Path) 
     assert e.value.status == 3
 
 
-def test_memory_stays_flat(tmp_path: Path) -> None:
-    """A file of 64 MB is read a record at a time."""
+def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
+    """A file of 64 MB is read one record at a time."""
     path = record_sets.write_file(tmp_path / "large.tfrecord", [bytes([number]) * (1 << 20) for number in range(64)])
     tracemalloc.start()
     try:
@@ -172,7 +172,7 @@ def test_memory_stays_flat(tmp_path: Path) -> None:
     assert peak < 8 << 20
 
 
-# The same pictures, however they are divided
+# The division into shards does not matter
 
 
 @pytest.fixture(scope="module")
@@ -183,10 +183,10 @@ def synset_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(shards=st.integers(1, 40), chance=st.randoms(use_true_random=False))
-def test_the_division_into_shards_does_not_show(
+def test_pictures_do_not_depend_on_the_division_into_shards(
     shards: int, chance: random.Random, synset_folder: Path, tmp_path: Path
 ) -> None:
-    """Ids, digests, labels and the selection are those of any other division, in any order of the records."""
+    """Ids, digests, labels and the selection are equal for any number of shards and any order of records."""
     folder = tmp_path / f"{shards}-{chance.random()}"
     records = record_sets.slim_of_folder(synset_folder)
     record_sets.write_shards(tmp_path / "one", "validation", records, 1)
@@ -198,8 +198,8 @@ def test_the_division_into_shards_does_not_show(
     shutil.rmtree(folder)
 
 
-def test_the_selection_is_that_of_the_pictures_as_files(synset_folder: Path, tmp_path: Path) -> None:
-    """TF-Slim's records and the synset folders they were made from choose the same pictures, in the same order."""
+def test_records_are_selected_like_the_files_they_were_made_from(synset_folder: Path, tmp_path: Path) -> None:
+    """TF-Slim's records and the synset folders give the same pictures in the same order."""
     record_sets.write_shards(tmp_path / "slim", "validation", record_sets.slim_of_folder(synset_folder), 4)
     source, folder = opened(tmp_path / "slim"), FolderSource(synset_folder)
     for seed in (0, 3):
@@ -211,10 +211,8 @@ def test_the_selection_is_that_of_the_pictures_as_files(synset_folder: Path, tmp
 
 @settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(shards=st.integers(1, 12), chance=st.randoms(use_true_random=False))
-def test_pictures_without_names_do_not_depend_on_shards_either(
-    shards: int, chance: random.Random, tmp_path: Path
-) -> None:
-    """The published recipe's records have no file names; the digest of the picture is the id."""
+def test_pictures_without_names_do_not_depend_on_shards(shards: int, chance: random.Random, tmp_path: Path) -> None:
+    """The published recipe's records have no file names; the digest of a picture is its id."""
     folder = tmp_path / f"{shards}-{chance.random()}"
     records = {digest_bytes(pictures.jpeg(n)): plain(pictures.jpeg(n), n) for n in range(12)}
     record_sets.write_shards(folder, "validation", chance.sample([*records.values()], 12), shards)
@@ -223,8 +221,8 @@ def test_pictures_without_names_do_not_depend_on_shards_either(
     shutil.rmtree(folder)
 
 
-def test_the_published_layout_is_found_from_the_folder_above(tmp_path: Path) -> None:
-    """`data/validation_data/validation-*`, whatever follows the dash."""
+def test_the_published_layout_is_found_from_its_parent_folder(tmp_path: Path) -> None:
+    """`data/validation_data/validation-*`, with any text after the dash."""
     folder = tmp_path / "data" / "validation_data"
     for number, name in enumerate(("validation-0", "validation-00001-of-00002x", "validation-b")):
         record_sets.write_file(folder / name, [plain(pictures.jpeg(number), number)])
@@ -233,7 +231,7 @@ def test_the_published_layout_is_found_from_the_folder_above(tmp_path: Path) -> 
 
 
 def test_a_source_survives_pickling_and_reads_the_same(synset_folder: Path, tmp_path: Path) -> None:
-    """Workers get a copy."""
+    """Worker processes get a pickled copy."""
     record_sets.write_shards(tmp_path / "slim", "train", record_sets.slim_of_folder(synset_folder), 3)
     source = opened(tmp_path / "slim")
     copy = pickle.loads(pickle.dumps(source))
@@ -246,7 +244,7 @@ def test_a_source_survives_pickling_and_reads_the_same(synset_folder: Path, tmp_
 
 @pytest.mark.slow
 def test_records_calibrate_to_the_bytes_of_the_folder(synset_folder: Path, tmp_path: Path) -> None:
-    """The whole build over two processes: the same INT8 model, ranges and figures as from the files."""
+    """A whole build with two processes gives the same INT8 model, ranges and figures as from the files."""
     record_sets.write_shards(tmp_path / "slim", "validation", record_sets.slim_of_folder(synset_folder), 4)
     results = []
     for images in (synset_folder, tmp_path / "slim"):
@@ -258,7 +256,7 @@ def test_records_calibrate_to_the_bytes_of_the_folder(synset_folder: Path, tmp_p
         figures = [
             line
             for line in (folder / "evaluate.json").read_text().splitlines()
-            if not any(name in line for name in ('"source"', '"pictures_sha256"'))  # they tell of ids
+            if not any(name in line for name in ('"source"', '"pictures_sha256"'))  # they depend on ids
         ]
         ranges = (folder / "calibration" / "ranges.json").read_bytes()
         results.append((next(folder.glob("*.tflite")).read_bytes(), ranges, figures))
@@ -266,7 +264,7 @@ def test_records_calibrate_to_the_bytes_of_the_folder(synset_folder: Path, tmp_p
 
 
 @pytest.mark.shared
-def test_real_pictures_as_records_are_chosen_like_the_files(shared: Path, tmp_path: Path) -> None:
+def test_real_pictures_as_records_are_selected_like_the_files(shared: Path, tmp_path: Path) -> None:
     """700 pictures in seven shards: 500 to calibrate and 200 to evaluate, the same as from their folders."""
     folder = shared / "imagenet_sample"
     record_sets.write_shards(tmp_path / "slim", "validation", record_sets.slim_of_folder(folder), 7)
@@ -278,7 +276,7 @@ def test_real_pictures_as_records_are_chosen_like_the_files(shared: Path, tmp_pa
 
 
 def test_an_unreadable_picture_is_named_with_its_place(tmp_path: Path) -> None:
-    """Nobody finds a picture in a shard by its name alone."""
+    """The name alone does not say in which record of which shard it is."""
     cut = pictures.jpeg(2)[:-900]
     source = single(
         tmp_path / "x.tfrecord", [plain(pictures.jpeg(1), 0), plain(cut, 1, **{"image/filename": b"cut.JPEG"})]
@@ -291,7 +289,7 @@ def test_an_unreadable_picture_is_named_with_its_place(tmp_path: Path) -> None:
 
 
 def test_labels_are_those_of_the_synset(tmp_path: Path) -> None:
-    """TF-Slim's synset tells more than a number whose base nobody knows."""
+    """A synset is unambiguous; a number may count from 0 or from 1."""
     records = [
         record_sets.slim(pictures.jpeg(n), record_sets.synset(label), f"{n}.JPEG")
         for n, label in enumerate((2, 999, 500))
@@ -309,21 +307,21 @@ def test_labels_are_those_of_the_synset(tmp_path: Path) -> None:
         ((3, 5), 1, (3, 5)),
     ],
 )
-def test_the_first_class_is_found_out_or_told(
+def test_the_label_base_is_inferred_or_given(
     numbers: tuple[int, ...], base: int | None, classes: tuple[int, ...], tmp_path: Path
 ) -> None:
-    """A 0 or a 1000 tells; otherwise --label-base does."""
+    """A label 0 or 1000 decides the base; otherwise --label-base does."""
     source = single(tmp_path / "x.tfrecord", [plain(b"%d" % n, n) for n in numbers], base)
     assert tuple(picture.label for picture in source.pictures()) == classes
 
 
-def test_nothing_that_tells_the_first_class_is_an_error(tmp_path: Path) -> None:
-    """Every accuracy would be wrong by one class."""
+def test_an_ambiguous_label_base_is_an_error(tmp_path: Path) -> None:
+    """With the wrong base, every label would be wrong by one class."""
     with pytest.raises(InputError, match="--label-base 0 or --label-base 1"):
         single(tmp_path / "x.tfrecord", [plain(b"a", 3), plain(b"b", 5)])
 
 
-def test_official_names_tell_the_first_class(tmp_path: Path) -> None:
+def test_official_names_decide_the_label_base(tmp_path: Path) -> None:
     """The classes of the official validation pictures are known."""
     known = [(name, label) for name, label in list(validation_classes().items())[:4]]
     records = [plain(name.encode(), label - 1, **{"image/filename": name.encode()}) for name, label in known]
@@ -331,7 +329,7 @@ def test_official_names_tell_the_first_class(tmp_path: Path) -> None:
 
 
 def test_a_picture_may_have_no_label(tmp_path: Path) -> None:
-    """-1, an empty feature and none at all say that nobody knows; an official name knows better."""
+    """-1, an empty feature and a missing one mean that it is unknown; an official name still gives the class."""
     official, label = next(iter(validation_classes().items()))
     empty = record_sets.example({"image/encoded": b"b", "image/class/label": []})
     records = [plain(b"a", -1), empty, plain(b"c", None), plain(b"d", -1, **{"image/filename": official.encode()})]
@@ -339,8 +337,8 @@ def test_a_picture_may_have_no_label(tmp_path: Path) -> None:
     assert labels == [None, None, None, label]
 
 
-def test_a_set_without_labels_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """They calibrate; but whoever expects a top-1 should know at once, and not from a card."""
+def test_a_set_without_labels_gives_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It can calibrate, but has no top-1. A set with some labels gives no warning."""
     single(tmp_path / "some.tfrecord", [plain(b"a", None), plain(b"b", 0)])
     assert caplog.records == []
     source = single(tmp_path / "none.tfrecord", [plain(b"a", None), plain(b"b", -1)])
@@ -364,19 +362,19 @@ def test_a_set_without_labels_is_warned_of(tmp_path: Path, caplog: pytest.LogCap
     ([plain(b"a", 0, **{"image/filename": b"\xff"})], ("image/filename that is not UTF-8",)),
     ([], ("no record in 1 file",)),
 ])  # fmt: skip
-def test_what_a_record_cannot_mean_is_said(records: list[bytes], words: tuple[str, ...], tmp_path: Path) -> None:
-    """Labels out of range, features of another type or number, records of something else, an empty set."""
+def test_invalid_records_are_refused(records: list[bytes], words: tuple[str, ...], tmp_path: Path) -> None:
+    """Labels out of range, features of another type or count, records of other data, an empty set."""
     with pytest.raises(InputError) as caught:
         single(tmp_path / "x.tfrecord", records)
     for word in words:
         assert word in str(caught.value)
 
 
-# Pictures that stand twice
+# Duplicate pictures
 
 
-def test_a_file_name_that_stands_twice_is_an_error(tmp_path: Path) -> None:
-    """Both places are named, whatever the pictures are."""
+def test_a_duplicate_file_name_is_an_error(tmp_path: Path) -> None:
+    """Both records are named, whether or not the pictures differ."""
     named = {"image/filename": b"same.JPEG"}
     record_sets.write_file(tmp_path / "validation-00000-of-00002", [plain(b"a", 0, **named)])
     record_sets.write_file(tmp_path / "validation-00001-of-00002", [plain(b"b", 0), plain(b"a", 0, **named)])
@@ -386,16 +384,16 @@ def test_a_file_name_that_stands_twice_is_an_error(tmp_path: Path) -> None:
     assert f"record 2 of {tmp_path / 'validation-00001-of-00002'}" in caught.value.found
 
 
-def test_a_nameless_picture_that_stands_twice_is_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """With one label it is one picture, and a warning counts the others."""
+def test_a_duplicate_picture_without_a_name_counts_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """If the labels agree it is one picture, and a warning counts the duplicates."""
     source = single(tmp_path / "x.tfrecord", [plain(b"a", 0), plain(b"b", 1), plain(b"a", 0), plain(b"a", 0)])
     assert len(source.pictures()) == 2
     (warning,) = caplog.records
     assert warning.getMessage().startswith("2 records in")
 
 
-def test_a_nameless_picture_with_two_labels_is_an_error(tmp_path: Path) -> None:
-    """One of them must be wrong."""
+def test_a_duplicate_picture_with_two_labels_is_an_error(tmp_path: Path) -> None:
+    """One of the labels must be wrong."""
     with pytest.raises(InputError, match=f"{digest_bytes(b'a')} as 0 and as 4"):
         single(tmp_path / "x.tfrecord", [plain(b"a", 0), plain(b"a", 4)])
 
@@ -419,14 +417,14 @@ def fill(folder: Path, *names: str) -> Path:
     (["validation-1", "validation-x"], {"validation": 2}),
     (["notes.txt", "train.csv", ".validation-00000-of-00001", "validation-1.idx", "a.tfrecord.idx"], {}),
 ], ids=str)  # fmt: skip
-def test_splits_are_told_by_names(names: list[str], splits: dict[str, int], tmp_path: Path) -> None:
-    """TF-Slim's, TFDS's, the published recipe's, and a suffix."""
+def test_splits_are_inferred_from_file_names(names: list[str], splits: dict[str, int], tmp_path: Path) -> None:
+    """The names of TF-Slim, of TFDS and of the published recipe, and names with a suffix."""
     fill(tmp_path, *names)
     assert {split: len(files) for split, files in find_splits(tmp_path).items()} == splits
 
 
 def test_the_split_is_chosen(tmp_path: Path) -> None:
-    """The only one, else validation, else the one asked for, else an error that names the flag and the splits."""
+    """The requested split, the only one, or validation; otherwise an error names --split and the splits."""
     only = fill(tmp_path / "only", "train-00000-of-00001")
     both = fill(tmp_path / "both", "train-00000-of-00001", "validation-00000-of-00001")
     neither = fill(tmp_path / "neither", "train-00000-of-00001", "test-00000-of-00001")
@@ -442,7 +440,7 @@ def test_the_split_is_chosen(tmp_path: Path) -> None:
 
 
 def test_a_missing_shard_is_named(tmp_path: Path) -> None:
-    """The names say how many there were; other splits do not matter."""
+    """The file names state the number of shards; missing shards of other splits do not matter."""
     fill(tmp_path, *(f"validation-{n:05d}-of-00008" for n in (0, 1, 2, 4, 5, 7)), "train-00000-of-00002")
     with pytest.raises(
         InputError, match=r"all 8 shards of validation; found 6: no validation-00003-of-00008, nor 1 other"
@@ -451,13 +449,13 @@ def test_a_missing_shard_is_named(tmp_path: Path) -> None:
 
 
 def test_two_divisions_in_one_folder_are_an_error(tmp_path: Path) -> None:
-    """They would be the same pictures twice."""
+    """They would hold the same pictures twice."""
     with pytest.raises(InputError, match="shards of 1 and of 2"):
         check_complete(find_splits(fill(tmp_path, "v-00000-of-00001", "v-00000-of-00002"))["v"])
 
 
-def test_pictures_come_before_records(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """As the published recipe leaves them: both in one folder. The warning says how to have the records."""
+def test_picture_files_are_preferred_to_records(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The published recipe leaves both in one folder. The warning says how to choose the records."""
     folder = tmp_path / "validation_data"
     fill(folder, "validation-00000-of-00001")
     (folder / "validation_images").mkdir()
@@ -469,8 +467,8 @@ def test_pictures_come_before_records(tmp_path: Path, caplog: pytest.LogCaptureF
     assert len(caplog.records) == 1
 
 
-def test_options_that_say_nothing_are_bad_usage(tmp_path: Path) -> None:
-    """A label file for records, a split of a folder of pictures or of a single file."""
+def test_options_without_effect_are_invalid_usage(tmp_path: Path) -> None:
+    """A label file for records; a split of a folder of pictures or of a single file."""
     records = fill(tmp_path / "records", "validation-00000-of-00001")
     folder = pictures.write_folder(tmp_path / "pictures", 2)
     for path, option in (
@@ -496,14 +494,14 @@ def listed(tmp_path: Path) -> tuple[Path, RecordSource]:
 
 
 def replaced(path: Path, records: list[bytes]) -> None:
-    """Writes other records into a file, and gives it the time it had."""
+    """Writes other records into a file and restores its modification time."""
     state = path.stat()
     record_sets.write_file(path, records)
     os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
 
 
 def test_a_shard_that_disappears_is_named(listed: tuple[Path, RecordSource]) -> None:
-    """Between listing and reading anything can happen."""
+    """It is removed after the listing and before a picture is read."""
     path, source = listed
     path.unlink()
     with pytest.raises(InputError, match=f"to read the records in {path}; found No such file"):
@@ -511,10 +509,10 @@ def test_a_shard_that_disappears_is_named(listed: tuple[Path, RecordSource]) -> 
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_a_shard_that_disappears_half_way_ends_the_measuring(
+def test_a_shard_that_disappears_after_the_selection_stops_the_measurement(
     jobs: int, small_float: bytes, synset_folder: Path, tmp_path: Path
 ) -> None:
-    """It was there when the pictures were chosen; the error comes out of a worker process whole."""
+    """The error of a worker process arrives unchanged."""
     _, second, _ = record_sets.write_shards(
         tmp_path / "slim", "validation", record_sets.slim_of_folder(synset_folder), 3
     )
@@ -527,7 +525,7 @@ def test_a_shard_that_disappears_half_way_ends_the_measuring(
 
 @pytest.mark.parametrize("how", ["shorter", "damaged", "another picture", "no picture"])
 def test_a_shard_that_changes_is_named(how: str, listed: tuple[Path, RecordSource]) -> None:
-    """A record is checked again when it is read; the picture must be the one that was listed."""
+    """A record is checked again when it is read: it must hold the picture that was listed."""
     path, source = listed
     good = path.read_bytes()
     if how == "shorter":
@@ -543,19 +541,19 @@ def test_a_shard_that_changes_is_named(how: str, listed: tuple[Path, RecordSourc
 
 
 def test_a_manifest_of_other_pictures_is_refused(listed: tuple[Path, RecordSource]) -> None:
-    """An id the set does not have is bad input, not a crash."""
+    """An id that the set does not have is an error about the input, not a crash."""
     with pytest.raises(InputError, match=r"n01440764/x\.JPEG in"):
         listed[1].encoded("n01440764/x.JPEG")
 
 
 def kept_index(cache: Path) -> Path:
-    """The one index in the cache."""
+    """The only index in the cache."""
     (path,) = (cache / "indexes").iterdir()
     return path
 
 
 def test_a_listed_set_is_not_read_again(listed: tuple[Path, RecordSource]) -> None:
-    """While names, sizes and times are the same, the index is believed."""
+    """The index is used while file names, sizes and times are unchanged. Reading would show a progress bar."""
     path, source = listed
 
     def bar(description: str, total: int | None) -> NoReturn:
@@ -565,7 +563,7 @@ def test_a_listed_set_is_not_read_again(listed: tuple[Path, RecordSource]) -> No
 
 
 def test_a_changed_set_is_read_again(listed: tuple[Path, RecordSource], cache: Path) -> None:
-    """Another time or size is enough, and no second index is left."""
+    """Another time or size is enough, and the new index replaces the old one."""
     path, _ = listed
     replaced(path, [plain(bytes([n]) * 40, n) for n in (0, 5, 6)])
     os.utime(path, ns=(0, 1))
@@ -573,8 +571,8 @@ def test_a_changed_set_is_read_again(listed: tuple[Path, RecordSource], cache: P
     kept_index(cache)
 
 
-def test_a_file_of_the_same_size_and_time_is_listed_anew(listed: tuple[Path, RecordSource]) -> None:
-    """As a copy that keeps times leaves it: the index is not believed because the two agree."""
+def test_a_replaced_file_of_the_same_size_and_time_is_listed_again(listed: tuple[Path, RecordSource]) -> None:
+    """A copy that preserves times leaves such a file: equal size and time do not make the index valid."""
     path = listed[0]
     before = path.stat()
     replaced(path, [plain(bytes([n]) * 40, n) for n in (2, 1, 0)])
@@ -585,7 +583,7 @@ def test_a_file_of_the_same_size_and_time_is_listed_anew(listed: tuple[Path, Rec
 
 
 def test_a_damaged_index_is_made_again(listed: tuple[Path, RecordSource], cache: Path) -> None:
-    """Every byte of it counts: whichever is another, or missing, the set is listed anew and the index restored."""
+    """After a change of any byte, or with bytes missing, the set is listed again and the index restored."""
     path, source = listed
     kept = kept_index(cache)
     good = kept.read_bytes()
@@ -596,15 +594,15 @@ def test_a_damaged_index_is_made_again(listed: tuple[Path, RecordSource], cache:
         assert kept.read_bytes() == good
 
 
-def test_a_cache_that_cannot_be_written_is_no_error(tmp_path: Path, cache: Path) -> None:
-    """It costs time and nothing else."""
+def test_a_cache_that_cannot_be_written_is_not_an_error(tmp_path: Path, cache: Path) -> None:
+    """The set is listed without an index."""
     cache.write_text("a file where the folder should be")
     assert len(single(tmp_path / "x.tfrecord", TINY).pictures()) == 3
     assert cache.is_file()
 
 
-def test_a_synset_that_is_none_of_the_thousand_is_refused(tmp_path: Path) -> None:
-    """The number beside it counts other classes, and was taken for one of these."""
+def test_a_synset_outside_the_thousand_is_refused(tmp_path: Path) -> None:
+    """The number beside it belongs to another list of classes. The synset `?` means none, so the number counts."""
     other = {"image/class/synset": b"n99999999"}
     with pytest.raises(InputError, match="one of the 1000 synsets; found 'n99999999' for"):
         single(tmp_path / "x.tfrecord", [*TINY, plain(b"x", 5, **other)])
@@ -614,8 +612,8 @@ def test_a_synset_that_is_none_of_the_thousand_is_refused(tmp_path: Path) -> Non
     assert label == 1
 
 
-def test_a_shard_without_a_record_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A copy that failed leaves a file of no bytes, which is a whole file of no records."""
+def test_a_shard_without_records_gives_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A copy that failed can leave an empty file, which is a valid file without records."""
     record_sets.write_shards(tmp_path, "validation", TINY, 2)
     open_source(str(tmp_path), Reading())
     assert caplog.text == ""
@@ -626,7 +624,7 @@ def test_a_shard_without_a_record_is_warned_of(tmp_path: Path, caplog: pytest.Lo
 
 
 def test_options_do_not_enter_the_index(listed: tuple[Path, RecordSource], tmp_path: Path) -> None:
-    """The same index serves whatever --label-base says."""
+    """One index serves both values of --label-base."""
     path = listed[0]
     record_sets.write_file(path, [plain(b"a", 3)])
     assert [picture.label for picture in opened(path, label_base=0).pictures()] == [4]
@@ -638,7 +636,7 @@ def test_options_do_not_enter_the_index(listed: tuple[Path, RecordSource], tmp_p
 
 @pytest.fixture
 def errors(tmp_path: Path) -> dict[str, Path]:
-    """Sets that cannot be used."""
+    """Record files and folders that cannot be used."""
     good = record_sets.write_file(tmp_path / "good.tfrecord", TINY).read_bytes()
     cut = tmp_path / "cut.tfrecord"
     cut.write_bytes(good[:-5])
@@ -659,6 +657,6 @@ def test_bad_records_are_bad_input(kind: str, words: tuple[str, ...], errors: di
     assert_nothing_written(tmp_path / "out")
 
 
-def test_a_split_of_procedural_pictures_is_bad_usage(tmp_path: Path) -> None:
+def test_a_split_of_procedural_pictures_is_invalid_usage(tmp_path: Path) -> None:
     """Status 2."""
     assert_one_error(run(*small("calibrate", tmp_path / "out", split="validation")), 2, "no --split with procedural")

@@ -1,4 +1,4 @@
-"""Ranges recovered from model files: what a publisher's converter wrote, and what our own build wrote."""
+"""Ranges recovered from models: from those of a publisher's converter, and from those of our own build."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Spans = dict[str, tuple[float, float]]
 
 RECIPE = Recipe(SMALL, Checkpoint("seeded", seed=1), Calibration("ranges"), Evaluation("folder"), Preprocess(), ())
 ORDERS = [Order("blocks", ends, quantizer) for ends in ("int8", "uint8", "float32") for quantizer in ("new", "old")]
-# Nothing in a model depends on a range of these.
+# No byte of a model depends on the range of these activations.
 LEFT_OUT = {
     "MobilenetV2/Logits/AvgPool": "AVERAGE_POOL_2D",
     "MobilenetV2/Predictions/Reshape": "RESHAPE",
@@ -44,7 +44,7 @@ LEFT_OUT = {
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory, small_weights: dict[str, Array]) -> dict[Order, bytes]:
-    """The smallest network as today's TensorFlow quantizes it, with every kind of ends and both quantizers."""
+    """The smallest network quantized by today's TensorFlow, with every type of input and both quantizers."""
     graph = architecture.frozen_graph(SMALL, small_weights)
     return publish(graph, SMALL, ORDERS, tmp_path_factory.mktemp("published"))
 
@@ -64,13 +64,13 @@ def random_spans(float_model: bytes, seed: int) -> Spans:
 
 
 def table_of(published: bytes, float_model: bytes) -> range_tables.Ranges:
-    """What `recover` writes."""
+    """The range table that `recover` writes for a model."""
     recovered = recover_view.ranges_of(published, "the model", SMALL)
     return recover_view.as_table(recovered, published, RECIPE, float_model, "0" * 64)
 
 
 def scales(model: bytes) -> list[object]:
-    """Scale and zero point of the input and of each operator's output, without conversions at the ends."""
+    """Scale and zero point of the input and of each operator's output, without conversions of input and output."""
     view = read_model(model)
     operators = network_operators(view)
     return [view.tensors[index].quantization for index in (operators[0].inputs[0], *(o.outputs[0] for o in operators))]
@@ -80,15 +80,17 @@ def scales(model: bytes) -> list[object]:
 def test_our_build_with_a_recovered_table_has_the_published_scales(
     order: Order, published: dict[Order, bytes], small_float: bytes
 ) -> None:
-    """Every activation's scale and zero point, to the last bit, whichever quantizer and ends the publisher chose."""
+    """Every scale and zero point is equal to the last bit, for both quantizers and every type of input."""
     table = table_of(published[order], small_float)
     assert scales(convert.quantize(small_float, table.spans)) == scales(published[order])
     generation = recover(read_model(published[order]), "the model").generation
     assert generation is (Generation.TODAY if order.quantizer == "new" else Generation.STORED)
 
 
-def test_what_no_byte_depends_on_is_named_and_left_out(published: dict[Order, bytes], small_float: bytes) -> None:
-    """The pool, the reshape and the softmax have no range in the table; all others have one."""
+def test_ranges_that_no_byte_depends_on_are_left_out_with_the_reason(
+    published: dict[Order, bytes], small_float: bytes
+) -> None:
+    """The pool, the reshape and the softmax have no range in the table; all other activations have one."""
     table = table_of(published[ORDERS[0]], small_float)
     assert tuple(table.spans) == convert.activations_with_a_range(small_float)
     assert table.left_out == {
@@ -96,10 +98,10 @@ def test_what_no_byte_depends_on_is_named_and_left_out(published: dict[Order, by
     }
 
 
-def test_of_the_old_quantizer_every_range_it_wrote_down_is_taken(
+def test_every_range_that_the_old_quantizer_stored_is_recovered(
     published: dict[Order, bytes], small_float: bytes
 ) -> None:
-    """That of the pool among them: the old quantizer looked at it; and the others are left out for the same reason."""
+    """It also stored the range of the pool. The others are left out because no byte depends on them."""
     table = table_of(published[ORDERS[1]], small_float)
     assert "MobilenetV2/Logits/AvgPool" in table.spans
     assert table.spans.keys() | table.left_out.keys() == convert.activations(small_float).keys()
@@ -108,23 +110,21 @@ def test_of_the_old_quantizer_every_range_it_wrote_down_is_taken(
 
 @settings(max_examples=6)
 @given(seed=st.integers(0, 2**32 - 1))
-def test_our_own_model_is_built_again_from_itself(seed: int, small_float: bytes) -> None:
-    """Whatever the ranges were, those recovered from the model give its bytes."""
+def test_our_own_model_is_reproduced_from_its_recovered_ranges(seed: int, small_float: bytes) -> None:
+    """Whatever the ranges were, those recovered from the model give the same bytes."""
     model = convert.quantize(small_float, random_spans(small_float, seed))
     assert convert.quantize(small_float, table_of(model, small_float).spans) == model
 
 
 @pytest.mark.parametrize("spans", [(0.0, 0.0), (-1e-9, 1e-9), (0.0, 1e-6), (2.0, 2.0), (-1e4, 1e4)])
-def test_ranges_of_a_network_that_does_next_to_nothing_are_recovered(
-    spans: tuple[float, float], small_float: bytes
-) -> None:
-    """The same where every activation is empty, tiny, off zero or huge."""
+def test_degenerate_ranges_are_recovered(spans: tuple[float, float], small_float: bytes) -> None:
+    """The model is reproduced if every range is empty, tiny, away from zero or huge."""
     model = convert.quantize(small_float, dict.fromkeys(convert.activations_with_a_range(small_float), spans))
     assert convert.quantize(small_float, table_of(model, small_float).spans) == model
 
 
-def test_a_scale_that_no_range_gives_is_named_and_no_range_invented(small_float: bytes) -> None:
-    """The activation is left out with the reason, and a build with the table refuses by that name."""
+def test_a_scale_that_no_range_gives_is_left_out_with_the_reason(small_float: bytes) -> None:
+    """A build with this table is refused, and the error names the activation."""
     model = convert.quantize(small_float, random_spans(small_float, 1))
 
     def change(tree: Any) -> None:
@@ -220,7 +220,7 @@ def _weights_left_out(tree: Any) -> None:
 def test_a_model_that_is_not_full_integer_is_bad_input(
     command: str, change: Callable[[Any], None], words: str, own: bytes, tmp_path: Path
 ) -> None:
-    """Scales by the channel, none, or not a number; no operators, operands or ends: status 3 and one line."""
+    """Per-channel, missing or invalid scales; missing operators, operands, inputs or outputs: status 3, one line."""
     path = tmp_path / "published.tflite"
     path.write_bytes(edited(own, change))
     assert_one_error(run(command, *small_flags(command, path, tmp_path)), 3, "published.tflite", words)
@@ -234,12 +234,12 @@ def own(small_float: bytes) -> bytes:
 
 
 def small_flags(command: str, path: Path, folder: Path) -> list[object]:
-    """The arguments after the command, for the seeded small network; nothing is written but below the folder."""
+    """Arguments after the command, for the seeded small network; all output goes below the folder."""
     flags: list[object] = [path, "--model", "0.35_96", "--checkpoint", "seeded"]
     return [*flags, "--out", folder / "out", "--output", folder / "table.json"] if command == "recover" else flags
 
 
-def _float16(small_weights: dict[str, Array], kind: str) -> bytes:
+def _with_float_activations(small_weights: dict[str, Array], kind: str) -> bytes:
     """The small network with weights of 16 or 8 bits and float activations, by TensorFlow's own converter."""
     import tempfile
 
@@ -259,14 +259,14 @@ def _float16(small_weights: dict[str, Array], kind: str) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def strangers(
+def other_files(
     tmp_path_factory: pytest.TempPathFactory,
     small_weights: dict[str, Array],
     small_float: bytes,
     own: bytes,
 ) -> Path:
-    """A folder of files that are no full-integer model of the small network."""
-    folder = tmp_path_factory.mktemp("strangers")
+    """A folder of files that are not full-integer models of the small network."""
+    folder = tmp_path_factory.mktemp("other_files")
     contents = {
         "cut": own[: len(own) // 2],
         "empty": b"",
@@ -275,8 +275,8 @@ def strangers(
         "pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 4020936\n",
         "page": b"<!DOCTYPE html><html></html>",
         "float": small_float,
-        "float16": _float16(small_weights, "float16"),
-        "dynamic range": _float16(small_weights, "dynamic range"),
+        "float16": _with_float_activations(small_weights, "float16"),
+        "dynamic range": _with_float_activations(small_weights, "dynamic range"),
         "tiny": tiny_model("int8"),
     }
     for name, content in contents.items():
@@ -304,17 +304,17 @@ def strangers(
     ],
 )
 def test_a_file_that_is_no_full_integer_model_is_bad_input(
-    command: str, name: str, words: str, strangers: Path, tmp_path: Path
+    command: str, name: str, words: str, other_files: Path, tmp_path: Path
 ) -> None:
-    """Cut, empty, foreign, a pointer, floats, another network or no file: status 3, one line, nothing written."""
-    result = run(command, *small_flags(command, strangers / name, tmp_path))
-    assert_one_error(result, 3, str(strangers / name), words)
+    """Truncated, empty, not a model, float, of another network, or missing: status 3, one line, nothing written."""
+    result = run(command, *small_flags(command, other_files / name, tmp_path))
+    assert_one_error(result, 3, str(other_files / name), words)
     assert not list(tmp_path.rglob("*"))
 
 
 @pytest.mark.parametrize("command", ["recover", "prove"])
 def test_another_member_of_the_family_is_named(command: str, own: bytes, tmp_path: Path) -> None:
-    """A model of another width or resolution is told from one of another network, and its --model is said."""
+    """For a model of another width or resolution, the error names its --model."""
     path = tmp_path / "published.tflite"
     path.write_bytes(own)
     flags = small_flags(command, path, tmp_path)
@@ -324,8 +324,8 @@ def test_another_member_of_the_family_is_named(command: str, own: bytes, tmp_pat
         assert_one_error(run(command, *flags), 3, *words)
 
 
-def test_a_published_model_is_built_again_on_the_command_line(small_build: Request, tmp_path: Path) -> None:
-    """`recover`, then `quantize --ranges` with its table: the bytes of the model that was published."""
+def test_a_published_model_is_reproduced_on_the_command_line(small_build: Request, tmp_path: Path) -> None:
+    """`recover`, then `quantize --ranges` with its table, gives the bytes of the published model."""
     published = tmp_path / "published.tflite"
     next(small_build.out.rglob("*_INT8.tflite")).replace(published)
     flags = small_flags("recover", published, tmp_path)
@@ -345,8 +345,8 @@ def test_a_published_model_is_built_again_on_the_command_line(small_build: Reque
     assert model.read_bytes() == published.read_bytes()
 
 
-def test_a_table_of_the_users_is_never_replaced(small_build: Request, tmp_path: Path) -> None:
-    """Another file at --output is kept and said; the same table is no fault."""
+def test_recover_never_replaces_a_file_of_the_user(small_build: Request, tmp_path: Path) -> None:
+    """Other content at --output is kept and reported; the same table is not an error."""
     (published,) = small_build.out.rglob("*_INT8.tflite")
     flags = small_flags("recover", published, tmp_path)
     (tmp_path / "table.json").write_text("mine")

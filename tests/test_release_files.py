@@ -1,4 +1,4 @@
-"""The files that a release and its hosting read: changelog, citation, and the workflow of continuous integration."""
+"""Files for a release and its hosting site: the changelog, the citation and the CI workflow."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[1]
-# Every key that Citation File Format 1.2.0 asks for, and the types of reference that are used.
+# Every key that Citation File Format 1.2.0 requires, and the types of reference that are used.
 CITATION_KEYS = {"cff-version", "message", "title", "authors"}
 REFERENCE_KEYS = {"type", "title", "authors"}
 REFERENCE_TYPES = {"conference-paper", "software"}
 
 
 def project(key: str) -> str:
-    """A value of the project's metadata; Python 3.10 has no reader of TOML."""
+    """A value from pyproject.toml, found by a pattern: Python 3.10 has no TOML parser."""
     found = re.search(rf'^{key} = "(.*)"$', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), flags=re.MULTILINE)
     assert found
     return found[1]
 
 
 def document(path: str) -> dict[Any, Any]:
-    """A file of YAML."""
+    """The content of a YAML file."""
     read = yaml.safe_load((ROOT / path).read_text(encoding="utf-8"))
     assert isinstance(read, dict)
     return read
@@ -41,8 +41,8 @@ def steps(workflow: dict[Any, Any]) -> list[dict[str, Any]]:
     return [step for job in workflow["jobs"].values() for step in job["steps"]]
 
 
-def test_the_changelog_has_the_version_of_the_project() -> None:
-    """At the top, under a heading of Keep a Changelog's form, with its kinds of changes alone."""
+def test_the_changelog_begins_with_the_version_of_the_project() -> None:
+    """Its headings and kinds of changes are those of Keep a Changelog."""
     text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     versions = re.findall(r"^## \[(.+?)\] - (Unreleased|\d{4}-\d\d-\d\d)$", text, flags=re.MULTILINE)
     assert versions[0][0] == project("version")
@@ -65,23 +65,23 @@ def test_the_citation_is_complete() -> None:
 
 
 def test_the_workflow_runs_targets_of_the_makefile(steps: list[dict[str, Any]]) -> None:
-    """Lint, both kinds of tests and the reproducibility check among them."""
+    """Lint, the fast tests, the slow tests and the reproducibility check, and no other."""
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
     named = {name for step in steps for name in re.findall(r"\bmake ([\w-]+)", step.get("run", ""))}
     assert named == {"lint", "test", "test-slow", "check"}
     assert named <= targets
 
 
-def test_the_workflow_installs_what_ci_installs(workflow: dict[Any, Any]) -> None:
-    """The packages of `.ci/run`, each of them, and no other."""
+def test_the_workflow_installs_the_packages_of_ci_run(workflow: dict[Any, Any]) -> None:
+    """All packages that `.ci/run` names, and no other."""
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     wanted = re.findall(r'^packages="(?:\$packages )?(.*)"$', script, flags=re.MULTILINE)
     given = workflow["env"]["PACKAGES"], workflow["env"]["OPTIONAL_PACKAGES"]
     assert sorted(" ".join(given).split()) == sorted(" ".join(wanted).split())
 
 
-def test_the_workflow_may_read_and_nothing_else(workflow: dict[Any, Any], steps: list[dict[str, Any]]) -> None:
-    """No job asks for more, every action has a version, and no checkout leaves its token behind."""
+def test_the_workflow_has_read_permission_only(workflow: dict[Any, Any], steps: list[dict[str, Any]]) -> None:
+    """No job asks for more, every action has a version, and no checkout keeps its token."""
     assert workflow["permissions"] == {"contents": "read"}
     assert not any("permissions" in job for job in workflow["jobs"].values())
     uses = [step for step in steps if "uses" in step]
@@ -90,10 +90,10 @@ def test_the_workflow_may_read_and_nothing_else(workflow: dict[Any, Any], steps:
     assert all(step["with"]["persist-credentials"] is False for step in checkouts)
 
 
-def test_the_workflow_caches_by_the_locks_and_knows_every_python(
+def test_the_workflow_caches_by_the_locks_and_tests_every_python(
     workflow: dict[Any, Any], steps: list[dict[str, Any]]
 ) -> None:
-    """From the oldest Python that the project takes to the newest."""
+    """From the oldest Python that the project supports to the newest."""
     paths = [step["with"]["cache-dependency-path"] for step in steps if "setup-python" in step.get("uses", "")]
     assert len(paths) == len(workflow["jobs"])
     assert set(paths) == {"requirements/*.lock"}

@@ -1,4 +1,4 @@
-"""Fetching pinned resources from a local server that misbehaves in every way a mirror has been seen to."""
+"""Fetching pinned resources from a local server with the faults of real mirrors."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ HALF = len(BODY) // 2
 
 
 @pytest.fixture(autouse=True)
-def _own_surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small pieces, short waits, and nothing of the machine's settings."""
+def _isolated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small blocks, and none of the machine's proxies, mirrors or caches."""
     monkeypatch.setattr(resources, "_BLOCK", 1000)
     monkeypatch.setenv("NO_PROXY", "*")
     for name in ("RECREATE_MODEL_MIRRORS", "RECREATE_MODEL_CACHE"):
@@ -46,12 +46,12 @@ def pinned(*urls: str, body: bytes = BODY) -> Resource:
 
 
 def quick(resource: Resource, cache: Path, **options: Callable[[int, int], None]) -> Path:
-    """Fetch without waiting between attempts."""
+    """Fetches without waiting between attempts."""
     return fetch(resource, cache, pause=lambda seconds: None, **options)
 
 
 def part_of(resource: Resource, cache: Path, content: bytes) -> Path:
-    """What an interrupted run left behind."""
+    """Writes the partial file that an interrupted run leaves."""
     cache.mkdir(exist_ok=True)
     path = cache_path(resource, cache)
     part = path.with_name(path.name + ".part")
@@ -60,7 +60,7 @@ def part_of(resource: Resource, cache: Path, content: bytes) -> Path:
 
 
 def refusal(resource: Resource, cache: Path) -> ResourceError:
-    """The one-line error with status 4 that fetching ends with, leaving nothing under the final name."""
+    """The error that fetching raises: one line, status 4, and no file under the final name."""
     with pytest.raises(ResourceError) as caught:
         quick(resource, cache)
     assert caught.value.status == 4
@@ -72,8 +72,8 @@ def refusal(resource: Resource, cache: Path) -> ResourceError:
 # The table, the cache and the mirrors
 
 
-def test_every_pinned_resource_is_whole() -> None:
-    """Every row has a size, a full hash, a secure URL, and a file name of its own."""
+def test_every_pinned_resource_is_complete() -> None:
+    """Every row has a size, a full digest, an https URL and a unique file name."""
     assert list(RESOURCES) == ["mobilenet_v2_1.0_224", "published-model", "published-input", "published-output"]
     for name, resource in RESOURCES.items():
         assert resource.name == name
@@ -83,7 +83,7 @@ def test_every_pinned_resource_is_whole() -> None:
     assert len({resource.file_name for resource in RESOURCES.values()}) == len(RESOURCES)
 
 
-def test_the_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_environment_sets_the_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """RECREATE_MODEL_CACHE names the cache; without it the user's cache folder is taken."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cache_folder().name == "recreate-model"
@@ -91,29 +91,29 @@ def test_the_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch
     assert cache_folder() == Path.home() / "models"
 
 
-def test_two_versions_of_a_file_lie_side_by_side(tmp_path: Path) -> None:
-    """A resource with the same file name and another hash has another place in the cache."""
+def test_two_versions_of_a_file_have_separate_paths(tmp_path: Path) -> None:
+    """A resource with the same file name and another digest has another path in the cache."""
     assert cache_path(pinned(), tmp_path) != cache_path(pinned(body=b"newer"), tmp_path)
 
 
 def test_the_users_mirrors_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    """RECREATE_MODEL_MIRRORS puts base URLs in front of the table's."""
+    """The base URLs in RECREATE_MODEL_MIRRORS come before the resource's own URLs."""
     monkeypatch.setenv("RECREATE_MODEL_MIRRORS", "http://one/ http://two/deep")
     assert mirrors(pinned("http://last/x")) == ("http://one/thing.bin", "http://two/deep/thing.bin", "http://last/x")
 
 
 def test_nothing_heavy_is_imported() -> None:
-    """Importing the module, as the command line's help does, loads no package that talks to the network."""
+    """Importing the module, as `--help` does, loads no large package."""
     heavy = "{'requests', 'pooch', 'rich'}"
     code = f"import sys, recreate_model.support.resources; sys.exit(bool({heavy} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-# What is believed
+# Files in the cache
 
 
 def test_a_missing_file_is_not_cached(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """An empty cache holds nothing, which is no reason for a warning."""
+    """An empty cache gives neither a file nor a warning."""
     assert cached(pinned(), tmp_path) is None
     assert not caplog.records
 
@@ -131,7 +131,7 @@ def test_a_missing_file_is_not_cached(tmp_path: Path, caplog: pytest.LogCaptureF
 def test_a_damaged_cached_file_is_reported_and_replaced(
     content: bytes, fault: str, server: LocalServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A cached file of the wrong size or content is not believed, is said to be damaged, and is fetched again."""
+    """A cached file of the wrong size or content is reported as damaged and fetched again."""
     resource = pinned(server.url)
     path = cache_path(resource, tmp_path)
     path.write_bytes(content)
@@ -140,14 +140,14 @@ def test_a_damaged_cached_file_is_reported_and_replaced(
     assert quick(resource, tmp_path).read_bytes() == BODY
 
 
-def test_a_folder_in_its_place_is_not_believed(tmp_path: Path) -> None:
-    """Something else under the file's name is no cached file."""
+def test_a_folder_in_place_of_a_file_is_not_cached(tmp_path: Path) -> None:
+    """Something else under the file's name is not a cached file."""
     cache_path(pinned(), tmp_path).mkdir()
     assert cached(pinned(), tmp_path) is None
 
 
 def test_a_file_is_fetched_once(server: LocalServer, tmp_path: Path) -> None:
-    """What was fetched is whole, and the second time no request is made and nothing is left but the file."""
+    """The second call makes no request, and no partial file is left."""
     resource = pinned(server.url)
     first = quick(resource, tmp_path / "deep" / "cache")
     assert first.read_bytes() == BODY
@@ -156,8 +156,8 @@ def test_a_file_is_fetched_once(server: LocalServer, tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("*.part"))
 
 
-def test_a_file_put_there_by_hand_is_used(tmp_path: Path) -> None:
-    """The right bytes under the right name need no network and no permission to write, whoever put them there."""
+def test_a_file_put_into_the_cache_by_hand_is_used(tmp_path: Path) -> None:
+    """The right bytes under the right name need no network and no write permission."""
     resource = pinned(unused_url())
     path = cache_path(resource, tmp_path)
     path.write_bytes(BODY)
@@ -165,10 +165,10 @@ def test_a_file_put_there_by_hand_is_used(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_file_is_on_the_disk_before_it_has_its_name(
+def test_a_file_is_flushed_to_disk_before_it_gets_its_name(
     server: LocalServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The content is flushed to the disk first, so that a power cut cannot leave a name without it."""
+    """After a power cut, a file under its final name is therefore complete."""
     resource = pinned(server.url)
     named: list[bool] = []
     monkeypatch.setattr(os, "fsync", lambda number: named.append(cache_path(resource, tmp_path).exists()))
@@ -176,8 +176,8 @@ def test_a_file_is_on_the_disk_before_it_has_its_name(
     assert named == [False]
 
 
-def test_progress_arrives_at_the_end(server: LocalServer, tmp_path: Path) -> None:
-    """Progress grows piece by piece up to the size, and a resumed one begins where the last ended."""
+def test_progress_reaches_the_full_size(server: LocalServer, tmp_path: Path) -> None:
+    """It grows block by block; a resumed download starts at the bytes already received."""
     seen: list[tuple[int, int]] = []
     resource = pinned(server.url)
     part_of(resource, tmp_path, BODY[:HALF])
@@ -187,19 +187,19 @@ def test_progress_arrives_at_the_end(server: LocalServer, tmp_path: Path) -> Non
     assert seen[-1] == (len(BODY), len(BODY))
 
 
-# Mirrors that fail for a moment
+# Temporary and permanent faults
 
 
 @pytest.mark.parametrize("fault", ["reset", "short", "503", "500", "429", "hangs up", "unknown size, short"])
-def test_a_passing_fault_is_tried_again(fault: str, tmp_path: Path) -> None:
+def test_a_temporary_fault_is_retried(fault: str, tmp_path: Path) -> None:
     """A mirror that fails once and then works is enough."""
     with serving(BODY, [fault]) as server:
         assert quick(pinned(server.url), tmp_path).read_bytes() == BODY
         assert len(server.asked) == 2
 
 
-def test_waiting_grows_from_try_to_try(tmp_path: Path) -> None:
-    """Each wait is twice the one before, there are three of them, and none after the last try."""
+def test_the_wait_doubles_with_each_attempt(tmp_path: Path) -> None:
+    """Four attempts have three waits between them."""
     waits: list[float] = []
     with serving(BODY, itertools.repeat("503")) as server, pytest.raises(ResourceError):
         fetch(pinned(server.url), tmp_path, pause=waits.append)
@@ -207,8 +207,8 @@ def test_waiting_grows_from_try_to_try(tmp_path: Path) -> None:
     assert len(server.asked) == 4
 
 
-def test_a_stalled_mirror_is_left(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A body that stops coming is given up after the time-out and continued with the next try."""
+def test_a_stalled_download_is_resumed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """After the timeout, the next attempt continues where the body stopped."""
     monkeypatch.setattr(resources, "_TIMEOUT", (5.0, 1.0))
     with serving(BODY, ["stalls"]) as server:
         assert quick(pinned(server.url), tmp_path).read_bytes() == BODY
@@ -216,22 +216,22 @@ def test_a_stalled_mirror_is_left(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 
 
 @pytest.mark.parametrize("fault", ["404", "403", "416", "html", "html of unknown size", "other content", "longer file"])
-def test_a_lasting_fault_is_not_tried_again(fault: str, server: LocalServer, tmp_path: Path) -> None:
-    """What will not get better by asking again sends the fetch to the next mirror at once."""
+def test_a_permanent_fault_is_not_retried(fault: str, server: LocalServer, tmp_path: Path) -> None:
+    """The next mirror is tried at once."""
     with serving(BODY, itertools.repeat(fault)) as bad:
         assert quick(pinned(bad.url, server.url), tmp_path).read_bytes() == BODY
         assert len(bad.asked) == 1
 
 
-def test_every_mirror_has_its_say(tmp_path: Path) -> None:
-    """When all mirrors fail the error names each with its reason, in the order they were tried."""
+def test_the_error_names_every_mirror_with_its_reason(tmp_path: Path) -> None:
+    """In the order in which they were tried."""
     with serving(BODY, itertools.repeat("404")) as one, serving(BODY, itertools.repeat("html")) as two:
         found = refusal(pinned(one.url, two.url), tmp_path).found
     assert found == f"{one.url}: HTTP 404; {two.url}: an HTML page instead of the file"
 
 
-def test_the_users_mirror_is_asked(monkeypatch: pytest.MonkeyPatch, server: LocalServer, tmp_path: Path) -> None:
-    """A mirror named in the environment serves a file whose own URL is dead."""
+def test_a_mirror_of_the_user_is_used(monkeypatch: pytest.MonkeyPatch, server: LocalServer, tmp_path: Path) -> None:
+    """A mirror named in the environment serves a file whose own URL does not answer."""
     monkeypatch.setenv("RECREATE_MODEL_MIRRORS", f"{server.url}/mine/")
     assert quick(pinned(unused_url()), tmp_path).read_bytes() == BODY
     assert server.asked == [("/mine/thing.bin", None)]
@@ -241,30 +241,30 @@ def test_the_users_mirror_is_asked(monkeypatch: pytest.MonkeyPatch, server: Loca
 
 
 def test_a_dropped_connection_is_resumed(tmp_path: Path) -> None:
-    """After a drop only the missing half is asked for."""
+    """Only the missing half is requested."""
     with serving(BODY, ["short"]) as server:
         assert quick(pinned(server.url), tmp_path).read_bytes() == BODY
         assert server.ranges == [None, f"bytes={HALF}-"]
 
 
 def test_an_earlier_run_is_resumed(server: LocalServer, tmp_path: Path) -> None:
-    """What an earlier run left is continued, not fetched again."""
+    """The bytes that an earlier run received are not fetched again."""
     resource = pinned(server.url)
     part_of(resource, tmp_path, BODY[:HALF])
     assert quick(resource, tmp_path).read_bytes() == BODY
     assert server.ranges == [f"bytes={HALF}-"]
 
 
-def test_a_whole_part_needs_no_mirror(tmp_path: Path) -> None:
-    """A run that ended just before the last rename is finished without a request."""
+def test_a_complete_partial_file_needs_no_request(tmp_path: Path) -> None:
+    """A run that ended just before the final rename is finished without the network."""
     resource = pinned(unused_url())
     part_of(resource, tmp_path, BODY)
     assert quick(resource, tmp_path).read_bytes() == BODY
 
 
 @pytest.mark.parametrize("size", [HALF, len(BODY), len(BODY) + 1])
-def test_a_bad_part_is_thrown_away_once(size: int, server: LocalServer, tmp_path: Path) -> None:
-    """A part that does not lead to the right hash costs one more fetch, from the first byte."""
+def test_a_wrong_partial_file_is_discarded(size: int, server: LocalServer, tmp_path: Path) -> None:
+    """A partial file that does not lead to the right digest costs one more fetch, from the first byte."""
     resource = pinned(server.url)
     part_of(resource, tmp_path, bytes(size))
     assert quick(resource, tmp_path).read_bytes() == BODY
@@ -272,8 +272,8 @@ def test_a_bad_part_is_thrown_away_once(size: int, server: LocalServer, tmp_path
     assert len(server.asked) <= 2
 
 
-def test_content_that_changes_for_good_is_refused(tmp_path: Path) -> None:
-    """A mirror with other bytes behind a resume is asked once more from the first byte, then given up."""
+def test_content_with_a_wrong_digest_is_refused(tmp_path: Path) -> None:
+    """After a resumed download with a wrong digest, one attempt from the first byte follows, then the error."""
     with serving(BODY, itertools.repeat("other content")) as server:
         resource = pinned(server.url)
         part = part_of(resource, tmp_path, BODY[:HALF])
@@ -284,8 +284,8 @@ def test_content_that_changes_for_good_is_refused(tmp_path: Path) -> None:
     assert not part.exists()
 
 
-def test_a_mirror_that_never_stops_dropping_and_changing_is_given_up(tmp_path: Path) -> None:
-    """Drops and wrong hashes in turn do not go on for ever."""
+def test_a_mirror_that_keeps_failing_is_given_up(tmp_path: Path) -> None:
+    """Dropped connections and wrong digests in turn do not lead to endless attempts."""
     with serving(BODY, itertools.cycle(["other content", "short"])) as server:
         resource = pinned(server.url)
         part_of(resource, tmp_path, BODY[:HALF])
@@ -294,8 +294,8 @@ def test_a_mirror_that_never_stops_dropping_and_changing_is_given_up(tmp_path: P
 
 
 @pytest.mark.parametrize("fault", ["ignores ranges", "416", "wrong range"])
-def test_a_mirror_that_cannot_resume_starts_over(fault: str, tmp_path: Path) -> None:
-    """A mirror that answers a range in another way still gives the right file."""
+def test_a_mirror_that_cannot_resume_gives_the_whole_file(fault: str, tmp_path: Path) -> None:
+    """A mirror that does not honor the Range header still gives the right file."""
     with serving(BODY, [fault]) as server:
         resource = pinned(server.url)
         part_of(resource, tmp_path, BODY[:HALF])
@@ -303,8 +303,8 @@ def test_a_mirror_that_cannot_resume_starts_over(fault: str, tmp_path: Path) -> 
         assert server.ranges == [f"bytes={HALF}-", None][: 1 if fault == "ignores ranges" else 2]
 
 
-def test_a_web_page_does_not_cost_the_part(server: LocalServer, tmp_path: Path) -> None:
-    """A log-in page in place of the rest leaves what there was, for the next mirror to continue."""
+def test_a_web_page_does_not_discard_the_partial_file(server: LocalServer, tmp_path: Path) -> None:
+    """A login page in place of the rest leaves the received bytes for the next mirror."""
     with serving(BODY, itertools.repeat("html")) as portal:
         resource = pinned(portal.url, server.url)
         part_of(resource, tmp_path, BODY[:HALF])
@@ -313,7 +313,7 @@ def test_a_web_page_does_not_cost_the_part(server: LocalServer, tmp_path: Path) 
 
 
 def test_another_file_is_not_appended(server: LocalServer, tmp_path: Path) -> None:
-    """A range of a file of another size is refused by its total, before its bytes are mixed in."""
+    """A range of a file of another size is refused by its total size, before its bytes are appended."""
     with serving(BODY, itertools.repeat("longer file")) as other:
         resource = pinned(other.url, server.url)
         part_of(resource, tmp_path, BODY[:HALF])
@@ -321,8 +321,8 @@ def test_another_file_is_not_appended(server: LocalServer, tmp_path: Path) -> No
         assert server.ranges == [f"bytes={HALF}-"]
 
 
-def test_an_interrupt_keeps_what_has_arrived(server: LocalServer, tmp_path: Path) -> None:
-    """Ctrl-C passes through, and the next run continues from the same byte."""
+def test_an_interrupt_keeps_the_received_bytes(server: LocalServer, tmp_path: Path) -> None:
+    """Ctrl-C is passed on, and the next run continues at the same byte."""
 
     def interrupt(have: int, size: int) -> None:
         if have >= HALF:
@@ -336,11 +336,11 @@ def test_an_interrupt_keeps_what_has_arrived(server: LocalServer, tmp_path: Path
     assert server.ranges == [None, f"bytes={HALF}-"]
 
 
-# Wrong bodies
+# Wrong responses
 
 
 def test_an_endless_body_is_cut_off(tmp_path: Path) -> None:
-    """A body of unknown size is not followed past the pinned size."""
+    """A body of unknown size is not read past the pinned size."""
     with serving(BODY, ["endless"]) as server:
         error = refusal(pinned(server.url), tmp_path)
     assert f"more than {len(BODY):,} bytes" in error.found
@@ -349,31 +349,31 @@ def test_an_endless_body_is_cut_off(tmp_path: Path) -> None:
 
 
 def test_a_wrong_size_is_refused_before_the_body(tmp_path: Path) -> None:
-    """A declared size that is not the pinned one is told at once, with both numbers."""
+    """A declared size other than the pinned one is an error with both numbers."""
     with serving(BODY, ["longer file"]) as server:
         error = refusal(pinned(server.url), tmp_path)
     assert f"{len(BODY) + 4} bytes, expected {len(BODY)}" in error.found
 
 
-def test_a_body_of_unknown_size_is_taken(tmp_path: Path) -> None:
-    """The pinned size is enough where the mirror tells none."""
+def test_a_body_of_unknown_size_is_accepted(tmp_path: Path) -> None:
+    """The pinned size is enough if the mirror declares none."""
     with serving(BODY, ["unknown size"]) as server:
         assert quick(pinned(server.url), tmp_path).read_bytes() == BODY
 
 
-def test_an_archive_called_encoded_is_not_unpacked(tmp_path: Path) -> None:
-    """A mirror that calls the archive's own compression its transfer encoding does not change the bytes."""
+def test_a_content_encoding_is_not_decoded(tmp_path: Path) -> None:
+    """A mirror that declares the archive's own compression as its encoding does not change the bytes."""
     packed = gzip.compress(BODY)
     with serving(packed, itertools.repeat("encoded")) as server:
         assert quick(pinned(server.url, body=packed), tmp_path).read_bytes() == packed
         assert server.encodings == ["identity"]
 
 
-# No network, no room
+# No network, no disk space
 
 
-def test_being_offline_says_what_to_do(tmp_path: Path) -> None:
-    """Without a network the error gives the URL, the place in the cache, and the way without the file."""
+def test_the_error_offline_says_what_to_do(tmp_path: Path) -> None:
+    """It names the URL, the path in the cache, and the options that work without the file."""
     resource = dataclasses.replace(RESOURCES["mobilenet_v2_1.0_224"], urls=(f"{unused_url()}/x.tgz",))
     error = refusal(resource, tmp_path)
     assert "Connection refused" in error.found
@@ -382,8 +382,8 @@ def test_being_offline_says_what_to_do(tmp_path: Path) -> None:
         assert hint in error.next_step
 
 
-def test_being_offline_is_soon_known(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A refused connection is tried twice, one that leads nowhere only once, and no try waits long for it."""
+def test_being_offline_is_reported_soon(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A refused connection is tried twice, one that times out only once, and the timeout is at most 5 s."""
     waits: list[float] = []
     with pytest.raises(ResourceError):
         fetch(pinned(unused_url()), tmp_path, pause=waits.append)
@@ -401,27 +401,27 @@ def test_being_offline_is_soon_known(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
 
 @pytest.mark.parametrize("url", ["ftp://127.0.0.1/x", "thing.bin", "http://"])
-def test_a_mirror_that_is_no_web_address_is_told(url: str, tmp_path: Path) -> None:
+def test_a_mirror_that_is_not_a_web_address_is_reported(url: str, tmp_path: Path) -> None:
     """A mistyped mirror is one reason among the others, not a crash."""
     assert f"{url}: request failed" in refusal(pinned(url), tmp_path).found
 
 
-def test_a_cache_that_cannot_be_made_is_told(tmp_path: Path) -> None:
-    """A cache below a file is an error that names the place and the variable, and no mirror is blamed."""
+def test_a_cache_that_cannot_be_created_is_reported(tmp_path: Path) -> None:
+    """The error names the path and RECREATE_MODEL_CACHE, and blames no mirror."""
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(ResourceError, match=r"Not a directory.*next: .*RECREATE_MODEL_CACHE"):
         quick(pinned(unused_url()), tmp_path / "file" / "cache")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is read-only for root")
-def test_a_read_only_cache_is_told(tmp_path: Path) -> None:
-    """A cache without permission to write is an error of one line."""
+def test_a_read_only_cache_is_reported(tmp_path: Path) -> None:
+    """A cache without write permission is a one-line error."""
     tmp_path.chmod(0o500)
     assert "Permission denied" in refusal(pinned(unused_url()), tmp_path).found
 
 
-def test_a_full_disk_is_told(server: LocalServer, tmp_path: Path) -> None:
-    """A write that fails half-way is an error of one line, and what has arrived can be continued."""
+def test_a_full_disk_is_reported(server: LocalServer, tmp_path: Path) -> None:
+    """A failed write is a one-line error, and the next run resumes from the received bytes."""
     rlimits = pytest.importorskip("resource")
     old = rlimits.getrlimit(rlimits.RLIMIT_FSIZE)
     resource = pinned(server.url)
@@ -435,11 +435,11 @@ def test_a_full_disk_is_told(server: LocalServer, tmp_path: Path) -> None:
     assert quick(resource, tmp_path).read_bytes() == BODY
 
 
-# Two at once
+# Two processes at once
 
 
 def test_two_processes_fetch_once(tmp_path: Path) -> None:
-    """The second process says that it waits, asks for nothing, and has the file when the first one is done."""
+    """The second process says that it waits, makes no request, and has the file once the first is done."""
     with serving(BODY, ["stalls"]) as server:
         code = (
             "import pathlib, sys\n"
@@ -452,17 +452,17 @@ def test_two_processes_fetch_once(tmp_path: Path) -> None:
             assert server.stalled.wait(20)
             with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as second:
                 assert second.stderr
-                told = second.stderr.readline()
+                message = second.stderr.readline()
                 server.go_on.set()
                 answers = [process.communicate()[0] for process in (first, second)]
-    assert "waiting for another process that fetches thing.bin" in told
+    assert "waiting for another process that fetches thing.bin" in message
     assert answers == [str(cache_path(pinned(), tmp_path))] * 2
     assert cached(pinned(), tmp_path)
     assert len(server.asked) == 1
 
 
-def test_a_killed_process_blocks_nobody(tmp_path: Path) -> None:
-    """After a kill in the middle of a body the next process continues at once."""
+def test_a_killed_process_does_not_block_the_next(tmp_path: Path) -> None:
+    """After a kill in the middle of a body, the next process continues at once."""
     with serving(BODY, ["stalls"]) as server:
         code = (
             "import pathlib, sys\n"

@@ -1,4 +1,4 @@
-"""Reuse and repair: what is up to date is left alone, what changed is made again, and nothing half-made is believed."""
+"""Reuse and repair: stages that are up to date are reused; stale, damaged and unfinished ones run again."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_a_fresh_build_gives_the_same_bytes(finished_build: Request, tmp_path: P
     assert contents(tmp_path) == contents(finished_build.out)
 
 
-def test_a_change_of_calib_redoes_only_what_depends_on_it(small_build: Request) -> None:
+def test_a_change_of_calib_reruns_only_the_stages_that_depend_on_it(small_build: Request) -> None:
     """The float model and the labels do not depend on the pictures."""
     outcomes = build(replace(small_build, calib=7))
     assert _states(outcomes)["freeze"] == _states(outcomes)["labels"] == "reused"
@@ -64,8 +64,8 @@ def test_a_change_of_calib_redoes_only_what_depends_on_it(small_build: Request) 
     assert "recipe pictures: 6 entries" in next(o.why for o in outcomes if o.stage == "calibrate")
 
 
-def test_a_change_of_limit_redoes_the_evaluation_alone(small_build: Request) -> None:
-    """Evaluating on fewer pictures changes the evaluation, the card and the provenance, and nothing else."""
+def test_a_change_of_limit_reruns_only_the_evaluation_and_its_reports(small_build: Request) -> None:
+    """Fewer evaluation pictures change the evaluation, the card and the provenance, and nothing else."""
     assert _built(build(replace(small_build, limit=3))) == {"evaluate", "card", "attest"}
 
 
@@ -81,7 +81,7 @@ def test_a_change_of_limit_redoes_the_evaluation_alone(small_build: Request) -> 
 )
 @pytest.mark.parametrize("damage", ["one bit", "cut", "gone"])
 def test_a_damaged_artifact_is_made_again(path: str, stage: str, damage: str, small_build: Request) -> None:
-    """One flipped bit, a cut file or a missing one is noticed, and the same bytes come back."""
+    """After a flipped bit, a truncated file or a missing one, its stage runs again and gives the same bytes."""
     folder = small_build.out / NAME
     before = contents(folder)
     data = bytearray(before[path])
@@ -96,23 +96,23 @@ def test_a_damaged_artifact_is_made_again(path: str, stage: str, damage: str, sm
     assert contents(folder) == before
 
 
-def test_files_of_an_earlier_choice_are_removed(small_build: Request) -> None:
-    """A target that is no longer asked for leaves no file and no folder behind."""
+def test_files_of_a_target_no_longer_requested_are_removed(small_build: Request) -> None:
+    """Neither its files nor its folder remain."""
     build(replace(small_build, targets="ethos-u65-256"))
     folders = [path.name for path in (small_build.out / NAME / "ethos_u").iterdir() if path.is_dir()]
     assert folders == ["ethos-u65-256"]
 
 
 def test_force_runs_the_named_stage_alone(small_build: Request) -> None:
-    """What the stage needs is reused, and what it makes is the same."""
+    """The stages that it needs are reused, and its output is the same."""
     before = contents(small_build.out)
     outcomes = build(small_build, ("quantize",), force=("quantize",))
     assert _built(outcomes) == {"quantize"}
     assert contents(small_build.out) == before
 
 
-def test_a_record_cannot_remove_what_is_not_the_builds(small_build: Request) -> None:
-    """A path in the lock that leads out of the build folder makes the whole lock worthless."""
+def test_a_record_cannot_remove_a_file_outside_the_build(small_build: Request) -> None:
+    """A path in the lock that leads out of the build folder makes the whole lock invalid."""
     precious = small_build.out / "precious.txt"
     precious.write_text("mine")
     lock = small_build.out / NAME / LOCK_FILE
@@ -127,8 +127,8 @@ def test_a_record_cannot_remove_what_is_not_the_builds(small_build: Request) -> 
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", '{"format": "other"}', '{"format": "build-lock/1", "stages": {"fetch": 3}}']
 )
-def test_a_damaged_record_proves_nothing(text: str, small_build: Request) -> None:
-    """With the record gone a stage is made again although its files are there, and comes out the same."""
+def test_a_damaged_lock_makes_its_stages_run_again(text: str, small_build: Request) -> None:
+    """A stage without a record runs again although its files are there, and gives the same bytes."""
     before = contents(small_build.out)
     (small_build.out / NAME / LOCK_FILE).write_text(text)
     outcomes = build(small_build, ("labels",))
@@ -136,8 +136,8 @@ def test_a_damaged_record_proves_nothing(text: str, small_build: Request) -> Non
     assert contents(small_build.out) == before
 
 
-def test_the_record_holds_no_clock_host_or_path(small_build: Request) -> None:
-    """Nothing of this run is in the record, and running a stage again does not change it."""
+def test_the_lock_holds_no_time_host_or_path(small_build: Request) -> None:
+    """Running a stage again does not change the lock."""
     path = small_build.out / NAME / LOCK_FILE
     before = path.read_text()
     build(small_build, force=("fetch", "labels"))
@@ -147,7 +147,7 @@ def test_the_record_holds_no_clock_host_or_path(small_build: Request) -> None:
 
 
 def test_a_changed_module_makes_its_stages_stale(small_build: Request, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Code is part of the key: a change of one module touches the stages that reach it, and what needs them."""
+    """Code is part of the key: the stages that reach the changed module are stale, and those that need them."""
     from pipeline.engine import keys
 
     original = keys._source_digest
@@ -167,7 +167,7 @@ def test_a_changed_module_makes_its_stages_stale(small_build: Request, monkeypat
     }
 
 
-def test_keys_see_every_module_a_stage_imports() -> None:
+def test_keys_include_every_module_that_a_stage_imports() -> None:
     """Modules imported inside functions count too; modules of other stages do not."""
     recipe, _ = resolve(SMALL_REQUEST, NoBars(), may_fetch=False)
     by_name = {stage.name: stage for stage in STAGES}
@@ -183,8 +183,8 @@ def test_keys_see_every_module_a_stage_imports() -> None:
     } & set(code)
 
 
-def test_a_model_is_not_stale_because_the_reading_of_pictures_changed() -> None:
-    """Imports for the type checker alone are never run; `engine.work`, which every stage has, names sources so."""
+def test_imports_for_the_type_checker_are_not_in_a_key() -> None:
+    """`engine.work`, which every stage imports, names picture sources in annotations only."""
     recipe, _ = resolve(SMALL_REQUEST, NoBars(), may_fetch=False)
     for stage in STAGES:
         code = key_parts(stage, recipe, {}).code
@@ -193,7 +193,7 @@ def test_a_model_is_not_stale_because_the_reading_of_pictures_changed() -> None:
 
 
 def test_two_runs_at_once_do_not_harm_each_other(tmp_path: Path, finished_build: Request) -> None:
-    """Both wait for a third, say so, then end well one after the other; the files are those of a run alone."""
+    """Both report that they wait for the lock, then finish one after the other; the files are those of one run."""
     request = replace(SMALL_REQUEST, out=tmp_path)
     with Store(tmp_path / NAME).exclusive(on_wait=lambda: None):
         runs = [
@@ -212,9 +212,9 @@ def test_two_runs_at_once_do_not_harm_each_other(tmp_path: Path, finished_build:
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", ["start", *(stage.name for stage in ALL[:-1])])
 def test_a_killed_run_is_finished_by_the_next(stage: str, tmp_path: Path, finished_build: Request) -> None:
-    """Killed without warning after any stage, the next run ends with the same bytes and leaves nothing else.
+    """After a kill at the start or after any stage, the next run gives the same bytes and leaves no other file.
 
-    Only the process itself is killed, as the kernel does: its workers have to notice on their own.
+    Only the main process is killed; its workers have to end by themselves.
     """
     request = replace(SMALL_REQUEST, out=tmp_path, jobs=2)
     folder = tmp_path / NAME
@@ -234,8 +234,8 @@ def test_a_killed_run_is_finished_by_the_next(stage: str, tmp_path: Path, finish
     assert not list(folder.glob(".scratch*"))
 
 
-def test_a_run_killed_while_publishing_is_noticed(small_build: Request, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stopped between two renames, the stage has no valid record; the next run makes it again, the rest is kept."""
+def test_a_run_stopped_while_publishing_is_detected(small_build: Request, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped between two renames, the stage has no valid record. The next run repeats it and reuses the rest."""
     before = contents(small_build.out)
     replace_file = os.replace
     victim = small_build.out / NAME / "ethos_u" / "ethos-u55-128" / "summary.csv"

@@ -1,4 +1,4 @@
-"""The seeded stand-in: the same bytes everywhere, and like a trained network where that matters."""
+"""Seeded weights: the same bytes everywhere, and activations like those of a trained network."""
 
 from __future__ import annotations
 
@@ -33,27 +33,27 @@ def _digest(values: dict[str, Array]) -> str:
         (Model(), "76e5a487673e40fedadd4e9c6aec1c46fef7313bc2afc90b94b48707d17305f2"),
     ],
 )
-def test_the_weights_are_these_very_bytes(model: Model, digest: str) -> None:
-    """Seen with numpy 2.2, 2.4 and 2.5; a machine that gives others breaks the promise of the same bytes."""
+def test_the_weights_have_the_recorded_digests(model: Model, digest: str) -> None:
+    """Seen with numpy 2.2, 2.4 and 2.5. On a machine with other bytes, seeded builds would differ."""
     assert _digest(seeded.seeded_weights(model)) == digest
 
 
-def test_there_is_one_finite_float32_variable_for_each_the_network_needs(
+def test_the_weights_are_the_variables_of_the_network(
     small_weights: dict[str, Array],
 ) -> None:
-    """Names and shapes are the network's, so a seeded build takes the path of a checkpoint."""
+    """Names and shapes match, and values are finite float32, so a seeded build uses the code for a checkpoint."""
     assert {name: value.shape for name, value in small_weights.items()} == architecture.variables(SMALL)
     assert all(value.dtype == np.float32 and np.isfinite(value).all() for value in small_weights.values())
 
 
 def test_another_seed_gives_other_weights(small_weights: dict[str, Array]) -> None:
-    """The seed matters."""
+    """The weights of the first layer differ."""
     other = seeded.seeded_weights(SMALL, seed=1)
     assert not np.array_equal(other["MobilenetV2/Conv/weights"], small_weights["MobilenetV2/Conv/weights"])
 
 
-def test_the_forward_pass_stays_exact(small_weights: dict[str, Array], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Summing the channels backwards changes nothing: no sum ever leaves the whole numbers below 2**53."""
+def test_the_forward_pass_is_exact(small_weights: dict[str, Array], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Summing the channels in reverse order changes nothing: every sum is an integer below 2**53."""
     convolve = seeded._convolve
 
     def backwards(layer: Layer, activation: Array, weights: Array) -> Array:
@@ -66,7 +66,7 @@ def test_the_forward_pass_stays_exact(small_weights: dict[str, Array], monkeypat
 
 
 def test_activations_have_the_ranges_of_a_trained_network(small_float: bytes) -> None:
-    """ReLU6 outputs use most of 0..6 and none is dead; the others stay within a few tens."""
+    """Every ReLU6 output starts at 0 and exceeds 2; linear outputs stay within -60 and 60."""
     names = list(convert.activations(small_float))
     runner = Runner(convert.with_ranges_as_outputs(small_float), "xnnpack")
     value = normalize(procedural.picture(3, 2), Preprocess(), SMALL.resolution)
@@ -80,7 +80,7 @@ def test_activations_have_the_ranges_of_a_trained_network(small_float: bytes) ->
 
 
 def test_the_winning_class_depends_on_the_picture(small_float: bytes) -> None:
-    """A network that says the same of every picture would hide a broken input."""
+    """A network with one answer for all pictures would hide a broken input."""
     runner = Runner(small_float, "xnnpack")
     winners = {
         int(runner.run(normalize(procedural.picture(3, index), Preprocess(), SMALL.resolution))[0].argmax())

@@ -1,4 +1,4 @@
-"""Selection: which pictures calibrate and which evaluate, and the manifest that gives them back."""
+"""Selection: which pictures calibrate and which evaluate, and the manifest that repeats a selection."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ IDS = st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(0, 50)), unique=
 
 @given(IDS, st.randoms(use_true_random=False))
 def test_the_order_does_not_depend_on_the_file_system(found: list[Picture], chance: random.Random) -> None:
-    """However the pictures are listed, they are taken in one order."""
+    """Pictures that are listed in another order are taken in the same order."""
     assert spread(chance.sample(found, len(found))) == spread(found)
 
 
 @given(IDS)
 def test_the_order_is_spread_over_the_classes(found: list[Picture]) -> None:
-    """No class has its next turn before every class that still has pictures had this one."""
+    """The classes take turns: each one with pictures left has a turn before any has its next."""
     order = spread(found)
     assert sorted(picture.id for picture in order) == sorted(picture.id for picture in found)
     turns: dict[str, int] = {}
@@ -47,7 +47,7 @@ def test_the_order_is_spread_over_the_classes(found: list[Picture]) -> None:
 
 
 def test_no_picture_calibrates_and_evaluates(picture_folder: Path) -> None:
-    """Calibration takes from the front of the order, evaluation from its back, and each picture has its digest."""
+    """Calibration takes from the front of the order, evaluation from its back; each picture has its digest."""
     selection = select(FolderSource(picture_folder), calib=7, limit=100)
     assert (len(selection.calibration), len(selection.evaluation)) == (7, 5)
     assert not set(selection.calibration) & set(selection.evaluation)
@@ -55,8 +55,8 @@ def test_no_picture_calibrates_and_evaluates(picture_folder: Path) -> None:
         assert picture.sha256 == digest_bytes((picture_folder / picture.id).read_bytes())
 
 
-def test_more_calibration_keeps_the_pictures_there_were(picture_folder: Path) -> None:
-    """A larger --calib adds pictures at the end; what evaluates stays the same while there is room."""
+def test_a_larger_calibration_keeps_the_earlier_pictures(picture_folder: Path) -> None:
+    """A larger --calib appends pictures; the evaluation stays the same while there are enough."""
     source = FolderSource(picture_folder)
     few, more = (select(source, calib=count, limit=4) for count in (3, 8))
     assert more.calibration[:3] == few.calibration
@@ -64,7 +64,7 @@ def test_more_calibration_keeps_the_pictures_there_were(picture_folder: Path) ->
 
 
 def test_evaluation_is_spread_over_the_classes(tmp_path: Path) -> None:
-    """One class with most of the pictures gets no more of the evaluation than its turn in each round."""
+    """A class that has most of the pictures takes one turn in each round, as the others do."""
     for index in range(30):
         folder = tmp_path / wnids()[0 if index < 20 else index]
         folder.mkdir(exist_ok=True)
@@ -73,8 +73,8 @@ def test_evaluation_is_spread_over_the_classes(tmp_path: Path) -> None:
     assert len({picture.id.partition("/")[0] for picture in chosen}) >= 6
 
 
-def test_the_same_picture_under_two_names_is_one(tmp_path: Path) -> None:
-    """A copy of what calibrated does not evaluate, nor does a picture that a range table was measured on."""
+def test_a_copy_of_a_calibration_picture_does_not_evaluate(tmp_path: Path) -> None:
+    """Nor does a picture that a range table was measured on."""
     for index in range(6):
         (tmp_path / f"{index}.jpg").write_bytes(pictures.jpeg(index // 2))
     selection = select(FolderSource(tmp_path), calib=2, limit=6)
@@ -86,13 +86,13 @@ def test_the_same_picture_under_two_names_is_one(tmp_path: Path) -> None:
 
 
 def test_procedural_evaluation_does_not_depend_on_calibration() -> None:
-    """The two series are far apart and fixed."""
+    """The two use separate, fixed series of pictures."""
     few, more = (select_procedural(ProceduralSource(), calib=count, limit=4) for count in (3, 800))
     assert few.evaluation == more.evaluation
     assert not set(more.calibration) & set(more.evaluation)
 
 
-def test_fewer_pictures_than_asked_is_an_error_with_both_counts(picture_folder: Path) -> None:
+def test_fewer_pictures_than_requested_is_an_error_with_both_counts(picture_folder: Path) -> None:
     """Twelve pictures cannot give thirteen."""
     with pytest.raises(InputError, match=r"expected 13 pictures.*found 12"):
         select(FolderSource(picture_folder), calib=13, limit=0)
@@ -100,7 +100,7 @@ def test_fewer_pictures_than_asked_is_an_error_with_both_counts(picture_folder: 
 
 @given(IDS, st.integers(0, 3))
 def test_a_seed_gives_one_order_and_another_seed_another(found: list[Picture], seed: int) -> None:
-    """The same pictures in every round, in an order of its own."""
+    """Every seed orders the same pictures, each in its own way."""
     assert spread(found, seed) == spread(found[::-1], seed)
     assert sorted(p.id for p in spread(found, seed)) == sorted(p.id for p in found)
     many = [Picture(f"a/{number}.JPEG") for number in range(40)]
@@ -109,7 +109,7 @@ def test_a_seed_gives_one_order_and_another_seed_another(found: list[Picture], s
 
 @given(IDS, st.integers(0, 3))
 def test_backwards_takes_the_other_end_of_every_class(found: list[Picture], seed: int) -> None:
-    """What is first of its class forwards is last of it backwards."""
+    """The order within each class is reversed."""
     for folder in {picture.id[0] for picture in found}:
         forwards, backwards = (
             [p for p in spread(found, seed, backwards=turned) if p.id[0] == folder] for turned in (False, True)
@@ -119,14 +119,14 @@ def test_backwards_takes_the_other_end_of_every_class(found: list[Picture], seed
 
 @given(IDS)
 def test_the_order_does_not_depend_on_the_folders_or_shards(found: list[Picture]) -> None:
-    """With classes known, the same file names in other folders, or in none, are taken in the same order."""
+    """If classes are known, the same file names in other folders, or in none, have the same order."""
     labeled = [replace(p, label=ord(p.id[0]), id=f"{p.id[0]}/{p.id.replace('/', '_')}") for p in found]
     moved = [replace(p, id=p.id.rpartition("/")[2]) for p in labeled]
     assert [p.id for p in spread(moved)] == [p.id.rpartition("/")[2] for p in spread(labeled)]
 
 
 def test_overlap_is_counted(picture_folder: Path) -> None:
-    """Pictures that would have evaluated but for calibration are counted, by content."""
+    """Pictures that do not evaluate because they calibrate are counted, by content."""
     source = FolderSource(picture_folder)
     assert select(source, calib=2, limit=4).overlap == 0
     short = select(source, calib=10, limit=12)
@@ -140,14 +140,14 @@ def test_overlap_is_counted(picture_folder: Path) -> None:
 
 @pytest.fixture
 def manifest(picture_folder: Path, tmp_path: Path) -> Path:
-    """Five pictures of the folder, as `calibrate` writes them down."""
+    """A manifest of five pictures of the folder, as `calibrate` writes it."""
     path = tmp_path / "manifest.json"
     path.write_text(to_json(select(FolderSource(picture_folder), 5, 0).calibration, {"source": "folder"}))
     return path
 
 
-def test_a_manifest_gives_its_pictures_back(picture_folder: Path, manifest: Path) -> None:
-    """The same pictures in the same order, whatever --calib would choose; none of them evaluates."""
+def test_a_manifest_selects_its_pictures(picture_folder: Path, manifest: Path) -> None:
+    """The same pictures calibrate in the same order, and none of them evaluates."""
     source = FolderSource(picture_folder)
     again = select(source, read_manifest(manifest), limit=12)
     assert again.calibration == select(source, 5, 0).calibration
@@ -155,8 +155,8 @@ def test_a_manifest_gives_its_pictures_back(picture_folder: Path, manifest: Path
     assert (len(again.evaluation), again.overlap) == (7, 5)
 
 
-def test_every_picture_missing_or_changed_is_named(picture_folder: Path, manifest: Path, tmp_path: Path) -> None:
-    """A picture that is gone, one with other content and one in another class, all in one line."""
+def test_every_missing_or_changed_picture_is_named(picture_folder: Path, manifest: Path, tmp_path: Path) -> None:
+    """One that is missing, one with other content and one of another class, all in one line."""
     folder = tmp_path / "copy"
     shutil.copytree(picture_folder, folder)
     gone, changed, moved, *_ = read_manifest(manifest)
@@ -172,8 +172,8 @@ def test_every_picture_missing_or_changed_is_named(picture_folder: Path, manifes
     assert "\n" not in str(error.value)
 
 
-def test_a_manifest_of_another_source_is_said_to_be_one(picture_folder: Path, manifest: Path, tmp_path: Path) -> None:
-    """The same pictures under other names: one name of each says it, and not all of them."""
+def test_a_manifest_of_another_source_is_recognized(picture_folder: Path, manifest: Path, tmp_path: Path) -> None:
+    """The same pictures under other names: the error shows one name of each source, not all of them."""
     names = [picture.id for picture in read_manifest(manifest)]
     for name in names:
         (tmp_path / name.rpartition("/")[2]).write_bytes((picture_folder / name).read_bytes())
@@ -182,8 +182,8 @@ def test_a_manifest_of_another_source_is_said_to_be_one(picture_folder: Path, ma
     assert sum(name in str(caught.value) for name in names) == 1
 
 
-def test_a_manifest_of_procedural_pictures_is_given_back_too() -> None:
-    """Their content is compared when they are made; what they evaluate on is apart."""
+def test_a_manifest_of_procedural_pictures_selects_them() -> None:
+    """A listed picture does not evaluate, and an id of another source is refused."""
     source = ProceduralSource()
     (listed,) = source.pictures(1_000_000, 1)
     selection = select_procedural(source, [listed], 3)
@@ -194,7 +194,7 @@ def test_a_manifest_of_procedural_pictures_is_given_back_too() -> None:
 
 
 def test_another_seed_makes_other_procedural_pictures() -> None:
-    """The id names the seed, so a build's key does too."""
+    """The id contains the seed, and so does the key of a build."""
     (first,), (other,) = (ProceduralSource(seed).pictures(0, 1) for seed in (0, 1))
     assert first.id != other.id
     digest, same = (ProceduralSource(seed).read(other.id)[1] for seed in (0, 1))
@@ -215,8 +215,8 @@ def test_another_seed_makes_other_procedural_pictures() -> None:
         (lambda d: d["pictures"][0].pop("label"), "no 'label'"),
     ],
 )
-def test_what_is_no_manifest_is_refused(change: object, message: str, manifest: Path) -> None:
-    """The message says what is wrong with it, in one line."""
+def test_an_invalid_manifest_is_refused(change: object, message: str, manifest: Path) -> None:
+    """The message names the fault in one line."""
     document = json.loads(manifest.read_text())
     change(document)  # type: ignore[operator]
     manifest.write_text(json.dumps(document))
@@ -225,8 +225,8 @@ def test_what_is_no_manifest_is_refused(change: object, message: str, manifest: 
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"\xff\xfe", b"[" * 100_000])
-def test_other_files_are_no_manifest(content: bytes, manifest: Path) -> None:
-    """Nothing but a manifest is taken for one."""
+def test_files_that_are_not_a_manifest_are_refused(content: bytes, manifest: Path) -> None:
+    """Other JSON documents, incomplete JSON, other bytes and a missing file."""
     manifest.write_bytes(content)
     with pytest.raises(InputError, match="to be a list of pictures"):
         read_manifest(manifest)

@@ -1,4 +1,4 @@
-"""Sources in folders: which pictures they have, and how their classes are found out."""
+"""Folders of pictures: which files are pictures, and how their classes are inferred."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ OFFICIAL = {"ILSVRC2012_val_00000001.JPEG": 66, "ILSVRC2012_val_00000002.JPEG": 
 
 
 def test_labels_come_from_the_synset_folders(picture_folder: Path) -> None:
-    """The class is the place of the synset among the 1000, from 1; the background is 0."""
+    """A class id is the position of its synset among the 1000, from 1; 0 is the background."""
     for picture in FolderSource(picture_folder).pictures():
         assert picture.label == wnids().index(picture.id.partition("/")[0]) + 1
 
 
 def test_other_folders_and_flat_pictures_have_no_label(tmp_path: Path) -> None:
-    """A folder that is no synset, and no folder at all, are taken without a label; other files are left alone."""
+    """Pictures in a folder that is not a synset, or in none, have no label; other files are ignored."""
     (tmp_path / "cats").mkdir()
     (tmp_path / "cats" / "a.JPG").write_bytes(pictures.jpeg(1))
     (tmp_path / "b.png").write_bytes(pictures.png(1))
@@ -39,7 +39,7 @@ def test_other_folders_and_flat_pictures_have_no_label(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_pictures_is_refused(tmp_path: Path) -> None:
-    """An empty folder and a missing one are told apart."""
+    """An empty folder and a missing one have different errors."""
     with pytest.raises(InputError, match="found none there"):
         FolderSource(tmp_path).pictures()
     with pytest.raises(InputError, match="No such file or directory"):
@@ -69,10 +69,10 @@ def _labels(source: FolderSource) -> dict[str, int | None]:
         "x/a.JPEG 0\nb.JPEG 998",
         "\ufeffa.JPEG 0\nb.JPEG 998",
     ],
-    ids=["from 0", "synsets", "commas, tabs and empty rows", "with folders", "with a mark of the byte order"],
+    ids=["from 0", "synsets", "commas, tabs and empty rows", "with folders", "with a byte order mark"],
 )
 def test_val_txt_gives_flat_pictures_their_classes(rows: str, tmp_path: Path) -> None:
-    """Numbers from 0, or names of synsets; rows of pictures that are not there do no harm."""
+    """Its labels are numbers from 0 or synsets; rows about pictures that are not there are ignored."""
     assert wnids()[998] == "n13133613"
     root = _flat(tmp_path, rows + "\nc.JPEG 5", ["a.JPEG", "b.JPEG"])
     if "n0" in rows:
@@ -80,14 +80,14 @@ def test_val_txt_gives_flat_pictures_their_classes(rows: str, tmp_path: Path) ->
     assert _labels(FolderSource(root)) == {"a.JPEG": 1, "b.JPEG": 999}
 
 
-def test_a_thousand_means_that_classes_count_from_one(tmp_path: Path) -> None:
-    """1000 is no class of a count from 0."""
+def test_a_label_of_1000_means_that_labels_count_from_1(tmp_path: Path) -> None:
+    """Counted from 0, the last label is 999."""
     root = _flat(tmp_path, "a.JPEG 1\nb.JPEG 1000\n", ["a.JPEG", "b.JPEG"])
     assert _labels(FolderSource(root)) == {"a.JPEG": 1, "b.JPEG": 1000}
 
 
-def test_labels_that_fit_both_counts_are_refused_until_a_base_is_given(tmp_path: Path) -> None:
-    """Neither 0 nor 1000 among them: a guess would be wrong by one class for every picture."""
+def test_ambiguous_labels_are_refused_until_a_base_is_given(tmp_path: Path) -> None:
+    """Without a 0 or a 1000, a guess could be wrong by one class for every picture."""
     root = _flat(tmp_path, "a.JPEG 7\nb.JPEG 8\n", ["a.JPEG", "b.JPEG"])
     with pytest.raises(InputError, match=r"found 2 labels from 7 to 8, which fit both.*--label-base 0"):
         FolderSource(root).pictures()
@@ -96,8 +96,8 @@ def test_labels_that_fit_both_counts_are_refused_until_a_base_is_given(tmp_path:
 
 
 @pytest.mark.parametrize("base", [0, 1])
-def test_official_pictures_tell_the_base(base: int, tmp_path: Path) -> None:
-    """Their classes are known, so a label file of a few of them is not ambiguous; a wrong flag is refused."""
+def test_official_pictures_decide_the_base(base: int, tmp_path: Path) -> None:
+    """Their classes are known, so a label file of a few of them is not ambiguous; a wrong base is refused."""
     rows = "".join(f"{name} {label - 1 + base}\n" for name, label in OFFICIAL.items())
     root = _flat(tmp_path, rows, list(OFFICIAL))
     assert _labels(FolderSource(root)) == OFFICIAL
@@ -112,7 +112,7 @@ def test_official_pictures_need_no_label_file(tmp_path: Path) -> None:
 
 
 def test_the_known_classes_are_those_of_the_data_set() -> None:
-    """TensorFlow Datasets carries the same table for all 50,000, as synsets in the order of the names."""
+    """TensorFlow Datasets has the same table for all 50,000, as synsets in the order of the file names."""
     import tensorflow_datasets
 
     path = Path(tensorflow_datasets.__file__).parent / "datasets" / "imagenet2012" / "validation_labels.txt"
@@ -122,7 +122,7 @@ def test_the_known_classes_are_those_of_the_data_set() -> None:
 
 
 def test_labels_in_the_order_of_the_development_kit_are_refused(tmp_path: Path) -> None:
-    """ILSVRC2012_validation_ground_truth.txt counts classes in another order, which would pass for a label file."""
+    """ILSVRC2012_validation_ground_truth.txt looks like a label file, but numbers the classes in another order."""
     root = _flat(tmp_path, "".join(f"{name} {490 + i}\n" for i, name in enumerate(OFFICIAL)), list(OFFICIAL))
     with pytest.raises(InputError, match=r"found 49\d for ILSVRC2012_val_0.*, whose class is .*another order"):
         FolderSource(root).pictures()
@@ -130,7 +130,7 @@ def test_labels_in_the_order_of_the_development_kit_are_refused(tmp_path: Path) 
 
 @pytest.mark.parametrize("wrong", ["ILSVRC2012_val_00000001.JPEG", "ILSVRC2012_val_00000013.JPEG"])
 def test_one_wrong_label_among_official_pictures_is_named(wrong: str, tmp_path: Path) -> None:
-    """It is the one that differs from the rest."""
+    """It is the only one that contradicts the others."""
     rows = {**{name: label - 1 for name, label in list(validation_classes().items())[:20]}}
     rows[wrong] += 1
     root = _flat(tmp_path, "".join(f"{name} {label}\n" for name, label in rows.items()), list(rows))
@@ -154,13 +154,13 @@ def test_one_wrong_label_among_official_pictures_is_named(wrong: str, tmp_path: 
     ],
 )
 def test_a_label_file_that_does_not_fit_is_refused(rows: str, message: str, tmp_path: Path) -> None:
-    """Out of range, not a label, twice or missing: the row or the picture is named."""
+    """A label that is out of range, invalid, duplicate or missing: the error names the row or the picture."""
     with pytest.raises(InputError, match=message):
         FolderSource(_flat(tmp_path, rows, ["a.JPEG", "b.JPEG"])).pictures()
 
 
-def test_one_row_is_not_taken_for_two_pictures_of_one_name(tmp_path: Path) -> None:
-    """Their file name alone does not say which is meant; rows with folders do."""
+def test_a_row_that_matches_two_pictures_is_refused(tmp_path: Path) -> None:
+    """The file name alone does not say which is meant; rows with folders do."""
     root = _flat(tmp_path, "a.JPEG 0\n", ["x/a.JPEG", "y/a.JPEG"])
     with pytest.raises(InputError, match=r"found none for x/a\.JPEG, and a\.JPEG in several folders"):
         FolderSource(root).pictures()
@@ -168,8 +168,8 @@ def test_one_row_is_not_taken_for_two_pictures_of_one_name(tmp_path: Path) -> No
     assert _labels(FolderSource(root)) == {"x/a.JPEG": 1, "y/a.JPEG": 2}
 
 
-def test_options_that_would_change_no_label_are_refused(picture_folder: Path, tmp_path: Path) -> None:
-    """Synset folders need neither a label file, there or not, nor a base; nor do pictures without labels."""
+def test_label_options_without_effect_are_refused(picture_folder: Path, tmp_path: Path) -> None:
+    """Synset folders need neither a label file nor a base; nor do pictures without labels."""
     for options in ({"label_file": tmp_path / "missing.txt"}, {"label_base": 0}):
         with pytest.raises(UsageError, match="no --label"):
             FolderSource(picture_folder, **options).pictures()
@@ -177,20 +177,20 @@ def test_options_that_would_change_no_label_are_refused(picture_folder: Path, tm
         FolderSource(_flat(tmp_path, None, ["a.JPEG"]), label_base=1).pictures()
 
 
-def test_a_link_that_leads_nowhere_for_ever_is_named(tmp_path: Path) -> None:
-    """The folder alone would be puzzling: it is one of pictures."""
+def test_a_circular_link_is_named(tmp_path: Path) -> None:
+    """The error names the link, as the folder above it does contain pictures."""
     (_flat(tmp_path, None, ["a.JPEG"]) / "loop").symlink_to("loop")
     with pytest.raises(InputError, match=r"to be a folder of pictures; found Too many levels of .*: \S*/loop; done"):
         FolderSource(tmp_path).pictures()
 
 
-def test_hidden_folders_hold_no_pictures(tmp_path: Path) -> None:
-    """Desktops keep thumbnails of the pictures in them."""
+def test_hidden_folders_are_ignored(tmp_path: Path) -> None:
+    """Desktop environments keep thumbnails of the pictures in them."""
     assert _labels(FolderSource(_flat(tmp_path, None, ["a.JPEG", ".thumbnails/a.JPEG"]))) == {"a.JPEG": None}
 
 
-def test_a_label_file_elsewhere_is_given_by_name(tmp_path: Path) -> None:
-    """As Caffe leaves it, beside the folder; one that is missing or no text is refused."""
+def test_a_label_file_in_another_folder_can_be_named(tmp_path: Path) -> None:
+    """Caffe leaves it beside the folder. A file that is missing or not text is refused."""
     root = _flat(tmp_path / "val", None, ["a.JPEG"])
     (tmp_path / "val.txt").write_text("a.JPEG 0")
     assert _labels(FolderSource(root, tmp_path / "val.txt")) == {"a.JPEG": 1}
@@ -201,7 +201,7 @@ def test_a_label_file_elsewhere_is_given_by_name(tmp_path: Path) -> None:
 
 
 def test_the_published_recipes_layout_is_known(tmp_path: Path) -> None:
-    """data/validation_data/{val.txt,validation_images/}: the folder above or the folder itself may be named."""
+    """data/validation_data/{val.txt,validation_images/}: both `data` and the folder below it can be given."""
     names = [f"validation_images/{name}" for name in OFFICIAL]
     rows = "".join(f"{name} {label - 1}\n" for name, label in OFFICIAL.items())
     _flat(tmp_path / "data" / "validation_data", rows, names)
@@ -214,14 +214,14 @@ def test_the_published_recipes_layout_is_known(tmp_path: Path) -> None:
 
 @given(st.lists(st.integers(0, 999), min_size=1), st.sampled_from([0, 1]))
 def test_a_given_base_shifts_every_label(numbers: list[int], base: int) -> None:
-    """Class ids are 1..1000 whatever the count began with."""
+    """Class ids are 1..1000 for both bases."""
     raw: dict[str, Label] = {str(index): number + base for index, number in enumerate(numbers)}
     assert list(class_ids(raw, base, "it").values()) == [number + 1 for number in numbers]
 
 
 @given(st.lists(st.integers(-2, 1002), min_size=1, max_size=30))
-def test_a_base_is_found_only_where_one_fits(numbers: list[int]) -> None:
-    """Whatever the labels, they are refused or lie within 1..1000 by the only shift that allows it."""
+def test_a_base_is_inferred_only_where_exactly_one_fits(numbers: list[int]) -> None:
+    """Labels are refused, or lie within 1..1000 by the only base that allows it."""
     raw: dict[str, Label] = {str(index): number for index, number in enumerate(numbers)}
     fits = [shift for shift in (0, 1) if all(1 <= number + shift <= 1000 for number in numbers)]
     try:
@@ -233,7 +233,7 @@ def test_a_base_is_found_only_where_one_fits(numbers: list[int]) -> None:
 
 
 def test_a_source_survives_pickling_and_gives_content_and_digest(picture_folder: Path) -> None:
-    """Workers get a copy of it."""
+    """Worker processes get a pickled copy."""
     source: FolderSource = pickle.loads(pickle.dumps(FolderSource(picture_folder)))
     (first, *_) = source.pictures()
     pixels, digest = source.read(first.id)
@@ -241,7 +241,7 @@ def test_a_source_survives_pickling_and_gives_content_and_digest(picture_folder:
     assert digest == source.digest(first.id) == digest_bytes((picture_folder / first.id).read_bytes())
 
 
-def test_rows_are_read_as_they_stand(tmp_path: Path) -> None:
-    """Names may have spaces and commas; the label is the last word."""
+def test_file_names_in_rows_may_contain_spaces_and_commas(tmp_path: Path) -> None:
+    """The label is the last word of a row."""
     (tmp_path / "rows.txt").write_text("my cat.JPEG 281\ncat,dog.JPEG, 5\n")
     assert read_label_file(tmp_path / "rows.txt") == {"my cat.JPEG": 281, "cat,dog.JPEG": 5}

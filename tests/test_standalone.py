@@ -1,4 +1,4 @@
-"""The standalone runtime: the reference kernels' bytes from plain C99, in memory that no two rows share at once."""
+"""The standalone runtime: the reference kernels' bytes from plain C99, and a sound memory plan."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ def small_runtime(small_model: bytes, tmp_path_factory: pytest.TempPathFactory) 
 
 
 def noise(model: bytes, count: int, seed: int = 0) -> Array:
-    """Pictures of all int8 values, int8 (count, ...)."""
+    """Random pictures over all int8 values, int8 (count, ...)."""
     shape = read_model(model).input.shape[1:]
     return np.random.default_rng(seed).integers(-128, 128, (count, *shape)).astype(np.int8)
 
 
 def reference(model: bytes, pictures: Array) -> Array:
-    """What LiteRT's reference kernels make of them, int8 (count, scores)."""
+    """Scores of LiteRT's reference kernels for the pictures, int8 (count, scores)."""
     runner = Runner(model, "reference")
     return np.stack([runner.run(picture[np.newaxis])[0].ravel() for picture in pictures])
 
@@ -68,7 +68,7 @@ def reference(model: bytes, pictures: Array) -> Array:
 def test_the_small_network_gives_the_reference_kernels_bytes_on_200_pictures(
     small_model: bytes, small_runtime: Library, finished_build: Request
 ) -> None:
-    """Every score of every picture: procedural ones, and noise that drives activations to their ends."""
+    """Procedural pictures, and noise that drives activations to the ends of their ranges."""
     recipe, machine = resolve(finished_build, NoBars(), may_fetch=False)
     procedural, _ = int8_inputs(recipe, machine, small_model, 150)
     pictures = np.concatenate([procedural, noise(small_model, 50)])
@@ -76,8 +76,8 @@ def test_the_small_network_gives_the_reference_kernels_bytes_on_200_pictures(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_models_of_every_variety_give_the_reference_kernels_bytes(kind: str, tmp_path: Path) -> None:
-    """Paddings, steps, dilations, odd windows, averages over the border, ADD of a tensor with itself."""
+def test_models_of_every_kind_give_the_reference_kernels_bytes(kind: str, tmp_path: Path) -> None:
+    """Paddings, strides, dilations, odd windows, averages over the border, ADD of a tensor with itself."""
     model = operator_model(kind)
     pictures = noise(model, 60)
     runtime = Library(runtime_sources(model, kind), tmp_path)
@@ -86,7 +86,7 @@ def test_models_of_every_variety_give_the_reference_kernels_bytes(kind: str, tmp
 
 @pytest.mark.slow
 def test_the_whole_network_gives_the_reference_kernels_bytes(tmp_path: Path) -> None:
-    """Seeded weights at full size, and no byte of the arena with two owners."""
+    """Seeded weights at full size; no read of the arena finds a row overwritten."""
     request = Request(checkpoint="seeded", images="procedural", calib=10, limit=20, out=tmp_path / "out")
     build(request, ("quantize",))
     recipe, machine = resolve(request, NoBars(), may_fetch=False)
@@ -102,7 +102,7 @@ def test_the_whole_network_gives_the_reference_kernels_bytes(tmp_path: Path) -> 
 
 @pytest.mark.shared
 def test_a_published_model_of_2021_runs_as_well(shared: Path, tmp_path: Path) -> None:
-    """A file that another converter made, with another order of tensors."""
+    """Another converter made it, with its tensors in another order."""
     model = (shared / "published" / "calibration-unknown-a.tflite").read_bytes()
     pictures = noise(model, 5)
     runtime = Library(runtime_sources(model, "published"), tmp_path, ("-O3", "-march=native"))
@@ -126,8 +126,8 @@ def test_trained_weights_and_200_photographs_give_the_reference_kernels_bytes(sh
     np.testing.assert_array_equal(runtime.run_all(pictures), reference(model, pictures))
 
 
-def test_a_second_run_knows_nothing_of_the_first(small_model: bytes, small_runtime: Library) -> None:
-    """The same picture gives the same scores whatever ran in between, though rows lie where others lay."""
+def test_a_run_does_not_depend_on_earlier_runs(small_model: bytes, small_runtime: Library) -> None:
+    """The same picture gives the same scores, although another run used the same arena in between."""
     one, two = noise(small_model, 2)
     first = small_runtime.run(one)
     small_runtime.run(two)
@@ -135,7 +135,7 @@ def test_a_second_run_knows_nothing_of_the_first(small_model: bytes, small_runti
 
 
 def test_one_changed_weight_is_noticed(small_model: bytes, tmp_path: Path) -> None:
-    """The comparison sees a single INT8 weight of the first layer that is off by 64."""
+    """The comparison detects a single INT8 weight of the first layer that is off by 64."""
 
     def change(tree: Any) -> None:
         values = data(tree, operand(tree, "CONV_2D", 1))
@@ -147,8 +147,8 @@ def test_one_changed_weight_is_noticed(small_model: bytes, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("equal", [500, 1001])
-def test_flat_scores_have_an_end(small_model: bytes, tmp_path: Path, equal: int) -> None:
-    """500 equal logits are as the reference kernels have them, which stop their process at 512; the runtime says 0."""
+def test_many_equal_scores_are_supported(small_model: bytes, tmp_path: Path, equal: int) -> None:
+    """For 500 equal logits the bytes agree. From 512 on the reference kernels abort; the runtime gives scores of 0."""
 
     def change(tree: Any) -> None:
         *_, classifier = [
@@ -183,20 +183,20 @@ def test_flat_scores_have_an_end(small_model: bytes, tmp_path: Path, equal: int)
 def test_the_sources_compile_without_a_warning(
     tmp_path: Path, kind: str, compiler: str, flags: tuple[str, ...]
 ) -> None:
-    """Strict C99 of every optimization and core."""
+    """As strict C99, at several optimization levels and for several cores."""
     files = write(runtime_sources(operator_model(kind), kind), tmp_path)
     for file in files:
         compile_with(compiler, (*flags, "-c"), [file], tmp_path, f"{file}.o")
 
 
-def test_nothing_is_included_but_two_headers(small_model: bytes) -> None:
-    """stdint.h and string.h are all there is below it."""
+def test_only_two_headers_are_included(small_model: bytes) -> None:
+    """They are stdint.h and string.h."""
     texts = runtime_sources(small_model, "small").values()
     assert {name for text in texts for name in re.findall(r"#include <(.*)>", text)} == {"stdint.h", "string.h"}
 
 
-def test_nothing_is_linked_but_copying_and_no_floating_point(small_model: bytes, tmp_path: Path) -> None:
-    """For a core without a floating-point unit every float operation would be a function of the compiler's library."""
+def test_only_memory_functions_are_linked(small_model: bytes, tmp_path: Path) -> None:
+    """On a core without a floating-point unit, float operations would call the compiler's library."""
     files = write(runtime_sources(small_model, "small"), tmp_path)
     compile_with(
         "arm-none-eabi-gcc", ("-O2", "-mthumb", "-mcpu=cortex-m3", "-r", "-nostdlib"), files, tmp_path, "all.o"
@@ -208,8 +208,8 @@ def test_nothing_is_linked_but_copying_and_no_floating_point(small_model: bytes,
     assert "float" not in (tmp_path / KERNELS).read_text().replace("floating point", "")
 
 
-def test_all_that_is_written_to_is_the_arena(small_model: bytes, tmp_path: Path) -> None:
-    """Weights are constants, and beside the arena there is no variable."""
+def test_the_arena_is_the_only_writable_memory(small_model: bytes, tmp_path: Path) -> None:
+    """Weights are constants, and there is no other variable."""
     texts = runtime_sources(small_model, "small")
     files = write(texts, tmp_path)
     compile_with("gcc", ("-O2", "-r", "-nostdlib"), files, tmp_path, "all.o")
@@ -222,7 +222,7 @@ def test_all_that_is_written_to_is_the_arena(small_model: bytes, tmp_path: Path)
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_sanitizers_find_nothing(kind: str, tmp_path: Path) -> None:
-    """No byte outside an array, no overflow of a signed number, no shift too far."""
+    """No access outside an array, no signed overflow, no invalid shift."""
     model = operator_model(kind)
     files = write({**runtime_sources(model, kind), "main.c": _program(kind)}, tmp_path)
     flags = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
@@ -262,10 +262,10 @@ def test_the_sources_are_the_same_every_time(small_model: bytes, tmp_path: Path,
 
 
 def faults(program: Program, planned: Plan) -> list[str]:
-    """Goes through every step with an arena that remembers whose byte is whose; what reads another's, or outside it.
+    """Faults of a plan, found by executing every step with an arena that tracks the owner of each byte.
 
-    Each byte holds the number of the activation and row that were written there last; scratch memory is written at
-    every step of its segment.
+    A fault is a read of a row that was overwritten, or an access outside the arena. Each byte holds the number of
+    the activation and row that were written there last; every step of a segment overwrites its scratch memory.
     """
     arena = np.full(planned.arena_bytes, -1, np.int64)
     found: list[str] = []
@@ -313,14 +313,14 @@ def faults(program: Program, planned: Plan) -> list[str]:
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "small"])
-def test_no_row_is_written_over_while_it_is_needed(kind: str, small_model: bytes) -> None:
-    """Every byte that is read is the one that was meant, at every step of the program."""
+def test_no_row_is_overwritten_while_it_is_needed(kind: str, small_model: bytes) -> None:
+    """At every step of the program, each byte that is read belongs to the expected row."""
     program = lower(small_model if kind == "small" else operator_model(kind), kind)
     assert faults(program, plan(program)) == []
 
 
-def test_a_plan_that_is_too_tight_is_seen_through(small_model: bytes) -> None:
-    """Moving any activation down by a row, or keeping a row less of a ring, is a fault."""
+def test_a_plan_with_too_little_memory_has_faults(small_model: bytes) -> None:
+    """One row less in a ring buffer, a lower offset of the last activation, or a smaller arena is enough."""
     program = lower(small_model, "small")
     sound = plan(program)
     for number, kept in enumerate(sound.places):
@@ -337,7 +337,7 @@ def test_a_plan_that_is_too_tight_is_seen_through(small_model: bytes) -> None:
 
 
 def test_rows_are_streamed_where_that_saves_memory_and_nowhere_else(small_model: bytes) -> None:
-    """The late layers, whose weights are the most, are computed at once and read their weights once."""
+    """The late layers have most of the weights; they are not streamed, so they read their weights once."""
     program = lower(small_model, "small")
     streamed = [segment for segment in plan(program).segments if segment.streams]
     assert streamed[0].first == 0
@@ -345,15 +345,15 @@ def test_rows_are_streamed_where_that_saves_memory_and_nowhere_else(small_model:
 
 
 def test_the_arena_is_smaller_than_tensorflow_lite_micros_plan(small_model: bytes) -> None:
-    """At most 5 % above what TFLM's planner needs for activations was asked for; streaming needs less than half."""
+    """It is less than half of what TensorFlow Lite Micro plans for activations."""
     if not tflm.is_available():
         pytest.skip(f"{tflm.DISTRIBUTION} is not installed")
     head = tflm.measure(small_model, noise(small_model, 1), "small").head
     assert plan(lower(small_model, "small")).arena_bytes < head / 2
 
 
-def test_layers_computed_one_by_one_need_what_their_ends_need(small_model: bytes) -> None:
-    """Without streaming the peak is that of the largest layer's input and output: the streaming is what saves."""
+def test_streaming_saves_more_than_half_of_the_memory(small_model: bytes) -> None:
+    """Without it, the peak would be the input and output of the largest layer."""
     program = lower(small_model, "small")
     largest = max(
         sum(
@@ -365,7 +365,7 @@ def test_layers_computed_one_by_one_need_what_their_ends_need(small_model: bytes
     assert plan(program).arena_bytes < largest / 2
 
 
-# What the runtime lacks
+# What the runtime does not support
 
 
 def _with_batch_of_two(tree: Any) -> None:
@@ -396,7 +396,7 @@ def _with_sums_beyond_32_bits(tree: Any) -> None:
     data(tree, operand(tree, "CONV_2D", 2))[:4] = np.frombuffer(np.int32(2**31 - 1).tobytes(), np.uint8)
 
 
-def _with_a_step_of_nothing(tree: Any) -> None:
+def _with_a_stride_of_zero(tree: Any) -> None:
     operator(tree, "CONV_2D").builtinOptions.strideH = 0
 
 
@@ -424,7 +424,7 @@ def _with_a_constant_to_add(tree: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (_with_a_step_of_nothing, "operator 0 CONV_2D with a window of 3 x 3, strides \\(0, 2\\)"),
+        (_with_a_stride_of_zero, "operator 0 CONV_2D with a window of 3 x 3, strides \\(0, 2\\)"),
         (_without_options, "operator 0 CONV_2D with no option stride_h"),
         (_without_inputs, "operator 0 CONV_2D with 0 inputs and 1 outputs"),
         (_with_an_empty_window, "AVERAGE_POOL_2D with a window of 0 x 3"),
@@ -439,14 +439,14 @@ def _with_a_constant_to_add(tree: Any) -> None:
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_what_the_runtime_lacks_is_named(small_model: bytes, change: Any, words: str) -> None:
-    """The operator, its place, and what is wrong with it."""
+def test_what_the_runtime_does_not_support_is_refused(small_model: bytes, change: Any, words: str) -> None:
+    """The error names the operator, its position and the fault."""
     with pytest.raises(InputError, match=words):
         runtime_sources(edited(small_model, change), "small")
 
 
 def test_a_float_model_and_other_operators_are_refused(small_float: bytes) -> None:
-    """The float network has the same operators but no INT8 in it; the tiny one a FULLY_CONNECTED."""
+    """The float network has the same operators in float32; the tiny model has a FULLY_CONNECTED."""
     with pytest.raises(InputError, match="float32"):
         runtime_sources(small_float, "float")
     with pytest.raises(InputError, match="FULLY_CONNECTED"):
@@ -454,7 +454,7 @@ def test_a_float_model_and_other_operators_are_refused(small_float: bytes) -> No
 
 
 def test_a_softmax_of_too_many_scores_is_refused() -> None:
-    """4,096 equal ones would sum to more than 31 bits hold; the sum of 4,095 is the largest that fits."""
+    """The sum of 4,096 equal scores needs more than 31 bits; that of 4,095 fits."""
 
     def change(count: int) -> Any:
         def wider(tree: Any) -> None:
@@ -468,8 +468,8 @@ def test_a_softmax_of_too_many_scores_is_refused() -> None:
     assert lower(edited(operator_model("alone"), change(4095)), "wide").layers[0].kind == "softmax"
 
 
-def test_a_softmax_of_tiny_steps_is_refused() -> None:
-    """The reference kernels stop their process there."""
+def test_a_softmax_with_a_tiny_input_scale_is_refused() -> None:
+    """The reference kernels abort on it."""
 
     def change(tree: Any) -> None:
         operand(tree, "SOFTMAX", 0).quantization.scale = [1e-9]
@@ -480,7 +480,7 @@ def test_a_softmax_of_tiny_steps_is_refused() -> None:
         lower(edited(operator_model("alone"), change), "tiny")
 
 
-def test_a_branch_that_nobody_reads_is_not_computed() -> None:
+def test_an_unused_branch_is_not_computed() -> None:
     """The runtime has neither its weights nor its memory."""
     model = operator_model("unread")
     kinds = [layer.kind for layer in lower(model, "unread").layers]
@@ -488,14 +488,14 @@ def test_a_branch_that_nobody_reads_is_not_computed() -> None:
     assert kinds.count("conv") == 3
 
 
-def test_rows_that_nobody_needs_take_no_memory() -> None:
-    """Of 24 rows of 32 channels each step of eight reads one: a ring of one row holds them."""
+def test_rows_that_no_operator_reads_take_no_memory() -> None:
+    """With a stride of eight, one of eight rows is read: a ring buffer of one row is enough."""
     program = lower(operator_model("leftovers"), "leftovers")
     wide = program.layers[0].output
     assert plan(program).places[wide].rows == 1
 
 
-def test_a_model_of_another_operator_leaves_no_file(small_model: bytes, tmp_path: Path) -> None:
+def test_a_model_with_an_unsupported_operator_leaves_no_file(small_model: bytes, tmp_path: Path) -> None:
     """The command names the operator in one line, ends with status 3, and writes no source."""
     (tmp_path / "other.tflite").write_bytes(edited(small_model, _with_another_operator))
     command = [sys.executable, "-m", "pipeline", "standalone", "--of", "other.tflite", "--out", "out"]

@@ -55,7 +55,7 @@ tables = st.integers(1, 5).flatmap(
 def test_no_table_is_wider_than_the_terminal_and_no_word_is_split(
     table: tuple[list[str], list[list[str]]], width: int
 ) -> None:
-    """A piece of a word is a whole word, or a part of a path that ends in a slash or is the last."""
+    """Only a path may be split, and only after a slash."""
     columns, rows = table
     lines = terminal_lines(("", columns, rows), width)
     assert max(map(len, lines), default=0) <= width
@@ -68,27 +68,27 @@ def test_no_table_is_wider_than_the_terminal_and_no_word_is_split(
     }
     for line in lines:
         for piece in line.split():
-            # In a list, a colon stands behind the name of a column.
+            # In a list, a colon follows the name of a column.
             assert piece in pieces or piece.strip("-") == "" or piece.removesuffix(":") in columns
 
 
-def test_every_row_of_a_pipe_is_one_line_of_cells_between_tabs() -> None:
-    """A header line, no title and no rule; what would break a line or a cell is a space."""
+def test_a_pipe_gets_one_line_for_each_row_with_tabs_between_cells() -> None:
+    """There is a header line, no title and no rule; line breaks and tabs in cells become spaces."""
     table: Block = ("a title", ("name", "bytes>"), [("one\nor two", "1,000"), ("a\ttab", "")])
     assert plain_lines(table) == ["name\tbytes", "one or two\t1,000", "a tab\t"]
     assert plain_lines(("", ("", ""), [("build", "here")])) == ["build\there"]
     assert plain_lines("a line " * 50) == ["a line " * 50]
 
 
-def test_a_table_that_is_wider_than_the_terminal_is_a_list() -> None:
-    """Each row by its first cell, then each column that has a value."""
+def test_a_table_wider_than_the_terminal_becomes_a_list() -> None:
+    """The first cell of a row is a heading; below it is a line for each other column that has a value."""
     digest = "0" * 64
     lines = terminal_lines(("", ("file", "left", "right"), [("a.c", digest, digest), ("b.c", "", digest)]), 80)
     assert lines == ["a.c", f"    left: {digest}", f"    right: {digest}", "b.c", f"    right: {digest}"]
 
 
 def test_a_command_to_copy_is_never_wrapped() -> None:
-    """Any other line is, at a space."""
+    """Other lines wrap at spaces."""
     command = "python -m pipeline " + "option " * 20
     assert terminal_lines(Verbatim(command), 80) == [command]
     assert max(map(len, terminal_lines(command, 80))) <= 80
@@ -98,7 +98,7 @@ def test_a_command_to_copy_is_never_wrapped() -> None:
 
 
 def screen(width: int, *arguments: object) -> tuple[str, int]:
-    """What a command shows on a terminal of that width, without colors, and its exit status."""
+    """What a command shows on a terminal of that width, without escape sequences, and its exit status."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, width, 0, 0))
     shown: list[bytes] = []
@@ -125,8 +125,8 @@ def screen(width: int, *arguments: object) -> tuple[str, int]:
     return ESCAPE.sub("", b"".join(shown).decode()).replace("\r\n", "\n"), found
 
 
-def of(command: str, request: Request, *more: object) -> list[object]:
-    """A command line about a small build."""
+def on_build(command: str, request: Request, *more: object) -> list[object]:
+    """A command line for a small build."""
     same = {"calib": request.calib, "limit": request.limit, "targets": request.targets}
     return [*small(command, request.out, **same), *more]
 
@@ -143,14 +143,14 @@ def _about_a_file(command: str, request: Request) -> list[object]:
 
 
 COMMANDS: dict[str, Callable[[Request], list[object]]] = {
-    "all": lambda request: of("all", request),
-    "all --files": lambda request: of("all", request, "--files"),
-    "status": lambda request: of("status", request),
-    "explain": lambda request: ["explain", "card", *of("status", request)[1:]],
-    "verify": lambda request: of("verify", request),
-    "evaluate": lambda request: of("evaluate", request),
-    "vela": lambda request: of("vela", request),
-    "vela --sram": lambda request: [*of("vela", request), "--sram", 400],
+    "all": lambda request: on_build("all", request),
+    "all --files": lambda request: on_build("all", request, "--files"),
+    "status": lambda request: on_build("status", request),
+    "explain": lambda request: ["explain", "card", *on_build("status", request)[1:]],
+    "verify": lambda request: on_build("verify", request),
+    "evaluate": lambda request: on_build("evaluate", request),
+    "vela": lambda request: on_build("vela", request),
+    "vela --sram": lambda request: [*on_build("vela", request), "--sram", 400],
     "attest --check": lambda request: ["attest", "--check", request.out / NAME / PROVENANCE_FILE],
     "diff": lambda request: ["diff", _model(request), _model(request).parent / "float" / f"{NAME[:-5]}_float.tflite"],
     "recover": lambda request: _about_a_file("recover", request),
@@ -160,7 +160,7 @@ COMMANDS: dict[str, Callable[[Request], list[object]]] = {
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_fits_the_terminal(name: str, finished_build: Request) -> None:
-    """No line is wider than it, but for commands to copy; and a piece of a path ends in a slash."""
+    """No line is wider than the terminal, except for commands to copy."""
     for width in WIDTHS:
         shown, found = screen(width, *COMMANDS[name](finished_build))
         assert found == (1 if name == "diff" else 0)
@@ -173,7 +173,7 @@ def test_every_command_fits_the_terminal(name: str, finished_build: Request) -> 
 @pytest.mark.skipif(shutil.which("arm-none-eabi-gcc") is None, reason="no arm-none-eabi-gcc here")
 def test_firmware_fits_the_terminal(finished_build: Request) -> None:
     """Its labels wrap at spaces."""
-    shown, _ = screen(80, *of("firmware", finished_build, "--board", "mps3-an547"))
+    shown, _ = screen(80, *on_build("firmware", finished_build, "--board", "mps3-an547"))
     assert max(map(len, shown.splitlines())) <= 80
 
 
@@ -211,9 +211,9 @@ def test_platforms_has_four_columns_and_a_note_for_each_row(width: int, small_bu
     assert figure == "1 failed, 2 ran"
 
 
-def test_a_build_ends_with_what_a_user_asks_first(finished_build: Request) -> None:
-    """Model, size, SHA-1, top-1, the fastest Ethos-U, the card; the files only when asked for."""
-    result = run(*of("all", finished_build))
+def test_a_build_ends_with_a_summary(finished_build: Request) -> None:
+    """Model, size, SHA-1, top-1, the fastest Ethos-U, the card; the files are listed only on request."""
+    result = run(*on_build("all", finished_build))
     assert (result.returncode, result.stderr) == (0, "")
     summary = [line.split("\t") for line in result.stdout.splitlines()]
     assert all(len(row) == 2 for row in summary)
@@ -225,20 +225,20 @@ def test_a_build_ends_with_what_a_user_asks_first(finished_build: Request) -> No
     assert found["top-1"] == "none claimed: the weights are untrained"
     assert re.fullmatch(r"fastest ethos-u55-128: [\d.,]+ inferences/s, as Vela estimates", found["Ethos-U"])
     assert found["files"].endswith("; --files lists them")
-    listed = run(*of("all", finished_build, "--files")).stdout.splitlines()
+    listed = run(*on_build("all", finished_build, "--files")).stdout.splitlines()
     assert listed[0] == "stage\tfile\tbytes\tSHA-1"
     assert [row.split("\t")[3] for row in listed if row.split("\t")[1] == f"{NAME}.tflite"] == [found["SHA-1"]]
 
 
-def test_the_results_of_a_stage_are_shown_where_it_was_named(finished_build: Request) -> None:
-    """`all` has their figures alone."""
-    assert "property\tverdict\tvalue\twhy\n" in run(*of("verify", finished_build)).stdout
-    assert "property\t" not in run(*of("all", finished_build)).stdout
+def test_the_results_of_a_stage_are_shown_when_it_is_named(finished_build: Request) -> None:
+    """`all` shows only their figures."""
+    assert "property\tverdict\tvalue\twhy\n" in run(*on_build("verify", finished_build)).stdout
+    assert "property\t" not in run(*on_build("all", finished_build)).stdout
 
 
-def test_a_build_that_does_not_exist_is_one_line(finished_build: Request, tmp_path: Path) -> None:
-    """With the names of the builds beside it."""
-    other = of("status", finished_build)
+def test_the_status_of_a_build_that_does_not_exist_is_one_line(finished_build: Request, tmp_path: Path) -> None:
+    """It names the other builds in the folder, or the command that makes one."""
+    other = on_build("status", finished_build)
     other[other.index("0.35_96")] = "0.5_96"
     result = run(*other)
     assert result.returncode == 0
@@ -256,7 +256,7 @@ def test_a_build_that_does_not_exist_is_one_line(finished_build: Request, tmp_pa
 
 
 def test_the_command_that_builds_with_recovered_ranges_names_the_folder(finished_build: Request) -> None:
-    """As it was typed."""
+    """The folder is that of --out, as it was typed."""
     shown = run(*_about_a_file("recover", finished_build)).stdout
     assert shown.splitlines()[-1].endswith(f"--out {finished_build.out}")
 
@@ -264,7 +264,7 @@ def test_the_command_that_builds_with_recovered_ranges_names_the_folder(finished
 def test_stages_that_ran_have_a_line_each_and_the_others_share_one(
     finished_build: Request, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With the figure of the stage; one that was up to date and fails has its own."""
+    """A line has the figure of its stage. A stage that is up to date but fails has its own line."""
     recipe, machine = resolve(finished_build, NoBars(), may_fetch=False)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     lines = StageLines(Opened(finished_build, recipe, machine), show=True)
@@ -286,8 +286,8 @@ def row(verdict: str, found: str, expected: str) -> dict[str, str]:
     return {"what": f"{NAME}.tflite", "verdict": verdict, "found": found, "expected": expected, "why": "the file"}
 
 
-def test_digests_that_differ_are_said_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The table of a narrow terminal has their first digits."""
+def test_digests_that_differ_are_shown_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a narrow terminal the table has only their first digits."""
     rows: Sequence[dict[str, str]] = [row("match", "a" * 64, "a" * 64), row("differs", "a" * 64, "a" * 63 + "b")]
     monkeypatch.setattr(rows_view, "is_wide", lambda: False)
     table, line = rows_view.blocks("a title", rows, NAME)

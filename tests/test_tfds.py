@@ -1,6 +1,6 @@
-"""TFDS data sets, prepared on the spot by TFDS itself: its own builders, its own writer, its own mock data.
+"""TFDS data sets that the tests prepare with TFDS's own builders, writer and mock data.
 
-Generated pictures stand for ImageNet's. What TFDS reads is the second opinion on what we read.
+Generated pictures replace ImageNet's. The expected values are those that TFDS reads.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ COUNT = 20
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache of the test's own."""
+    """An empty cache for each test."""
     monkeypatch.setenv("RECREATE_MODEL_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
 
 
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The source a user gets of a data set in a folder."""
+    """A function that opens a data set in a folder as a user does with `--images`."""
 
     def call(folder: Path, images: str, **reading: Any) -> RecordSource:
         monkeypatch.setenv("TFDS_DATA_DIR", str(folder))
@@ -53,7 +53,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def prepare_imagenet(folder: Path, shards: int) -> Path:
-    """The real imagenet2012 builder, on an ILSVRC2012_img_val.tar of generated pictures with official names."""
+    """Runs the real imagenet2012 builder on an archive of generated pictures with official names."""
     import tensorflow_datasets as tfds
 
     manual = folder / "downloads" / "manual"
@@ -75,7 +75,7 @@ def imagenet(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def mocked(name: str, split: str) -> tuple[Any, list[dict[str, Any]]]:
-    """The features of a data set, and examples of its split from TFDS's mock data, with the pictures as encoded."""
+    """The features of a data set, and examples of its split from TFDS's mock data, with encoded pictures."""
     import tensorflow_datasets as tfds
 
     with tfds.testing.mock_data(num_examples=COUNT, policy=tfds.testing.MockPolicy.USE_CODE):
@@ -85,7 +85,7 @@ def mocked(name: str, split: str) -> tuple[Any, list[dict[str, Any]]]:
 
 
 def prepare(folder: Path, name: str, features: Any, splits: Mapping[str, list[dict[str, Any]]], **how: Any) -> Path:
-    """Examples written by TFDS, as the data set of this name."""
+    """Writes examples with TFDS as the data set of this name, and returns the folder."""
     import tensorflow_datasets as tfds
 
     name, _, config = name.partition("/")
@@ -106,12 +106,12 @@ def prepare(folder: Path, name: str, features: Any, splits: Mapping[str, list[di
 
 
 def _opened(row: Mapping[str, Any]) -> dict[str, io.BytesIO]:
-    """The encoded pictures of an example as open files, which TFDS takes as they are."""
+    """The encoded pictures of an example as open files, which TFDS stores unchanged."""
     return {name: io.BytesIO(row[name]) for name in ("image", "other") if name in row}
 
 
 def read_by_tfds(folder: Path, name: str, split: str) -> list[dict[str, Any]]:
-    """The examples as TFDS reads them, with the pictures as encoded."""
+    """The examples as TFDS reads them, with encoded pictures."""
     import tensorflow_datasets as tfds
 
     dataset = tfds.builder(name, data_dir=folder).as_dataset(
@@ -121,7 +121,7 @@ def read_by_tfds(folder: Path, name: str, split: str) -> list[dict[str, Any]]:
 
 
 def names_of_classes(folder: Path, name: str) -> list[str]:
-    """As TFDS has them."""
+    """The names of a data set's classes, as TFDS lists them."""
     import tensorflow_datasets as tfds
 
     names: list[str] = tfds.builder(name, data_dir=folder).info.features["label"].names
@@ -129,7 +129,7 @@ def names_of_classes(folder: Path, name: str) -> list[str]:
 
 
 def assert_read_as_by_tfds(source: RecordSource, folder: Path, name: str, split: str) -> None:
-    """The same pictures, byte for byte, with the same names and classes."""
+    """Asserts that a source has the pictures, names and classes that TFDS reads."""
     names = names_of_classes(folder, name)
     expected = {}
     for row in read_by_tfds(folder, name, split):
@@ -141,7 +141,7 @@ def assert_read_as_by_tfds(source: RecordSource, folder: Path, name: str, split:
 
 
 def test_imagenet2012_is_read_as_tfds_reads_it(imagenet: Path, opened: Any) -> None:
-    """The real builder with its own table of validation labels: names, bytes and classes, which are the known ones."""
+    """Names, bytes and classes are those that TFDS reads, and the classes are the known ones."""
     source = opened(imagenet, f"tfds:{IMAGENET}")
     assert source.kind == source.name == "tfds:imagenet2012:5.1.0/validation"
     assert_read_as_by_tfds(source, imagenet, IMAGENET, "validation")
@@ -150,7 +150,7 @@ def test_imagenet2012_is_read_as_tfds_reads_it(imagenet: Path, opened: Any) -> N
 
 
 def test_a_shard_with_fewer_records_than_tfds_wrote_is_named(imagenet: Path, opened: Any) -> None:
-    """A shard cut between two records is whole in itself; TFDS's own metadata tell."""
+    """A shard cut between two records is valid, but TFDS's metadata state how many records it has."""
     source = opened(imagenet, f"tfds:{IMAGENET}")
     path, last = source.records.files[1], max(row.offset for row in source.rows.values() if row.shard == 1)
     good = path.read_bytes()
@@ -165,8 +165,8 @@ def test_a_shard_with_fewer_records_than_tfds_wrote_is_named(imagenet: Path, ope
         path.write_bytes(good)
 
 
-def test_damaged_metadata_are_bad_input(imagenet: Path, opened: Any) -> None:
-    """Whatever TFDS says of them is one line of ours, with the folder's name and the command that helps."""
+def test_damaged_metadata_is_bad_input(imagenet: Path, opened: Any) -> None:
+    """Any error of TFDS becomes one line with the name of the data set and the command that helps."""
     info = imagenet / IMAGENET / "5.1.0" / "dataset_info.json"
     good = info.read_text()
     try:
@@ -178,8 +178,8 @@ def test_damaged_metadata_are_bad_input(imagenet: Path, opened: Any) -> None:
         info.write_text(good)
 
 
-def test_what_is_said_of_names_that_lead_nowhere(imagenet: Path, opened: Any) -> None:
-    """Unknown data set, config, version or split, one not prepared, no name at all: what to type instead."""
+def test_errors_about_unknown_names_say_what_to_type(imagenet: Path, opened: Any) -> None:
+    """An unknown data set, config, version or split, a set that is not prepared, and no name at all."""
     for images, *words in (
         ("tfds:imagenet2021", "no imagenet2021", "did you mean imagenet2012"),
         ("tfds:imagenette/321px", "321px not found", "configs full-size-v2, 320px-v2"),
@@ -201,7 +201,7 @@ def test_what_is_said_of_names_that_lead_nowhere(imagenet: Path, opened: Any) ->
 
 
 def test_the_manual_files_are_named(tmp_path: Path, opened: Any) -> None:
-    """What nobody may download for the user: which files, where they belong, and the command after that."""
+    """For files that users have to download themselves: their names, their folder, and the command that follows."""
     with pytest.raises(InputError) as caught:
         opened(tmp_path, f"tfds:{IMAGENET}")
     step = caught.value.next_step
@@ -209,8 +209,8 @@ def test_the_manual_files_are_named(tmp_path: Path, opened: Any) -> None:
         assert part in step
 
 
-def test_the_command_an_error_names_prepares_the_data_set(imagenet: Path, tmp_path: Path, opened: Any) -> None:
-    """Typed as it stands, it runs, and the data set is there."""
+def test_the_command_in_an_error_prepares_the_data_set(imagenet: Path, tmp_path: Path, opened: Any) -> None:
+    """It runs unchanged, and the data set can then be opened."""
     shutil.copytree(imagenet / "downloads", tmp_path / "downloads")
     with pytest.raises(InputError) as caught:
         opened(tmp_path, f"tfds:{IMAGENET}")
@@ -219,8 +219,8 @@ def test_the_command_an_error_names_prepares_the_data_set(imagenet: Path, tmp_pa
     assert len(opened(tmp_path, f"tfds:{IMAGENET}").pictures()) == COUNT
 
 
-def test_other_shards_of_imagenet2012_do_not_show(imagenet: Path, tmp_path: Path, opened: Any) -> None:
-    """Prepared anew with another number of shards: the same listing and the same selection."""
+def test_imagenet2012_does_not_depend_on_the_number_of_shards(imagenet: Path, tmp_path: Path, opened: Any) -> None:
+    """Prepared again with one shard, it has the same pictures and the same selection."""
     three, one = opened(imagenet, f"tfds:{IMAGENET}"), opened(prepare_imagenet(tmp_path, 1), f"tfds:{IMAGENET}")
     assert len(three.records.files) != len(one.records.files)
     assert set(three.pictures()) == set(one.pictures())
@@ -229,7 +229,7 @@ def test_other_shards_of_imagenet2012_do_not_show(imagenet: Path, tmp_path: Path
 
 @pytest.mark.parametrize(("name", "version", "split"), [(V2, "3.0.0", "test"), (IMAGENETTE, "1.0.0", "validation")])
 def test_mock_data_is_read_as_tfds_reads_it(name: str, version: str, split: str, tmp_path: Path, opened: Any) -> None:
-    """Examples of TFDS's mock data, written by TFDS in two divisions: the same bytes, labels and names as it reads."""
+    """TFDS writes it in one shard and in four; bytes, labels and names are those that TFDS reads."""
     features, examples = mocked(name, split)
     for shards in (1, 4):
         folder = prepare(tmp_path / str(shards), name, features, {split: examples, "train": examples}, shards=shards)
@@ -242,8 +242,8 @@ def test_mock_data_is_read_as_tfds_reads_it(name: str, version: str, split: str,
     assert select(sources[0], 8, 9) == select(sources[1], 8, 9)
 
 
-def test_sets_that_cannot_be_used_say_why(tmp_path: Path, opened: Any, caplog: pytest.LogCaptureFixture) -> None:
-    """Another file format, no validation and no test, classes that are not ImageNet's, no pictures, two of them."""
+def test_errors_about_unusable_sets_say_why(tmp_path: Path, opened: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """Another file format, no default split, classes that are not ImageNet's, no picture, two pictures."""
     import tensorflow_datasets as tfds
 
     features, examples = mocked(V2, "test")
@@ -274,8 +274,8 @@ def test_sets_that_cannot_be_used_say_why(tmp_path: Path, opened: Any, caplog: p
 
 
 @pytest.mark.slow
-def test_the_command_line_takes_a_data_set(imagenet: Path, tmp_path: Path) -> None:
-    """By --images or IMAGENET_DIR, and nothing that TFDS or TensorFlow says reaches the terminal."""
+def test_the_command_line_accepts_a_data_set(imagenet: Path, tmp_path: Path) -> None:
+    """With --images or IMAGENET_DIR. No output of TFDS or TensorFlow reaches the terminal."""
     where = {"TFDS_DATA_DIR": str(imagenet), "RECREATE_MODEL_CACHE": str(tmp_path / "cache")}
     for index, (images, surroundings) in enumerate(
         (("tfds:imagenet2012", where), ("auto", {**where, "IMAGENET_DIR": "tfds:imagenet2012"}))
@@ -295,7 +295,7 @@ def test_an_unprepared_data_set_is_bad_input(tmp_path: Path) -> None:
     assert_nothing_written(tmp_path / "out")
 
 
-def test_records_of_tfds_given_as_a_folder_say_so(imagenet: Path) -> None:
-    """Its features have other names than TF-Slim's; the error leads to tfds:NAME."""
+def test_a_folder_of_tfds_records_is_refused_with_advice(imagenet: Path) -> None:
+    """Its features have other names than TF-Slim's; the error suggests tfds:NAME."""
     with pytest.raises(InputError, match=rf"no feature {SLIM.image} among file_name, image, label; .*tfds:NAME"):
         open_source(str(imagenet / "imagenet2012" / "5.1.0"), Reading())

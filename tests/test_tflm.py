@@ -1,6 +1,6 @@
-"""TensorFlow Lite Micro on this machine: the same bytes as the reference kernels, in an arena that is exactly enough.
+"""TensorFlow Lite Micro on this machine: the reference kernels' bytes, and the smallest arena that is enough.
 
-And builds where it is missing: what they say, and what the reproducibility check makes of them.
+Also builds without it: what they report, and how the reproducibility check treats them.
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ def small_model(finished_build: Request) -> bytes:
 
 @pytest.fixture(scope="session")
 def twenty(finished_build: Request) -> Subject:
-    """Twenty pictures, and what the reference kernels make of them."""
+    """Twenty pictures, and the outputs of the reference kernels for them."""
     recipe, machine = resolve(finished_build, NoBars(), may_fetch=False)
     return subject(recipe, machine, (finished_build.out / NAME / f"{NAME}.tflite").read_bytes(), 20)
 
 
 def hide_tflm(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As after `pip install .` without the extra: the distribution is unknown."""
+    """Makes the distribution unknown, as after `pip install .` without the extra."""
     real = importlib.metadata.version
 
     def version(name: str) -> str:
@@ -68,12 +68,12 @@ def hide_tflm(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def without_tflm(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A whole test without it."""
+    """Hides TFLM for the whole test."""
     hide_tflm(monkeypatch)
 
 
-def set_up_in(model: bytes, arena: int, folder: Path) -> bool:
-    """Whether TFLM's own interpreter accepts an arena of that size, in a process of its own."""
+def arena_is_enough(model: bytes, arena: int, folder: Path) -> bool:
+    """Whether TFLM's own interpreter accepts an arena of that size, in another process."""
     path = folder / "model.tflite"
     path.write_bytes(model)
     code = (
@@ -88,7 +88,7 @@ def set_up_in(model: bytes, arena: int, folder: Path) -> bool:
 
 @needs_tflm
 def test_twenty_pictures_are_bit_exact(twenty: Subject) -> None:
-    """Every score of every picture is the reference kernels', and pictures have different scores."""
+    """Every score of every picture equals that of the reference kernels, and no two pictures have equal scores."""
     measured = tflm.measure(twenty.model, twenty.inputs, twenty.name)
     assert np.array_equal(measured.outputs, twenty.expected)
     assert len(np.unique(twenty.expected, axis=0)) == 20
@@ -97,26 +97,26 @@ def test_twenty_pictures_are_bit_exact(twenty: Subject) -> None:
 @needs_tflm
 @pytest.mark.parametrize("kind", ["int8", "gather"])
 def test_the_arena_of_tiny_models_is_exact(tmp_path: Path, kind: str) -> None:
-    """Where setting up takes more than what is kept, the size is what setting up takes."""
+    """If the setup needs more memory than inference does, the arena has the size that the setup needs."""
     model = tiny_model(kind)
     measured = tflm.measure(model, np.zeros((1, 8, 8, 3), np.int8), kind)
     assert measured.arena >= measured.head + measured.tail
-    assert set_up_in(model, measured.arena, tmp_path)
-    assert not set_up_in(model, measured.arena - tflm_job.STEP, tmp_path)
+    assert arena_is_enough(model, measured.arena, tmp_path)
+    assert not arena_is_enough(model, measured.arena - tflm_job.STEP, tmp_path)
 
 
 @needs_tflm
 def test_the_arena_is_exactly_enough(tmp_path: Path, small_model: bytes) -> None:
-    """TFLM takes it, and refuses 16 bytes less; it is what TFLM says it uses."""
+    """TFLM accepts it and refuses 16 bytes less; it is what TFLM reports as used."""
     measured = tflm.measure(small_model, golden_vector(small_model, "small").input[np.newaxis], "small")
-    assert set_up_in(small_model, measured.arena, tmp_path)
-    assert not set_up_in(small_model, measured.arena - tflm_job.STEP, tmp_path)
+    assert arena_is_enough(small_model, measured.arena, tmp_path)
+    assert not arena_is_enough(small_model, measured.arena - tflm_job.STEP, tmp_path)
     assert measured.arena == measured.head + measured.tail
 
 
 @needs_tflm
-def test_the_head_is_what_two_neighboring_activations_take(small_model: bytes) -> None:
-    """At the widest place of the network, by the shapes in the file."""
+def test_the_head_is_the_memory_of_the_largest_operator(small_model: bytes) -> None:
+    """That is the largest sum of an operator's input and output activations, by the shapes in the file."""
     view = read_model(small_model)
     sizes = [
         sum(int(np.prod(view.tensors[index].shape)) for index in (*operator.inputs, *operator.outputs)
@@ -128,8 +128,8 @@ def test_the_head_is_what_two_neighboring_activations_take(small_model: bytes) -
 
 
 @needs_tflm
-def test_weights_with_one_scale_are_run_as_the_reference_kernels_run_them(small_model: bytes) -> None:
-    """TFLM takes weights quantized by tensor; so they are not refused here."""
+def test_per_tensor_weights_run_as_in_the_reference_kernels(small_model: bytes) -> None:
+    """TFLM supports per-tensor weights, so they are not refused here."""
 
     def by_tensor(tree: object) -> None:
         for name in ("CONV_2D", "DEPTHWISE_CONV_2D"):
@@ -145,7 +145,7 @@ def test_weights_with_one_scale_are_run_as_the_reference_kernels_run_them(small_
 
 @needs_tflm
 def test_an_operator_that_tflm_lacks_is_named(small_model: bytes) -> None:
-    """TFLM's own words are in the error."""
+    """The error contains TFLM's own message."""
 
     def change(tree: object) -> None:
         edited_models.operator(tree, "ADD").opcodeIndex = edited_models.code(tree, "ATAN2")
@@ -155,8 +155,8 @@ def test_an_operator_that_tflm_lacks_is_named(small_model: bytes) -> None:
 
 
 @needs_tflm
-def test_a_crash_of_tflm_is_an_error_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In an arena of no byte it reads where nothing is, and its process is killed; this one is not."""
+def test_a_crash_of_tflm_is_a_tool_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With an arena of 0 bytes it reads invalid memory. Only its own process is killed."""
     monkeypatch.setattr(tflm, "_sufficient_arena", lambda model: 0)
     with pytest.raises(ToolError, match="status -11"):
         tflm.measure(tiny_model("int8"), np.zeros((1, 8, 8, 3), np.int8), "tiny")
@@ -164,7 +164,7 @@ def test_a_crash_of_tflm_is_an_error_of_ours(monkeypatch: pytest.MonkeyPatch) ->
 
 @needs_tflm
 def test_an_output_that_is_not_golden_stops_the_stage(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Off by one in one score: nothing is handed out to be written, and the error counts them."""
+    """One score is off by one: the stage returns no files, and the error counts the differences."""
     real = tflm.measure
 
     def measure(*arguments: object) -> tflm.Measurement:
@@ -199,7 +199,7 @@ def test_a_trained_model_is_bit_exact_on_photographs(shared: Path, tmp_path: Pat
 
 @needs_tflm
 def test_the_evidence_is_analyzed_and_says_why(twenty: Subject) -> None:
-    """No code of a Cortex-M ran, so there is no tick in it; the arena and the version are."""
+    """No code of a Cortex-M ran, and the note says so; it also has the arena, and `tools` has the version."""
     (evidence,) = cortex_m_tflm.check(twenty)
     assert (evidence.platform, evidence.status) == ("Cortex-M", "analyzed")
     assert str(evidence.agreement) == "20 of 20 bit-exact"
@@ -210,7 +210,7 @@ def test_the_evidence_is_analyzed_and_says_why(twenty: Subject) -> None:
 
 @needs_tflm
 def test_another_model_does_not_pass(twenty: Subject) -> None:
-    """One flipped weight, and the outputs are no longer those expected."""
+    """With one changed weight, the outputs are not the expected ones."""
 
     def flip(tree: object) -> None:
         edited_models.data(tree, edited_models.operand(tree, "CONV_2D", 1))[0] ^= 0x40
@@ -220,7 +220,7 @@ def test_another_model_does_not_pass(twenty: Subject) -> None:
 
 
 def test_without_tflm_nothing_is_claimed_and_the_command_is_named(twenty: Subject, without_tflm: None) -> None:
-    """The evidence is what it is, with the way to raise it."""
+    """The status is `not run`, with the command that installs TFLM."""
     (evidence,) = cortex_m_tflm.check(twenty)
     assert (evidence.status, evidence.agreement) == ("not run", None)
     assert evidence.missing == "tflite-micro: python -m pip install '.[tflm]'"
@@ -233,8 +233,8 @@ def recipe_of(request: Request) -> Recipe:
     return resolve(request, NoBars(), may_fetch=False)[0]
 
 
-def test_the_files_of_a_build(finished_build: Request) -> None:
-    """Beside the arrays, and all of them in the record."""
+def test_a_build_has_the_files_for_tflm(finished_build: Request) -> None:
+    """They lie beside the arrays, and the record lists them."""
     names = {path.removeprefix(FOLDER) for path in check.digests(finished_build.out / NAME, [STAGE])}
     stem = "mobilenet_v2_0_35_96_seeded_INT8"
     parts = ("_arena.h", "_ops.h", "_input_levels.h", "_test_vector.h", "_test_vector.c")
@@ -243,24 +243,24 @@ def test_the_files_of_a_build(finished_build: Request) -> None:
 
 @needs_tflm
 def test_the_example_names_the_classes_of_a_labeled_build(finished_build: Request) -> None:
-    """A build has labels, and its example prints them."""
+    """A build has labels, so its example includes them."""
     folder = finished_build.out / NAME / FOLDER
     assert '#include "labels.h"' in (folder / "example.cc").read_text()
     assert "labels.c" in (folder / "CMakeLists.txt").read_text()
 
 
 def test_the_header_has_the_measured_size(finished_build: Request) -> None:
-    """Size, parts and version."""
+    """Its size, its two parts, and the version of TFLM."""
     header = (finished_build.out / NAME / FOLDER / "mobilenet_v2_0_35_96_seeded_INT8_arena.h").read_text()
     for macro in ("ARENA_SIZE 218352UL", "ARENA_HEAD 138240UL", "ARENA_TAIL 80112UL", 'ARENA_TFLM "tflite-micro 0.'):
         assert f"#define MOBILENET_V2_0_35_96_SEEDED_INT8_{macro}" in header
 
 
 @needs_tflm
-def test_a_build_without_tflm_says_so_and_is_stale_once_it_is_there(
+def test_a_build_without_tflm_says_so_and_is_stale_once_it_is_installed(
     small_build: Request, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """First without, then with: the stage runs again, for that reason, and the header has a size."""
+    """The stage runs again for that reason, and the header then has a size."""
     header = small_build.out / NAME / FOLDER / "mobilenet_v2_0_35_96_seeded_INT8_arena.h"
     measured = header.read_text()
     with monkeypatch.context() as patch:
@@ -283,7 +283,7 @@ def _tools(request: Request) -> dict[str, str]:
 
 
 def test_a_changed_template_makes_the_stage_stale(small_build: Request, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Templates are part of the key as modules are, by their digests."""
+    """Templates are part of the key by their digests, as modules are."""
     templates = {"pipeline/cortex_m/templates/CMakeLists.txt", "pipeline/cortex_m/templates/example.cc"}
     assert templates <= keys.key_parts(STAGE, recipe_of(small_build), {}).code.keys()
     real, changed = keys._data_digests, "pipeline/cortex_m/templates/example.cc"
@@ -297,7 +297,7 @@ def test_a_changed_template_makes_the_stage_stale(small_build: Request, monkeypa
 
 
 def test_the_check_leaves_out_what_was_not_measured(finished_build: Request, without_tflm: None) -> None:
-    """The stage's files and the card, which lists them; every other file is compared as ever."""
+    """These are the stage's files and the card, which lists them; every other file is compared."""
     folder = finished_build.out / NAME
     unmeasured = check.without_tools(check.missing_tools(), folder)
     assert {path for path in unmeasured if not path.startswith(FOLDER)} == {"README.md", "definition.yaml"}
@@ -310,22 +310,22 @@ def test_the_check_leaves_out_what_was_not_measured(finished_build: Request, wit
 
 
 @needs_tflm
-def test_the_check_leaves_nothing_out_where_every_tool_is_here(finished_build: Request) -> None:
-    """Then each file counts."""
+def test_the_check_leaves_nothing_out_where_every_tool_is_installed(finished_build: Request) -> None:
+    """Every file is compared."""
     assert check.missing_tools() == {}
     assert check.without_tools({}, finished_build.out / NAME) == {}
 
 
 def test_golden_json_is_not_recorded_without_the_tool(without_tflm: None) -> None:
-    """It would claim for ever that nothing was measured."""
+    """It would hold the digests of files without a measurement."""
     with pytest.raises(ResourceError, match="found no tflite-micro; done: golden"):
         check.run("0.35_96", record=True, as_json=False, quiet=True)
 
 
-def test_the_check_warns_once_and_passes_on_the_rest(
+def test_the_check_warns_once_and_compares_the_rest(
     without_tflm: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, finished_build: Request
 ) -> None:
-    """One line names the tool and the files; the claims left are the others'."""
+    """One line names the tool and the files that are not compared."""
     folder = finished_build.out / NAME
     claims = {**check.recorded(folder), f"{FOLDER}example.cc": "0" * 64}
     monkeypatch.setattr(check, "_build", lambda *arguments: folder)

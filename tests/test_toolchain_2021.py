@@ -1,6 +1,6 @@
-"""TensorFlow of 2021 in environments of its own: its arithmetic, its bytes, and how the environments are made.
+"""TensorFlow of 2021 in separate environments: its arithmetic, its bytes, and how the environments are created.
 
-The environments come from the download cache, and are made there where they are missing.
+The environments are kept in the download cache, and created there if they are missing.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ GENERATIONS = {"": Generation.TODAY, "2.6.0": Generation.SCALE_FLOOR, "2.5.0": G
 
 @functools.cache
 def python_of(chain: Toolchain) -> Path:
-    """The Python of a toolchain's environment; the test is skipped on a machine that cannot have it."""
+    """The Python of a toolchain's environment; skips the test on a machine that cannot have one."""
     try:
         return toolchain.ensure(chain, resources.cache_folder(), print)
     except ResourceError as error:
@@ -63,14 +63,14 @@ def checkpoint(small_weights: dict[str, Array]) -> Checkpoint:
 
 
 def proved(model: bytes, checkpoint: Checkpoint) -> Proof:
-    """What `prove` finds, with every toolchain that fits."""
+    """The result of `prove`, with every toolchain that fits."""
     return prove(model, "the model", checkpoint, None, python_of)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("chain", TOOLCHAINS, ids=lambda chain: chain.option)
 def test_files_of_every_toolchain_are_proved(chain: Toolchain, checkpoint: Checkpoint, tmp_path: Path) -> None:
-    """Real calibrations on pictures, black, noise and next to nothing: each file's bytes are made again, none moved."""
+    """Files calibrated on pictures, black, noise and tiny values are reproduced without a corrected factor."""
     sets = SETS if chain.option in ("2.5.0", "today") else OTHERS
     orders = [Order(name, "int8", chain.quantizer) for name in sets]
     orders += [Order("noise", ends, chain.quantizer) for ends in ("float32", "uint8")]
@@ -91,7 +91,7 @@ def test_files_of_every_toolchain_are_proved(chain: Toolchain, checkpoint: Check
 def test_an_empty_input_range_of_the_old_quantizer_is_refused(
     chain: Toolchain, checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
-    """It divides by the input's scale of 0, and writes infinite scales that no runtime could use."""
+    """The quantizer divides by the input's scale of 0, and writes infinite scales that no runtime can use."""
     order = Order("nothing", "int8", "old")
     assert checkpoint.frozen_graph is not None
     models = publish(checkpoint.frozen_graph, SMALL, [order], tmp_path, python_of(chain))
@@ -101,8 +101,8 @@ def test_an_empty_input_range_of_the_old_quantizer_is_refused(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("calibration", ["one picture", "shrunk"])
-def test_the_largest_common_member_is_proved_on_the_command_line(calibration: str, tmp_path: Path) -> None:
-    """1.0_224 as an archive in the official layout, converted by TensorFlow 2.5.0: the file is IDENTICAL."""
+def test_a_model_of_full_size_is_proved_on_the_command_line(calibration: str, tmp_path: Path) -> None:
+    """1.0_224 from an archive in the official layout, converted by TensorFlow 2.5.0."""
     model, order = Model(), Order(calibration)
     weights = seeded.seeded_weights(model)
     archive = official_layout.write_archive(tmp_path / "mobilenet_v2_1.0_224.tgz", model, weights)
@@ -116,7 +116,7 @@ def test_the_largest_common_member_is_proved_on_the_command_line(calibration: st
 
 
 def special_ranges() -> list[tuple[float, float]]:
-    """Ranges that quantizers treat each in its own way, and random ones: across zero, of equal ends, of any size."""
+    """Ranges that quantizers treat differently, and random ones: across zero, empty, of any size."""
     spans: list[tuple[float, float]] = [
         (0, 0), (0, 1e-10), (-1e-8, 1e-8), (-1e-9, 1e-9), (-2e-9, 1e-9), (0, 9e-7), (0, 1.1e-6), (-5.1e-7, 5.1e-7),
         (1, 2), (-2, -1), (3, 3), (-3, -3), (1e-3, 1e-3), (0, 6), (-1, 1), (0, 1e10), (-1e10, 0), (-1e10, 1e10),
@@ -132,10 +132,10 @@ def special_ranges() -> list[tuple[float, float]]:
 @pytest.mark.slow
 @pytest.mark.parametrize("chain", TOOLCHAINS, ids=lambda chain: chain.option)
 def test_scales_are_what_the_toolchain_computes(chain: Toolchain, checkpoint: Checkpoint) -> None:
-    """Each range is given to its quantizer: scale and zero point are those of our formula, to the last bit."""
+    """For each range, our formula gives the quantizer's scale and zero point to the last bit."""
     spans = special_ranges()
     if chain.quantizer == "old":
-        # Of an empty input it makes infinite scales.
+        # For an empty range it computes infinite scales.
         spans = [span for span in spans if max(span[1], 0) - min(span[0], 0) > 3e-7]
     # The last activations have no range of their own.
     places = 60
@@ -164,8 +164,8 @@ def test_scales_are_what_the_toolchain_computes(chain: Toolchain, checkpoint: Ch
 
 
 @pytest.mark.slow
-def test_a_graph_that_cannot_be_converted_is_one_line() -> None:
-    """The toolchain's own last words, and no traceback."""
+def test_the_error_about_a_graph_that_cannot_be_converted_is_one_line() -> None:
+    """It has the toolchain's last line of output and no traceback."""
     chain = Toolchain("2.5.0", "new")
     job = Job(
         b"no graph",
@@ -181,14 +181,14 @@ def test_a_graph_that_cannot_be_converted_is_one_line() -> None:
     assert "\n" not in str(caught.value)
 
 
-# How an environment is made, with a package of our own in place of 180 MB: real pip, real hashes, a real Python 3.8.
+# How an environment is created: with a small package in place of 180 MB, but real pip, hashes and Python 3.8.
 
 
 QUICK = Toolchain("9.9", "new")
 
 
 def wheel(folder: Path, code: str) -> Path:
-    """A package called tensorflow that holds nothing but this code."""
+    """Writes a wheel called tensorflow that contains only this code."""
     path = folder / "tensorflow-9.9-py3-none-any.whl"
     info = "tensorflow-9.9.dist-info"
     files = {
@@ -224,13 +224,13 @@ def lock(folder: Path, package: Path, digest: str = "") -> None:
 
 
 def environments(cache: Path) -> list[Path]:
-    """The environments in a cache, whole or not."""
+    """The environments in a cache, complete or not."""
     return [path for path in (cache / "toolchains").glob("*") if path.is_dir()]
 
 
 @pytest.mark.slow
-def test_an_environment_is_made_once(locks: Path, tmp_path: Path) -> None:
-    """From the lock, with a Python 3.8; the second time it is there, and another lock is another environment."""
+def test_an_environment_is_created_once(locks: Path, tmp_path: Path) -> None:
+    """From the lock, with Python 3.8. The second call reuses it; another lock gives another environment."""
     said: list[str] = []
     python = toolchain.ensure(QUICK, tmp_path / "cache", said.append)
     code = "import sys, tensorflow; print(sys.version_info[:2] == (3, 8), tensorflow.version)"
@@ -246,10 +246,10 @@ def test_an_environment_is_made_once(locks: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", ["hash", "missing", "broken"])
-def test_a_package_that_is_not_the_locked_one_makes_no_environment(
+def test_a_package_that_is_not_the_locked_one_leaves_no_environment(
     fault: str, locks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another hash, no package, or one that cannot be imported: one line, and nothing is left behind."""
+    """A wrong hash, no package, or one that cannot be imported: a one-line error, and nothing is left."""
     package = wheel(tmp_path, "raise ImportError('no such instruction')\n" if fault == "broken" else "")
     lock(locks, package, "0" * 64 if fault == "hash" else "")
     if fault == "missing":
@@ -270,8 +270,8 @@ say(toolchain.ensure(toolchain.Toolchain("9.9", "new"), Path(sys.argv[2]), say))
 """
 
 
-def making(locks: Path, cache: Path) -> subprocess.Popen[str]:
-    """Another process that makes the environment."""
+def creating(locks: Path, cache: Path) -> subprocess.Popen[str]:
+    """Starts another process that creates the environment."""
     return subprocess.Popen(
         [sys.executable, "-c", SCRIPT, str(locks), str(cache)],
         cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True,
@@ -279,10 +279,10 @@ def making(locks: Path, cache: Path) -> subprocess.Popen[str]:
 
 
 @pytest.mark.slow
-def test_an_environment_that_was_half_made_is_made_again(locks: Path, tmp_path: Path) -> None:
-    """Killed in the middle, it is not taken for a whole one."""
+def test_an_incomplete_environment_is_created_again(locks: Path, tmp_path: Path) -> None:
+    """After a kill during the installation it is not taken for a complete one."""
     cache = tmp_path / "cache"
-    with making(locks, cache) as process:
+    with creating(locks, cache) as process:
         while not list(cache.glob("toolchains/*/bin/python")):
             assert process.poll() is None
             time.sleep(0.01)
@@ -297,15 +297,15 @@ def test_an_environment_that_was_half_made_is_made_again(locks: Path, tmp_path: 
 
 
 @pytest.mark.slow
-def test_pip_dies_with_the_process_that_runs_it(locks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Killed while pip waits for a server that never answers: pip's connection ends, as nobody else could end it."""
+def test_pip_ends_with_the_process_that_runs_it(locks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process is killed while pip waits for a server that never answers; pip's connection then closes."""
     for name, value in {"PIP_DEFAULT_TIMEOUT": "600", "PIP_RETRIES": "0", "NO_PROXY": "127.0.0.1"}.items():
         monkeypatch.setenv(name, value)
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(300)
         url = f"http://127.0.0.1:{server.getsockname()[1]}/tensorflow-9.9-py3-none-any.whl"
         (locks / "tensorflow-9.9.lock").write_text(f"tensorflow @ {url} --hash=sha256:{'0' * 64}\n")
-        with making(locks, tmp_path / "cache") as process:
+        with creating(locks, tmp_path / "cache") as process:
             connection, _ = server.accept()
             with connection:
                 connection.settimeout(60)
@@ -315,8 +315,8 @@ def test_pip_dies_with_the_process_that_runs_it(locks: Path, tmp_path: Path, mon
 
 
 @pytest.mark.slow
-def test_what_a_killed_step_has_started_keeps_others_waiting(locks: Path, tmp_path: Path) -> None:
-    """A process of a process is not killed with the first, but while it runs nobody else makes the environment."""
+def test_others_wait_for_a_process_that_a_killed_step_has_started(locks: Path, tmp_path: Path) -> None:
+    """It is not killed with its parent, and while it runs no other process creates the environment."""
     started, go_on = tmp_path / "started", tmp_path / "go on"
     child = f"""
 import os, time
@@ -330,12 +330,12 @@ if not os.path.exists({str(started)!r}):
     subprocess.run([sys.executable, "-I", "-c", {child!r}])
 """
     lock(locks, wheel(tmp_path, code))
-    with making(locks, tmp_path / "cache") as one:
+    with creating(locks, tmp_path / "cache") as one:
         while not started.exists():
             assert one.poll() is None
             time.sleep(0.01)
         one.kill()
-    with making(locks, tmp_path / "cache") as two:
+    with creating(locks, tmp_path / "cache") as two:
         assert two.stdout is not None
         try:
             assert two.stdout.readline().startswith("waiting for another process")
@@ -347,16 +347,16 @@ if not os.path.exists({str(started)!r}):
 
 
 @pytest.mark.slow
-def test_two_at_once_make_one_environment(locks: Path, tmp_path: Path) -> None:
-    """One makes it, and the other waits and then takes it."""
-    with making(locks, tmp_path / "cache") as one, making(locks, tmp_path / "cache") as two:
+def test_two_processes_create_one_environment(locks: Path, tmp_path: Path) -> None:
+    """One creates it; the other waits and then uses it."""
+    with creating(locks, tmp_path / "cache") as one, creating(locks, tmp_path / "cache") as two:
         said = [process.communicate(timeout=300)[0].splitlines() for process in (one, two)]
     assert [lines[-1] for lines in said] == [said[0][-1]] * 2
     assert sorted(line.split()[0] for lines in said for line in lines[:-1]) == ["making", "waiting"]
 
 
 @pytest.mark.slow
-def test_an_environment_whose_python_is_gone_is_made_again(locks: Path, tmp_path: Path) -> None:
+def test_an_environment_whose_python_is_missing_is_created_again(locks: Path, tmp_path: Path) -> None:
     """Its Python is a link to one that the user may remove."""
     python = toolchain.ensure(QUICK, tmp_path / "cache", print)
     python.unlink()
@@ -366,8 +366,8 @@ def test_an_environment_whose_python_is_gone_is_made_again(locks: Path, tmp_path
 
 
 @pytest.mark.slow
-def test_a_cache_that_cannot_be_written_is_no_resource(locks: Path, tmp_path: Path) -> None:
-    """A file in the way of the folder: one line that says what to set."""
+def test_a_cache_that_cannot_be_written_is_a_resource_error(locks: Path, tmp_path: Path) -> None:
+    """A file is in place of the folder: the error names the variable to set, and the file is kept."""
     (tmp_path / "cache").write_text("mine")
     with pytest.raises(ResourceError, match="RECREATE_MODEL_CACHE"):
         toolchain.ensure(QUICK, tmp_path / "cache", print)
@@ -377,7 +377,7 @@ def test_a_cache_that_cannot_be_written_is_no_resource(locks: Path, tmp_path: Pa
 @pytest.mark.shared
 @pytest.mark.parametrize("name", ["calibration-unknown-a.tflite", "calibration-unknown-b.tflite"])
 def test_files_of_unknown_calibration_are_proved(name: str, shared: Path, tmp_path: Path) -> None:
-    """Real trained weights, made by others: IDENTICAL, by moving no factor beyond the tolerance."""
+    """They have trained weights and were made elsewhere; no factor is moved beyond the tolerance."""
     python_of(Toolchain("2.5.0", "new"))
     archive = shared / "checkpoint" / "mobilenet_v2_1.0_224.tgz"
     published = shared / "published" / name
@@ -389,8 +389,8 @@ def test_files_of_unknown_calibration_are_proved(name: str, shared: Path, tmp_pa
 
 
 @pytest.mark.shared
-def test_a_bit_of_a_published_file_makes_another_file_of_it(shared: Path, tmp_path: Path) -> None:
-    """One bit of a weight, the lowest: refuted by its tensor's name."""
+def test_one_changed_bit_of_a_published_file_is_refuted(shared: Path, tmp_path: Path) -> None:
+    """It is the lowest bit of a weight; the error names the tensor."""
     model = (shared / "published" / "calibration-unknown-a.tflite").read_bytes()
     view = read_model(model)
     tensor = view.tensors[convolutions(view)[20].inputs[1]]

@@ -1,4 +1,4 @@
-"""Files under names that a user chose: whole or not there, and what the user has there already is kept."""
+"""Files whose paths a user chose: each is complete or absent, and files that exist are kept."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NAME = "mobilenet_v2_0.35_96_seeded_INT8"
 TEXTS = {"a.h": "int a;\n", "one/b.c": "int b;\n", "two/c.c": "ç\n"}
 AS_BYTES = {name: text.encode() for name, text in TEXTS.items()}
 
-needs_mounts = pytest.mark.skipif(not can_mount(), reason="this machine lets nobody mount a file system of his own")
+needs_mounts = pytest.mark.skipif(not can_mount(), reason="users of this machine cannot mount file systems")
 
 
 def write(folder: Path) -> None:
@@ -32,26 +32,26 @@ def write(folder: Path) -> None:
 
 
 def everything(folder: Path) -> list[str]:
-    """Every file there is, also such as a user does not see."""
+    """Every file below the folder, including hidden ones."""
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
 
 
-def test_files_are_written_into_folders_that_are_made(tmp_path: Path) -> None:
-    """All of them, byte for byte, and nothing beside them."""
+def test_missing_folders_are_created(tmp_path: Path) -> None:
+    """All files are written byte for byte, and nothing else."""
     write(tmp_path / "new" / "folder")
     assert contents(tmp_path / "new" / "folder") == AS_BYTES
     assert everything(tmp_path) == [f"new/folder/{name}" for name in sorted(TEXTS)]
 
 
-def test_files_can_be_read_as_any_other_of_the_user(tmp_path: Path) -> None:
-    """Their permissions are those of a file that the user makes, not of a temporary one."""
+def test_files_have_the_permissions_of_any_new_file(tmp_path: Path) -> None:
+    """They are not those of a temporary file."""
     (tmp_path / "theirs").touch()
     write(tmp_path)
     assert {(tmp_path / name).stat().st_mode for name in TEXTS} == {(tmp_path / "theirs").stat().st_mode}
 
 
-def test_the_same_content_is_kept_and_the_rest_is_added(tmp_path: Path) -> None:
-    """What is there already is not even touched: a link stays a link. What is missing comes."""
+def test_files_of_the_same_content_are_kept_and_missing_ones_are_added(tmp_path: Path) -> None:
+    """A file that exists is not touched, and a link stays a link."""
     (tmp_path / "elsewhere").write_text(TEXTS["a.h"])
     (tmp_path / "a.h").symlink_to("elsewhere")
     (tmp_path / "one").mkdir()
@@ -65,8 +65,8 @@ def test_the_same_content_is_kept_and_the_rest_is_added(tmp_path: Path) -> None:
 
 
 @dataclass(frozen=True)
-class InTheWay:
-    """Something of the user's, what is said of it, and where it lies."""
+class Obstacle:
+    """Something of the user's in place of a file or folder: its kind, its path, and the error about it."""
 
     what: str
     path: str
@@ -84,19 +84,19 @@ class InTheWay:
 
 
 OBSTACLES = [
-    InTheWay("file", "a.h", r"expected no file at .*a\.h, or one with the same content; found other content"),
-    InTheWay("file", "two/c.c", r"expected no file at .*c\.c, or one with the same content; found other content"),
-    InTheWay("folder", "two/c.c", r"c\.c, or one with the same content; found a folder;"),
-    InTheWay("dangling link", "two/c.c", r"c\.c, or one with the same content; found something that is not a file"),
-    InTheWay("file", "two", r"expected a folder at .*two; found something that is not a folder"),
-    InTheWay("dangling link", "two", r"expected a folder at .*two; found something that is not a folder"),
-    InTheWay("file", ".", r"expected a folder at .*; found something that is not a folder"),
+    Obstacle("file", "a.h", r"expected no file at .*a\.h, or one with the same content; found other content"),
+    Obstacle("file", "two/c.c", r"expected no file at .*c\.c, or one with the same content; found other content"),
+    Obstacle("folder", "two/c.c", r"c\.c, or one with the same content; found a folder;"),
+    Obstacle("dangling link", "two/c.c", r"c\.c, or one with the same content; found something that is not a file"),
+    Obstacle("file", "two", r"expected a folder at .*two; found something that is not a folder"),
+    Obstacle("dangling link", "two", r"expected a folder at .*two; found something that is not a folder"),
+    Obstacle("file", ".", r"expected a folder at .*; found something that is not a folder"),
 ]
 
 
 @pytest.mark.parametrize("obstacle", OBSTACLES, ids=lambda obstacle: f"{obstacle.what} as {obstacle.path}")
-def test_what_is_in_the_way_is_kept_and_nothing_is_written(obstacle: InTheWay, tmp_path: Path) -> None:
-    """Not even those files whose names are free, and the option to change is named."""
+def test_an_obstacle_is_kept_and_nothing_is_written(obstacle: Obstacle, tmp_path: Path) -> None:
+    """Files whose paths are free are not written, either. The error names the option to change."""
     folder = tmp_path / "to"
     obstacle.put(folder)
     before = everything(tmp_path)
@@ -109,7 +109,7 @@ def test_what_is_in_the_way_is_kept_and_nothing_is_written(obstacle: InTheWay, t
 
 
 def in_a_file_system(options: str, folder: Path, texts: str, before: str = "") -> subprocess.CompletedProcess[str]:
-    """Writes in a real file system with these options, after `before`; the error and the files there are printed."""
+    """Runs `before`, then writes in a file system mounted with these options; prints the error and the files there."""
     code = f"""
 from pathlib import Path
 from pipeline.engine import user_files
@@ -131,8 +131,8 @@ print([path.name for path in folder.rglob("*") if not path.is_dir()])
 @pytest.mark.parametrize(
     ("options", "words"), [("ro", "Read-only file system"), ("size=64k", "No space left on device")]
 )
-def test_a_place_that_takes_nothing_gets_nothing(options: str, words: str, tmp_path: Path) -> None:
-    """On a full file system not even the first of two files is left, though there is room for it."""
+def test_a_full_or_read_only_file_system_gets_no_file(options: str, words: str, tmp_path: Path) -> None:
+    """On a full file system not even the first of two files is left, although it would fit."""
     done = in_a_file_system(options, tmp_path, '{"small": "s", "large": "l" * 100_000}')
     error, left = done.stdout.splitlines()
     assert f"expected to write to {tmp_path}; found {words}; done: nothing was written" in error
@@ -141,14 +141,14 @@ def test_a_place_that_takes_nothing_gets_nothing(options: str, words: str, tmp_p
 
 
 @needs_mounts
-def test_a_place_with_room_gets_all(tmp_path: Path) -> None:
-    """The same two files, where they fit: what the test above sees is the file system's doing."""
+def test_a_file_system_with_enough_space_gets_all_files(tmp_path: Path) -> None:
+    """With the same two files, this shows that the error above comes from the lack of space."""
     assert in_a_file_system("size=1m", tmp_path, '{"small": "s", "large": "l" * 100_000}').stdout.count("large") == 1
 
 
 @needs_mounts
-def test_a_read_only_place_that_has_all_of_it_is_no_error(tmp_path: Path) -> None:
-    """There is nothing to write, and nothing is."""
+def test_a_read_only_file_system_that_has_all_files_is_not_an_error(tmp_path: Path) -> None:
+    """There is nothing to write."""
     before = """
 import subprocess
 user_files.write_new(folder, {"a": "text"}, "--to")
@@ -158,8 +158,8 @@ subprocess.run(["mount", "-o", "remount,ro", folder], check=True)
     assert done.stdout.splitlines() == ["['a']"]
 
 
-def test_a_write_that_fails_between_two_files_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the command did besides stands in the error, and nothing unfinished is left."""
+def test_a_failed_write_leaves_nothing_unfinished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error says what else the command has done."""
 
     def refused(source: object, target: object) -> None:
         raise OSError(28, "No space left on device")
@@ -170,8 +170,8 @@ def test_a_write_that_fails_between_two_files_says_so(tmp_path: Path, monkeypatc
     assert everything(tmp_path) == []
 
 
-def test_a_kill_leaves_whole_files_and_the_next_run_adds_the_rest(tmp_path: Path) -> None:
-    """Killed without warning at any time, every file under its name is whole."""
+def test_a_kill_leaves_complete_files_and_the_next_run_adds_the_rest(tmp_path: Path) -> None:
+    """At whatever moment it comes, every file under its final name is complete."""
     code = f"""
 from pathlib import Path
 from pipeline.engine import user_files
@@ -197,11 +197,11 @@ user_files.write_new(Path({str(tmp_path)!r}), texts, "--to")
     assert min(seen) < len(texts)
 
 
-# The commands that write with it
+# Commands that write such files
 
 
-def test_a_compiled_variant_does_not_replace_a_file(small_build: Request, tmp_path: Path) -> None:
-    """`vela --c-array`: the build is up to date, and a folder where a source would lie is kept."""
+def test_a_compiled_variant_does_not_replace_a_folder(small_build: Request, tmp_path: Path) -> None:
+    """`vela --c-array` with a build that is up to date: a folder in place of a source is kept."""
     flags = [
         "--model", small_build.model, "--checkpoint", "seeded", "--images", "procedural", "--calib", small_build.calib,
         "--limit", small_build.limit, "--targets", small_build.targets, "--out", small_build.out, "--jobs", 1,

@@ -1,4 +1,4 @@
-"""Compiling for Ethos-U with the real Vela: the same bytes everywhere, and an error where Vela itself sees none."""
+"""Compiling for Ethos-U with the real Vela: the same bytes everywhere, and errors where Vela itself reports none."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def files(folder: Path) -> list[str]:
 def compile_elsewhere(
     model: Path, folder: Path, before: str, after: str, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """Compiles for an Ethos-U55 in a process of its own, which runs the statements `before` and `after`."""
+    """Compiles for an Ethos-U55 in another process, which also runs the statements `before` and `after`."""
     code = f"""
 import sys
 from dataclasses import replace
@@ -70,7 +70,7 @@ variant = compile_target(Path(sys.argv[1]).read_bytes(), "tiny", TARGETS[2], Pat
 
 
 def test_a_second_row_of_an_accelerator_is_a_variant_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`all` compiles both; the first row keeps the accelerator's bare name, wherever the second stands."""
+    """`all` compiles both; the first row keeps the accelerator's plain name, wherever the second is in the table."""
     second = replace(targets.TARGETS[2], memory_mode="Sram_Only")
     monkeypatch.setattr(targets, "TARGETS", (*targets.TARGETS, second))
     names = [targets.variant_name(target) for target in targets.parse_targets("all")]
@@ -100,7 +100,7 @@ def test_targets_come_in_the_order_given() -> None:
 
 
 def test_a_target_can_name_its_own_memory_system() -> None:
-    """The explicit form gives what stands in it."""
+    """The explicit form sets the system configuration and the memory mode."""
     text = "ethos-u65-256:Ethos_U65_Mid_End:Dedicated_Sram_512KB"
     assert parse_targets(text) == (Target("ethos-u65-256", "Ethos_U65_Mid_End", "Dedicated_Sram_512KB"),)
 
@@ -164,7 +164,7 @@ def test_choosing_targets_does_not_import_vela() -> None:
 
 
 def test_a_target_can_be_optimized_for_speed_for_size_or_both() -> None:
-    """Speed unless asked otherwise; both lie beside each other, in folders of their own."""
+    """Speed is the default; with both, the two variants have different names."""
     speed, size = (parse_targets("ethos-u55-128", how) for how in ("speed", "size"))
     assert speed == parse_targets("ethos-u55-128") == (U55,)
     assert size == (replace(U55, optimize=Optimization.SIZE),)
@@ -172,8 +172,8 @@ def test_a_target_can_be_optimized_for_speed_for_size_or_both() -> None:
     assert [variant_name(target) for target in speed + size] == ["ethos-u55-128", "ethos-u55-128_size"]
 
 
-def test_the_default_targets_have_the_json_they_always_had() -> None:
-    """A recipe's id depends on it; golden.json is found by ids."""
+def test_the_json_of_the_default_targets_does_not_change() -> None:
+    """A recipe's id depends on it, and golden.json is keyed by ids."""
     names = ["accelerator", "system_config", "memory_mode", "optimise"]
     assert [list(target) for target in as_json(TARGETS)] == [names] * len(TARGETS)
 
@@ -182,7 +182,7 @@ def test_the_default_targets_have_the_json_they_always_had() -> None:
 
 
 def test_a_compiled_model_runs_on_the_npu_alone(tmp_path: Path, int8_model: bytes) -> None:
-    """The file holds one custom operator, and the figures tell of the target that was asked for."""
+    """The file has one custom operator, and the figures are those of the requested target."""
     variant = compile_target(int8_model, "tiny", U55, tmp_path)
     output = tmp_path / variant.file
     assert files(tmp_path) == ["config.json", "per_layer.csv", "summary.csv", "tiny_vela.tflite"]
@@ -201,7 +201,7 @@ def test_a_compiled_model_runs_on_the_npu_alone(tmp_path: Path, int8_model: byte
 
 
 def test_an_operator_left_to_the_cpu_is_named(tmp_path: Path) -> None:
-    """GATHER does not run on an Ethos-U55: it is reported, and counts against the share of the NPU."""
+    """GATHER does not run on an Ethos-U55: it is reported, and lowers the share of the NPU."""
     variant = compile_target(tiny_model("gather"), "tiny", U55, tmp_path)
     assert variant.cpu_operators == ("GATHER",)
     assert variant.npu_share == variant.npu_operators / (variant.npu_operators + 1)
@@ -227,8 +227,8 @@ def test_nothing_depends_on_the_hash_seed(tmp_path: Path, int8_model: bytes) -> 
     assert results[0] == results[1]
 
 
-def test_the_summary_that_is_kept_names_no_folder(tmp_path: Path, int8_model: bytes) -> None:
-    """Vela's table holds the model's name and figures, and nothing of the machine."""
+def test_the_summary_names_no_folder(tmp_path: Path, int8_model: bytes) -> None:
+    """Vela's table has the name and figures of the model, and nothing about the machine."""
     variant = compile_target(int8_model, "tiny", U55, tmp_path)
     text = (tmp_path / variant.summary).read_text()
     (row,) = csv.DictReader(text.splitlines())
@@ -238,7 +238,7 @@ def test_the_summary_that_is_kept_names_no_folder(tmp_path: Path, int8_model: by
 
 
 def test_the_table_of_operators_names_no_folder(tmp_path: Path, int8_model: bytes) -> None:
-    """Its cycles are those of the summary, its operators those of the model, and it is CSV that any reader takes."""
+    """It is valid CSV, and its operators and their MACs are those of the model."""
     variant = compile_target(int8_model, "tiny", U55, tmp_path)
     text = (tmp_path / variant.per_layer).read_text()
     rows = list(csv.DictReader(text.splitlines()))
@@ -250,40 +250,46 @@ def test_the_table_of_operators_names_no_folder(tmp_path: Path, int8_model: byte
 
 
 def test_a_name_with_a_comma_stays_one_cell() -> None:
-    """Vela quotes nothing; a line break in a name does not make a row, either."""
+    """Vela does not quote names; a line break in a name does not start a row, either."""
     (row,) = csv.DictReader(io.StringIO(layers('Op,Cycles,Name\nConv2D,7,a,"b"\nc\n')))
     assert row == {"Op": "Conv2D", "Cycles": "7", "Name": 'a,"b"\nc'}
 
 
-def test_the_configuration_is_told_to_the_last_value(tmp_path: Path, int8_model: bytes) -> None:
-    """Both sections with what they inherit, the memories behind the ports, and what Vela made of it."""
+def test_config_json_has_every_value_of_the_configuration(tmp_path: Path, int8_model: bytes) -> None:
+    """Both sections with inherited values, the memories behind the ports, and what Vela derived from them."""
     target = Target("ethos-u85-256", "Ethos_U85_SYS_DRAM_Low", "Dedicated_Sram_384KB", Optimization.SIZE)
     variant = compile_target(int8_model, "tiny", target, tmp_path)
-    told = json.loads((tmp_path / variant.config).read_text())
-    assert (told["accelerator"], told["optimise"], told["vela"]) == ("ethos-u85-256", "Size", variant.vela_version)
-    assert told["config_file"] == {"name": "Arm/vela.ini", "sha256": packaged().sha256}
-    assert told["system_config"]["Dram_clock_scale"] == "0.46875"
-    assert told["memory_mode"]["arena_cache_size"] == "393216"
-    assert told["memory_mode"]["cache_mem_area"] == "Axi0"  # inherited
-    assert told["memories"] == {"const": "Dram", "arena": "Dram", "cache": "Sram"}
-    assert told["as_vela_read_it"]["core_clock_hz"] == 5e8
-    assert told["as_vela_read_it"]["arena_cache_kib"] == 384
-    assert told["as_vela_read_it"]["peak_gib_per_s"]["dram"] == pytest.approx(0.46875 * 5e8 * 16 / 2**30)
+    config = json.loads((tmp_path / variant.config).read_text())
+    assert (config["accelerator"], config["optimise"], config["vela"]) == (
+        "ethos-u85-256",
+        "Size",
+        variant.vela_version,
+    )
+    assert config["config_file"] == {"name": "Arm/vela.ini", "sha256": packaged().sha256}
+    assert config["system_config"]["Dram_clock_scale"] == "0.46875"
+    assert config["memory_mode"]["arena_cache_size"] == "393216"
+    assert config["memory_mode"]["cache_mem_area"] == "Axi0"  # inherited
+    assert config["memories"] == {"const": "Dram", "arena": "Dram", "cache": "Sram"}
+    assert config["as_vela_read_it"]["core_clock_hz"] == 5e8
+    assert config["as_vela_read_it"]["arena_cache_kib"] == 384
+    assert config["as_vela_read_it"]["peak_gib_per_s"]["dram"] == pytest.approx(0.46875 * 5e8 * 16 / 2**30)
 
 
 @pytest.mark.parametrize("optimize", Optimization)
-def test_the_options_told_give_the_same_file(tmp_path: Path, int8_model: bytes, optimize: Optimization) -> None:
+def test_the_options_in_config_json_give_the_same_file(
+    tmp_path: Path, int8_model: bytes, optimize: Optimization
+) -> None:
     """Vela's own command with the options of config.json writes the variant byte for byte."""
     variant = compile_target(int8_model, "tiny", replace(U55, optimize=optimize), tmp_path)
-    told = json.loads((tmp_path / variant.config).read_text())
+    config = json.loads((tmp_path / variant.config).read_text())
     (tmp_path / "tiny.tflite").write_bytes(int8_model)
-    command = [sys.executable, "-m", "ethosu.vela", "tiny.tflite", "--output-dir", "again", *told["options"]]
+    command = [sys.executable, "-m", "ethosu.vela", "tiny.tflite", "--output-dir", "again", *config["options"]]
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
     assert digest_file(tmp_path / "again" / "tiny_vela.tflite") == variant.sha256
 
 
 def test_vela_prints_nothing(tmp_path: Path) -> None:
-    """What Vela prints is kept back, from Python and from C++, and what C++ still holds when the process ends."""
+    """Output from Python and from C++ is suppressed, including what C++ flushes when the process ends."""
     (tmp_path / "model").write_bytes(tiny_model("gather"))
     finished = compile_elsewhere(tmp_path / "model", tmp_path / "out", "print('before')", "print('after')")
     assert finished.stdout == "before\nafter\n"
@@ -301,11 +307,11 @@ def test_the_recursion_limit_stays_as_it_was(tmp_path: Path, int8_model: bytes) 
         sys.setrecursionlimit(before)
 
 
-# Where Vela sees no error
+# Where Vela reports no error
 
 
 def test_a_float_model_is_refused_and_leaves_no_file(tmp_path: Path, float_model: bytes) -> None:
-    """Vela would give back the float model unchanged, with status 0."""
+    """Vela would return the float model unchanged, with status 0."""
     with pytest.raises(InputError, match="float32"):
         compile_target(float_model, "tiny", U55, tmp_path / "out")
     with pytest.raises(InputError, match="float32"):
@@ -317,7 +323,7 @@ def test_a_float_model_is_refused_and_leaves_no_file(tmp_path: Path, float_model
 def test_a_result_without_work_for_the_npu_is_an_error(
     tmp_path: Path, float_model: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Should a float model get as far as Vela, the result is thrown away."""
+    """If a float model gets as far as Vela, the result is discarded."""
     monkeypatch.setattr(vela, "_check_model", lambda model, name: None)
     with pytest.raises(ToolError, match="0 of 4 operators"):
         compile_target(float_model, "tiny", U55, tmp_path)
@@ -326,7 +332,7 @@ def test_a_result_without_work_for_the_npu_is_an_error(
 
 @pytest.mark.parametrize("column", ["accelerator_configuration", "system_config", "memory_mode"])
 def test_another_configuration_in_the_summary_is_an_error(tmp_path: Path, int8_model: bytes, column: str) -> None:
-    """What Vela echoes must be what it was asked for."""
+    """Vela's summary must name the configuration that was requested."""
     variant = compile_target(int8_model, "tiny", U55, tmp_path)
     (row,) = csv.DictReader((tmp_path / variant.summary).read_text().splitlines())
     row[column] = "other"
@@ -335,7 +341,7 @@ def test_another_configuration_in_the_summary_is_an_error(tmp_path: Path, int8_m
 
 
 def test_commands_for_another_accelerator_are_an_error(tmp_path: Path, int8_model: bytes) -> None:
-    """The configuration inside the compiled file itself is read, not only what Vela says of it."""
+    """The configuration in the compiled file itself is checked, not only Vela's summary."""
     small = compile_target(int8_model, "tiny", TARGETS[3], tmp_path / "256")
     large = compile_target(int8_model, "tiny", U55, tmp_path / "128")
     (row,) = csv.DictReader((tmp_path / "128" / large.summary).read_text().splitlines())
@@ -359,7 +365,7 @@ def test_every_bit_of_the_configuration_word_counts(tmp_path: Path, int8_model: 
 
 @pytest.mark.parametrize("target", TARGETS[:6], ids=lambda target: target.accelerator)
 def test_the_known_configuration_words_are_those_of_the_hardware(target: Target) -> None:
-    """Vela can put the word of an Ethos-U55 or U65 together from its multipliers and its internal memory."""
+    """Vela can compute the word of an Ethos-U55 or U65 from its number of MACs and its internal memory."""
     from ethosu.vela.architecture_features import Accelerator, create_default_arch
     from ethosu.vela.driver_actions import build_config_word
 
@@ -369,7 +375,7 @@ def test_the_known_configuration_words_are_those_of_the_hardware(target: Target)
 
 
 def test_a_batch_of_two_is_refused(tmp_path: Path) -> None:
-    """Vela would compile it, and give figures for the two of them."""
+    """Vela would compile it, and give figures for both pictures together."""
     with pytest.raises(InputError, match="a batch of 2 in tensor 'picture'"):
         compile_all(tiny_model("batch"), "tiny", TARGETS, tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -385,7 +391,7 @@ def test_a_model_that_the_npu_cannot_run_at_all_is_refused(tmp_path: Path) -> No
 def test_an_error_of_vela_is_shown_with_what_it_printed(
     tmp_path: Path, int8_model: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One line with Vela's own words, status 5, and no file."""
+    """One line with Vela's message, status 5, and no file."""
     monkeypatch.setattr(vela, "check_target", lambda target, custom: packaged())
     with pytest.raises(ToolError, match=r"SystemExit: 2; Vela printed: .*invalid choice: 'ethos-u99'") as error:
         compile_target(int8_model, "tiny", Target("ethos-u99", "Nowhere", "Shared_Sram"), tmp_path)
@@ -407,13 +413,13 @@ def test_a_damaged_file_is_refused(tmp_path: Path, int8_model: bytes) -> None:
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.accelerator)
 def test_every_default_target_compiles(tmp_path: Path, int8_model: bytes, target: Target) -> None:
-    """The compiled file, the echo and the figures all pass for each of the eleven."""
+    """The compiled file, the summary and the figures pass every check."""
     variant = compile_target(int8_model, "tiny", target, tmp_path)
     assert variant.target == target
     assert variant.npu_share == 1.0
 
 
-def test_a_pool_gives_what_one_process_gives(tmp_path: Path, int8_model: bytes) -> None:
+def test_two_processes_give_what_one_process_gives(tmp_path: Path, int8_model: bytes) -> None:
     """The same files and figures, in the order of the targets, and one step of progress for each."""
     targets = parse_targets("ethos-u85-256,ethos-u55-32,ethos-u65-512")
     steps: list[int] = []
@@ -429,7 +435,7 @@ def test_a_pool_gives_what_one_process_gives(tmp_path: Path, int8_model: bytes) 
 
 
 def test_the_table_is_plain_json(tmp_path: Path, int8_model: bytes) -> None:
-    """Nothing is lost on the way through a file, and no figure is infinite."""
+    """It is the same after a round trip through JSON, and no figure is infinite."""
     table = vela_table(compile_all(int8_model, "tiny", [U55], tmp_path))
     assert json.loads(canonical_json(table)) == table
     assert table[0]["target"]["accelerator"] == "ethos-u55-128"

@@ -1,4 +1,4 @@
-"""Vela configuration files of the user's: read as strictly as the stricter of Vela's two readers, named by content."""
+"""The user's Vela configuration files: read as strictly as by Vela's stricter reader, and identified by content."""
 
 from __future__ import annotations
 
@@ -64,13 +64,13 @@ def ini(tmp_path: Path) -> Path:
     return path
 
 
-def test_velas_own_file_passes_the_check_of_the_users() -> None:
-    """Nothing in it is refused, so a copy of it is a file to start from."""
+def test_velas_own_file_passes_the_check_for_user_files() -> None:
+    """A copy of it can therefore be a user's file to start from."""
     vela_config._check(packaged())
 
 
 def test_a_section_has_the_values_it_inherits(ini: Path) -> None:
-    """Its own come before those of the section it inherits."""
+    """Its own values override inherited ones."""
     config = read_config(ini)
     assert config.names(SYSTEM) == ["My_SoC", "My_SoC_Fast_Flash"]
     values = config.values(SYSTEM, "My_SoC_Fast_Flash")
@@ -80,7 +80,7 @@ def test_a_section_has_the_values_it_inherits(ini: Path) -> None:
 
 
 def test_targets_name_sections_of_the_file(ini: Path) -> None:
-    """The target holds the file by its digest, so its path decides nothing."""
+    """A target identifies the file by its digest, so the path does not matter."""
     config = read_config(ini)
     assert parse_targets(TEXT, custom=config) == (
         Target("ethos-u55-128", "My_SoC_Fast_Flash", "Shared_400KB", config_sha256=digest_bytes(MY_SOC.encode())),
@@ -100,15 +100,15 @@ def test_targets_name_sections_of_the_file(ini: Path) -> None:
     ],
 )
 def test_a_section_that_is_not_in_the_file_is_refused(ini: Path, text: str, found: str, advice: str) -> None:
-    """Vela's own sections are not there unless the file has them; the advice has sections of the file."""
+    """Vela's own sections do not count. The advice names sections of the file."""
     with pytest.raises(UsageError) as error:
         parse_targets(text, custom=read_config(ini))
     assert error.value.found == found
     assert error.value.next_step == f"give --targets {advice}"
 
 
-def test_a_name_of_another_family_is_taken_at_its_word(tmp_path: Path) -> None:
-    """Only a name says which family a system is for: one that says U55 is not for an Ethos-U85, any other may be."""
+def test_a_system_with_another_family_in_its_name_is_refused(tmp_path: Path) -> None:
+    """Only the name shows the family of a system: one with U55 does not fit an Ethos-U85, one without may."""
     path = tmp_path / "a.ini"
     path.write_text(MY_SOC.replace("My_SoC_Fast_Flash", "Ethos_U55_Mine"))
     config = read_config(path)
@@ -119,7 +119,7 @@ def test_a_name_of_another_family_is_taken_at_its_word(tmp_path: Path) -> None:
 
 
 def test_a_cache_outside_sram_is_refused(tmp_path: Path) -> None:
-    """Vela would stop at it in the middle of a build."""
+    """Vela would fail on it during the build."""
     path = tmp_path / "a.ini"
     path.write_text(MY_SOC.replace("cache_mem_area=Axi0", "cache_mem_area=Axi1"))
     with pytest.raises(UsageError, match="its cache in SRAM"):
@@ -156,8 +156,10 @@ def test_a_cache_outside_sram_is_refused(tmp_path: Path) -> None:
         (lambda text: text + "; " + "x" * (1 << 20), "more than 1,048,576 bytes"),
     ],
 )
-def test_what_vela_would_read_in_two_ways_or_not_at_all_is_refused(tmp_path: Path, change: object, found: str) -> None:
-    """Bad input, named, before anything is compiled."""
+def test_a_file_that_vela_reads_in_two_ways_or_not_at_all_is_refused(
+    tmp_path: Path, change: object, found: str
+) -> None:
+    """The error names the fault before anything is compiled."""
     assert callable(change)
     path = tmp_path / "a.ini"
     path.write_text(change(MY_SOC), encoding="utf-8")
@@ -167,14 +169,14 @@ def test_what_vela_would_read_in_two_ways_or_not_at_all_is_refused(tmp_path: Pat
 
 
 @pytest.mark.parametrize(("name", "found"), [("missing.ini", "no file there"), (".", "a folder")])
-def test_what_is_no_file_is_refused(tmp_path: Path, name: str, found: str) -> None:
-    """The path is named."""
+def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path, name: str, found: str) -> None:
+    """The error says which of them it found."""
     with pytest.raises(InputError, match=found):
         read_config(tmp_path / name)
 
 
-def test_vela_reads_capitals_in_two_ways(tmp_path: Path) -> None:
-    """Why spelling is checked: the slow flash is reported, and the plan is for another memory."""
+def test_vela_reads_upper_case_keys_in_two_ways(tmp_path: Path) -> None:
+    """This is why spelling is checked: Vela reports the slow flash, but plans for another memory."""
     results = {}
     for name, key in (("right", "OffChipFlash"), ("wrong", "OFFCHIPFLASH")):
         config = VelaConfig(
@@ -189,22 +191,22 @@ def test_vela_reads_capitals_in_two_ways(tmp_path: Path) -> None:
 
 
 def test_the_users_memory_system_decides_the_figures(tmp_path: Path, ini: Path) -> None:
-    """The same model is slower on the slow flash, and what was used is told to the last value."""
+    """The same model is slower on the slow flash, and config.json has the values that were used."""
     config = read_config(ini)
     slow, fast = (
         compile_target(tiny_model("int8"), "tiny", parse_targets(text, custom=config)[0], tmp_path / name, config)
         for name, text in (("slow", "ethos-u55-128:My_SoC:Shared"), ("fast", TEXT))
     )
     assert slow.inferences_per_second < fast.inferences_per_second
-    told = json.loads((tmp_path / "fast" / fast.config).read_text())
-    assert told["config_file"] == {"name": "custom.ini", "sha256": config.sha256}
-    assert told["system_config"]["OffChipFlash_clock_scale"] == "0.5"
-    assert told["options"][:2] == ["--config", "custom.ini"]
-    assert str(tmp_path) not in json.dumps(told)
+    used = json.loads((tmp_path / "fast" / fast.config).read_text())
+    assert used["config_file"] == {"name": "custom.ini", "sha256": config.sha256}
+    assert used["system_config"]["OffChipFlash_clock_scale"] == "0.5"
+    assert used["options"][:2] == ["--config", "custom.ini"]
+    assert str(tmp_path) not in json.dumps(used)
 
 
 def test_a_target_of_another_file_is_refused(tmp_path: Path, ini: Path) -> None:
-    """A recipe that names a file by its digest is built with that file alone."""
+    """A recipe that identifies a file by its digest is not built with another file."""
     targets = parse_targets(TEXT, custom=read_config(ini))
     ini.write_text(MY_SOC + "; another\n")
     for config in (None, read_config(ini)):
@@ -217,7 +219,7 @@ def test_a_target_of_another_file_is_refused(tmp_path: Path, ini: Path) -> None:
 
 
 def test_a_build_holds_the_file_and_its_statement_names_it(small_build: Request, tmp_path: Path, ini: Path) -> None:
-    """Beside the variants lies the file itself; the provenance has its digest, and every digest of it holds."""
+    """The file is beside the variants, and the provenance has its digest. Another path makes nothing stale."""
     (folder,) = small_build.out.iterdir()
     build(replace(small_build, targets=TEXT, vela_config=ini))
     assert (folder / "ethos_u" / "custom.ini").read_text() == MY_SOC
@@ -238,7 +240,7 @@ def test_a_build_holds_the_file_and_its_statement_names_it(small_build: Request,
 
 
 def test_a_bad_file_is_one_error_and_nothing_is_written(tmp_path: Path) -> None:
-    """Through the real command line: bad input, before the build begins."""
+    """On the command line: bad input, before the build starts."""
     result = run(*small("vela", tmp_path / "out", **{"vela-config": tmp_path / "missing.ini"}))
     assert_one_error(result, 3, "missing.ini", "no file there")
     assert_nothing_written(tmp_path)

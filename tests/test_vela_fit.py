@@ -1,4 +1,4 @@
-"""`vela --sram` and `vela --c-array`: which memory mode fits, and each variant as C, without touching the build."""
+"""`vela --sram` and `vela --c-array`: which memory mode fits, and each variant as C, without changing the build."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def arguments(command: str, request: Request, **flags: object) -> list[object]:
 
 
 def test_every_mode_that_can_work_is_tried() -> None:
-    """Without DRAM the arena has no place in the dedicated modes, which need one outside the SRAM."""
+    """The dedicated modes keep the arena outside the SRAM, so they are tried only on a system with DRAM."""
     flash, dram = (candidates(parse_targets(name), None) for name in ("ethos-u55-128", "ethos-u65-256"))
     assert [target.memory_mode for target in flash] == ["Sram_Only", "Shared_Sram"]
     assert [target.memory_mode for target in dram] == [
@@ -53,7 +53,7 @@ def test_every_mode_that_can_work_is_tried() -> None:
 
 
 def test_modes_of_the_users_own_file_are_tried(tmp_path: Path) -> None:
-    """All of them, on the system that is named, and none of Vela's."""
+    """All of them are tried on the named system, and none of Vela's."""
     (tmp_path / "a.ini").write_text(MY_SOC)
     config = read_config(tmp_path / "a.ini")
     found = candidates(parse_targets("ethos-u55-128:My_SoC:Shared", "both", config), config)
@@ -63,7 +63,7 @@ def test_modes_of_the_users_own_file_are_tried(tmp_path: Path) -> None:
     ]
 
 
-def test_weights_that_lie_in_sram_count(plans: tuple[Variant, ...]) -> None:
+def test_weights_in_sram_count_as_sram(plans: tuple[Variant, ...]) -> None:
     """Vela counts them as on-chip flash, which no system here has."""
     for plan in plans:
         if plan.target.memory_mode == "Sram_Only":
@@ -75,7 +75,7 @@ def test_weights_that_lie_in_sram_count(plans: tuple[Variant, ...]) -> None:
 
 
 def test_the_fastest_plan_that_fits_is_recommended(plans: tuple[Variant, ...]) -> None:
-    """With room for everything it is the fastest of all; with less, the fastest of what fits, to the last byte."""
+    """With enough SRAM it is the fastest of all plans; with less, the fastest of those that fit."""
     by_need = sorted(plans, key=lambda plan: plan.sram_needed_kib)
     for kib in (int(by_need[0].sram_needed_kib) + 1, int(by_need[-1].sram_needed_kib) + 1):
         for row in document("tiny", plans, kib, None)["accelerators"]:
@@ -99,8 +99,8 @@ def test_a_plan_that_is_one_byte_too_large_does_not_fit(plans: tuple[Variant, ..
         document("tiny", over, 64, None)
 
 
-def test_what_is_said_names_the_options_that_build_it(plans: tuple[Variant, ...]) -> None:
-    """They give the very target that was recommended."""
+def test_a_recommendation_names_the_options_that_build_it(plans: tuple[Variant, ...]) -> None:
+    """They give the recommended target."""
     found = document("tiny", plans, 100_000, Path("my soc.ini"))
     for row in found["accelerators"]:
         options = row["recommended"]["options"]
@@ -112,11 +112,11 @@ def test_what_is_said_names_the_options_that_build_it(plans: tuple[Variant, ...]
     assert "estimates of Vela" in lines[-1]
 
 
-# Through the command line
+# On the command line
 
 
 def test_the_command_says_what_fits_and_builds_no_variant(small_build: Request) -> None:
-    """The INT8 model is made if it is not there; the variants of the build stay as they were."""
+    """The variants of the build do not change."""
     before = contents(small_build.out)
     result = run(*arguments("vela", small_build, sram=100), "--json")
     assert result.returncode == 0, result.stderr
@@ -149,10 +149,8 @@ def test_less_sram_than_any_plan_needs_is_one_error(small_build: Request) -> Non
         ({"optimise": "fast"}, ("--optimise to be one of speed, size, both", "found fast")),
     ],
 )
-def test_options_that_mean_nothing_are_refused(
-    tmp_path: Path, flags: dict[str, object], words: tuple[str, ...]
-) -> None:
-    """Bad usage, and no build."""
+def test_invalid_options_are_refused(tmp_path: Path, flags: dict[str, object], words: tuple[str, ...]) -> None:
+    """Invalid usage, and no build."""
     assert_one_error(run(*small("vela", tmp_path / "out", **flags)), 2, *words)
     assert_nothing_written(tmp_path)
 
@@ -167,7 +165,7 @@ def c_sources(small_build: Request, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("compiler", ["gcc", "arm-none-eabi-gcc"])
 def test_each_variant_compiles_to_the_file_itself(small_build: Request, c_sources: Path, compiler: str) -> None:
-    """Without a warning; the section of the object is the compiled model byte for byte, aligned to 16."""
+    """Without a warning; the section is the compiled model byte for byte, aligned to 16 bytes."""
     (folder,) = small_build.out.iterdir()
     for name in ("ethos-u55-128", "ethos-u55-128_size"):
         (source,) = (c_sources / name).glob("*.c")
@@ -178,7 +176,7 @@ def test_each_variant_compiles_to_the_file_itself(small_build: Request, c_source
 
 
 def test_a_firmware_can_hold_both_variants(c_sources: Path) -> None:
-    """Their names differ, so that they link beside each other."""
+    """Their symbols differ, so both can be linked."""
     names = sorted(path.relative_to(c_sources).as_posix() for path in c_sources.rglob("*.[ch]"))
     stem = "mobilenet_v2_0_35_96_seeded_INT8_ethos_u55_128"
     assert names == [
@@ -196,8 +194,8 @@ int main(void) {{ return {stem}_data[4] == 'T' && {stem}_size_data[4] == 'T' ? 0
     tool(c_sources, str(c_sources / "program"))
 
 
-def test_sources_are_no_part_of_the_build(small_build: Request, tmp_path: Path) -> None:
-    """An `all` afterwards reuses every stage, and the build has no file more."""
+def test_sources_are_not_part_of_the_build(small_build: Request, tmp_path: Path) -> None:
+    """Afterwards every stage is up to date, and the build has no new file."""
     before = contents(small_build.out)
     assert run(*arguments("vela", small_build, **{"c-array": tmp_path / "c"}), "--quiet").returncode == 0
     assert contents(small_build.out) == before
@@ -206,7 +204,7 @@ def test_sources_are_no_part_of_the_build(small_build: Request, tmp_path: Path) 
 
 
 def test_a_folder_that_cannot_be_written_is_one_error(small_build: Request, tmp_path: Path) -> None:
-    """Such as one below a file; the build is kept."""
+    """The folder would be below a file. The build is kept."""
     (tmp_path / "file").write_text("")
     result = run(*arguments("vela", small_build, **{"c-array": tmp_path / "file" / "c"}), "--quiet")
     assert_one_error(result, 4, "give another --c-array", "the build is kept")
@@ -223,7 +221,7 @@ def _rows(*cpu_operators: list[str]) -> Json:
 
 
 def test_the_evidence_says_who_compiled_it_and_that_no_npu_ran() -> None:
-    """Compiled, never run; what is left to the CPU is named once."""
+    """Its status is `compiled`; operators left to the CPU are named once."""
     (all_npu,) = ethos_u.check(_rows([], []))
     assert (all_npu.platform, all_npu.status, all_npu.tools) == ("Ethos U", "compiled", ("Vela 5.2.0",))
     assert all_npu.what == "by Vela for 2 targets, every operator on the NPU"
@@ -236,7 +234,7 @@ def test_the_evidence_says_who_compiled_it_and_that_no_npu_ran() -> None:
 
 
 def test_a_variant_is_named_after_its_accelerator() -> None:
-    """The same name for its folder, its row and its mark."""
+    """Its folder, its row and its mark have this name."""
     target = Target("ethos-u55-64", "Ethos_U55_Deep_Embedded", "Shared_Sram")
     assert [variant_name(replace(target, optimize=how)) for how in Optimization] == [
         "ethos-u55-64",

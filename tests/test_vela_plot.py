@@ -1,4 +1,4 @@
-"""The plot and table of all Ethos-U variants: each of them is there, no label over another, always the same bytes."""
+"""The plot and the table of all Ethos-U variants: complete, without overlaps, and always the same bytes."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def variants(tmp_path_factory: pytest.TempPathFactory) -> tuple[Variant, ...]:
     return compile_all(tiny_model("int8"), "tiny", parse_targets("all", "both"), tmp_path_factory.mktemp("variants"))
 
 
-def test_the_plot_is_a_picture(variants: tuple[Variant, ...]) -> None:
-    """SVG that is well-formed XML, without a date and without a name of this machine."""
+def test_the_plot_is_valid_svg(variants: tuple[Variant, ...]) -> None:
+    """It is well-formed XML without a date or the name of this machine."""
     text = plot("tiny", variants)
     assert ElementTree.fromstring(text).tag == "{http://www.w3.org/2000/svg}svg"
     assert "date" not in text
@@ -42,7 +42,7 @@ def test_the_plot_is_a_picture(variants: tuple[Variant, ...]) -> None:
 
 
 def test_every_variant_has_a_mark_and_a_label(variants: tuple[Variant, ...]) -> None:
-    """The label names the accelerator, and what is optimized for size."""
+    """The label names the accelerator, and marks variants that are optimized for size."""
     with vela_plot._matplotlib():
         (axes,) = vela_plot.figure("tiny", variants).axes
         texts = [text.get_text() for text in axes.texts]
@@ -52,8 +52,8 @@ def test_every_variant_has_a_mark_and_a_label(variants: tuple[Variant, ...]) -> 
     assert len(marks) == len(variants)
 
 
-def test_no_label_lies_over_another(variants: tuple[Variant, ...]) -> None:
-    """Also where many variants use nearly the same SRAM, measured on the drawn text itself."""
+def test_labels_do_not_overlap(variants: tuple[Variant, ...]) -> None:
+    """Not even where many variants use nearly the same SRAM. The boxes are those of the drawn text."""
     crowded = [
         replace(variant, sram_needed_kib=300.0 + 4 * number, inferences_per_second=100.0 + number % 5)
         for number, variant in enumerate(variants)
@@ -71,7 +71,7 @@ def test_no_label_lies_over_another(variants: tuple[Variant, ...]) -> None:
 
 @given(st.lists(st.tuples(st.floats(0, 400), st.floats(0, 300)), min_size=1, max_size=30))
 def test_labels_keep_their_distance_and_their_order(places: list[tuple[float, float]]) -> None:
-    """In each column a label is above those of lower points; with room for all, none leaves the axes."""
+    """In each column, labels have the order of their points, and all of them are within the axes."""
     points = [Point(x, y, str(number)) for number, (x, y) in enumerate(places)]
     labels = place(points, 300.0)
     assert sorted(label.point.text for label in labels) == sorted(point.text for point in points)
@@ -83,14 +83,14 @@ def test_labels_keep_their_distance_and_their_order(places: list[tuple[float, fl
     assert all(label.x > label.point.x for label in labels)
 
 
-def test_labels_with_room_stay_beside_their_points() -> None:
-    """Nothing is moved without need."""
+def test_labels_that_do_not_overlap_stay_beside_their_points() -> None:
+    """They are not moved."""
     labels = place([Point(0, 20, "low"), Point(0, 100, "high")], 300.0)
     assert [label.y for label in labels] == [20, 100]
 
 
-def test_nothing_of_the_users_matplotlib_counts(tmp_path: Path, variants: tuple[Variant, ...]) -> None:
-    """Settings in the working folder, a back end that is not there, no home, another locale and hash seed: one text."""
+def test_the_users_settings_of_matplotlib_do_not_matter(tmp_path: Path, variants: tuple[Variant, ...]) -> None:
+    """A matplotlibrc in the working folder, an unknown backend, no home, another locale and hash seed."""
     (tmp_path / "matplotlibrc").write_text("font.size: 20\naxes.facecolor: red\nnonsense: 1\n")
     code = (
         "import sys; from pathlib import Path\n"
@@ -111,7 +111,7 @@ def test_nothing_of_the_users_matplotlib_counts(tmp_path: Path, variants: tuple[
 
 
 def test_the_environment_stays_as_it_was(monkeypatch: pytest.MonkeyPatch, variants: tuple[Variant, ...]) -> None:
-    """Variables that matplotlib is led with are given back."""
+    """Variables that are set for matplotlib are restored."""
     monkeypatch.setenv("MPLCONFIGDIR", "/mine")
     monkeypatch.delenv("MPLBACKEND", raising=False)
     plot("tiny", variants)
@@ -120,7 +120,7 @@ def test_the_environment_stays_as_it_was(monkeypatch: pytest.MonkeyPatch, varian
 
 
 def test_the_table_has_a_row_for_each_variant(variants: tuple[Variant, ...]) -> None:
-    """With a link to its folder, and every figure from the variant itself."""
+    """Each row links to the folder of its variant and has its figures."""
     text = markdown("tiny", variants, "variants.svg")
     rows = [line for line in text.splitlines() if line.startswith("| [")]
     assert len(rows) == len(variants)
@@ -131,7 +131,7 @@ def test_the_table_has_a_row_for_each_variant(variants: tuple[Variant, ...]) -> 
 
 
 def test_a_build_has_both_variants_beside_each_other(small_build: Request) -> None:
-    """Asked for both, each folder has its four files; asked for speed again, those for size are gone."""
+    """With both, each folder has its four files; after a build for speed alone, those for size are removed."""
     (folder,) = small_build.out.iterdir()
     before = contents(folder)
     build(replace(small_build, optimize="both"))

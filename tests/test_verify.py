@@ -59,7 +59,7 @@ def _verdicts(table: tuple[Row, ...]) -> dict[str, str]:
 
 
 def test_everything_claimed_of_a_good_model_holds(recipe: Recipe, model: bytes, origin: Origin) -> None:
-    """With golden's digest every claim matches; the published bytes are not claimed of a seeded build."""
+    """With the golden digest every claim matches; a seeded build does not claim the published bytes."""
     table = verify.rows(recipe, model, *origin, digest_bytes(model), EXACT)
     assert holds(table)
     assert _verdicts(table)["SHA-256"] == _verdicts(table)["float weights"] == "match"
@@ -67,14 +67,14 @@ def test_everything_claimed_of_a_good_model_holds(recipe: Recipe, model: bytes, 
     assert all(row.why for row in table)
 
 
-def test_what_nobody_recorded_is_not_claimed(recipe: Recipe, model: bytes, origin: Origin) -> None:
-    """Without an entry in golden.json and without a frozen graph there is nothing to compare with, and it says so."""
+def test_what_is_not_recorded_is_not_claimed(recipe: Recipe, model: bytes, origin: Origin) -> None:
+    """Without an entry in golden.json and without a frozen graph there is nothing to compare with."""
     verdicts = _verdicts(verify.rows(recipe, model, *origin, None, None))
     assert verdicts["SHA-256"] == verdicts["float weights"] == "not claimed"
 
 
 def test_one_changed_weight_is_noticed(recipe: Recipe, model: bytes, origin: Origin) -> None:
-    """One weight moved by one step gives another SHA-256, and is found among all weights by its tensor."""
+    """After one step in one weight the SHA-256 differs, and the row of the weights names the tensor."""
     changed = convert.parse(model)
     largest = max((buffer for buffer in changed.buffers if buffer.data is not None), key=lambda b: len(b.data))
     largest.data = largest.data.copy()
@@ -99,7 +99,7 @@ def test_one_changed_number_is_noticed(kind: str, what: str, recipe: Recipe, mod
         buffer.data = buffer.data.copy()
         buffer.data[0] ^= 1
     else:
-        # Of an addition, which no bias scale depends on.
+        # The output of an addition: no bias scale depends on it.
         addition = next(op for op in graph.operators if type(op.builtinOptions).__name__ == "AddOptionsT")
         quantization = graph.tensors[addition.outputs[0]].quantization
         if kind == "scale":
@@ -110,8 +110,8 @@ def test_one_changed_number_is_noticed(kind: str, what: str, recipe: Recipe, mod
     assert what in {row.what for row in table if row.verdict == "differs"}
 
 
-def test_another_ranges_model_is_noticed(recipe: Recipe, model: bytes, origin: Origin) -> None:
-    """A model does not follow from ranges it was not quantized with."""
+def test_a_model_of_other_ranges_is_noticed(recipe: Recipe, model: bytes, origin: Origin) -> None:
+    """Its activation scales do not follow from the ranges."""
     name = "MobilenetV2/expanded_conv_2/add"
     small_float, spans = origin
     wider = {**spans, name: (spans[name][0] * 1.01, spans[name][1])}
@@ -120,7 +120,7 @@ def test_another_ranges_model_is_noticed(recipe: Recipe, model: bytes, origin: O
 
 
 def test_a_changed_name_is_noticed(recipe: Recipe, model: bytes, origin: Origin) -> None:
-    """An input under another name breaks the published card's claim."""
+    """The published card claims the name of the input."""
     changed = convert.parse(model)
     changed.subgraphs[0].tensors[changed.subgraphs[0].inputs[0]].name = b"input"
     table = verify.rows(recipe, convert.pack(changed), *origin, None, EXACT)
@@ -135,21 +135,21 @@ def test_a_float_model_is_noticed(recipe: Recipe, small_float: bytes, origin: Or
 
 
 def test_weights_that_are_not_the_frozen_graphs_are_noticed(recipe: Recipe, model: bytes, origin: Origin) -> None:
-    """A checkpoint whose averages differ from its own frozen graph fails the last row, with the tensor."""
+    """If a checkpoint's averages differ from its frozen graph, the row names the tensor."""
     other = asdict(GraphComparison(exact=262, first_other="MobilenetV2/Conv/weights, by up to 1e-07"))
     (row,) = (row for row in verify.rows(recipe, model, *origin, None, other) if row.verdict == "differs")
     assert (row.what, "not MobilenetV2/Conv/weights" in row.found) == ("float weights", True)
 
 
-def test_a_frozen_graph_in_which_nothing_is_found_is_no_match(recipe: Recipe, model: bytes, origin: Origin) -> None:
-    """Comparing nothing is not checked, and the row says why."""
+def test_a_frozen_graph_without_comparable_weights_is_not_checked(recipe: Recipe, model: bytes, origin: Origin) -> None:
+    """Nothing was compared, so it is no match, and the row says why."""
     nothing = asdict(GraphComparison(not_checked="no Softmax"))
     (row,) = (row for row in verify.rows(recipe, model, *origin, None, nothing) if row.what == "float weights")
     assert (row.verdict, "no Softmax" in row.why) == ("not checked", True)
 
 
-def test_channels_that_are_all_but_dead_are_derived_too(small_weights: dict[str, Array]) -> None:
-    """Training leaves channels whose weights are far below their bias: the quantizer widens their scales."""
+def test_channels_with_tiny_weights_are_derived_too(small_weights: dict[str, Array]) -> None:
+    """Training leaves channels with weights far below their bias; the quantizer widens their scales."""
     random = np.random.default_rng(3)
     values = dict(small_weights)
     for layer in architecture.layers(SMALL):
@@ -170,7 +170,7 @@ def test_channels_that_are_all_but_dead_are_derived_too(small_weights: dict[str,
 def test_the_published_figures_are_shown_for_the_official_checkpoint_alone(
     recipe: Recipe, model: bytes, origin: Origin
 ) -> None:
-    """They are shown beside ours and not claimed: the toolchain and the pictures behind them are lost."""
+    """They are shown beside ours and not claimed: the calibration pictures behind them are lost."""
     official = replace(recipe, model=Model(), checkpoint=Checkpoint("official", "0" * 64))
     row = next(row for row in verify.rows(official, model, *origin, None, EXACT) if row.what == "SHA-1")
     assert (row.expected, row.verdict) == (verify.MOBILENET_V2.published.sha1, "not claimed")
@@ -179,7 +179,7 @@ def test_the_published_figures_are_shown_for_the_official_checkpoint_alone(
 
 
 def test_a_claim_that_fails_fails_the_build(small_build: Request, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A golden digest that is not reached is written down, every time, and the stage does not hold."""
+    """With a wrong golden digest the stage fails when it runs, and again when it is reused."""
     monkeypatch.setattr(golden, "model_claims", lambda recipe: "0" * 64)
     for state in ("built", "reused"):
         (outcome,) = (row for row in build(small_build, ("verify",)) if row.stage == "verify")
@@ -196,7 +196,7 @@ def test_a_claim_that_fails_fails_the_build(small_build: Request, monkeypatch: p
         (8, 20, 0.2188, 0.6134),
     ],
 )
-def test_intervals_are_wilsons(hits: int, n: int, low: float, high: float) -> None:
+def test_intervals_are_wilson_score_intervals(hits: int, n: int, low: float, high: float) -> None:
     """Bounds as R's binom.confint(method = "wilson") gives them, to four digits."""
     assert Proportion(hits, n).interval == pytest.approx((low, high), abs=5e-5)
 
@@ -209,14 +209,16 @@ def test_accuracy_needs_labels(finished_build: Request) -> None:
 
 
 def test_accuracy_is_counted_on_labeled_pictures(small_build: Request, picture_folder: Path) -> None:
-    """With synset folders both models have a top-1, on as many pictures as were left over."""
+    """In synset folders both models have a top-1, over all pictures that did not calibrate."""
     build(replace(small_build, images=str(picture_folder), calib=4, limit=100), ("evaluate",))
     document = json.loads((small_build.out / NAME / "evaluate.json").read_text())
     assert document["float_top1"]["n"] == document["int8_top1"]["n"] == document["pictures"] == 8
 
 
-def test_a_classifier_that_knows_the_answer_scores_one(picture_folder: Path, small_weights: dict[str, object]) -> None:
-    """A network whose classifier always says one class is right on that class's pictures and on no others."""
+def test_a_classifier_with_one_answer_is_right_for_that_class_alone(
+    picture_folder: Path, small_weights: dict[str, object]
+) -> None:
+    """A network that always gives one class is right for the pictures of that class and for no others."""
     from calibration.pictures.folder import FolderSource
     from calibration.pictures.inputs import Inputs
     from calibration.selection import select

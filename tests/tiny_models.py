@@ -1,4 +1,4 @@
-"""Tiny models for tests, made on the spot by TensorFlow's converter in about two seconds, once in a process.
+"""Tiny models for tests, made by TensorFlow's converter in about two seconds, once in each process.
 
 One convolution, a matrix multiplication and a softmax over pictures of 8x8x3; random weights with a fixed seed.
 """
@@ -14,9 +14,9 @@ def tiny_model(kind: str, classes: int = 5) -> bytes:
 
     Args:
         kind: `int8`; `float`; `gather`, which is int8 with an operator that the Ethos-U55 cannot run; `only gather`,
-            which has no other; `batch`, which is int8 for two pictures at a time; `16x8`, of int16 activations;
-            `weights`, of which only the weights are int8; `ends`, with float32 ends; `two`, with two inputs and two
-            outputs; and `noise`, which takes no picture.
+            which has no other operator; `batch`, which is int8 for two pictures at a time; `16x8`, of int16
+            activations; `weights`, of which only the weights are int8; `ends`, with float32 input and output; `two`,
+            with two inputs and two outputs; and `noise`, whose input is no picture.
     """
     import numpy as np
     import tensorflow as tf

@@ -1,4 +1,4 @@
-"""Vulkan drivers for tests: SwiftShader where it is installed, and broken ones that are compiled on the spot."""
+"""Vulkan drivers for tests: SwiftShader where it is installed, and broken ones that the tests compile."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import pytest
 from pipeline.platforms import vulkan, vulkan_job
 from recreate_model.support.processes import run_to_end
 
-# Loading alone runs a constructor.
+# A constructor runs as soon as the library is loaded.
 _ON_LOAD = "#include <stdlib.h>\n#include <unistd.h>\n__attribute__((constructor)) static void on_load(void) {{ {} }}\n"
-# SwiftShader behind a library of our own, which does something else only where a device is to be opened.
+# A library that forwards to SwiftShader, and does something else only when a device is opened.
 _FORWARDING = """
 #include <dlfcn.h>
 #include <stdlib.h>
@@ -54,14 +54,14 @@ def manifest(folder: Path, library: str, name: str = "test_icd.json") -> Path:
 
 
 def acting_on_load(folder: Path, action: str) -> Path:
-    """Manifest of a driver that does something, as a statement of C, as soon as it is loaded."""
+    """Manifest of a driver that executes a C statement as soon as it is loaded."""
     if run_to_end([sys.executable, "-I", vulkan_job.__file__], 60).returncode == vulkan_job.NO_LOADER:
         pytest.skip(f"no Vulkan loader here ({vulkan.PACKAGES})")
     return manifest(folder, str(_compiled(folder, _ON_LOAD.format(action))))
 
 
 def acting_on_use(folder: Path, action: str) -> Path:
-    """Manifest of a driver that is SwiftShader, until a device is opened: then it does something, as C statements."""
+    """Manifest of a driver that is SwiftShader until a device is opened, and then executes C statements."""
     library = swiftshader().with_name("libvk_swiftshader.so")
     return manifest(folder, str(_compiled(folder, _FORWARDING.format(library=library, action=action))))
 
