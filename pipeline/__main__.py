@@ -9,8 +9,10 @@ if __name__ == "__main__":
     except ModuleNotFoundError as error:
         print(
             f"error: expected the project's environment; found a Python without {error.name}; done: nothing was run; "
-            "next: make model, then . .venv/bin/activate",
+            "next: make env, then . .venv/bin/activate",
             file=sys.stderr,
         )
         sys.exit(4)
+    except KeyboardInterrupt:
+        sys.exit(130)  # before there was anything to stop
     main()

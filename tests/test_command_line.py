@@ -86,7 +86,7 @@ def test_the_groups_of_every_command_are_the_first_and_the_last() -> None:
         ("quantize --calbi 4", "did you mean --calib?"),
         ("vela --optimize sped", "did you mean speed?"),
         ("explain quantis", "did you mean quantize?"),
-        ("diff a.tflite", "found a command line without B"),
+        ("diff a.tflite", "found no B"),
         ("quantize --label-base 3", "--label-base to be one of 0, 1; found 3"),
     ],
 )

@@ -438,7 +438,7 @@ def test_a_full_temporary_folder_is_a_resource_error(finished_build: Request, tm
         ),
         ({"board": "an386"}, ("'an386'", "give mps2-an386")),
         ({"board": "raspberry"}, ("'raspberry'", "give mps3-an547")),
-        ({"board": None}, ("a command line without --board",)),
+        ({"board": None}, ("found no --board",)),
         ({"pictures": 0}, ("--pictures to be at least 1", "found 0")),
         ({"pictures": "one"}, ("--pictures", "'one'")),
         ({"time-limit": 0}, ("--time-limit to be at least 1", "found 0")),

@@ -180,7 +180,7 @@ def test_firmware_fits_the_terminal(finished_build: Request) -> None:
 LONG = Evidence(
     "Cortex-A",
     "ran",
-    "LiteRT with XNNPACK as AArch64 code, held against XNNPACK on this machine",
+    "LiteRT with XNNPACK as AArch64 code, compared with XNNPACK on this machine",
     "qemu-aarch64, cortex-a53 (emulated)",
     ("ai-edge-litert 2.3.0", "qemu-aarch64 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18+b3)"),
     Agreement(1, 1, "same class", undecided=19, difference=0.0),
@@ -276,7 +276,7 @@ def test_stages_that_ran_have_a_line_each_and_the_others_share_one(
     lines.ends(Outcome("verify", "reused", "", {"verify.json": ""}, holds=False))
     lines.flush()
     first, second, third = capsys.readouterr().err.splitlines()
-    assert first == "fetch, freeze, calibrate: up to date"
+    assert first == "up to date: fetch, freeze, calibrate"
     assert re.fullmatch(r"quantize +built +[\d,]+ bytes +0\.\d s", second)
     assert re.fullmatch(r"verify +failed +12 match, 5 not claimed +up to date", third)
     assert max(map(len, (first, second, third))) <= 80

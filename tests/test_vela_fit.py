@@ -144,7 +144,7 @@ def test_less_sram_than_any_plan_needs_is_one_error(small_build: Request) -> Non
     ("flags", "words"),
     [
         ({"sram": 0}, ("--sram to be at least 1 KiB",)),
-        ({"sram": "half"}, ("invalid int value: 'half'",)),
+        ({"sram": "half"}, ("'half' for --sram, which is not a whole number",)),
         ({"sram": 100, "c-array": "c"}, ("one of --sram, --c-array",)),
         ({"optimise": "fast"}, ("--optimise to be one of speed, size, both", "found fast")),
     ],

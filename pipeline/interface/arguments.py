@@ -73,7 +73,7 @@ VARIANTS: dict[str, tuple[Variant, ...]] = {
     "vela": (vela_fit, vela_c_array),
 }
 # Other spellings of commands.
-_SPELLINGS = {"quantise": "quantize"}
+_SPELLINGS = {"quantise": "quantize", "help": "--help"}
 
 _ALL, _STATUS, _EXPLAIN = "all", "status", "explain"
 SUMMARIES = {
@@ -105,7 +105,10 @@ class _Parser(argparse_flags.ArgumentParser):
             listed = f"one that `{self.prog} --help` lists" if len(choices) > _FEW else f"one of {', '.join(choices)}"
             expected = f"{wrong[1]} to be {listed}"
             message = wrong[2]
-        message = message.replace("the following arguments are required:", "a command line without")
+        message = message.replace("the following arguments are required:", "no")
+        message = re.sub(
+            r"^argument (\S+): invalid int value: (.*)$", r"\2 for \1, which is not a whole number", message
+        )
         raise UsageError(
             expected=expected,
             found=message,
@@ -202,7 +205,7 @@ def _description(name: str) -> dict[str, Any]:
         example = module.EXAMPLE
     examples = {_ALL: "all --checkpoint official --images /data/val", _STATUS: "status", _EXPLAIN: "explain quantize"}
     lines = [f"example: {PROGRAM} {example or examples.get(name, name)}", textwrap.fill(_EXIT_STATUS, 78)]
-    if name in (stage.name for stage in STAGES) and name not in MAKING:
+    if name != _ALL and name not in COMMANDS:
         lines.insert(0, "Every option of `all` is accepted; listed are those that concern this command.")
     return {
         "prog": f"{PROGRAM} {name}",

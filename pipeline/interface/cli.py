@@ -8,8 +8,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import signal
 import sys
+import textwrap
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -71,8 +73,16 @@ def _report(error: PipelineError, as_json: bool) -> int:
     if as_json:
         print(for_this_program(json.dumps({"error": error.document()})), file=sys.stderr)
     else:
-        print(for_this_program(f"error: {error}"), file=sys.stderr)
+        print(_fitted(for_this_program(f"error: {error}")), file=sys.stderr)
     return error.status
+
+
+def _fitted(line: str) -> str:
+    """A line as a terminal shows it, with no word split; elsewhere it stays one line."""
+    if not sys.stderr.isatty():
+        return line
+    width = shutil.get_terminal_size().columns
+    return textwrap.fill(line, width, break_long_words=False, break_on_hyphens=False)
 
 
 def _stop(number: int, frame: object) -> NoReturn:

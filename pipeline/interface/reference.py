@@ -24,8 +24,8 @@ table of what each command may write.
 _OUTPUT = """## Output
 
 `--json` prints JSON instead of tables, and `--quiet` nothing but warnings and errors; both may stand before the command
-or behind it. Tables in a pipe or a file are tab-separated. Progress, warnings and errors go to standard error;
-with `--json` each of these is a JSON object on a line of its own.
+or behind it. Tables in a pipe or a file are tab-separated. Warnings and errors go to standard error, as does progress
+if that is a terminal; with `--json` each warning and error is a JSON object on a line of its own.
 
 An error is one line: what was expected, what was found, what was done about it, and what to type next.
 

@@ -85,7 +85,8 @@ def _on_this_machine(subject: Subject, ran: JobResult) -> list[Evidence]:
         pictures=len(subject.expected),
         seconds=ran.seconds["reference"],
         note=_joined(
-            _host_code_note(), "the same kernels on this machine made what is expected: it only shows they repeat"
+            _host_code_note(),
+            "the same kernels produced the expected output on this machine, so this shows only repeatability",
         ),
     )
     outputs = ran.outputs["xnnpack"]
@@ -153,7 +154,7 @@ def _emulated_row(
     # With untrained weights, the only claim is that XNNPACK gives close outputs on both.
     agreement = close(outputs, others)
     return row(
-        f"{what}, held against XNNPACK on this machine",
+        f"{what}, compared with XNNPACK on this machine",
         agreement=agreement,
         note=_joined(timing, near, _untrained_note(subject, outputs)),
     )
@@ -245,7 +246,7 @@ def _untrained_note(subject: Subject, outputs: Array) -> str:
         return ""
     found = same_class(outputs, subject.expected)
     return (
-        f"seeded weights: which class wins hangs on roundings, so the reference kernels' class is not claimed; "
+        f"untrained weights: the top class depends on rounding, so that of the reference kernels is not claimed; "
         f"{found.hits} of {found.n} have it"
     )
 

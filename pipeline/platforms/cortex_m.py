@@ -64,6 +64,6 @@ def _run_on_board(board: Board, subject: Subject, build: Mapping[str, Path]) -> 
         agreement=bit_exact(found.outputs, expected),
         pictures=len(inputs),
         seconds=round(found.seconds / len(inputs), 3),
-        note=f"{max(found.instructions):,} instructions an inference; seconds are the emulator's, with its start",
+        note=f"{max(found.instructions):,} instructions per inference; the time includes starting the emulator",
         fault=f"the array's CRC-32 is {found.crc32:08x} on the board" if damaged else "",
     )

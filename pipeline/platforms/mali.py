@@ -170,9 +170,9 @@ def _evidence_of_run(subject: Subject, run: Run, device: Device, control: Run | 
         f"fully accelerated: all {count} operators"
         if run.fully_accelerated
         else f"not fully accelerated: {run.left_out}",
-        "the control, with one option that the delegate lacks, was not"
+        "a control model with one unsupported option was not, as it should be"
         if control_holds
-        else f"the control failed, so that `fully accelerated` says nothing: {_control_fault(control)}",
+        else f"the control failed, so `fully accelerated` means nothing: {_control_fault(control)}",
         f"scores at most {difference} of 255 apart",
         *_class_note(subject, agreement),
         f"back end {run.back_end} over Vulkan, as loaded",

@@ -89,7 +89,7 @@ def _chain(statement: Statement) -> Iterator[Row]:
         if expected:
             yield Row(what, expected, found, "differs", "the chain")
         else:
-            why = f"key of {len(link.parts.inputs)} inputs, its code and its tools; {len(link.outputs)} files"
+            why = f"its key; inputs: {len(link.parts.inputs)}, files: {len(link.outputs)}"
             yield claim(what, link.key, link.parts.key, why)
         made |= {path: (link.parts.stage, digest) for path, digest in link.outputs.items()}
 

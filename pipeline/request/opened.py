@@ -81,7 +81,7 @@ class Opened:
                 continue
             exists = row.stage in Store(self.folder).records()
             raise InputError(
-                expected=f"an up-to-date model in {self.folder}, as this command makes none",
+                expected=f"an up-to-date model in {self.folder}, as this command does not make one",
                 found=f"`{row.stage}` {row.state}: {row.reasons[0]}" if exists else "none",
                 done="no model was made or changed",
                 next_step="python -m pipeline all, with the same options",

@@ -6,6 +6,7 @@ beside `mobilenet_v2`, and its row in `networks`; CONTRIBUTING.md has the steps.
 
 from __future__ import annotations
 
+import difflib
 import re
 from dataclasses import dataclass
 
@@ -191,11 +192,13 @@ class Model:
         match = re.fullmatch(rf"(?:{re.escape(spec.prefix)}_)?(\d\.\d+)_(\d+)", text)
         if match and (model := cls(match[1], int(match[2]))) in cls.family():
             return model
+        names = [f"{model.width}_{model.resolution}" for model in cls.family()]
+        nearest = difflib.get_close_matches(text.removeprefix(f"{spec.prefix}_"), names, n=1)
         raise UsageError(
             expected=f"a model of the family: width one of {', '.join(spec.widths)}, resolution one of "
             f"{', '.join(map(str, spec.resolutions))} ({' and '.join(spec.widest)} only at {spec.resolutions[0]})",
             found=f"{text!r}",
-            next_step="give --model 1.0_224",
+            next_step=f"give --model {nearest[0] if nearest else '1.0_224'}",
         )
 
 

@@ -6,7 +6,7 @@ import argparse
 
 from pipeline.interface.commands import announcer, answer
 
-SUMMARY = "set up AArch64 code under qemu-aarch64, in the cache and not in the system"
+SUMMARY = "install an AArch64 environment for qemu-aarch64 in the cache, without changing the system"
 EXAMPLE = "aarch64"
 
 

@@ -15,12 +15,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         dest=FLAG,
         type=Path,
         metavar="FILE",
-        help="check a statement and the files beside it instead; --checkpoint PATH names the archive it is about",
+        help="check a statement, or that of a build folder, and the files beside it instead; --checkpoint PATH names "
+        "the archive it is about",
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
     from pipeline.claims.rows import holds, raise_unless_holds
+    from pipeline.engine.work import PROVENANCE_FILE
     from pipeline.interface.commands import answer, check_no_build_options
     from pipeline.interface.views import rows as rows_view
     from pipeline.provenance import check as provenance_check
@@ -29,6 +31,8 @@ def run(arguments: argparse.Namespace) -> int:
     why = "as the statement says of which build it is"
     check_no_build_options(arguments, "--check", why, "nothing was checked", but=("checkpoint",))
     path: Path = arguments.statement
+    if path.is_dir():
+        path /= PROVENANCE_FILE
     statement = read_statement(path)
     named = arguments.checkpoint not in (None, "auto", "official", "seeded")
     table = provenance_check.rows(statement, path.parent, Path(arguments.checkpoint) if named else None)

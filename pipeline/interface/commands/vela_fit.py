@@ -29,7 +29,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.sram < 1:
         raise UsageError(
-            expected="--sram to be at least 1 KiB", found=str(arguments.sram), next_step="give --sram 512, say"
+            expected="--sram to be at least 1 KiB",
+            found=str(arguments.sram),
+            next_step="give a size in KiB, for example --sram 512",
         )
     progress = console.progress(arguments.quiet or arguments.json)
     build = open_build(arguments, TRYING, progress, may_fetch=True)

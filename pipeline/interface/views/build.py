@@ -13,6 +13,7 @@ from pipeline.engine.work import (
     EVALUATE_FILE,
     PLATFORMS_FILE,
     PROVENANCE_FILE,
+    STANDALONE_FOLDER,
     VELA_FILE,
     VERIFY_FILE,
     model_file,
@@ -81,6 +82,8 @@ def _summary(folder: Path, recipe: Recipe, made: set[str]) -> list[tuple[str, st
         rows.append(("Ethos-U", f"fastest {results.fastest(results.load(folder, VELA_FILE))}, as Vela estimates"))
     if PLATFORMS_FILE in made:
         rows.append(("platforms", results.figure("platforms", folder, recipe, {PLATFORMS_FILE: ""})))
+    if arena := results.standalone_arena(folder, recipe, made):
+        rows.append(("Cortex-M", f"{arena:,} bytes of arena for {STANDALONE_FOLDER}/"))
     if recipe.calibration.cuts_outliers:
         rows.append(("ranges", f"by {recipe.calibration.range_method}; golden.json claims bytes of {MIN_MAX} alone"))
     if CONVERSION_FILE in made:

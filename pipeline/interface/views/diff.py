@@ -60,7 +60,7 @@ def blocks(
     if left := len(sorted_differences) - len(shown):
         said.append(f"{left:,} more: --all shows them, --json holds them.")
     if status(comparison, asked):
-        said.append(f"The verdict asked for is {asked.name}. To accept this one: --accept {verdict}")
+        said.append(f"Required verdict: {asked.name}. To accept this one: --accept {verdict}")
     return said
 
 

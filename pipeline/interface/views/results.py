@@ -6,15 +6,18 @@ A stage's tables are printed where it was named; its figure is one short line, f
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Container, Mapping
 from pathlib import Path
 
+from pipeline.c_array import identifier
 from pipeline.console import Block, is_wide
 from pipeline.engine.work import (
     EVALUATE_FILE,
     MANIFEST_FILE,
     PLATFORMS_FILE,
     RANGES_FILE,
+    STANDALONE_FOLDER,
     VELA_FILE,
     VERIFY_FILE,
     model_file,
@@ -53,9 +56,20 @@ def figure(stage: str, folder: Path, recipe: Recipe, outputs: Mapping[str, str])
         if MANIFEST_FILE not in outputs:
             return ranges
         return f"{ranges} on {_counted(len(load(folder, MANIFEST_FILE)['pictures']), 'picture')}"
+    if stage == "standalone" and (arena := standalone_arena(folder, recipe, outputs)):
+        return f"arena of {arena:,} bytes"
     if stage == "fetch":
         return f"{recipe.checkpoint.form or recipe.checkpoint.kind} weights"
     return ""
+
+
+def standalone_arena(folder: Path, recipe: Recipe, outputs: Container[str]) -> int:
+    """Bytes of RAM that the standalone runtime needs beside its stack, from its header; 0 if the build has none."""
+    path = f"{STANDALONE_FOLDER}/{identifier(recipe.name)}_run.h"
+    if path not in outputs:
+        return 0
+    found = re.search(r"_RUN_ARENA_BYTES (\d+)$", (folder / path).read_text(encoding="utf-8"), re.M)
+    return int(found[1]) if found else 0
 
 
 def top1(recipe: Recipe, document: Json) -> str:
@@ -90,7 +104,7 @@ def _evaluate_figure(document: Json) -> str:
 
 
 def _no_figure(document: Json) -> str:
-    return "no picture has a label" if document["pictures"] else "no pictures are left"
+    return "no picture has a label" if document["pictures"] else "there were no pictures"
 
 
 def _platforms_figure(document: Json) -> str:

@@ -9,6 +9,7 @@ from pipeline.c_array import identifier
 from pipeline.console import SHORT_DIGEST, Block, is_wide
 from recreate_model.support.digest import Json
 
+_NOT_CLAIMED = " Not claimed: there is no reference value for this build."
 _DIGEST = re.compile(r"\b[0-9a-f]{40,64}\b")
 
 
@@ -30,6 +31,7 @@ def blocks(title: str, rows: Sequence[Json], name: str = "") -> list[Block]:
         table.append((what, row["verdict"], value if wide else _DIGEST.sub(_shortened, value), row["why"]))
     title = f"{title} (* is {name})" if name and not wide else title
     said: list[Block] = [(title, ("property", "verdict", "value", "why"), table)]
+    said.append(f"{counts(rows)}.{_NOT_CLAIMED * any(row['verdict'] == 'not claimed' for row in rows)}")
     cut = [row for row in rows if row["verdict"] == "differs" and not wide and _DIGEST.search(row["found"])]
     return said + [f"{row['what']}: found {row['found']}, expected {row['expected']}" for row in cut]
 

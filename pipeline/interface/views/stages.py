@@ -63,7 +63,7 @@ class StageLines:
         if len(names) > _NAMED:
             names = f"{self._unchanged[0]} to {self._unchanged[-1]}, {len(self._unchanged)} stages"
         if names:
-            self._print(f"{names}: up to date")
+            self._print(f"up to date: {names}")
         self._unchanged.clear()
 
     def _print(self, line: str) -> None:
