@@ -352,7 +352,7 @@ def test_two_processes_create_one_environment(locks: Path, tmp_path: Path) -> No
     with creating(locks, tmp_path / "cache") as one, creating(locks, tmp_path / "cache") as two:
         said = [process.communicate(timeout=300)[0].splitlines() for process in (one, two)]
     assert [lines[-1] for lines in said] == [said[0][-1]] * 2
-    assert sorted(line.split()[0] for lines in said for line in lines[:-1]) == ["making", "waiting"]
+    assert sorted(line.split()[0] for lines in said for line in lines[:-1]) == ["creating", "waiting"]
 
 
 @pytest.mark.slow
