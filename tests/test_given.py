@@ -15,6 +15,7 @@ from calibration.pictures.folder import FolderSource
 from calibration.pictures.inputs import Inputs
 from calibration.pictures.preprocess import quantize_input
 from pipeline.claims.evaluate import evaluate
+from pipeline.engine.stages import ALL, MAKING
 from pipeline.engine.store import Store
 from pipeline.interface import cli
 from pipeline.request.request import Request
@@ -119,6 +120,11 @@ def test_a_second_run_reuses_every_stage(built: Path, model: Path) -> None:
     before = {path: (built / path).stat().st_mtime_ns for path in contents(built)}
     assert typed("all", model, built.parent) == 0
     assert {path: (built / path).stat().st_mtime_ns for path in contents(built)} == before
+
+
+def test_every_stage_that_starts_from_a_model_is_tried() -> None:
+    """A new stage needs a row in MADE_BY."""
+    assert set(MADE_BY) == {stage.name for stage in ALL} - set(MAKING)
 
 
 @pytest.mark.parametrize("stage", MADE_BY)

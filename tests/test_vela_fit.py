@@ -52,6 +52,12 @@ def test_every_mode_that_can_work_is_tried() -> None:
     assert {target.system_config for target in dram} == {"Ethos_U65_High_End"}
 
 
+def test_a_system_with_two_targets_is_tried_once() -> None:
+    """Two variants of an accelerator may differ in the memory mode alone."""
+    two = parse_targets("ethos-u55-128,ethos-u55-128:Ethos_U55_High_End_Embedded:Sram_Only")
+    assert candidates(two, None) == candidates(two[:1], None)
+
+
 def test_modes_of_the_users_own_file_are_tried(tmp_path: Path) -> None:
     """All of them are tried on the named system, and none of Vela's."""
     (tmp_path / "a.ini").write_text(MY_SOC)

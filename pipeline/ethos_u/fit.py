@@ -38,7 +38,8 @@ def candidates(targets: Sequence[Target], custom: VelaConfig | None) -> tuple[Ta
                 # For example, an arena in flash: this system has no memory for it.
                 continue
             found.append(candidate)
-    return tuple(found)
+    # Two targets may be modes of one system.
+    return tuple(dict.fromkeys(found))
 
 
 def plans(

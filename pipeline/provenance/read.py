@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote
@@ -224,16 +224,16 @@ def _link(entry: Json, recipe: Recipe, code: Mapping[str, str], tools: Mapping[s
 
 def _recipe(value: Json) -> Recipe:
     """The recipe from its JSON; a field that a recipe does not have is an error."""
-    recipe = Recipe(
-        model=Model(**value["model"]),
-        checkpoint=Checkpoint(**value["checkpoint"]),
-        calibration=Calibration(**{**value["calibration"], "pictures": _pictures(value["calibration"])}),
-        evaluation=Evaluation(**{**value["evaluation"], "pictures": _pictures(value["evaluation"])}),
-        preprocess=Preprocess(**value["preprocess"]),
-        targets=tuple(Target.from_json(target) for target in value["targets"]),
-        toolchain=value.get("toolchain", ""),
-        given=value.get("given", ""),
-    )
+    parts: dict[str, Any] = {
+        "model": Model(**value["model"]),
+        "checkpoint": Checkpoint(**value["checkpoint"]),
+        "calibration": Calibration(**{**value["calibration"], "pictures": _pictures(value["calibration"])}),
+        "evaluation": Evaluation(**{**value["evaluation"], "pictures": _pictures(value["evaluation"])}),
+        "preprocess": Preprocess(**value["preprocess"]),
+        "targets": tuple(Target.from_json(target) for target in value["targets"]),
+    }
+    plain = {part.name: value[part.name] for part in fields(Recipe) if part.name in value.keys() - parts.keys()}
+    recipe = Recipe(**parts, **plain)
     if as_json(recipe) != value:
         raise _RefusedError("a recipe with unknown fields")
     _check_model(recipe)

@@ -19,7 +19,7 @@ from pipeline.progress import Progress
 from pipeline.request import published_recipe
 from pipeline.request.given import check_options
 from pipeline.request.options import keep_options, kept_options, settle, warn_of_pictures
-from pipeline.request.request import PICTURE_OPTIONS, PUBLISHED_OPTIONS, Request, flag, typed
+from pipeline.request.request import OPTIONS, PICTURE_OPTIONS, PUBLISHED_OPTIONS, Request, flag, typed
 from pipeline.request.resolve import complete, start
 from recreate_model.recipe import Recipe, Target
 from recreate_model.support.errors import InputError, UsageError
@@ -120,11 +120,12 @@ def open_build(arguments: argparse.Namespace, command: str, progress: Progress, 
 
 def _own(command: str, recipe: Recipe, kept: Mapping[str, object]) -> Collection[str]:
     """Names of the options that a command may change, as only its own stage depends on them."""
-    if command == "evaluate":
-        # If ranges are measured, the pictures decide the model.
-        free = ("limit", *PICTURE_OPTIONS) if recipe.given or recipe.toolchain or "ranges" in kept else ("limit",)
-        return (*PUBLISHED_OPTIONS, *free)
-    return (*PUBLISHED_OPTIONS, "vela_config") if command in ("vela", TRYING) else PUBLISHED_OPTIONS
+    stage = "vela" if command == TRYING else command
+    own = tuple(name for name, option in OPTIONS.items() if option.changed_by == stage)
+    # If ranges are measured, the pictures decide the model.
+    if command == "evaluate" and (recipe.given or recipe.toolchain or "ranges" in kept):
+        own += PICTURE_OPTIONS
+    return (*PUBLISHED_OPTIONS, *own)
 
 
 def _targets(records: Mapping[str, Record]) -> tuple[Target, ...]:

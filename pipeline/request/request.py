@@ -55,6 +55,8 @@ class Option:
         kept: whether the build keeps it, as the default of later commands on it.
         makes_model: whether it decides how the model is made, so that it is refused beside `--of`.
         replaces: fields that say the same thing otherwise; what a build keeps of them is forgotten when this is typed.
+        changed_by: a command that may give it to a build that was made with another value, as nothing but its own stage
+            depends on it.
         excludes: names options of which one at most can be typed, if they have this name in common.
     """
 
@@ -67,6 +69,7 @@ class Option:
     kept: bool = False
     makes_model: bool = False
     replaces: tuple[str, ...] = ()
+    changed_by: str = ""
     excludes: str = ""
 
 
@@ -247,7 +250,8 @@ class Request:
         ),
     )
     limit: int = field(
-        default=200, metadata=_option("most pictures to evaluate on", EVALUATION, metavar="N", kept=True)
+        default=200,
+        metadata=_option("most pictures to evaluate on", EVALUATION, metavar="N", kept=True, changed_by="evaluate"),
     )
     targets: str = field(
         default="all",
@@ -275,6 +279,7 @@ class Request:
             metavar="FILE",
             default_text="Vela's Arm/vela.ini",
             kept=True,
+            changed_by="vela",
         ),
     )
     jobs: int | None = field(

@@ -27,8 +27,8 @@ from recreate_model.support.digest import Json, digest_file
 # Names on the card, and keys in definition.yaml; a data set has its own name.
 _DATASETS = {"folder": "user-folder", "tfrecord": "user-tfrecords", "procedural": "procedural-pictures"}
 _OVERLAP_UNKNOWN = " (some may have calibrated)"
-# Files to list on the card; lock.json lists all of them.
-_DEPLOYED = (".tflite", ".c", ".cc", ".h", ".py", ".txt")
+# Files that the card does not list: figures, reports and settings. lock.json lists all of them.
+_NOT_LISTED = (".json", ".csv", ".md", ".svg", ".yaml", ".ini", ".pb")
 
 
 def run(work: Work) -> None:
@@ -37,7 +37,8 @@ def run(work: Work) -> None:
     # The top-1 of an untrained network says nothing about the model that the card describes.
     trained = work.recipe.checkpoint.kind != "seeded"
     accuracy = _measured(evaluation, "int8_top1") if trained else None
-    deployed = (path for path in work.inputs if path.endswith(_DEPLOYED) and path != float_model_file(work.recipe))
+    left_out = {float_model_file(work.recipe)}
+    deployed = (path for path in work.inputs if not path.endswith(_NOT_LISTED) and path not in left_out)
     paths = sorted(deployed, key=_natural)
     files = [(path, digest_file(work.inputs[path])) for path in paths]
     tools = {"Vela": version("ethos-u-vela")}
