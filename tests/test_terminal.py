@@ -218,12 +218,14 @@ def test_a_build_ends_with_a_summary(finished_build: Request) -> None:
     summary = [line.split("\t") for line in result.stdout.splitlines()]
     assert all(len(row) == 2 for row in summary)
     assert [name for name, _ in summary] == [
-        "build", "model", "SHA-1", "verify", "top-1", "Ethos-U", "card", "provenance", "files", "state", "warning",
+        "build", "model", "SHA-1", "verify", "top-1", "Ethos-U", "Cortex-M", "card", "provenance", "files", "state",
+        "warning",
     ]  # fmt: skip
     found = dict(summary)
     assert found["verify"] == "12 match, 5 not claimed"
     assert found["top-1"] == "none claimed: the weights are untrained"
     assert re.fullmatch(r"fastest ethos-u55-128: [\d.,]+ inferences/s, as Vela estimates", found["Ethos-U"])
+    assert re.fullmatch(r"[\d,]+ bytes of arena for cortex_m/standalone/", found["Cortex-M"])
     assert found["files"].endswith("; --files lists them")
     listed = run(*on_build("all", finished_build, "--files")).stdout.splitlines()
     assert listed[0] == "stage\tfile\tbytes\tSHA-1"
@@ -290,7 +292,8 @@ def test_digests_that_differ_are_shown_in_full(monkeypatch: pytest.MonkeyPatch) 
     """On a narrow terminal the table has only their first digits."""
     rows: Sequence[dict[str, str]] = [row("match", "a" * 64, "a" * 64), row("differs", "a" * 64, "a" * 63 + "b")]
     monkeypatch.setattr(rows_view, "is_wide", lambda: False)
-    table, line = rows_view.blocks("a title", rows, NAME)
+    table, counted, line = rows_view.blocks("a title", rows, NAME)
+    assert counted == "1 differs, 1 match."
     assert [cells[:3] for cells in table[2]] == [
         ("*.tflite", "match", "a" * 10),
         ("*.tflite", "differs", f"{'a' * 10}, expected {'a' * 10}"),
