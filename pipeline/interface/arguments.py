@@ -193,6 +193,8 @@ def parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
             if name in _RUNS_STAGES:
                 parser.add_argument("--files", action="store_true", help="list all files, with size and SHA-1")
             _add_build_arguments(parser, name, without={variant.REPLACES for variant in variants})
+        if name == "completion":
+            parser.set_defaults(program=top)  # what it completes
         _add_output_arguments(parser, default=argparse.SUPPRESS)
         arguments = [str(action.metavar or action.dest) for action in parser._actions if not action.option_strings]
         parser.usage = " ".join(["%(prog)s", *arguments, "[options]"])

@@ -16,9 +16,8 @@ def run(arguments: argparse.Namespace) -> int:
     import shtab
 
     from pipeline.console import INSTALLED_PROGRAM
-    from pipeline.interface.arguments import parsers
 
-    top, _ = parsers()
+    top: argparse.ArgumentParser = arguments.program
     top.prog = INSTALLED_PROGRAM  # shells complete by the name of a program
     for action in top._actions:
         if action.dest == "command":
