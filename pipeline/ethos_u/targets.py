@@ -34,7 +34,7 @@ _DEFAULTS = {target.accelerator: target for target in reversed(TARGETS)}
 _ACCELERATORS = tuple(dict.fromkeys(target.accelerator for target in TARGETS))
 
 # The values of --optimize.
-OPTIMIZE = {**{each.word: (each,) for each in Optimization}, "both": tuple(Optimization)}
+OPTIMIZE = {**{goal.word: (goal,) for goal in Optimization}, "both": tuple(Optimization)}
 _SIMILAR = 0.65  # smallest ratio of difflib at which one name is suggested for another
 
 

@@ -54,9 +54,9 @@ def blocks(
     counted = [(kind.label, f"{count:,}", kind.leaves.name) for kind, count in comparison.counts.items()]
     said.append(("", ("differences", "places>", "verdict at best"), counted))
     order = {kind: rank for rank, kind in enumerate(Kind)}
-    sorted_differences = sorted(comparison.differences, key=lambda each: order[each.kind])
+    sorted_differences = sorted(comparison.differences, key=lambda difference: order[difference.kind])
     shown = sorted_differences if all_rows else sorted_differences[:_ROWS]
-    said.append(("", ("kind", "where", "A against B"), [_row(each) for each in shown]))
+    said.append(("", ("kind", "where", "A against B"), [_row(difference) for difference in shown]))
     if left := len(sorted_differences) - len(shown):
         said.append(f"{left:,} more: --all shows them, --json holds them.")
     if status(comparison, asked):

@@ -48,8 +48,8 @@ def document(proof: Proof, recipe: Recipe, path: Path, published: bytes, asked: 
         "checkpoint": as_json(recipe.checkpoint),
         "ranges": {
             "arithmetic": proof.recovered.generation.value,
-            "recovered": sum(each.span is not None for each in activations),
-            "left_out": {each.tensor: each.why for each in activations if each.span is None},
+            "recovered": sum(activation.span is not None for activation in activations),
+            "left_out": {activation.tensor: activation.why for activation in activations if activation.span is None},
         },
         "numbers": {
             "factor_ulps": FACTOR_ULPS,
@@ -59,11 +59,11 @@ def document(proof: Proof, recipe: Recipe, path: Path, published: bytes, asked: 
             "biases_on_a_tie": sum(layer.biases_on_a_tie for layer in proof.layers),
             "biases_without_scale": sum(layer.without_scale for layer in proof.layers),
         },
-        "refutations": [asdict(each) for each in proof.refutations],
-        "remarks": [asdict(each) for each in proof.remarks],
+        "refutations": [asdict(refutation) for refutation in proof.refutations],
+        "remarks": [asdict(remark) for remark in proof.remarks],
         "has_frozen_graph": proof.has_graph,
         "has_background": proof.has_background,
-        "rebuilt": [_attempt(each) for each in proof.attempts],
+        "rebuilt": [_attempt(attempt) for attempt in proof.attempts],
     }
 
 
@@ -112,7 +112,7 @@ def blocks(found: Json) -> list[Block]:
         rows.append(("not checked", _NO_BACKGROUND))
     said: list[Block] = [("", ("", ""), rows)]
     if found["rebuilt"]:
-        table = [(each["with"], each["verdict"] or "failed", _remark(each)) for each in found["rebuilt"]]
+        table = [(attempt["with"], attempt["verdict"] or "failed", _remark(attempt)) for attempt in found["rebuilt"]]
         said.append(("rebuilt", ("with", "verdict", "remark"), table))
     if found["verdict"] == "CONSISTENT" and not found["has_frozen_graph"]:
         said.append(f"No toolchain was run: {_NO_GRAPH}.")
@@ -120,7 +120,7 @@ def blocks(found: Json) -> list[Block]:
         said.append(_table(f"refuted by {_numbers(len(refutations))}", "the checkpoint gives", refutations))
     if remarks := found["remarks"]:
         said.append(_table(f"{_numbers(len(remarks))} that no calibration gives", "a calibration gives", remarks))
-    if found["verdict"] == "CONSISTENT" and any(each["failure"] for each in found["rebuilt"]):
+    if found["verdict"] == "CONSISTENT" and any(attempt["failure"] for attempt in found["rebuilt"]):
         said.append("A converter that may have made the file could not be run, so IDENTICAL is not ruled out.")
     if found["refutations"]:
         return [*said, f"Refuted: the checkpoint does not give this file ({found['verdict']})."]
@@ -130,8 +130,8 @@ def blocks(found: Json) -> list[Block]:
 
 def _table(title: str, expected: str, refutations: list[Json]) -> Block:
     rows = [
-        (printable(each["tensor"].split(";")[0]), each["what"], each["expected"], printable(each["found"]))
-        for each in refutations[:_SHOWN]
+        (printable(row["tensor"].split(";")[0]), row["what"], row["expected"], printable(row["found"]))
+        for row in refutations[:_SHOWN]
     ]
     return title, ("tensor", "what", expected, "published"), rows
 

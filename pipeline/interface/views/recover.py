@@ -63,7 +63,7 @@ def document(recovered: Recovered, table: Ranges, target: Path) -> Json:
         "recovered": len(table.spans),
         "left_out": dict(table.left_out),
         "missing": _missing(recovered),
-        "not_todays": [each.tensor for each in recovered.activations if not each.today],
+        "not_todays": [activation.tensor for activation in recovered.activations if not activation.today],
     }
 
 
@@ -97,7 +97,7 @@ def blocks(found: Json, machine: Machine, recipe: Recipe) -> list[Block]:
     if found["missing"]:
         return said
     options = f"--model {recipe.model.width}_{recipe.model.resolution}"
-    checkpoint, table = (shlex.quote(str(each)) for each in (machine.checkpoint or "seeded", found["table"]))
+    checkpoint, table = (shlex.quote(str(part)) for part in (machine.checkpoint or "seeded", found["table"]))
     options += f" --checkpoint {checkpoint} --ranges {table}"
     if machine.out != Request().out:
         options += f" --out {shlex.quote(str(machine.out))}"

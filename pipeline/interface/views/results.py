@@ -109,7 +109,7 @@ def _no_figure(document: Json) -> str:
 
 def _platforms_figure(document: Json) -> str:
     found = [_evidence(row) for row in document["rows"]]
-    return ", ".join(f"{found.count(each)} {each}" for each in ("failed", *STATUSES) if each in found)
+    return ", ".join(f"{found.count(status)} {status}" for status in ("failed", *STATUSES) if status in found)
 
 
 _FIGURES: dict[str, Callable[[Json], str]] = {
