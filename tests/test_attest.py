@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.claims.rows import Row, holds
+from pipeline.claims.claim import Row, holds
 from pipeline.engine import keys
 from pipeline.engine.work import PROVENANCE_FILE
 from pipeline.provenance import check as provenance_check

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import check
-from pipeline.claims.rows import holds
+from pipeline.claims.claim import holds
 from pipeline.console import NoBars
 from pipeline.engine import golden, keys, runner
 from pipeline.engine.stages import ALL, STAGES

@@ -17,8 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.claims import published, published_files
+from pipeline.claims.claim import Row
 from pipeline.claims.published_files import File, Files, read_vector
-from pipeline.claims.rows import Row
 from pipeline.interface import cli
 from pipeline.interface.commands import published as command
 from pipeline.request.request import Request

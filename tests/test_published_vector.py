@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline.claims.claim import holds
 from pipeline.claims.published_files import _INPUT_PATH, _OUTPUT_PATH
-from pipeline.claims.rows import holds
 from pipeline.console import NoBars
 from pipeline.interface.views import firmware as firmware_view
 from pipeline.platforms import published_vector

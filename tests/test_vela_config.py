@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.claims.rows import holds
+from pipeline.claims.claim import holds
 from pipeline.ethos_u import config as vela_config
 from pipeline.ethos_u.config import MODE, SYSTEM, VelaConfig, packaged, read_config
 from pipeline.ethos_u.targets import parse_targets

@@ -13,8 +13,8 @@ import pytest
 from calibration.parallel.workers import Workers
 from calibration.ranges.range_table import from_json
 from pipeline.claims import verify
+from pipeline.claims.claim import Row, holds
 from pipeline.claims.evaluate import Proportion
-from pipeline.claims.rows import Row, holds
 from pipeline.console import NoBars
 from pipeline.engine import golden
 from pipeline.request.request import Request

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from calibration.pictures.preprocess import quantize_input
+from pipeline.claims.claim import Row, claim
 from pipeline.claims.published_files import File, Files, read_vector
-from pipeline.claims.rows import Row, claim
 from pipeline.claims.verify import quantization_text
 from recreate_model.network.spec import MOBILENET_V2
 from recreate_model.support.arrays import Array

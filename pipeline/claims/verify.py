@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from pipeline.claims.rows import BACKGROUND, Row, claim
+from pipeline.claims.claim import BACKGROUND, Row, claim
 from recreate_model.floats.frozen_graph import FOLDING_ULPS, as_values, read_layers
 from recreate_model.network import architecture
 from recreate_model.network.spec import MOBILENET_V2, PUBLISHED_MODEL, Model

@@ -14,7 +14,7 @@ import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from pipeline.claims.rows import Row, claim
+from pipeline.claims.claim import Row, claim
 from pipeline.engine.stages import GIVEN, MODEL_STAGE, stages_of
 from pipeline.engine.store import LOCK_FILE, Record, Store
 from pipeline.engine.work import CHECKPOINT_FILE, CONVERSION_FILE, MANIFEST_FILE, RANGES_FILE, REPORTED, model_file

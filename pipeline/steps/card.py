@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from importlib.metadata import version
 
 from pipeline.card import card
-from pipeline.claims.rows import BACKGROUND
+from pipeline.claims.claim import BACKGROUND
 from pipeline.engine.keys import tools_here
 from pipeline.engine.work import (
     CONVERSION_FILE,

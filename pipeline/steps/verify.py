@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 from calibration.ranges import range_table
 from pipeline.claims import verify
-from pipeline.claims.rows import Row, holds
+from pipeline.claims.claim import Row, holds
 from pipeline.engine import golden
 from pipeline.engine.work import FREEZE_FILE, RANGES_FILE, VERIFY_FILE, Work, archive_graph_file, float_model_file
 from recreate_model.support.digest import readable_json

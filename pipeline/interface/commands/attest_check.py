@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from pipeline.claims.rows import holds, raise_unless_holds
+    from pipeline.claims.claim import holds, raise_unless_holds
     from pipeline.engine.work import PROVENANCE_FILE
     from pipeline.interface.commands import answer, check_no_build_options
     from pipeline.interface.views import rows as rows_view

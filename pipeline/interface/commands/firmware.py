@@ -23,7 +23,7 @@ def run(arguments: argparse.Namespace) -> int:
     import tempfile
 
     from pipeline import console
-    from pipeline.claims.rows import raise_unless_holds
+    from pipeline.claims.claim import raise_unless_holds
     from pipeline.cortex_m.firmware import image
     from pipeline.cortex_m.firmware.boards import board as find_board
     from pipeline.engine.work import LABELS_FILE, model_file

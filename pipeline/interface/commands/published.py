@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from pipeline import console
     from pipeline.claims import published, published_files
-    from pipeline.claims.rows import holds, raise_unless_holds
+    from pipeline.claims.claim import holds, raise_unless_holds
     from pipeline.interface.commands import answer
     from pipeline.interface.views import rows as rows_view
     from pipeline.request.opened import open_build

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipeline.claims.rows import Row, claim, holds
+from pipeline.claims.claim import Row, claim, holds
 from pipeline.console import Block
 from pipeline.cortex_m.firmware.boards import Board
 from pipeline.cortex_m.firmware.image import Best, Run, tool_versions
