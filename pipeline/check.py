@@ -141,10 +141,10 @@ def run(model: str, record: bool, as_json: bool, quiet: bool) -> int:
             next_step=f"run `python -m pipeline verify --model {model} --checkpoint seeded --images procedural`",
         )
     if not (quiet or as_json):
-        said = "; golden.json has no entry to compare with"
+        compared = "; golden.json has no entry to compare with"
         if claims is not None:
-            said = f"; the {len(claims)} that golden.json has are as recorded"
-        print(f"{recipe.name}: {count} artifacts, built twice, byte for byte the same{said}")
+            compared = f"; the {len(claims)} that golden.json has are as recorded"
+        print(f"{recipe.name}: {count} artifacts, built twice, byte for byte the same{compared}")
     return 0
 
 

@@ -727,7 +727,7 @@ def test_the_status_is_0_only_for_the_accepted_verdict(pair_of_files: tuple[Path
     assert (result.returncode, result.stderr) == (1, "")
     assert "\nSAME_WEIGHTS: " in result.stdout
     assert "\nranges\toperator 2 FULLY_CONNECTED, output 0" in result.stdout
-    assert result.stdout.endswith("asked for is IDENTICAL. To accept this one: --accept SAME_WEIGHTS\n")
+    assert result.stdout.endswith("Required verdict: IDENTICAL. To accept this one: --accept SAME_WEIGHTS\n")
     result = run("diff", one, two, "--quiet")
     assert (result.returncode, result.stdout, result.stderr) == (1, "", "")
     for accepted, status in (("SAME_CONTENT", 1), ("same_weights", 0), ("SAME_GRAPH", 0), ("DIFFERENT", 0)):

@@ -463,7 +463,7 @@ def test_offline_the_command_says_where_to_put_the_files(finished_build: Request
         "verify", "--published", *flags, "--out", finished_build.out, RECREATE_MODEL_CACHE=str(tmp_path / "cache")
     )
     assert result.returncode == 4
-    assert result.stdout.count("not checked") == 5
+    assert result.stdout.count("\tnot checked\t") == 5
     (line,) = result.stderr.splitlines()
     assert "put it at" in line
 

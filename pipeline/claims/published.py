@@ -165,10 +165,10 @@ def _scores(model: bytes, name: str, value: Array, kernels: Kernels) -> Array:
     try:
         (output,) = Runner(model, kernels).run(value)
     except (ValueError, RuntimeError) as error:
-        said = next(iter(str(error).splitlines()), type(error).__name__)
+        message = next(iter(str(error).splitlines()), type(error).__name__)
         raise InputError(
             expected=f"{name} to run on its own test input",
-            found=f"that the interpreter refuses it ({said})",
+            found=f"that the interpreter refuses it ({message})",
             done="nothing was written",
             next_step="give the published file, or leave PATH out to fetch it",
         ) from error

@@ -142,8 +142,8 @@ def read_vector(file: File, shape: tuple[int, ...]) -> Array | None:
     try:
         vector = _parse(file.data)
     except (ValueError, EOFError, SyntaxError, TypeError, RecursionError, MemoryError, tokenize.TokenError) as error:
-        said = " ".join(str(error).split())[:100]
-        raise _unusable(file, shape, f"another file ({said})") from error
+        message = " ".join(str(error).split())[:100]
+        raise _unusable(file, shape, f"another file ({message})") from error
     if vector.dtype != np.int8 or vector.shape != shape:
         raise _unusable(file, shape, f"{vector.dtype} {vector.shape}")
     return vector.reshape(-1).astype(np.int64) if len(shape) == 2 else vector

@@ -268,9 +268,9 @@ def is_listed(group: Group, command: str) -> bool:
 def _add_option(place: Any, name: str, listed: bool) -> None:
     option = OPTIONS[name]
     default = default_text(name)
-    said = f"{option.help} (default: {default})" if default else option.help
+    text = f"{option.help} (default: {default})" if default else option.help
     settings: dict[str, Any] = {"choices": option.choices} if option.choices else {"metavar": option.metavar}
     kind = next(value_type(part) for part in fields(Request) if part.name == name)
     place.add_argument(
-        *flags(name), dest=name, type=kind, default=None, help=said if listed else argparse.SUPPRESS, **settings
+        *flags(name), dest=name, type=kind, default=None, help=text if listed else argparse.SUPPRESS, **settings
     )

@@ -271,7 +271,7 @@ def corrections_sentence(corrections: Json) -> str:
 
 def sentence(document: Json) -> str:
     """What `Made.document` says, for people."""
-    said = f"by {document['converter']} from the checkpoint's own frozen graph"
+    text = f"by {document['converter']} from the checkpoint's own frozen graph"
     if document["corrections"] is None:
-        return f"{said}; no folding factor was corrected"
-    return f"{said}; {corrections_sentence(document['corrections'])}; taken from the {document['corrected_by']}"
+        return f"{text}; no folding factor was corrected"
+    return f"{text}; {corrections_sentence(document['corrections'])}; taken from the {document['corrected_by']}"

@@ -60,11 +60,11 @@ def frozen(recipe: Recipe, file: Path | None, background: Path | None) -> Frozen
         InputError: a file that has no such weights, or is not the recipe's.
         ToolError: TensorFlow's converter failed.
     """
-    weights, said = _weights(recipe, file, background)
+    weights, origin = _weights(recipe, file, background)
     graph = architecture.frozen_graph(recipe.model, weights.values)
-    if said:
-        logging.warning("class 0: %s", said)
-    return Frozen(weights, graph, convert.convert_float(graph), said)
+    if origin:
+        logging.warning("class 0: %s", origin)
+    return Frozen(weights, graph, convert.convert_float(graph), origin)
 
 
 def run(work: Work) -> None:
@@ -124,5 +124,5 @@ def _weights(recipe: Recipe, file: Path | None, given: Path | None) -> tuple[Flo
     check_full_integer(view, str(given))
     check_member(view, recipe.model, str(given))
     taken = with_background_of(weights.values, recipe.model, view)
-    said = f"the checkpoint has none (background): it is that of the INT8 model with SHA-256 {digest_bytes(data)}"
-    return replace(weights, values=taken), said
+    origin = f"the checkpoint has none (background): it is that of the INT8 model with SHA-256 {digest_bytes(data)}"
+    return replace(weights, values=taken), origin

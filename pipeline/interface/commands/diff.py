@@ -36,12 +36,12 @@ def run(arguments: argparse.Namespace) -> int:
     paths = (arguments.one, arguments.two)
     one, two = (read_file(path) for path in paths)
     comparison = compare(one, two, (str(paths[0]), str(paths[1])))
-    asked = Verdict[arguments.accept]
+    required = Verdict[arguments.accept]
     files = [diff_view.identity(path, data) for path, data in zip(paths, (one, two), strict=True)]
     answer(
         arguments,
-        lambda: diff_view.document(comparison, asked, files),
-        lambda: diff_view.blocks(comparison, asked, files, arguments.all),
+        lambda: diff_view.document(comparison, required, files),
+        lambda: diff_view.blocks(comparison, required, files, arguments.all),
     )
     # Files that differ are a result, not an error.
-    return diff_view.status(comparison, asked)
+    return diff_view.status(comparison, required)

@@ -62,15 +62,15 @@ def run(arguments: argparse.Namespace) -> int:
         found = prove(published, str(path), checkpoint, chains, lambda chain: toolchain.ensure(chain, cache, announce))
     if arguments.keep:
         prove_view.keep(found, arguments.keep)
-    asked = Verdict[arguments.accept]
-    document = prove_view.document(found, recipe, path, published, asked)
+    required = Verdict[arguments.accept]
+    document = prove_view.document(found, recipe, path, published, required)
     failure = (
         prove_view.record(found, published, arguments.record) if arguments.record and not document["status"] else None
     )
     if failure:
         document["status"] = failure.status
     answer(arguments, lambda: document, lambda: prove_view.blocks(document))
-    prove_view.check(found, recipe, path, asked)
+    prove_view.check(found, recipe, path, required)
     if failure:
         raise failure
     return 0

@@ -51,18 +51,18 @@ def blocks(
         warnings: what else is to be said of the build.
     """
     made = {path for outcome in outcomes for path in outcome.outputs}
-    said: list[Block] = []
+    output: list[Block] = []
     if named in results.RESULTS and results.RESULTS[named] in made:
-        said += results.blocks(named, folder, recipe)
+        output += results.blocks(named, folder, recipe)
     if files:
-        said.append(_files(folder, recipe, outcomes))
+        output.append(_files(folder, recipe, outcomes))
     summary = [("build", str(folder)), *_summary(folder, recipe, made)]
     size = sum((folder / path).stat().st_size for path in made)
     summary.append(("files", f"{len(made):,}, together {size:,} bytes" + ("" if files else "; --files lists them")))
     if all(outcome.state != "built" for outcome in outcomes):
         summary.append(("state", "up to date: nothing was made"))
     summary += [("warning", text) for text in (*_warnings(recipe, outcomes), *warnings)]
-    return [*said, ("", ("", ""), summary)]
+    return [*output, ("", ("", ""), summary)]
 
 
 def _summary(folder: Path, recipe: Recipe, made: set[str]) -> list[tuple[str, str]]:
@@ -96,10 +96,10 @@ def _summary(folder: Path, recipe: Recipe, made: set[str]) -> list[tuple[str, st
 
 
 def _warnings(recipe: Recipe, outcomes: Sequence[Outcome]) -> list[str]:
-    said = [f"{outcome.stage} is left out: {outcome.why}" for outcome in outcomes if outcome.state == "left out"]
+    output = [f"{outcome.stage} is left out: {outcome.why}" for outcome in outcomes if outcome.state == "left out"]
     if recipe.checkpoint.kind == "seeded":
-        said.append("the weights are seeded: the network is not trained and recognizes nothing")
-    return said
+        output.append("the weights are seeded: the network is not trained and recognizes nothing")
+    return output
 
 
 def _files(folder: Path, recipe: Recipe, outcomes: Sequence[Outcome]) -> Block:

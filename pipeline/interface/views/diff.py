@@ -21,23 +21,23 @@ def identity(path: Path, data: bytes) -> dict[str, str | int]:
     return {"path": str(path), "bytes": len(data), **digests}
 
 
-def status(comparison: Comparison, asked: Verdict) -> int:
+def status(comparison: Comparison, required: Verdict) -> int:
     """Exit status: 0 where the verdict is the one asked for or a stronger one, else 1."""
-    return 0 if comparison.verdict.reaches(asked) else 1
+    return 0 if comparison.verdict.reaches(required) else 1
 
 
-def document(comparison: Comparison, asked: Verdict, files: Sequence[Mapping[str, str | int]]) -> Json:
+def document(comparison: Comparison, required: Verdict, files: Sequence[Mapping[str, str | int]]) -> Json:
     """All of it as plain JSON."""
     return {
-        "status": status(comparison, asked),
-        "asked": asked.name,
+        "status": status(comparison, required),
+        "asked": required.name,
         "files": list(files),
         **comparison_json(comparison),
     }
 
 
 def blocks(
-    comparison: Comparison, asked: Verdict, files: Sequence[Mapping[str, str | int]], all_rows: bool
+    comparison: Comparison, required: Verdict, files: Sequence[Mapping[str, str | int]], all_rows: bool
 ) -> list[Block]:
     """The two files, the verdict, how many differences there are of each kind, and the most significant ones."""
     titles = {"file": "path", "bytes": "bytes", "SHA-1": "sha1", "SHA-256": "sha256"}
@@ -45,23 +45,23 @@ def blocks(
         (name, title, _cell(file[key])) for name, file in zip("AB", files, strict=True) for title, key in titles.items()
     ]
     verdict = comparison.verdict.name
-    said: list[Block] = [("", ("", "", ""), rows), f"{verdict}: {comparison.verdict.meaning}."]
+    output: list[Block] = [("", ("", "", ""), rows), f"{verdict}: {comparison.verdict.meaning}."]
     if comparison.apart_from_ends is not None:
-        said.append(f"Apart from the operators at the ends: {comparison.apart_from_ends.name}.")
-    said.append(f"Compared: {comparison.operators:,} pairs of operators, {comparison.tensors:,} of tensors.")
+        output.append(f"Apart from the operators at the ends: {comparison.apart_from_ends.name}.")
+    output.append(f"Compared: {comparison.operators:,} pairs of operators, {comparison.tensors:,} of tensors.")
     if not comparison.differences:
-        return said
+        return output
     counted = [(kind.label, f"{count:,}", kind.leaves.name) for kind, count in comparison.counts.items()]
-    said.append(("", ("differences", "places>", "verdict at best"), counted))
+    output.append(("", ("differences", "places>", "verdict at best"), counted))
     order = {kind: rank for rank, kind in enumerate(Kind)}
     sorted_differences = sorted(comparison.differences, key=lambda difference: order[difference.kind])
     shown = sorted_differences if all_rows else sorted_differences[:_ROWS]
-    said.append(("", ("kind", "where", "A against B"), [_row(difference) for difference in shown]))
+    output.append(("", ("kind", "where", "A against B"), [_row(difference) for difference in shown]))
     if left := len(sorted_differences) - len(shown):
-        said.append(f"{left:,} more: --all shows them, --json holds them.")
-    if status(comparison, asked):
-        said.append(f"Required verdict: {asked.name}. To accept this one: --accept {verdict}")
-    return said
+        output.append(f"{left:,} more: --all shows them, --json holds them.")
+    if status(comparison, required):
+        output.append(f"Required verdict: {required.name}. To accept this one: --accept {verdict}")
+    return output
 
 
 def _cell(value: str | int) -> str:

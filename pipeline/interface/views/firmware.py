@@ -57,7 +57,9 @@ def document(board: Board, run: Run, subject: Subject, table: Sequence[Row]) -> 
 
 def blocks(document: Json) -> list[Block]:
     """The same as lines and tables."""
-    said = f"{document['build']} on {document['board']} ({document['core']}), emulated: {', '.join(document['tools'])}"
+    headline = (
+        f"{document['build']} on {document['board']} ({document['core']}), emulated: {', '.join(document['tools'])}"
+    )
     compared = [[row["what"], row["verdict"], row["found"], row["why"]] for row in document["rows"]]
     best = [
         [str(number) * (place == 0), f"{one['number']}", f"{one['score']}", one["label"]]
@@ -66,7 +68,7 @@ def blocks(document: Json) -> list[Block]:
     ]
     counts = ", ".join(f"{run['instructions']:,}" for run in document["runs"])
     return [
-        said,
+        headline,
         ("", ("property", "verdict", "value", "why"), compared),
         (f"five best of each picture ({document['pictures']})", ("picture", "class>", "score>", "label"), best),
         f"Instructions: {counts}. The emulator counts instructions, not cycles.",

@@ -35,14 +35,14 @@ def checkpoint(recipe: Recipe, machine: Machine) -> Checkpoint:
     return Checkpoint(recipe.model, weights.values, weights.frozen_graph, weights.background)
 
 
-def document(proof: Proof, recipe: Recipe, path: Path, published: bytes, asked: Verdict) -> Json:
+def document(proof: Proof, recipe: Recipe, path: Path, published: bytes, required: Verdict) -> Json:
     """All of it as plain JSON."""
     activations = proof.recovered.activations
     return {
-        "status": 0 if proof.verdict.reaches(asked) else _unproved(proof, recipe, path, asked).status,
+        "status": 0 if proof.verdict.reaches(required) else _unproved(proof, recipe, path, required).status,
         "verdict": proof.verdict.name,
         "meaning": proof.verdict.meaning,
-        "asked": asked.name,
+        "asked": required.name,
         "published": diff_view.identity(path, published),
         "model": recipe.model.name,
         "checkpoint": as_json(recipe.checkpoint),
@@ -110,22 +110,22 @@ def blocks(found: Json) -> list[Block]:
             rows.append(("not checked", f"{unscaled:,} biases of channels whose scale is 0"))
     if not found["has_background"]:
         rows.append(("not checked", _NO_BACKGROUND))
-    said: list[Block] = [("", ("", ""), rows)]
+    output: list[Block] = [("", ("", ""), rows)]
     if found["rebuilt"]:
         table = [(attempt["with"], attempt["verdict"] or "failed", _remark(attempt)) for attempt in found["rebuilt"]]
-        said.append(("rebuilt", ("with", "verdict", "remark"), table))
+        output.append(("rebuilt", ("with", "verdict", "remark"), table))
     if found["verdict"] == "CONSISTENT" and not found["has_frozen_graph"]:
-        said.append(f"No toolchain was run: {_NO_GRAPH}.")
+        output.append(f"No toolchain was run: {_NO_GRAPH}.")
     if refutations := found["refutations"]:
-        said.append(_table(f"refuted by {_numbers(len(refutations))}", "the checkpoint gives", refutations))
+        output.append(_table(f"refuted by {_numbers(len(refutations))}", "the checkpoint gives", refutations))
     if remarks := found["remarks"]:
-        said.append(_table(f"{_numbers(len(remarks))} that no calibration gives", "a calibration gives", remarks))
+        output.append(_table(f"{_numbers(len(remarks))} that no calibration gives", "a calibration gives", remarks))
     if found["verdict"] == "CONSISTENT" and any(attempt["failure"] for attempt in found["rebuilt"]):
-        said.append("A converter that may have made the file could not be run, so IDENTICAL is not ruled out.")
+        output.append("A converter that may have made the file could not be run, so IDENTICAL is not ruled out.")
     if found["refutations"]:
-        return [*said, f"Refuted: the checkpoint does not give this file ({found['verdict']})."]
+        return [*output, f"Refuted: the checkpoint does not give this file ({found['verdict']})."]
     but = ", but no pictures give such ranges" if found["remarks"] else ""
-    return [*said, f"{found['verdict']}: {found['meaning']}{but}."]
+    return [*output, f"{found['verdict']}: {found['meaning']}{but}."]
 
 
 def _table(title: str, expected: str, refutations: list[Json]) -> Block:
@@ -181,15 +181,15 @@ def record(proof: Proof, published: bytes, path: Path) -> PipelineError | None:
     return None
 
 
-def check(proof: Proof, recipe: Recipe, path: Path, asked: Verdict) -> None:
+def check(proof: Proof, recipe: Recipe, path: Path, required: Verdict) -> None:
     """Raises an error unless the verdict is the one asked for, or a stronger one."""
-    if not proof.verdict.reaches(asked):
-        raise _unproved(proof, recipe, path, asked)
+    if not proof.verdict.reaches(required):
+        raise _unproved(proof, recipe, path, required)
 
 
-def _unproved(proof: Proof, recipe: Recipe, path: Path, asked: Verdict) -> PipelineError:
+def _unproved(proof: Proof, recipe: Recipe, path: Path, required: Verdict) -> PipelineError:
     source = recipe.checkpoint.form or f"{recipe.checkpoint.kind} checkpoint"
-    expected = f"{path} to be {asked.name} with what the {source} gives"
+    expected = f"{path} to be {required.name} with what the {source} gives"
     if proof.refutations:
         first = proof.refutations[0]
         return CheckError(

@@ -85,20 +85,20 @@ def check(recovered: Recovered, source: str, target: Path) -> None:
 def blocks(found: Json, machine: Machine, recipe: Recipe) -> list[Block]:
     """The same as lines and tables, with the command that builds from the range table."""
     converter = Generation(found["arithmetic"]).converter
-    said: list[Block] = [f"{found['recovered']} ranges recovered, quantized as by {converter}: {found['table']}"]
+    output: list[Block] = [f"{found['recovered']} ranges recovered, quantized as by {converter}: {found['table']}"]
     if found["left_out"]:
         rows = [(printable(name), printable(why)) for name, why in found["left_out"].items()]
-        said.append(("left out", ("activation", "why"), rows))
-    said += [
+        output.append(("left out", ("activation", "why"), rows))
+    output += [
         f"{printable(name)}: no range gives this scale in today's converter; the recovered range gives one "
         "that differs in the last bit."
         for name in found["not_todays"]
     ]
     if found["missing"]:
-        return said
+        return output
     options = f"--model {recipe.model.width}_{recipe.model.resolution}"
     checkpoint, table = (shlex.quote(str(part)) for part in (machine.checkpoint or "seeded", found["table"]))
     options += f" --checkpoint {checkpoint} --ranges {table}"
     if machine.out != Request().out:
         options += f" --out {shlex.quote(str(machine.out))}"
-    return [*said, "Build with them:", Verbatim(f"  python -m pipeline quantize {options}")]
+    return [*output, "Build with them:", Verbatim(f"  python -m pipeline quantize {options}")]

@@ -157,20 +157,20 @@ def _vela(recipe: Recipe, document: Json) -> list[Block]:
             target["system_config"],
         ]
         table.append(cells[: len(columns)])
-    said = "Memory, cycles and inferences per second are Vela's estimates, not measurements on a device."
-    return [(f"vela {recipe.name}", columns, table), said]
+    remark = "Memory, cycles and inferences per second are Vela's estimates, not measurements on a device."
+    return [(f"vela {recipe.name}", columns, table), remark]
 
 
 def _platforms(recipe: Recipe, document: Json) -> list[Block]:
     """A table of four columns; what more there is to say of a row is a note of its number."""
     table, notes = [], []
-    told: dict[str, int] = {}  # tools -> the note that names them
+    noted: dict[str, int] = {}  # tools -> the note that names them
     for number, row in enumerate(document["rows"], 1):
         what = f"{row['what']}; {row['device']}" if row["device"] else row["what"]
         agreement = str(Agreement(**row["agreement"])) if row["agreement"] else ""
         table.append((row["platform"], _evidence(row), f"{what} [{number}]", agreement))
         tools = ", ".join(row["tools"])
-        first = told.setdefault(tools, number)
+        first = noted.setdefault(tools, number)
         notes.append((f"[{number}]", _note(row, tools if first == number or not tools else f"tools as [{first}]")))
     return [
         (f"platforms {recipe.name}", ("platform", "evidence", "what ran", "agreement"), table),

@@ -30,10 +30,10 @@ def blocks(title: str, rows: Sequence[Json], name: str = "") -> list[Block]:
             what = what.replace(name, "*").replace(identifier(name), "*")
         table.append((what, row["verdict"], value if wide else _DIGEST.sub(_shortened, value), row["why"]))
     title = f"{title} (* is {name})" if name and not wide else title
-    said: list[Block] = [(title, ("property", "verdict", "value", "why"), table)]
-    said.append(f"{counts(rows)}.{_NOT_CLAIMED * any(row['verdict'] == 'not claimed' for row in rows)}")
+    output: list[Block] = [(title, ("property", "verdict", "value", "why"), table)]
+    output.append(f"{counts(rows)}.{_NOT_CLAIMED * any(row['verdict'] == 'not claimed' for row in rows)}")
     cut = [row for row in rows if row["verdict"] == "differs" and not wide and _DIGEST.search(row["found"])]
-    return said + [f"{row['what']}: found {row['found']}, expected {row['expected']}" for row in cut]
+    return output + [f"{row['what']}: found {row['found']}, expected {row['expected']}" for row in cut]
 
 
 def counts(rows: Sequence[Json]) -> str:

@@ -32,11 +32,11 @@ def status_blocks(folder: Path, rows: Sequence[Freshness]) -> list[Block]:
 
 def explain_blocks(rows: Sequence[Freshness]) -> list[Block]:
     """Every reason why each stage would run again."""
-    said: list[Block] = []
+    output: list[Block] = []
     for row in rows:
-        said.append(f"{row.stage} is {row.state}" + (", because:" if row.reasons else ": nothing changed"))
-        said += [f"  {printable(reason)}" for reason in row.reasons]
-    return said
+        output.append(f"{row.stage} is {row.state}" + (", because:" if row.reasons else ": nothing changed"))
+        output += [f"  {printable(reason)}" for reason in row.reasons]
+    return output
 
 
 def _others(out: Path) -> str:

@@ -12,26 +12,26 @@ _COLUMNS = ("memory mode", "for", "SRAM KiB>", "DRAM KiB>", "inferences/s>", "fi
 
 def blocks(found: Json) -> list[Block]:
     """The plans of each accelerator, then the fastest of each that fits and the options that build it."""
-    said: list[Block] = [f"{found['build']} in {found['sram_kib']:,} KiB of SRAM"]
+    output: list[Block] = [f"{found['build']} in {found['sram_kib']:,} KiB of SRAM"]
     plans = {row["accelerator"]: [_row(plan) for plan in row["plans"]] for row in found["accelerators"]}
     if is_wide():
         rows = [(accelerator, *row) for accelerator, table in plans.items() for row in table]
-        said.append(("", ("target", *_COLUMNS), rows))
+        output.append(("", ("target", *_COLUMNS), rows))
     else:
-        said += [(accelerator, _COLUMNS, table) for accelerator, table in plans.items()]
+        output += [(accelerator, _COLUMNS, table) for accelerator, table in plans.items()]
     for row in found["accelerators"]:
         plan = row["recommended"]
         if plan is None:
-            said.append(f"{row['accelerator']}: nothing fits")
+            output.append(f"{row['accelerator']}: nothing fits")
         else:
             rate = f"{plan['inferences_per_second']:,.1f} inferences/s"
-            said.append(f"{row['accelerator']}: {plan['memory_mode']} for {plan['optimize']}, {rate}:")
-            said.append(Verbatim(f"  {shlex.join(plan['options'])}"))
-    said.append(
+            output.append(f"{row['accelerator']}: {plan['memory_mode']} for {plan['optimize']}, {rate}:")
+            output.append(Verbatim(f"  {shlex.join(plan['options'])}"))
+    output.append(
         f"These are estimates of Vela {found['vela']}, without the SRAM that the runtime itself needs. Weights count "
         "where the memory mode keeps them in SRAM, too."
     )
-    return said
+    return output
 
 
 def _row(plan: Json) -> tuple[str, ...]:
