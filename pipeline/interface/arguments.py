@@ -46,6 +46,7 @@ from pipeline.request.request import (
     mutually_exclusive,
     value_type,
 )
+from recreate_model.network.spec import MOBILENET_V2
 from recreate_model.support.errors import UsageError
 
 _EXIT_STATUS = (
@@ -168,7 +169,7 @@ def parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
         prog=PROGRAM,
         usage="%(prog)s [--json | --quiet] COMMAND [options]",
         description=textwrap.fill(
-            "MobileNetV2 from float checkpoint to INT8 model and deployables, the same bytes every time.", 78
+            f"{MOBILENET_V2.title} from float checkpoint to INT8 model and deployables, the same bytes every time.", 78
         ),
         epilog=_listed(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
