@@ -93,7 +93,7 @@ class _Formatter(logging.PythonFormatter):
     """`warning: text`, without time and place."""
 
     def format(self, record: Any) -> str:
-        return for_this_program(f"{record.levelname.lower()}: {record.getMessage()}")
+        return _fitted(for_this_program(f"{record.levelname.lower()}: {record.getMessage()}"))
 
 
 class _JsonFormatter(logging.PythonFormatter):
