@@ -73,7 +73,7 @@ def test_a_fully_accelerated_model_keeps_its_classes(software_device: Path) -> N
     assert row.seconds is not None
     assert 0 < row.seconds < 10
     assert "fully accelerated: all 4 operators" in row.note
-    assert "the control, with one option that the delegate lacks, was not" in row.note
+    assert "a control model with one unsupported option was not, as it should be" in row.note
     assert "libLiteRtWebGpuAccelerator.so over Vulkan" in row.note
     assert "Mali's own driver was not used" in row.note
     assert row.missing == ""
@@ -121,7 +121,7 @@ def test_a_control_that_is_fully_accelerated_invalidates_the_evidence(
     monkeypatch.setattr(mali, "control_model", lambda model: model)
     row = only_row(mali.check(noise(tiny_model("int8"), 2)))
     assert row.status == "analyzed"
-    assert "the control failed, so that `fully accelerated` says nothing: it was fully accelerated too" in row.note
+    assert "the control failed, so `fully accelerated` means nothing: it was fully accelerated too" in row.note
 
 
 @pytest.mark.slow
@@ -132,7 +132,7 @@ def test_a_control_that_does_not_run_invalidates_the_evidence(
     monkeypatch.setattr(mali, "control_model", lambda model: model[:100])
     row = only_row(mali.check(noise(tiny_model("int8"), 2)))
     assert row.status == "analyzed"
-    assert "the control failed, so that `fully accelerated` says nothing: " in row.note
+    assert "the control failed, so `fully accelerated` means nothing: " in row.note
 
 
 def test_seeded_weights_are_distinguished_from_trained_ones(small: bytes) -> None:
