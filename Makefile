@@ -41,7 +41,7 @@ cluster: $(VENV)/.cluster
 aarch64: $(VENV)/.runtime
 	$(BIN)/python -m pipeline aarch64
 
-reference: $(VENV)/.runtime
+reference:
 	$(BIN)/python -m pipeline.interface.reference > docs/cli.md
 
 lint: $(VENV)/.development

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.engine.stages import MAKING, STAGES
 from pipeline.interface import reference
 from pipeline.interface.arguments import LISTED, SUMMARIES, parse, parsers
-from pipeline.request.request import BUILD, GROUPS, OPTIONS, RUNNING, Request, flags
+from pipeline.request.request import BUILD, GROUPS, OPTIONS, RUNNING, Request, flag, flags
 from recreate_model.support.errors import UsageError
 from tests.test_bad_input import ROOT, assert_one_error, run, small
 
@@ -168,3 +169,17 @@ def test_help_imports_nothing_heavy() -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert result.stdout == "[]\n"
+
+
+def test_the_page_on_builds_is_complete() -> None:
+    """docs/builds.md lists the commands that take `--of`, the kept options, and what each command may write."""
+    page = (ROOT / "docs" / "builds.md").read_text()
+    sections = {part.splitlines()[0]: part for part in page.split("\n## ")}
+    given = sections["Starting from an INT8 file"].split("works on a build:")[1].split("\n\n")[0]
+    stages = {stage.name for stage in STAGES} - set(MAKING)
+    assert set(re.findall(r"`([a-z-]+)`", given)) == {"all", "firmware", "status", "explain", *stages}
+    kept = sections["Options that a build keeps"].split("These are the defaults")[0]
+    assert set(re.findall(r"`(--[a-z-]+)`", kept)) == {flag(name) for name, option in OPTIONS.items() if option.kept}
+    rows = [row.split("|")[1] for row in sections["What each command may write"].splitlines() if row.startswith("| `")]
+    written = {word.split()[0] for word in re.findall(r"`([^`]+)`", "".join(rows))}
+    assert written == set(COMMANDS) - {"aarch64", "completion"}
