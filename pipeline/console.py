@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 # Messages name the program as a checkout starts it. An installed copy has a command of its own, as `pipeline` is a part
 # of another package there.
-CHECKOUT_PROGRAM, INSTALLED_PROGRAM = "python -m pipeline", "recreate-model"
-PROGRAM = CHECKOUT_PROGRAM if __name__.split(".")[0] == "pipeline" else INSTALLED_PROGRAM
+_CHECKOUT_PROGRAM, INSTALLED_PROGRAM = "python -m pipeline", "recreate-model"
+PROGRAM = _CHECKOUT_PROGRAM if __name__.split(".")[0] == "pipeline" else INSTALLED_PROGRAM
 
 # Columns of a terminal that shows whole digests; a narrower one shows as many of their digits.
 WIDE = 140
@@ -280,4 +280,4 @@ def _screen(stream: IO[str] | None = None) -> Console:
 
 def for_this_program(text: str) -> str:
     """A text with the program's name as it was started here."""
-    return text.replace(CHECKOUT_PROGRAM, PROGRAM)
+    return text.replace(_CHECKOUT_PROGRAM, PROGRAM)

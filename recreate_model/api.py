@@ -250,7 +250,7 @@ def prove(published: TfliteModel, floats: FloatNetwork, *, toolchains: str | Non
 
     data, source = _model(published)
     chains = None if toolchains is None else toolchain.parse(toolchains)
-    checkpoint = view.checkpoint(*_resolved(floats, images="procedural"))
+    checkpoint = view.checkpoint(floats.start.recipe, floats.start.file)
     cache = cache_folder()
     announce = functools.partial(logging.info, "%s")
     return proving.prove(data, source, checkpoint, chains, lambda chain: toolchain.ensure(chain, cache, announce))

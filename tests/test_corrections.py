@@ -40,7 +40,8 @@ def checkpoint(small_weights: dict[str, Array], tmp_path_factory: pytest.TempPat
     archive = tmp_path_factory.mktemp("archive") / f"{SMALL.name}.tgz"
     official_layout.write_archive(archive, SMALL, small_weights, graph=graph)
     request = Request(model="0.35_96", checkpoint=str(archive), images="procedural", calib=1, limit=0)
-    return prove_view.checkpoint(*resolve(request, NoBars(), may_fetch=False))
+    recipe, machine = resolve(request, NoBars(), may_fetch=False)
+    return prove_view.checkpoint(recipe, machine.checkpoint)
 
 
 @pytest.fixture(scope="module")

@@ -213,7 +213,8 @@ def test_every_form_gives_the_int8_model_of_the_variables(name: str, slim: Path,
 def checkpoint(path: Path) -> Checkpoint:
     """The checkpoint at a path, as the command line reads it."""
     request = Request(model="0.35_96", checkpoint=str(path), images="procedural", calib=1, limit=0)
-    return prove_view.checkpoint(*resolve(request, NoBars(), may_fetch=False))
+    recipe, machine = resolve(request, NoBars(), may_fetch=False)
+    return prove_view.checkpoint(recipe, machine.checkpoint)
 
 
 def proved(model: bytes, given: Checkpoint) -> Proof:

@@ -53,7 +53,7 @@ def checkpoint(small_archive: Path) -> Checkpoint:
     """An archive in the official layout, read as the command line reads it."""
     request = Request(model="0.35_96", checkpoint=str(small_archive), images="procedural", calib=1, limit=0)
     recipe, machine = resolve(request, NoBars(), may_fetch=False)
-    return prove_view.checkpoint(recipe, machine)
+    return prove_view.checkpoint(recipe, machine.checkpoint)
 
 
 @pytest.fixture(scope="module")

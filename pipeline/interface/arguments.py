@@ -12,12 +12,11 @@ import re
 import sys
 import textwrap
 from collections.abc import Sequence
-from dataclasses import fields
 from typing import Any, NoReturn
 
 from absl.flags import argparse_flags
 
-from pipeline.console import PROGRAM
+from pipeline.console import INSTALLED_PROGRAM, PROGRAM
 from pipeline.engine.stages import MAKING, STAGES
 from pipeline.interface.commands import (
     Command,
@@ -38,13 +37,12 @@ from pipeline.request.request import (
     GROUPS,
     OPTIONS,
     RUNNING,
+    VALUE_TYPES,
     Group,
-    Request,
     default_text,
     flags,
     meant,
     mutually_exclusive,
-    value_type,
 )
 from recreate_model.network.spec import MOBILENET_V2
 from recreate_model.support.errors import UsageError
@@ -67,6 +65,7 @@ COMMANDS: dict[str, Command] = {
     "aarch64": aarch64,
     "completion": completion,
 }
+MODULES = {**BUILD_COMMANDS, **COMMANDS}
 # Options with which a stage's command does something else than run the stage.
 VARIANTS: dict[str, tuple[Variant, ...]] = {
     "attest": (attest_check,),
@@ -82,7 +81,7 @@ SUMMARIES = {
     **{stage.name: stage.summary for stage in STAGES},
     _STATUS: "which stages are up to date",
     _EXPLAIN: "why a stage would run again",
-    **{name: module.SUMMARY for name, module in {**BUILD_COMMANDS, **COMMANDS}.items()},
+    **{name: module.SUMMARY for name, module in MODULES.items()},
 }
 LISTED = (
     ("the whole pipeline", (_ALL, _STATUS, _EXPLAIN, "check")),
@@ -124,7 +123,7 @@ class _Version(argparse.Action):
     def __call__(self, *arguments: Any, **more: Any) -> NoReturn:
         from pipeline.interface.version import version
 
-        print(f"recreate-model {version()}")
+        print(f"{INSTALLED_PROGRAM} {version()}")
         sys.exit(0)
 
 
@@ -174,6 +173,7 @@ def parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
         epilog=_listed(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    top.set_defaults(program=top)  # for `completion`
     _add_output_arguments(top, default=False)
     top.add_argument("--version", nargs=0, action=_Version, help="print the version and exit")
     subparsers = top.add_subparsers(dest="command", required=True, metavar="COMMAND", help=argparse.SUPPRESS)
@@ -181,7 +181,7 @@ def parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
         name: subparsers.add_parser(name, **_description(name)) for name in SUMMARIES
     }
     for name, parser in made.items():
-        module = {**BUILD_COMMANDS, **COMMANDS}.get(name)
+        module = MODULES.get(name)
         if name == _EXPLAIN:
             names = tuple(stage.name for stage in STAGES)
             parser.add_argument("stage", type=_spelled, choices=names, metavar="STAGE", help=", ".join(names))
@@ -194,8 +194,6 @@ def parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
             if name in _RUNS_STAGES:
                 parser.add_argument("--files", action="store_true", help="list all files, with size and SHA-1")
             _add_build_arguments(parser, name, without={variant.REPLACES for variant in variants})
-        if name == "completion":
-            parser.set_defaults(program=top)  # what it completes
         _add_output_arguments(parser, default=argparse.SUPPRESS)
         arguments = [str(action.metavar or action.dest) for action in parser._actions if not action.option_strings]
         parser.usage = " ".join(["%(prog)s", *arguments, "[options]"])
@@ -204,7 +202,7 @@ def parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
 
 def _description(name: str) -> dict[str, Any]:
     example = next((stage.example for stage in STAGES if stage.name == name), "")
-    if module := {**BUILD_COMMANDS, **COMMANDS}.get(name):
+    if module := MODULES.get(name):
         example = module.EXAMPLE
     examples = {_ALL: "all --checkpoint official --images /data/val", _STATUS: "status", _EXPLAIN: "explain quantize"}
     lines = [f"example: {PROGRAM} {example or examples.get(name, name)}", textwrap.fill(_EXIT_STATUS, 78)]
@@ -271,7 +269,11 @@ def _add_option(place: Any, name: str, listed: bool) -> None:
     default = default_text(name)
     text = f"{option.help} (default: {default})" if default else option.help
     settings: dict[str, Any] = {"choices": option.choices} if option.choices else {"metavar": option.metavar}
-    kind = next(value_type(part) for part in fields(Request) if part.name == name)
     place.add_argument(
-        *flags(name), dest=name, type=kind, default=None, help=text if listed else argparse.SUPPRESS, **settings
+        *flags(name),
+        dest=name,
+        type=VALUE_TYPES[name],
+        default=None,
+        help=text if listed else argparse.SUPPRESS,
+        **settings,
     )

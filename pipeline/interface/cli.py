@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 from absl import app, logging
 
 from pipeline.console import for_this_program
-from pipeline.interface.arguments import BUILD_COMMANDS, COMMANDS, VARIANTS, parse
+from pipeline.interface.arguments import MODULES, VARIANTS, parse
 from pipeline.interface.commands import stage
 from recreate_model.support.errors import PipelineError, ToolError, UsageError
 
@@ -104,7 +104,7 @@ class _JsonFormatter(logging.PythonFormatter):
 
 
 def _dispatch(arguments: argparse.Namespace) -> int:
-    if module := {**BUILD_COMMANDS, **COMMANDS}.get(arguments.command):
+    if module := MODULES.get(arguments.command):
         return module.run(arguments)
     variants = [row for row in VARIANTS.get(arguments.command, ()) if getattr(arguments, row.FLAG) is not None]
     if len(variants) > 1:

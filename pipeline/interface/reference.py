@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 
-from pipeline.interface.arguments import BUILD_COMMANDS, COMMANDS, LISTED, SUMMARIES, VARIANTS, parsers
+from pipeline.interface.arguments import LISTED, MODULES, SUMMARIES, VARIANTS, parsers
 from pipeline.request.request import GROUPS, OPTIONS, Group, default_text, flags
 
 _INTRODUCTION = """# The command line
@@ -94,7 +94,7 @@ def _own_options() -> Iterator[str]:
     build = {flag for name in OPTIONS for flag in flags(name)}
     for name, parser in made.items():
         variants = VARIANTS.get(name, ())
-        if name not in {**BUILD_COMMANDS, **COMMANDS} and not variants and name != "explain":
+        if name not in MODULES and not variants and name != "explain":
             continue
         own = [action for action in parser._actions if _is_own(action, build, {row.FLAG for row in variants})]
         if own:

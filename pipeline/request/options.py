@@ -10,14 +10,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Collection, Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from absl import logging
 
 from calibration.pictures.tfds_source import PREFIX as TFDS
-from pipeline.request.request import OPTIONS, Request, flag, value_type
+from pipeline.request.request import OPTIONS, VALUE_TYPES, Request, flag
 from recreate_model.support.digest import readable_json
 from recreate_model.support.errors import UsageError
 
@@ -25,7 +25,6 @@ OPTIONS_FILE = ".options.json"
 _FORMAT = "build-options/1"
 
 _KEPT = tuple(name for name, option in OPTIONS.items() if option.kept)
-_TYPES = {part.name: value_type(part) for part in fields(Request)}
 
 
 def kept_options(folder: Path) -> dict[str, Any] | None:
@@ -40,12 +39,12 @@ def kept_options(folder: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         # Then the typed options count, and the keys still show whether the model is the one meant.
         return None
-    return {name: Path(value) if _TYPES[name] is Path else value for name, value in options.items()}
+    return {name: Path(value) if VALUE_TYPES[name] is Path else value for name, value in options.items()}
 
 
 def _fits(name: str, value: Any) -> bool:
     """Whether a kept value has the type of its option: the file may have been edited."""
-    return isinstance(value, int if _TYPES[name] is int else str) and not isinstance(value, bool)
+    return isinstance(value, int if VALUE_TYPES[name] is int else str) and not isinstance(value, bool)
 
 
 def keep_options(folder: Path, request: Request) -> None:

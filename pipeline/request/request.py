@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import difflib
 from collections.abc import Iterator
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -307,16 +307,15 @@ class Request:
 
 
 OPTIONS: dict[str, Option] = {part.name: part.metadata["option"] for part in fields(Request)}
+# What each holds where it is not None.
+VALUE_TYPES = {
+    part.name: {"int": int, "Path": Path, "str": str}[str(part.type).removesuffix(" | None")]
+    for part in fields(Request)
+}
 # By their group, as a command may take some of them otherwise than the build has them.
 PICTURE_OPTIONS, PUBLISHED_OPTIONS = (
     tuple(name for name, option in OPTIONS.items() if option.group is group) for group in (PICTURES, PUBLISHED_BYTES)
 )
-
-
-def value_type(part: Field[Any]) -> type:
-    """`int`, `Path` or `str`: what a field of a request holds where it is not None."""
-    kind = str(part.type).removesuffix(" | None")
-    return {"int": int, "Path": Path, "str": str}[kind]
 
 
 def flags(name: str) -> tuple[str, ...]:
@@ -337,16 +336,17 @@ def typed(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def default_text(name: str) -> str:
     """The default of an option as help and documents state it; empty for one without a default."""
-    value = getattr(Request(), name)
+    value = getattr(Request, name)
     return OPTIONS[name].default_text or ("" if value is None else str(value))
 
 
 def mutually_exclusive(group: Group) -> Iterator[tuple[str, ...]]:
     """Names of the options of a group, together where at most one of them may be typed."""
-    of_group = [name for name, option in OPTIONS.items() if option.group is group]
-    sets = {OPTIONS[name].excludes or name: None for name in of_group}
-    for key in sets:
-        yield tuple(name for name in of_group if key in (name, OPTIONS[name].excludes))
+    sets: dict[str, list[str]] = {}
+    for name, option in OPTIONS.items():
+        if option.group is group:
+            sets.setdefault(option.excludes or name, []).append(name)
+    yield from map(tuple, sets.values())
 
 
 def check_least(flag: str, value: int, least: int) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path, PurePosixPath
 from absl import logging
 
 from pipeline.engine.work import FREEZE_FILE, Work, archive_graph_file, float_model_file
-from recreate_model.floats import checkpoint, float_forms
+from recreate_model.floats import float_forms
 from recreate_model.floats.checkpoint import FloatWeights
 from recreate_model.floats.frozen_graph import read_layers
-from recreate_model.network import architecture, seeded
+from recreate_model.network import architecture
 from recreate_model.network.spec import Model
 from recreate_model.prove.background_row import with_background_of
 from recreate_model.prove.membership import check_member
@@ -102,9 +102,7 @@ def _own_graph(weights: FloatWeights, model: Model) -> bytes:
 
 def _weights(recipe: Recipe, file: Path | None, given: Path | None) -> tuple[FloatWeights, str]:
     """The float weights, and what class 0 is if the checkpoint has none."""
-    if file is None:
-        return checkpoint.FloatWeights(seeded.seeded_weights(recipe.model, recipe.checkpoint.seed)), ""
-    weights = float_forms.read_weights(file, recipe.model)
+    weights = float_forms.load_weights(file, recipe.model, recipe.checkpoint.seed)
     if given is None:
         return weights, "" if weights.background else _FILLED
     if weights.background:

@@ -16,7 +16,7 @@ import numpy as np
 from recreate_model.floats import checkpoint, float_tflite, frozen_graph, keras_file, saved_model
 from recreate_model.floats.background import CLASSES_READ, with_background
 from recreate_model.floats.checkpoint import FloatWeights
-from recreate_model.network import architecture
+from recreate_model.network import architecture, seeded
 from recreate_model.network.spec import MOBILENET_V2, Model
 from recreate_model.recipe import ARCHIVE, FROZEN_GRAPH, KERAS_FILE, SAVED_MODEL, TFLITE
 from recreate_model.support.archive import placeholder
@@ -112,6 +112,11 @@ def read_weights(path: Path, model: Model) -> FloatWeights:
     official = {MOBILENET_V2.input_name, MOBILENET_V2.output_name}
     convertible = form == FROZEN_GRAPH and official <= frozen_graph.names(graph)
     return _checked_weights(values, model, source, graph if convertible else None)
+
+
+def load_weights(path: Path | None, model: Model, seed: int) -> FloatWeights:
+    """Read the float weights at a path, or make the seeded ones if there is none. Raises as `read_weights`."""
+    return FloatWeights(seeded.seeded_weights(model, seed)) if path is None else read_weights(path, model)
 
 
 def _checked_weights(

@@ -29,7 +29,7 @@ _ONE = 1 << _FRACTION_BITS
 
 
 def seeded_weights(model: Model, seed: int = SEED) -> dict[str, Array]:
-    """Return every variable of `mobilenet_v2.variables(model)`, float32, in the order of the layers."""
+    """Return every variable of `architecture.variables(model)`, float32, in the order of the layers."""
     values: dict[str, Array] = {}
     activation = block_input = _pictures(seed)
     *body, classifier = layers(model)

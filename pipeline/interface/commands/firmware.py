@@ -33,7 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
     from pipeline.platforms.subject import subject
     from pipeline.request.opened import open_build
     from pipeline.request.request import check_least
-    from recreate_model.support.errors import ResourceError, UsageError
+    from recreate_model.support.errors import ResourceError, UsageError, reason
     from recreate_model.support.resources import cache_folder
 
     board = find_board(arguments.board)
@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
     except OSError as error:
         raise ResourceError(
             expected=f"to write to {arguments.keep or tempfile.gettempdir()}",
-            found=error.strerror or str(error),
+            found=reason(error),
             done="the build is kept",
             next_step=f"free some space there, or give another {option}",
         ) from error

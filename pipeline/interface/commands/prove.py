@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
     cache = resources.cache_folder()
 
     announce = announcer(arguments)
-    checkpoint = prove_view.checkpoint(recipe, machine)
+    checkpoint = prove_view.checkpoint(recipe, machine.checkpoint)
     with progress.bar("proving"):
         found = prove(published, str(path), checkpoint, chains, lambda chain: toolchain.ensure(chain, cache, announce))
     if arguments.keep:

@@ -40,10 +40,10 @@ def run(arguments: argparse.Namespace) -> int:
     request = Request.given(arguments)
     recipe, machine = resolve_floats(request, progress, may_fetch=True)
     recovered = recover_view.ranges_of(published, str(path), recipe.model)
-    folder = machine.out / recipe.folder
-    bring_up_to_date(("freeze",), Opened(request, recipe, machine), arguments)
-    float_model = (folder / float_model_file(recipe)).read_bytes()
-    graph_sha256 = json.loads((folder / FREEZE_FILE).read_text())["graph_sha256"]
+    build = Opened(request, recipe, machine)
+    bring_up_to_date(("freeze",), build, arguments)
+    float_model = (build.folder / float_model_file(recipe)).read_bytes()
+    graph_sha256 = json.loads((build.folder / FREEZE_FILE).read_text())["graph_sha256"]
     table = recover_view.as_table(recovered, published, recipe, float_model, graph_sha256)
     target = arguments.output or Path(path.name).with_suffix(".ranges.json")
     user_files.write_new(target.parent, {target.name: range_table.to_json(table)}, "--output")

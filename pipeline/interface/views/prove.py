@@ -8,30 +8,26 @@ from pathlib import Path
 
 from pipeline.console import Block
 from pipeline.engine import user_files
-from pipeline.engine.work import Machine
 from pipeline.interface.views import diff as diff_view
 from pipeline.request.published_recipe import corrections_sentence
 from recreate_model.compare.verdict import Verdict, printable
-from recreate_model.floats.float_forms import read_weights
-from recreate_model.network import seeded
+from recreate_model.floats.float_forms import load_weights
 from recreate_model.prove import corrections
 from recreate_model.prove.channels import FACTOR_ULPS
 from recreate_model.prove.prove import Attempt, Checkpoint, Proof, table_of
 from recreate_model.quantize.quantizer import Generation
 from recreate_model.recipe import Recipe, as_json
 from recreate_model.support.digest import Json
-from recreate_model.support.errors import CheckError, PipelineError, ResourceError
+from recreate_model.support.errors import CheckError, PipelineError, ResourceError, reason
 
 _SHOWN = 8  # of refutations
 _NO_BACKGROUND = "class 0, which the checkpoint does not have; its numbers are taken from the file itself"
 _NO_GRAPH = "the checkpoint has no frozen graph that a toolchain could convert"
 
 
-def checkpoint(recipe: Recipe, machine: Machine) -> Checkpoint:
-    """The recipe's float weights, and the frozen graph that a toolchain could convert."""
-    if machine.checkpoint is None:
-        return Checkpoint(recipe.model, seeded.seeded_weights(recipe.model, recipe.checkpoint.seed), None)
-    weights = read_weights(machine.checkpoint, recipe.model)
+def checkpoint(recipe: Recipe, file: Path | None) -> Checkpoint:
+    """The recipe's float weights, which are in `file` unless they are seeded, and the frozen graph beside them."""
+    weights = load_weights(file, recipe.model, recipe.checkpoint.seed)
     return Checkpoint(recipe.model, weights.values, weights.frozen_graph, weights.background)
 
 
@@ -168,7 +164,7 @@ def keep(proof: Proof, folder: Path) -> None:
                 (folder / f"{re.sub('[^a-z0-9.]+', '-', attempt.toolchain.lower())}.tflite").write_bytes(attempt.model)
     except OSError as error:
         raise ResourceError(
-            expected=f"to write into {folder}", found=error.strerror or str(error), next_step="give another --keep"
+            expected=f"to write into {folder}", found=reason(error), next_step="give another --keep"
         ) from error
 
 

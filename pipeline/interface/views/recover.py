@@ -68,7 +68,7 @@ def document(recovered: Recovered, table: Ranges, target: Path) -> Json:
 
 
 def _missing(recovered: Recovered) -> list[str]:
-    return [each.tensor for each in recovered.activations if each.span is None and not each.without_range]
+    return [found.tensor for found in recovered.activations if found.span is None and not found.without_range]
 
 
 def check(recovered: Recovered, source: str, target: Path) -> None:
